@@ -1,0 +1,89 @@
+"""Every path on the box, relative to one root (a contract with users: ARCHITECTURE.md, "On the box").
+
+Standard library only, Python 3.8: the agent runs on whatever interpreter a rented container has, and the laptop
+imports the same module so that both sides spell a path once.
+"""
+
+import os
+import posixpath
+import re
+from typing import Optional
+
+ROOT_NAME = ".gpurun-box"
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-\d{8}-\d{6}-[0-9a-f]{4}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+# rsync hands remote paths to a shell on old versions: only these characters ever reach it.
+SAFE_PATH = re.compile(r"[A-Za-z0-9._/-]+")
+
+
+def check_run_id(run_id: object) -> str:
+    """The run id itself, or ValueError when it could be anything but one folder's name."""
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
+        raise ValueError("not a run id: %r" % (run_id,))
+    return run_id
+
+
+class BoxPaths:
+    """The tree below ``$ROOT``; pure string work (POSIX), so that the laptop can use it for a box it only talks to."""
+
+    def __init__(self, root: str) -> None:
+        if not root.startswith("/") or not SAFE_PATH.fullmatch(root):
+            raise ValueError("unusable root on the box: %r" % (root,))
+        self.root = root
+
+    def _join(self, *parts: str) -> str:
+        return posixpath.join(self.root, *parts)
+
+    def agent(self, sha256: str) -> str:
+        return self._join("agent", sha256 + ".pyz")
+
+    def payload(self, sha256: str) -> str:
+        return self._join("payload", sha256)
+
+    def env(self, key: str) -> str:
+        return self._join("envs", key)
+
+    def data(self, key: str) -> str:
+        return self._join("data", key)
+
+    def incoming(self, name: str) -> str:
+        """Where rsync writes before anything is claimed; never a final name."""
+        return self._join("incoming", name)
+
+    @property
+    def hf_home(self) -> str:
+        return self._join("cache", "hf")
+
+    @property
+    def runs(self) -> str:
+        return self._join("runs")
+
+    def run(self, run_id: str) -> "RunPaths":
+        return RunPaths(posixpath.join(self.runs, check_run_id(run_id)))
+
+
+class RunPaths:
+    """One run's folder, ``$ROOT/runs/<run id>`` (mode 0700)."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.run_id = posixpath.basename(folder)
+        self.job = posixpath.join(folder, "job.json")  # the resolved job, no secrets
+        self.launch = posixpath.join(folder, "launch.json")  # argv, environment and limits, no secrets
+        self.code = posixpath.join(folder, "code")  # the payload's working directory
+        self.snapshot = posixpath.join(folder, "snapshot.json")  # digest of code/ as pushed
+        self.owner = posixpath.join(folder, "owner.json")
+        self.exit_slot = posixpath.join(folder, "exit.slot")
+        self.log = posixpath.join(folder, "log")
+        self.events = posixpath.join(folder, "events.jsonl")
+        self.outputs = posixpath.join(folder, "outputs")
+        self.manifest = posixpath.join(folder, "manifest.json")
+        self.supervisor_log = posixpath.join(folder, "supervisor.log")
+
+
+def volatile_folder(run_id: Optional[str] = None) -> str:
+    """Where locks and secrets live: memory-backed, so that a restart of the container frees the one and loses the other."""
+    base = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else "/tmp"
+    folder = posixpath.join(base, "gpurun-%d" % os.getuid())
+    return folder if run_id is None else posixpath.join(folder, check_run_id(run_id))

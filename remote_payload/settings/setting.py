@@ -1,0 +1,19 @@
+"""How a setting is declared."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+
+def setting(default: Any, description: str, **checks: Any) -> Any:
+    """A documented setting; ``checks`` are pydantic's names (gt, ge, le …), which only the laptop applies."""
+    metadata = {"description": description, **checks}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def required(description: str, **checks: Any) -> Any:
+    """A setting without a default."""
+    return field(metadata={"description": description, **checks})

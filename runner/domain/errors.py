@@ -1,0 +1,135 @@
+"""Everything that can go wrong, as one tree. Caught once, in ``runner/cli/main.py``.
+
+A message says what happened; ``meaning`` what it means for the run on the box; ``hint`` the next thing to type.
+"""
+
+from __future__ import annotations
+
+
+class GpurunError(Exception):
+    """What every error here is: an exit code, a meaning for the run, a next step."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, meaning: str = "", hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.meaning = meaning
+        self.hint = hint
+        self.retryable = retryable
+
+
+class UserError(GpurunError):
+    """The job file or the arguments."""
+
+    exit_code = 2
+
+
+class JobFileError(UserError):
+    """One or more problems of job files; each line of the message is ``path:line:col: what``."""
+
+
+class UnknownRun(UserError):
+    """No such run in this machine's records."""
+
+
+class StateError(GpurunError):
+    """A local record that cannot be read."""
+
+
+class HostError(GpurunError):
+    """The host: unreachable, refused, key changed, not ready."""
+
+    exit_code = 3
+
+
+class ConnectFailed(HostError):
+    """No connection, or it was lost and did not come back."""
+
+
+class AuthFailed(HostError):
+    """The host answered and refused this key or user."""
+
+
+class HostKeyChanged(HostError):
+    """The host is not the one that was pinned. Never retried."""
+
+
+class BoxNotReady(HostError):
+    """Something the box lacks: Python, rsync, a driver, disk."""
+
+
+class HubAccessDenied(HostError):
+    """The hub refuses a model that the job names, or the token itself."""
+
+
+class TransferError(GpurunError):
+    """Copying files, in either direction."""
+
+    exit_code = 4
+
+
+class RsyncMissing(TransferError):
+    """No rsync on one of the two ends."""
+
+
+class TransferInterrupted(TransferError):
+    """The link died or the peer froze; the next try goes on from there."""
+
+
+class TransferFailed(TransferError):
+    """rsync gave up for a reason that trying again does not mend."""
+
+
+class LaunchError(GpurunError):
+    """The payload did not start."""
+
+    exit_code = 5
+
+
+class NotStarted(LaunchError):
+    """The box could not confirm the start."""
+
+
+class GpuBusy(LaunchError):
+    """Another run, or somebody's process, holds the GPUs asked for."""
+
+
+class EnvironmentFailed(LaunchError):
+    """The Python environment could not be built on the box."""
+
+
+class ArtifactError(GpurunError):
+    """What was fetched, or the smoke test of it."""
+
+    exit_code = 6
+
+
+class ManifestMissing(ArtifactError):
+    """The box has no account of its outputs (yet)."""
+
+
+class ChecksumMismatch(ArtifactError):
+    """A file is not what the manifest says."""
+
+
+class SmokeTestFailed(ArtifactError):
+    """The fetched model does not load, or does not say here what it said there."""
+
+
+class RunFailed(GpurunError):
+    """The payload ended with an error."""
+
+    exit_code = 10
+
+
+class RunCancelled(GpurunError):
+    """The run was stopped by its owner."""
+
+    exit_code = 11
+
+
+class RunLost(GpurunError):
+    """Nobody can say how the run ended."""
+
+    exit_code = 12

@@ -1,0 +1,49 @@
+"""How the steps say what they are doing without knowing of a terminal. ``runner/cli/render.py`` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Stage(Protocol):
+    """One named step under way."""
+
+    def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
+        """Progress in the stage's unit (bytes for a transfer); ``note`` replaces the text beside the bar."""
+
+
+class Reporter(Protocol):
+    """Where a workflow reports. All of it goes to stderr; stdout belongs to results."""
+
+    def stage(self, title: str, unit: str = "") -> StageContext:
+        """Opens a stage; leaving the ``with`` block prints its elapsed time, or that it failed."""
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+
+    def warn(self, text: str) -> None:
+        """One line that stays and stands out."""
+
+
+class StageContext(Protocol):
+    def __enter__(self) -> Stage: ...
+    def __exit__(self, *exc: object) -> bool | None: ...
+
+
+class Silent:
+    """A reporter that says nothing: ``--json``, and tests."""
+
+    @contextmanager
+    def stage(self, title: str, unit: str = "") -> Iterator[Stage]:
+        yield self
+
+    def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
