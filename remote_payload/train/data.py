@@ -1,0 +1,210 @@
+"""Records from JSON Lines, JSON and parquet files, exactly as written: mixed and nested values stay what they are."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from remote_payload.train.errors import BadInput, bad_setting
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example and where it was read.
+
+    ``line`` counts from 1 (a parquet file's row, a JSON array's item); ``offset`` is in bytes, for JSON Lines.
+    """
+
+    value: dict[str, Any]
+    file: str
+    line: int
+    offset: int = 0
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def field(self, name: str, kind: type | tuple[type, ...] = str) -> Any:
+        """The value under ``name``. Raises BadInput with file and line when it is missing or of another type."""
+        if name not in self.value:
+            found = ", ".join(map(str, self.value)) or "nothing"
+            raise BadInput(f"{self.place}: no field {name!r} (the record has {found})")
+        value = self.value[name]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join(each.__name__ for each in kinds)
+            raise BadInput(f"{self.place}: field {name!r} is {type(value).__name__}, expected {expected}")
+        return value
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """What provenance keeps of a file that was read."""
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_files(patterns: str | Sequence[str], setting: str = "data") -> list[str]:
+    """Data files named by paths, folders (searched recursively) or globs, sorted and each once.
+
+    Raises BadInput naming ``setting`` for a pattern that matches no JSON Lines, JSON or parquet file.
+    """
+    found: dict[str, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = _matches(pattern)
+        if not matches:
+            raise bad_setting(setting, f"{pattern!r} matches no {', '.join(SUFFIXES)} file below {os.getcwd()}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _matches(pattern: str) -> list[str]:
+    if os.path.isfile(pattern):
+        return [pattern]
+    if os.path.isdir(pattern):
+        inside = Path(pattern).rglob("*")
+        return sorted(str(path) for path in inside if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+
+
+def read_all(files: Iterable[str]) -> tuple[list[Record], list[DataFile]]:
+    """All records of all files in order, and each file's sha256, size and rows for provenance."""
+    records: list[Record] = []
+    facts: list[DataFile] = []
+    for file in files:
+        before = len(records)
+        records.extend(read_records(file))
+        facts.append(describe_file(file, rows=len(records) - before))
+    return records, facts
+
+
+def read_records(file: str, start: int = 0) -> Iterator[Record]:
+    """The records of one file, streamed (a ``.json`` array is read whole).
+
+    ``start`` is the byte offset of a record of a JSON Lines file from which to go on; its lines then count from there.
+    Raises BadInput with file and line for what does not parse or is not an object.
+    """
+    suffix = Path(file).suffix
+    if suffix == ".parquet":
+        return _read_parquet(file)
+    if suffix == ".json" and not _is_json_lines(file):
+        return _read_json_array(file)
+    return _read_json_lines(file, start)
+
+
+def read_json(file: str) -> Any:
+    """One JSON document. Raises BadInput with file, line and column."""
+    try:
+        with open(file, encoding="utf-8-sig") as source:
+            return json.load(source)
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+
+
+def describe_file(file: str, rows: int) -> DataFile:
+    """The file's sha256 and size, beside the number of rows that reading it gave."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+        size = source.tell()
+    return DataFile(file, digest.hexdigest(), size, rows)
+
+
+def split(
+    items: Sequence[T], fraction: float, seed: int, setting: str = "validation_fraction"
+) -> tuple[list[T], list[T]]:
+    """``items`` in two parts, a random ``fraction`` of them in the second, each in the given order.
+
+    The same seed splits the same way on every machine. Raises BadInput naming ``setting`` when a part would be empty.
+    """
+    count = round(len(items) * fraction)
+    if not 0 < count < len(items):
+        raise bad_setting(
+            setting, f"{fraction} of {len(items)} examples leaves an empty split; give more data or another fraction"
+        )
+    held_out = set(random.Random(seed).sample(range(len(items)), count))
+    first = [item for index, item in enumerate(items) if index not in held_out]
+    second = [item for index, item in enumerate(items) if index in held_out]
+    return first, second
+
+
+def _read_json_lines(file: str, start: int) -> Iterator[Record]:
+    with open(file, "rb") as source:
+        source.seek(start)
+        offset = start
+        for number, raw in enumerate(source, start=1):
+            body = raw.removeprefix(b"\xef\xbb\xbf") if offset == 0 else raw
+            if body.strip():
+                yield Record(_parse_line(body, file, number), file, number, offset)
+            offset += len(raw)
+
+
+def _parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
+    place = f"{file}:{number}"
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise BadInput(f"{place}: nested too deeply to be read") from None
+    return _checked_object(value, place)
+
+
+def _checked_object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{place}: a record must be a JSON object, this is {type(value).__name__}")
+    return value
+
+
+def _is_json_lines(file: str) -> bool:
+    """Whether a ``.json`` file holds one object per line, as many published data sets do."""
+    with open(file, "rb") as source:
+        first = next((line for line in source if line.strip()), b"")
+        second = next((line for line in source if line.strip()), b"")
+    return first.lstrip().startswith(b"{") and first.rstrip().endswith(b"}") and second.lstrip().startswith(b"{")
+
+
+def _read_json_array(file: str) -> Iterator[Record]:
+    value = read_json(file)
+    if not isinstance(value, list):
+        raise BadInput(f"{file}: expected a JSON array of objects or one object per line, found {type(value).__name__}")
+    for number, item in enumerate(value, start=1):
+        yield Record(_checked_object(item, f"{file}: item {number}"), file, number)
+
+
+def _read_parquet(file: str) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            for value in batch.to_pylist():
+                number += 1
+                yield Record(value, file, number)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BadInput(f"{file}: not readable as parquet after row {number}: {error}") from None
