@@ -14,7 +14,7 @@ stream 0, is sent every few seconds of silence: nothing for ``SILENCE_LIMIT`` se
 import json
 import struct
 import zlib
-from typing import Any, BinaryIO, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 VERSION = 1
 
@@ -78,12 +78,12 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def read_frame(source: BinaryIO) -> Optional[Frame]:
-    """The next frame, None at a clean end. Raises ProtocolError on a torn, unknown or oversized one.
+def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
+    """The next frame from ``read(at most n) -> bytes``, None at a clean end. Raises ProtocolError on a torn, unknown or oversized one.
 
     The length is checked before anything is allocated: a lying peer cannot ask for 4 GB.
     """
-    header = _read_exactly(source, HEADER.size)
+    header = _read_exactly(read, HEADER.size)
     if header is None:
         return None
     kind, stream, length = HEADER.unpack(header)
@@ -92,17 +92,17 @@ def read_frame(source: BinaryIO) -> Optional[Frame]:
     limit = MAX_BYTES + OFFSET.size if kind in (LOG, EVENTS, BLOB) else MAX_JSON
     if length > limit:
         raise ProtocolError("frame of %d bytes is over the limit of %d" % (length, limit))
-    payload = _read_exactly(source, length) if length else b""
+    payload = _read_exactly(read, length) if length else b""
     if payload is None:
         raise ProtocolError("stream ended inside a frame")
     return Frame(kind, stream, payload)
 
 
-def _read_exactly(source: BinaryIO, count: int) -> Optional[bytes]:
-    parts = []
+def _read_exactly(read: Callable[[int], bytes], count: int) -> Optional[bytes]:
+    parts: List[bytes] = []
     missing = count
     while missing:
-        part = source.read(min(missing, 1 << 20))
+        part = read(min(missing, 1 << 20))
         if not part:
             if parts:
                 raise ProtocolError("stream ended inside a frame")

@@ -1,0 +1,145 @@
+"""The laptop's end of the agent's channel: requests out, frames in, silence noticed.
+
+Requests overlap: each is a stream with a queue of its own, filled by one reader thread. A link that says nothing for
+``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with ConnectFailed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from remote_payload.agent import protocol
+from remote_payload.agent.protocol import Frame
+from runner.domain import errors
+from runner.domain.errors import ConnectFailed, GpurunError, HostError
+from runner.domain.terminal import clean, clean_lines
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Pipe(Protocol):
+    """Bytes to and from the agent. ``read`` raises TimeoutError after SILENCE_LIMIT seconds without a byte."""
+
+    def read(self, count: int) -> bytes: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class AgentSession:
+    """One agent on the box for as long as a command needs it. Thread-safe."""
+
+    def __init__(self, pipe: Pipe, where: str) -> None:
+        self._pipe = pipe
+        self._where = where
+        self._streams: dict[int, queue.SimpleQueue[Frame | GpurunError]] = {}
+        self._numbers = itertools.count(1)
+        self._writing = threading.Lock()
+        self._dead: GpurunError | None = None
+        self._closing = False
+        self._reader = threading.Thread(target=self._read_frames, name="agent-frames", daemon=True)
+        self._reader.start()
+
+    def call(
+        self, verb: str, args: dict[str, Any], *, progress: Progress | None = None, blobs: Iterable[bytes] = ()
+    ) -> dict[str, Any]:
+        """One request, answered. Raises the agent's error under its own class, or ConnectFailed when the link died."""
+        for frame in self.stream(verb, args, blobs=blobs):
+            if frame.type == protocol.PROGRESS and progress is not None:
+                progress(frame.json())
+            elif frame.type == protocol.RESULT:
+                return frame.json()
+        raise self._dead or _lost(self._where)
+
+    def stream(self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = ()) -> Iterator[Frame]:
+        """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request."""
+        number = next(self._numbers)
+        inbox: queue.SimpleQueue[Frame | GpurunError] = queue.SimpleQueue()
+        self._streams[number] = inbox
+        finished = False
+        try:
+            if self._dead is not None:
+                raise self._dead
+            self._send(protocol.encode_json(protocol.REQUEST, number, {"verb": verb, "args": args}))
+            self._upload(number, blobs)
+            while not finished:
+                item = inbox.get()
+                if isinstance(item, GpurunError):
+                    finished = True
+                    raise item
+                if item.type == protocol.ERROR:
+                    finished = True
+                    raise _error(item.json())
+                finished = item.type == protocol.RESULT
+                yield item
+        finally:
+            self._streams.pop(number, None)
+            if not finished and self._dead is None and not self._closing:
+                self._send(protocol.encode(protocol.CANCEL, number))
+
+    def close(self) -> None:
+        """Ends the agent; runs do not notice."""
+        self._closing = True
+        self._pipe.close()
+
+    def _upload(self, number: int, blobs: Iterable[bytes]) -> None:
+        some = False
+        for blob in blobs:
+            some = True
+            for at in range(0, len(blob), protocol.MAX_BYTES):
+                self._send(protocol.encode(protocol.BLOB, number, blob[at : at + protocol.MAX_BYTES]))
+        if some:
+            self._send(protocol.encode(protocol.BLOB, number))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            with self._writing:
+                self._pipe.write(data)
+        except (OSError, EOFError) as error:
+            raise self._dead or _lost(self._where, clean(error)) from None
+
+    def _read_frames(self) -> None:
+        try:
+            while (frame := protocol.read_frame(self._pipe.read)) is not None:
+                inbox = self._streams.get(frame.stream)
+                if inbox is not None and frame.type != protocol.BEAT:
+                    inbox.put(frame)
+            failure: GpurunError = _lost(self._where)
+        except TimeoutError:
+            failure = _lost(self._where, f"nothing was heard for {protocol.SILENCE_LIMIT:.0f} seconds")
+        except protocol.ProtocolError as error:
+            failure = HostError(
+                f"{self._where} sent what no agent of gpurun sends: {clean(error)}",
+                meaning="The connection was given up; a run on the box is not touched by that.",
+                hint="If this repeats, do not trust this box.",
+            )
+        except (OSError, EOFError) as error:
+            failure = _lost(self._where, clean(error))
+        self._dead = failure
+        for inbox in list(self._streams.values()):
+            inbox.put(failure)
+
+
+def _lost(where: str, why: str = "the box closed it") -> ConnectFailed:
+    return ConnectFailed(
+        f"the connection to {where} was lost: {why}",
+        meaning="What runs on the box goes on running.",
+        hint="Try again; gpurun logs and gpurun fetch go on from where they were.",
+        retryable=True,
+    )
+
+
+def _error(answer: dict[str, Any]) -> GpurunError:
+    """The agent's error as the class it names; only classes of our own tree can be named."""
+    kind = answer.get("kind")
+    named = getattr(errors, kind, None) if isinstance(kind, str) else None
+    if not (isinstance(named, type) and issubclass(named, GpurunError)):
+        named = GpurunError
+    return named(
+        clean_lines(answer.get("message") or "the agent failed without a word"),
+        meaning=clean(answer.get("meaning") or "", 1000),
+        hint=clean_lines(answer.get("hint") or "", 1000),
+    )

@@ -1,0 +1,191 @@
+"""Opens the one SSH connection: fabric, with its trusting defaults replaced before the first packet.
+
+Fabric installs ``AutoAddPolicy``, loads no known_hosts, and reads the user's ssh config with a parser that ignores
+``Include``. Here the Host was resolved by OpenSSH, the key is checked against gpurun's pins (gateways too), nothing is forwarded, and
+keys are offered in the order that OpenSSH would use.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fabric
+import paramiko
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
+
+from runner.domain import places
+from runner.domain.errors import AuthFailed, ConnectFailed, HostError
+from runner.domain.host import Host
+from runner.domain.terminal import clean
+from runner.transport import known_hosts
+
+CONNECT_TIMEOUT = 15  # seconds, for TCP and for the banner each
+
+# First contact: told the host and the key's fingerprint; raises to refuse.
+FirstContact = Callable[[Host, str], None]
+
+
+def open_connection(host: Host, first_contact: FirstContact) -> fabric.Connection:
+    """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
+    connection = _prepare(host, first_contact)
+    try:
+        connection.open()
+    except HostError:
+        raise
+    except paramiko.BadHostKeyException as error:
+        raise _changed(host, error) from None
+    except Exception as error:
+        raise _explain(host, error) from None
+    connection.transport.set_keepalive(15)
+    return connection
+
+
+def _prepare(host: Host, first_contact: FirstContact) -> fabric.Connection:
+    gateway: Any = None
+    for jump in host.jumps:
+        hop = _connection(jump, gateway or jump.proxy_command, first_contact)
+        gateway = hop
+    return _connection(host, gateway or host.proxy_command, first_contact)
+
+
+def _connection(host: Host, gateway: Any, first_contact: FirstContact) -> fabric.Connection:
+    config = fabric.Config(
+        lazy=True,  # no fabric.yml, no ssh config: the Host has said it all
+        overrides={"load_ssh_configs": False, "forward_agent": False},
+    )
+    connection = fabric.Connection(
+        host.hostname,
+        user=host.user,
+        port=host.port,
+        config=config,
+        gateway=gateway,
+        forward_agent=False,
+        connect_timeout=CONNECT_TIMEOUT,
+        connect_kwargs={
+            "auth_strategy": KeysInOrder(host),
+            "allow_agent": False,
+            "look_for_keys": False,
+            "banner_timeout": CONNECT_TIMEOUT,
+            "auth_timeout": 2 * CONNECT_TIMEOUT,
+            "channel_timeout": CONNECT_TIMEOUT,
+        },
+    )
+    client = connection.client
+    client.set_missing_host_key_policy(PinPolicy(host, first_contact))
+    for key in known_hosts.pinned(places.known_hosts(), host.known_as):
+        client.get_host_keys().add(host.known_as, key.type, _public_key(key))
+    return connection
+
+
+def _public_key(key: known_hosts.Key) -> paramiko.PKey:
+    return paramiko.PKey.from_type_string(key.type, base64.b64decode(key.blob))
+
+
+class PinPolicy(paramiko.MissingHostKeyPolicy):
+    """First contact: the user's own known_hosts decide if they know the host; else the key is shown, and pinned."""
+
+    def __init__(self, host: Host, first_contact: FirstContact) -> None:
+        self.host = host
+        self.first_contact = first_contact
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        seen = known_hosts.Key(key.get_name(), key.get_base64())
+        theirs = known_hosts.known_to_user(self.host)
+        if theirs and seen not in theirs:
+            raise known_hosts.changed(self.host, seen, theirs, "your known_hosts")
+        if not theirs:
+            self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
+        known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
+
+
+class KeysInOrder(AuthStrategy):
+    """The keys OpenSSH would offer, in its order: named files first (through the agent where it holds them), then the agent's others."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(ssh_config=paramiko.SSHConfig())
+        self.host = host
+        self.locked: list[str] = []  # key files that need a passphrase no agent has
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        agent = {key.asbytes(): key for key in self._agent_keys()}
+        for path in self.host.identities:
+            blob = _public_half(path)
+            if blob in agent:
+                yield InMemoryPrivateKey(self.host.user, agent.pop(blob))
+                continue
+            try:
+                yield InMemoryPrivateKey(self.host.user, paramiko.PKey.from_path(path))
+            except (paramiko.PasswordRequiredException, TypeError):
+                self.locked.append(path)
+            except (OSError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
+                continue
+        if not self.host.identities_only:
+            for key in agent.values():
+                yield InMemoryPrivateKey(self.host.user, key)
+
+    def _agent_keys(self) -> tuple[Any, ...]:
+        if not self.host.agent_socket:
+            return ()
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.settimeout(5)
+            client.connect(self.host.agent_socket)
+            agent = paramiko.agent.AgentSSH()
+            agent._connect(client)  # type: ignore[attr-defined]  # paramiko.Agent() reads SSH_AUTH_SOCK and nothing else
+            return tuple(agent.get_keys())
+        except (OSError, paramiko.SSHException):
+            client.close()
+            return ()
+
+
+def _public_half(path: str) -> bytes | None:
+    try:
+        with open(path + ".pub", encoding="utf-8", errors="replace") as file:
+            return base64.b64decode(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _changed(host: Host, error: paramiko.BadHostKeyException) -> HostError:
+    culprit = next((hop for hop in (host, *host.jumps) if hop.hostname == error.hostname), host)
+    seen = known_hosts.Key(error.key.get_name(), error.key.get_base64())
+    expected = known_hosts.pinned(places.known_hosts(), culprit.known_as)
+    return known_hosts.changed(culprit, seen, expected, "gpurun's known_hosts")
+
+
+def _explain(host: Host, error: Exception) -> HostError:
+    """Which of the ways to fail this was, in words, with what was tried."""
+    if isinstance(error, paramiko.AuthenticationException):
+        return _refused(host)
+    tried = f"{host} (from {host.typed!r})" if host.typed != str(host) else str(host)
+    if isinstance(error, socket.gaierror):
+        return ConnectFailed(
+            f"no such host name: {host.hostname}", hint="Check the address in your provider's console."
+        )
+    if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
+        why = f"no answer within {CONNECT_TIMEOUT} seconds"
+    elif isinstance(error, ConnectionRefusedError | paramiko.ssh_exception.NoValidConnectionsError):
+        why = "connection refused: nothing listens on that port (the box may still be starting)"
+    elif "banner" in str(error).lower():
+        why = f"something listens there, but it sent no SSH banner within {CONNECT_TIMEOUT} seconds"
+    else:
+        why = clean(error, 200) or type(error).__name__
+    return ConnectFailed(
+        f"cannot reach {tried}: {why}",
+        meaning="What runs on the box goes on running.",
+        hint=f"Check address and port in your provider's console, or try: ssh -p {host.port} {host.user}@{host.hostname}",
+        retryable=True,
+    )
+
+
+def _refused(host: Host) -> AuthFailed:
+    offered = ", ".join(host.identities) or "no key file"
+    agent = "" if host.identities_only or not host.agent_socket else ", and what the ssh agent holds"
+    return AuthFailed(
+        f"{host} refused the login of {host.user}: tried {offered}{agent}",
+        meaning="Nothing ran on the box.",
+        hint="Name the key: --host 'ssh -i ~/.ssh/KEY -p PORT USER@HOST'. A key with a passphrase must be in the agent (ssh-add).",
+    )
