@@ -17,3 +17,8 @@ def setting(default: Any, description: str, **checks: Any) -> Any:
 def required(description: str, **checks: Any) -> Any:
     """A setting without a default."""
     return field(metadata={"description": description, **checks})
+
+
+def group(kind: Any, description: str) -> Any:
+    """Settings that belong together, as a dataclass of their own; left out, each of them has its default."""
+    return field(default_factory=kind, metadata={"description": description})
