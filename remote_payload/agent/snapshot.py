@@ -25,7 +25,7 @@ NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSY
 
 def describe(tree: str) -> Entries:
     """What lies in ``tree``: regular files and links by relative path. Folders, devices and sockets are not listed."""
-    entries = {}  # type: Entries
+    entries: Entries = {}
     for path, status in _walk(tree):
         if stat.S_ISREG(status.st_mode):
             entries[path] = [status.st_size, status.st_mtime_ns]
@@ -120,7 +120,7 @@ def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
         except OSError:
             return False
         if stat.S_ISLNK(status.st_mode):
-            found = [os.readlink(os.path.join(tree, path))]  # type: List[Union[int, str]]
+            found: List[Union[int, str]] = [os.readlink(os.path.join(tree, path))]
         else:
             found = [status.st_size, status.st_mtime_ns]
         if found != expected:

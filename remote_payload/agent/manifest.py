@@ -1,0 +1,208 @@
+"""What a run has to show: each file of ``outputs/`` with size and sha256, at the end or while it still trains.
+
+While it trains only what can no longer change is listed: files in complete folders (those that hold a
+``manifest.json``, which is written last) and append-only logs with the bytes they have at this moment. Links, devices,
+unfinished and odd names are never listed; ``left_out`` says why.
+"""
+
+import hashlib
+import os
+import posixpath
+import stat
+import time
+import unicodedata
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from remote_payload.agent.files import read_json, write_json
+from remote_payload.agent.paths import RunPaths
+
+APPEND_ONLY = (".jsonl", ".log")
+UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-")
+MAX_FILES = 400000  # what fits into one frame
+MAX_LEFT_OUT = 100
+# A file younger than this when it was read may change again within its filesystem's clock tick: not remembered.
+SETTLED_NS = 2 * 10**9
+
+Progress = Callable[[int, int], None]
+
+
+def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Dict[str, Any]:
+    """The manifest of ``run``'s outputs: ``{complete, files: [{path, size, sha256, mtime}], folders, left_out}``.
+
+    ``complete`` says that the run is over: then every regular file is listed. Paths are relative to ``outputs/``;
+    ``progress(done, total)`` counts the bytes hashed and may raise to give up. Hashes are remembered beside the run by
+    (path, size, mtime, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
+    """
+    found, left_out = _find(run.outputs)
+    folders = _complete_folders(run.outputs, found)
+    if not complete:
+        found = {path: status for path, status in found.items() if append_only(path) or _inside(path, folders)}
+    hashes = _Hashes(run, found, progress)
+    files = []
+    for path in sorted(found)[:MAX_FILES]:
+        settled = complete or not append_only(path) or _inside(path, folders)
+        entry = hashes.entry(path, grows=not settled)
+        if entry is None:
+            _leave_out(left_out, path, "changed while it was read")
+        else:
+            files.append(entry)
+    if len(found) > MAX_FILES:
+        _leave_out(left_out, "…", "%d files more than the %d that are listed" % (len(found) - MAX_FILES, MAX_FILES))
+    hashes.remember()
+    return {"complete": complete, "files": files, "folders": folders, "left_out": left_out}
+
+
+def write(run: RunPaths) -> Dict[str, Any]:
+    """Builds the manifest of a run that is over and writes ``manifest.json``; gives it. Raises OSError."""
+    built = build(run, complete=True)
+    write_json(run.manifest, built)
+    return built
+
+
+def append_only(path: str) -> bool:
+    """Whether a file of this name only ever grows: TensorBoard events, JSON Lines and text logs."""
+    name = posixpath.basename(path)
+    return name.endswith(APPEND_ONLY) or "tfevents" in name
+
+
+def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, str]]]:
+    found: Dict[str, os.stat_result] = {}
+    left_out: List[Dict[str, str]] = []
+    for path, status in _walk(outputs, left_out):
+        if stat.S_ISREG(status.st_mode):
+            found[path] = status
+        else:
+            _leave_out(left_out, path, "a link" if stat.S_ISLNK(status.st_mode) else "not a regular file")
+    return found, left_out
+
+
+def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, os.stat_result]]:
+    folders = [""] if os.path.isdir(outputs) and not os.path.islink(outputs) else []
+    while folders:
+        below = folders.pop()
+        try:
+            with os.scandir(os.path.join(outputs, below)) as listing:
+                entries = list(listing)
+        except OSError as error:  # gone meanwhile, or deeper than the system can name
+            _leave_out(left_out, below, error.strerror or "unreadable")
+            continue
+        for entry in entries:
+            path = posixpath.join(below, entry.name)
+            why = _unlistable(entry.name)
+            if why:
+                _leave_out(left_out, path, why)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                try:
+                    yield path, entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue  # removed meanwhile: a retention rule at work
+
+
+def _unlistable(name: str) -> str:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if any(unicodedata.category(character).startswith("C") for character in name) or "\\" in name:
+        return "odd characters in its name"
+    if name.endswith(UNFINISHED[:2]) or any(mark in name for mark in UNFINISHED[2:]):
+        return "unfinished"
+    return ""
+
+
+def _leave_out(left_out: List[Dict[str, str]], path: str, why: str) -> None:
+    if len(left_out) < MAX_LEFT_OUT:
+        left_out.append({"path": ascii(path)[1:-1][:200], "why": why})
+
+
+def _complete_folders(outputs: str, found: Dict[str, os.stat_result]) -> List[str]:
+    folders = []
+    for path in found:
+        if posixpath.basename(path) == "manifest.json":
+            folder = posixpath.dirname(path)
+            listed = read_json(os.path.join(outputs, path))
+            if listed is not None and _all_there(folder, listed, found):
+                folders.append(folder)
+    return sorted(folders)
+
+
+def _all_there(folder: str, listed: Dict[str, Any], found: Dict[str, os.stat_result]) -> bool:
+    for item in listed.get("files") or ():
+        if not isinstance(item, dict) or not isinstance(item.get("path"), str):
+            return False
+        status = found.get(posixpath.join(folder, item["path"]))
+        if status is None or status.st_size != item.get("size"):
+            return False
+    return True
+
+
+def _inside(path: str, folders: List[str]) -> bool:
+    return any(not folder or path.startswith(folder + "/") for folder in folders)
+
+
+class _Hashes:
+    """sha256 of files, each read once as long as it does not change."""
+
+    def __init__(self, run: RunPaths, found: Dict[str, os.stat_result], progress: Optional[Progress]) -> None:
+        self._outputs = run.outputs
+        self._cache = posixpath.join(run.folder, "hashes.json")
+        self._known = read_json(self._cache) or {}
+        self._kept: Dict[str, List[Any]] = {}
+        self._progress = progress
+        self._done, self._total = 0, sum(status.st_size for status in found.values())
+
+    def entry(self, path: str, grows: bool) -> Optional[Dict[str, Any]]:
+        """The file's line of the manifest; None when it is gone, no regular file, or written to while it was read."""
+        for _ in range(2):
+            try:
+                descriptor = os.open(
+                    os.path.join(self._outputs, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                )
+            except OSError:
+                return None
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    return None
+                sha256 = self._sha256(path, file, before)
+                after = os.fstat(descriptor)
+            unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+            if sha256 and (unchanged or grows):
+                return {"path": path, "size": before.st_size, "sha256": sha256, "mtime": before.st_mtime}
+        return None
+
+    def _sha256(self, path: str, file: Any, status: os.stat_result) -> Optional[str]:
+        """The digest of the file's first ``st_size`` bytes; None when it has fewer."""
+        identity = [status.st_size, status.st_mtime_ns, status.st_ino]
+        known = self._known.get(path)
+        if isinstance(known, list) and known[:3] == identity and len(known) == 4:
+            self._advance(status.st_size)
+            self._kept[path] = known
+            return str(known[3])
+        settled = time.time_ns() - status.st_mtime_ns > SETTLED_NS
+        digest, left = hashlib.sha256(), status.st_size
+        while left:
+            block = file.read(min(left, 1 << 20))
+            if not block:
+                return None
+            digest.update(block)
+            left -= len(block)
+            self._advance(len(block))
+        if settled:
+            self._kept[path] = [*identity, digest.hexdigest()]
+        return digest.hexdigest()
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    def remember(self) -> None:
+        """Writes what was hashed; a full disk costs only the memory."""
+        if self._kept != self._known:
+            try:
+                write_json(self._cache, self._kept)
+            except OSError:
+                pass

@@ -1,0 +1,170 @@
+import hashlib
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from remote_payload.agent import manifest
+from remote_payload.agent.paths import BoxPaths
+
+RUN_ID = "legal-20260102-142030-7f3a"
+LONG_AGO = 1_700_000_000
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = BoxPaths(str(tmp_path / "root")).run(RUN_ID)
+    os.makedirs(run.outputs)
+    return run
+
+
+def write(run, path, content=b"x", age=LONG_AGO):
+    target = Path(run.outputs, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    os.utime(target, (age, age))
+    return target
+
+
+def complete_folder(run, folder, files):
+    for name, content in files.items():
+        write(run, f"{folder}/{name}", content)
+    listed = [{"path": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()]
+    write(run, f"{folder}/manifest.json", json.dumps({"files": listed}).encode())
+
+
+def paths(built):
+    return [file["path"] for file in built["files"]]
+
+
+def test_a_finished_run_lists_every_regular_file_with_its_true_sha256(run):
+    write(run, "models/best/w.safetensors", b"weights" * 1000)
+    write(run, "report.txt", b"")
+    built = manifest.write(run)
+    assert paths(built) == ["models/best/w.safetensors", "report.txt"]
+    for file in built["files"]:
+        content = Path(run.outputs, file["path"]).read_bytes()
+        assert (file["size"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        assert file["mtime"] == LONG_AGO
+    assert json.loads(Path(run.manifest).read_text()) == built
+    assert built["complete"] is True
+
+
+def test_while_it_trains_only_complete_folders_and_logs_are_listed(run):
+    complete_folder(run, "checkpoints/step-000500", {"model.safetensors": b"w", "nested/rng.json": b"{}"})
+    write(run, "checkpoints/step-001000/model.safetensors", b"half")
+    write(run, "logs/r/events.out.tfevents.1.box.2.0", b"tb")
+    write(run, "notes.jsonl", b"{}\n")
+    write(run, "training_metadata.json", b"{}")
+    built = manifest.build(run, complete=False)
+    assert paths(built) == [
+        "checkpoints/step-000500/manifest.json",
+        "checkpoints/step-000500/model.safetensors",
+        "checkpoints/step-000500/nested/rng.json",
+        "logs/r/events.out.tfevents.1.box.2.0",
+        "notes.jsonl",
+    ]
+    assert built["folders"] == ["checkpoints/step-000500"]
+    assert built["complete"] is False
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "torn manifest", "manifest lies about names"])
+def test_a_folder_that_is_not_what_its_manifest_says_is_not_complete(run, damage):
+    complete_folder(run, "best", {"w.bin": b"12345"})
+    if damage == "missing":
+        os.unlink(os.path.join(run.outputs, "best/w.bin"))
+    elif damage == "shorter":
+        write(run, "best/w.bin", b"123")
+    elif damage == "torn manifest":
+        write(run, "best/manifest.json", b'{"files": [')
+    else:
+        write(run, "best/manifest.json", b'{"files": [{"path": "../../x", "size": 1}, 7]}')
+    built = manifest.build(run, complete=False)
+    assert built["folders"] == [] and built["files"] == []
+
+
+def test_links_devices_unfinished_and_odd_names_are_never_listed_and_said(run):
+    write(run, "good.txt")
+    os.symlink("/etc/passwd", os.path.join(run.outputs, "link"))
+    os.symlink("/etc", os.path.join(run.outputs, "folder-link"))
+    os.mkfifo(os.path.join(run.outputs, "pipe"))
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(run.outputs)  # a socket's path may have 107 bytes only
+        server.bind("socket")
+        os.chdir(here)
+    for name in ("new\nline", "esc\x1b]0;x\x07", "c1\x9b", "bidi\u202e", "back\\slash", "w.bin.tmp", "w.tmp-17"):
+        write(run, name)
+    write(run, "step-1.partial/manifest.json", b"{}")
+    Path(os.fsdecode(os.path.join(os.fsencode(run.outputs), b"\xff\xfe"))).write_bytes(b"")
+    built = manifest.build(run)
+    assert paths(built) == ["good.txt"]
+    assert len(built["left_out"]) == 13
+    assert all(item["path"].isprintable() and item["path"].isascii() for item in built["left_out"])
+
+
+def test_a_replaced_outputs_folder_that_is_a_link_is_not_followed(run):
+    os.rmdir(run.outputs)
+    os.symlink("/etc", run.outputs)
+    assert manifest.build(run)["files"] == []
+
+
+def test_a_file_is_hashed_once_until_it_changes(run, monkeypatch):
+    target = write(run, "w.bin", b"a" * 100)
+    read = []
+    first = manifest.build(run, progress=lambda done, total: read.append(done))
+    Path(target).write_bytes(b"b" * 100)
+    os.utime(target, (LONG_AGO, LONG_AGO))  # same size, time and inode: only the memory can tell it is not read again
+    assert manifest.build(run)["files"] == first["files"]
+    os.utime(target, (LONG_AGO + 1, LONG_AGO + 1))
+    assert manifest.build(run)["files"][0]["sha256"] == hashlib.sha256(b"b" * 100).hexdigest()
+
+
+def test_a_file_written_a_moment_ago_is_read_again(run):
+    target = Path(run.outputs, "w.bin")
+    target.write_bytes(b"a" * 100)
+    stamp = target.stat().st_mtime_ns
+    manifest.build(run)
+    target.write_bytes(b"b" * 100)
+    os.utime(target, ns=(stamp, stamp))
+    assert manifest.build(run)["files"][0]["sha256"] == hashlib.sha256(b"b" * 100).hexdigest()
+
+
+def test_a_log_that_grows_while_it_is_read_is_listed_as_it_was_when_opened(run):
+    target = write(run, "train.log", b"a" * (3 << 20))
+
+    def grow(done, total):
+        with open(target, "ab") as file:
+            file.write(b"b" * 100)
+
+    built = manifest.build(run, complete=False, progress=grow)
+    (file,) = built["files"]
+    assert file["sha256"] == hashlib.sha256(target.read_bytes()[: file["size"]]).hexdigest()
+
+
+def test_a_model_that_is_written_to_while_it_is_read_is_left_out_and_said(run):
+    target = write(run, "model.bin", b"a" * (2 << 20))
+
+    def grow(done, total):
+        with open(target, "ab") as file:
+            file.write(b"b")
+
+    built = manifest.build(run, progress=grow)
+    assert built["files"] == []
+    assert built["left_out"] == [{"path": "model.bin", "why": "changed while it was read"}]
+
+
+def test_an_outputs_folder_that_is_missing_gives_an_empty_manifest(run):
+    os.rmdir(run.outputs)
+    assert manifest.build(run)["files"] == []
+
+
+def test_a_torn_hash_cache_costs_only_time(run):
+    write(run, "w.bin", b"a")
+    expected = manifest.build(run)
+    cache = Path(run.folder, "hashes.json")
+    for spoiled in (b"", b"[1]", b'{"w.bin": [1, 2]}', b'{"w.bin": 3}', cache.read_bytes()[:-1]):
+        cache.write_bytes(spoiled)
+        assert manifest.build(run) == expected
