@@ -1,0 +1,5 @@
+"""``python -m runner.cli`` is ``gpurun``."""
+
+from runner.cli.main import main
+
+main()

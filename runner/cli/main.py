@@ -1,0 +1,144 @@
+"""The command line: one group, its commands loaded when they are called, every error caught once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from runner import __version__
+from runner.domain.errors import GpurunError
+
+# name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
+COMMANDS = {
+    "init": ("init", "Write a commented job file for the code in this folder."),
+    "validate": ("validate", "Check job files offline."),
+    "check": ("check", "Everything that can fail, before money is spent."),
+    "submit": ("submit", "Push, provision, log in, launch: start a run on a box."),
+    "list": ("list_runs", "All runs of this machine, or all on a box."),
+    "status": ("status", "One run: phase, step, ETA, loss, GPU, cost so far."),
+    "logs": ("logs", "The log, from where this machine left off."),
+    "fetch": ("fetch", "Bring outputs home, verified, while or after it trains."),
+    "smoke-test": ("smoke_test", "Load what was fetched and compare it with the box's own predictions."),
+    "stop": ("stop", "End a run's whole process tree, and prove it."),
+    "resume": ("resume", "Go on from the last good checkpoint, as a new run."),
+    "done": ("done", "Verify that all is home, wipe secrets, say whether the box may go."),
+    "checkpoints": ("checkpoints", "The checkpoints of a run."),
+    "sample": ("sample", "Try a checkpoint: prompts in, text out."),
+    "hosts": ("hosts", "Known boxes and their pinned keys."),
+    "clean": ("clean", "What gpurun may delete on a box."),
+}
+
+EPILOG = """\b
+Examples:
+  gpurun submit jobs/legal.yaml --host root@remote-gpu
+  gpurun submit jobs/demo.yaml --host local --follow
+  gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4"
+  gpurun logs -f          (every command without a run id means the latest run)
+
+\b
+Exit codes: 0 done, 1 unexpected, 2 job file or arguments, 3 host, 4 transfer, 5 launch,
+6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost.
+Set GPURUN_HOME to keep local state elsewhere than ~/.gpurun. NO_COLOR is obeyed."""
+
+
+class Commands(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"runner.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            ctx.fail(f"there is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpurun")
+def gpurun() -> None:
+    """Train on a rented GPU box over SSH, and bring the model home, checked."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command and exits with its code. A traceback is for GPURUN_DEBUG=1 only."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = gpurun.main(arguments, prog_name="gpurun", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:  # `gpurun logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except GpurunError as error:
+        _show(error, "--json" in arguments)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("GPURUN_DEBUG"):
+            raise
+        _show(_unexpected(error), "--json" in arguments)
+        sys.exit(1)
+
+
+def _interrupted() -> None:
+    click.echo(
+        "\nInterrupted. What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it.", err=True
+    )
+    sys.exit(130)
+
+
+def _show(error: GpurunError, as_json: bool) -> None:
+    if as_json:
+        body: dict[str, Any] = {"kind": type(error).__name__, "exit_code": error.exit_code, "message": error.message}
+        click.echo(json.dumps({"error": {**body, "meaning": error.meaning, "hint": error.hint}}))
+        return
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    for text in (error.meaning, error.hint):
+        if text:
+            click.echo("  " + text.replace("\n", "\n  "), err=True)
+
+
+def _unexpected(error: Exception) -> GpurunError:
+    from runner.domain.redact import redact
+
+    if isinstance(error, OSError) and error.errno is not None:
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        hint = (
+            "Free some space and repeat the command." if error.errno == 28 else "Set GPURUN_DEBUG=1 for the full story."
+        )
+        return GpurunError(redact(what), meaning="What runs on the box goes on running.", hint=hint)
+    return GpurunError(
+        redact(f"{type(error).__name__}: {error}"),
+        meaning="This is a bug of gpurun's. What runs on the box goes on running.",
+        hint="Repeat the command with GPURUN_DEBUG=1 and report what it prints.",
+    )
+
+
+if __name__ == "__main__":
+    main()

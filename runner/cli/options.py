@@ -1,0 +1,49 @@
+"""Options and arguments that commands share, spelt once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from runner.domain.progress import Reporter, Silent
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """``--json``: one JSON document on stdout and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
+
+
+def run_argument(function: F) -> F:
+    """``[RUN]``: an id, its unique beginning or ending; the latest run when left out."""
+    return click.argument("run", required=False, shell_complete=_complete_run)(function)
+
+
+def host_option(*, required: bool) -> Callable[[F], F]:
+    """``--host``: where the box is, in any spelling."""
+    text = "user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local."
+    return click.option("--host", required=required, metavar="HOST", help=text)
+
+
+def reporter(as_json: bool) -> Reporter:
+    """Where a workflow reports: the terminal, or nowhere for ``--json``."""
+    if as_json:
+        return Silent()
+    from runner.cli.render import terminal_reporter
+
+    return terminal_reporter()
+
+
+def print_json(value: Any) -> None:
+    """The one document of ``--json``."""
+    click.echo(json.dumps(value, indent=1, default=str))
+
+
+def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from runner import store
+
+    return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]

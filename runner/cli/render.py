@@ -1,0 +1,162 @@
+"""The terminal. The only file that imports rich; all of it writes to stderr, except tables a command was asked for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from runner.domain.progress import Reporter, Stage
+from runner.domain.terminal import clean
+
+
+def terminal_reporter() -> Reporter:
+    """Bars on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Bars:
+    """A live line for each stage under way; a finished stage leaves one line with its time."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            transient=True,
+        )
+        self._open = 0
+
+    @contextmanager
+    def stage(self, title: str, unit: str = "") -> Iterator[Stage]:
+        task = self._progress.add_task(title, total=None, amount="", note="")
+        self._open += 1
+        self._progress.start()
+        began = time.monotonic()
+        ended = "[green]✓[/]"
+        try:
+            yield _Task(self._progress, task, unit)
+        except BaseException:
+            ended = "[red]✗[/]"
+            raise
+        finally:
+            note = self._progress.tasks[self._progress.task_ids.index(task)].fields["note"]
+            self._progress.remove_task(task)
+            self._open -= 1
+            if not self._open:
+                self._progress.stop()
+            tail = f"  [dim]{note}[/]" if note else ""
+            self._console.print(f"{ended} {title} [dim]{time.monotonic() - began:.1f}s[/]{tail}")
+
+    def note(self, text: str) -> None:
+        self._console.print(escape(text))
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]![/] {escape(text)}")
+
+
+class _Task:
+    def __init__(self, progress: Progress, task: object, unit: str) -> None:
+        self._progress, self._task, self._unit = progress, task, unit
+
+    def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
+        fields: dict[str, object] = {}
+        if done is not None:
+            fields["completed"] = done
+            shown = size(done) if self._unit == "bytes" else f"{done:g}"
+            fields["amount"] = shown + (f" / {size(total) if self._unit == 'bytes' else f'{total:g}'}" if total else "")
+        if total is not None:
+            fields["total"] = total
+        if note is not None:
+            fields["note"] = escape(clean(note, 60))
+        self._progress.update(self._task, **fields)  # type: ignore[arg-type]
+
+
+class Lines:
+    """One line when a stage begins to take time, one when it ends: for a pipe, a file, CI."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, title: str, unit: str = "") -> Iterator[Stage]:
+        began = time.monotonic()
+        task = _Quiet()
+        ended = "ok"
+        try:
+            yield task
+        except BaseException:
+            ended = "failed"
+            raise
+        finally:
+            tail = f" ({task.note})" if task.note else ""
+            self.note(f"{title}: {ended} in {time.monotonic() - began:.1f}s{tail}")
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.note(f"warning: {text}")
+
+
+class _Quiet:
+    note = ""
+
+    def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
+        if note is not None:
+            self.note = clean(note, 100)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """A table on stdout; every cell is cleaned, since names come from boxes. Wraps nothing when it is not a terminal."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if not rows:
+        console.print(empty, markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold", justify="right" if name in ("size", "cost", "step") else "left")
+    for row in rows:
+        table.add_row(*(escape(clean(cell)) for cell in row))
+    console.print(table)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Plain lines on stdout, cleaned."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(escape(clean(line, 2000)))
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: ``7.9 MB``."""
+    if count is None:
+        return "?"
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: ``2h 05m``, ``3m 20s``, ``4.2s``."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"

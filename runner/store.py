@@ -1,0 +1,127 @@
+"""Local run records: one folder a run, every file replaced as a whole (write beside, fsync, rename)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runner.domain import places
+from runner.domain.errors import StateError, UnknownRun
+from runner.domain.run import Run, stamp_of
+
+
+def create(run: Run) -> None:
+    """Puts a new run on disk. Raises FileExistsError when its id is taken."""
+    folder = places.run_folder(run.run_id)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(mode=0o700)
+    (folder / ".born").touch()
+    save(run)
+
+
+def save(run: Run) -> None:
+    """Replaces a run's record."""
+    write_json(places.run_folder(run.run_id) / "run.json", run.as_json())
+
+
+def load(run_id: str) -> Run:
+    """One run. Raises UnknownRun, or StateError naming the file that cannot be read."""
+    file = places.run_folder(run_id) / "run.json"
+    try:
+        return Run.from_json(json.loads(file.read_text("utf-8")))
+    except FileNotFoundError:
+        raise _unknown(run_id) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(
+            f"the record of run {run_id} cannot be read: {file} ({type(error).__name__}: {error})",
+            meaning="The run on the box is not touched by that.",
+            hint=f"Move {file.parent} away, and give --host with the run id where a command needs it.",
+        ) from None
+
+
+def find(name: str | None) -> Run:
+    """The run of that id, unique beginning or unique ending; the latest run for None."""
+    ids = run_ids()
+    if name is None:
+        if not ids:
+            raise UnknownRun("there is no run yet", hint="Start one: gpurun submit JOB --host HOST")
+        return load(ids[-1])
+    if name in ids:
+        return load(name)
+    matching = [run_id for run_id in ids if run_id.startswith(name) or run_id.endswith(f"-{name}")]
+    if len(matching) > 1:
+        shown = ", ".join(matching[-4:])
+        raise UnknownRun(f"{name!r} fits {len(matching)} runs: {shown}", hint="Give more of the id (gpurun list).")
+    if not matching:
+        raise _unknown(name)
+    return load(matching[0])
+
+
+def run_ids() -> list[str]:
+    """The ids of all runs, oldest first."""
+    try:
+        names = os.listdir(places.runs())
+    except FileNotFoundError:
+        return []
+    found = [name for name in names if stamp_of(name)]
+    return sorted(found, key=lambda name: (stamp_of(name), _born(name)))
+
+
+def _born(name: str) -> int:
+    """Tells runs of one second apart: a folder's record is first written when the run is minted."""
+    try:
+        return os.stat(places.runs() / name / ".born").st_mtime_ns
+    except OSError:
+        return 0
+
+
+def load_all() -> tuple[list[Run], list[StateError]]:
+    """Every run that can be read, oldest first, and an error for each that cannot."""
+    runs, damaged = [], []
+    for run_id in run_ids():
+        try:
+            runs.append(load(run_id))
+        except StateError as error:
+            damaged.append(error)
+        except UnknownRun:
+            continue
+    return runs, damaged
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Replaces a JSON file as a whole; a reader sees the old one or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with open(beside, "w", encoding="utf-8") as target:
+            json.dump(value, target, indent=1)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(run_id: str, purpose: str) -> Iterator[bool]:
+    """Holds ``<run>/.<purpose>.lock``; gives False at once when another gpurun on this machine holds it."""
+    with open(places.run_folder(run_id) / f".{purpose}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _unknown(name: str) -> UnknownRun:
+    return UnknownRun(
+        f"this machine knows no run {name!r}",
+        hint="gpurun list shows the runs of this machine; gpurun list --host HOST those on a box, whoever started them.",
+    )
