@@ -24,14 +24,6 @@ from runner.domain.host import LOCAL, Host
 
 # What the same machine needs to reach its registries. Index URLs may hold a password, and stay out.
 _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_CERT")
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "PIP_INDEX_URL",
-    "PIP_FIND_LINKS",
-    "UV_INDEX_URL",
-)
 
 _CONFIG = """\
 Port {port}
