@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from remote_payload.train.errors import BadInput, bad_setting
+from remote_payload.train.errors import InputError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -36,15 +36,15 @@ class Record:
         return f"{self.file}:{self.line}"
 
     def field(self, name: str, kind: type | tuple[type, ...] = str) -> Any:
-        """The value under ``name``. Raises BadInput with file and line when it is missing or of another type."""
+        """The value under ``name``. Raises InputError with file and line when it is missing or of another type."""
         if name not in self.value:
             found = ", ".join(map(str, self.value)) or "nothing"
-            raise BadInput(f"{self.place}: no field {name!r} (the record has {found})")
+            raise InputError(f"{self.place}: no field {name!r} (the record has {found})")
         value = self.value[name]
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = " or ".join(each.__name__ for each in kinds)
-            raise BadInput(f"{self.place}: field {name!r} is {type(value).__name__}, expected {expected}")
+            raise InputError(f"{self.place}: field {name!r} is {type(value).__name__}, expected {expected}")
         return value
 
 
@@ -64,13 +64,15 @@ class DataFile:
 def find_files(patterns: str | Sequence[str], setting: str = "data") -> list[str]:
     """Data files named by paths, folders (searched recursively) or globs, sorted and each once.
 
-    Raises BadInput naming ``setting`` for a pattern that matches no JSON Lines, JSON or parquet file.
+    Raises InputError naming ``setting`` for a pattern that matches no JSON Lines, JSON or parquet file.
     """
     found: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(pattern)
         if not matches:
-            raise bad_setting(setting, f"{pattern!r} matches no {', '.join(SUFFIXES)} file below {os.getcwd()}")
+            raise InputError(
+                f"settings.{setting}: {pattern!r} matches no {', '.join(SUFFIXES)} file below {os.getcwd()}"
+            )
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -99,7 +101,7 @@ def read_records(file: str, start: int = 0) -> Iterator[Record]:
     """The records of one file, streamed (a ``.json`` array is read whole).
 
     ``start`` is the byte offset of a record of a JSON Lines file from which to go on; its lines then count from there.
-    Raises BadInput with file and line for what does not parse or is not an object.
+    Raises InputError with file and line for what does not parse or is not an object.
     """
     suffix = Path(file).suffix
     if suffix == ".parquet":
@@ -110,16 +112,16 @@ def read_records(file: str, start: int = 0) -> Iterator[Record]:
 
 
 def read_json(file: str) -> Any:
-    """One JSON document. Raises BadInput with file, line and column."""
+    """One JSON document. Raises InputError with file, line and column."""
     try:
         with open(file, encoding="utf-8-sig") as source:
             return json.load(source)
     except FileNotFoundError:
-        raise BadInput(f"{file}: no such file") from None
+        raise InputError(f"{file}: no such file") from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise InputError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
-        raise BadInput(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+        raise InputError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
 
 
 def describe_file(file: str, rows: int) -> DataFile:
@@ -137,13 +139,12 @@ def split(
 ) -> tuple[list[T], list[T]]:
     """``items`` in two parts, a random ``fraction`` of them in the second, each in the given order.
 
-    The same seed splits the same way on every machine. Raises BadInput naming ``setting`` when a part would be empty.
+    The same seed splits the same way on every machine. Raises InputError naming ``setting`` when a part would be empty.
     """
     count = round(len(items) * fraction)
     if not 0 < count < len(items):
-        raise bad_setting(
-            setting, f"{fraction} of {len(items)} examples leaves an empty split; give more data or another fraction"
-        )
+        problem = f"{fraction} of {len(items)} examples leaves an empty split; give more data or another fraction"
+        raise InputError(f"settings.{setting}: {problem}")
     held_out = set(random.Random(seed).sample(range(len(items)), count))
     first = [item for index, item in enumerate(items) if index not in held_out]
     second = [item for index, item in enumerate(items) if index in held_out]
@@ -166,17 +167,17 @@ def _parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise BadInput(f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
+        raise InputError(f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
     except json.JSONDecodeError as error:
-        raise BadInput(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from None
+        raise InputError(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
-        raise BadInput(f"{place}: nested too deeply to be read") from None
+        raise InputError(f"{place}: nested too deeply to be read") from None
     return _checked_object(value, place)
 
 
 def _checked_object(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadInput(f"{place}: a record must be a JSON object, this is {type(value).__name__}")
+        raise InputError(f"{place}: a record must be a JSON object, this is {type(value).__name__}")
     return value
 
 
@@ -191,7 +192,9 @@ def _is_json_lines(file: str) -> bool:
 def _read_json_array(file: str) -> Iterator[Record]:
     value = read_json(file)
     if not isinstance(value, list):
-        raise BadInput(f"{file}: expected a JSON array of objects or one object per line, found {type(value).__name__}")
+        raise InputError(
+            f"{file}: expected a JSON array of objects or one object per line, found {type(value).__name__}"
+        )
     for number, item in enumerate(value, start=1):
         yield Record(_checked_object(item, f"{file}: item {number}"), file, number)
 
@@ -207,4 +210,4 @@ def _read_parquet(file: str) -> Iterator[Record]:
                 number += 1
                 yield Record(value, file, number)
     except (pyarrow.ArrowException, OSError) as error:
-        raise BadInput(f"{file}: not readable as parquet after row {number}: {error}") from None
+        raise InputError(f"{file}: not readable as parquet after row {number}: {error}") from None

@@ -1,12 +1,19 @@
-"""What a user did wrong, as one sentence; ``run.py`` prints it without a traceback and ends with exit code 2."""
+"""What ends a run in a sentence rather than in a traceback. ``run.launch`` prints it and picks the exit code."""
 
 from __future__ import annotations
 
 
-class BadInput(Exception):
-    """The job file or the data cannot be used as they are; the text names the place and what to change."""
+class InputError(Exception):
+    """Data, settings or a model that cannot be used as they are; the message names the file and line, or the setting. Exit 2."""
 
 
-def bad_setting(name: str, problem: str) -> BadInput:
-    """``settings.NAME: problem``, the form in which every complaint about a setting is made."""
-    return BadInput(f"settings.{name}: {problem}")
+class TrainingError(Exception):
+    """The run cannot go on: a loss that is NaN, a row that does not fit in memory, a full disk. Exit 1."""
+
+
+class Stopped(Exception):
+    """Somebody asked the run to end and it has saved a checkpoint. Exit 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

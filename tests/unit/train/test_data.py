@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from remote_payload.train.data import describe_file, find_files, read_all, read_json, read_records, split
-from remote_payload.train.errors import BadInput
+from remote_payload.train.errors import InputError
 
 MIXED = [
     {"prompt": "a", "expected_output": {"name": "Ada", "tags": ["x", 1, None], "deep": {"n": 1.5}}},
@@ -52,7 +52,7 @@ def test_parquet_rows_come_back_as_objects(tmp_path):
 def test_a_corrupt_line_is_named_by_file_and_line(tmp_path, line, message):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n\n' + line + b"\n")
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InputError, match=message):
         list(read_records(str(path)))
 
 
@@ -60,7 +60,7 @@ def test_a_torn_parquet_file_is_named(tmp_path):
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"a": 1}]), path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(BadInput, match=r"rows\.parquet: not readable as parquet"):
+    with pytest.raises(InputError, match=r"rows\.parquet: not readable as parquet"):
         list(read_records(str(path)))
 
 
@@ -76,11 +76,11 @@ def test_reading_goes_on_from_the_byte_offset_of_any_record(tmp_path):
 
 def test_a_missing_or_mistyped_field_names_file_line_and_what_is_there(tmp_path):
     (record,) = read_records(write_lines(tmp_path / "a.jsonl", [{"text": 3, "yes": True}]))
-    with pytest.raises(BadInput, match=r"a\.jsonl:1: no field 'label' \(the record has text, yes\)"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: no field 'label' \(the record has text, yes\)"):
         record.field("label", int)
-    with pytest.raises(BadInput, match=r"a\.jsonl:1: field 'text' is int, expected str"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'text' is int, expected str"):
         record.field("text")
-    with pytest.raises(BadInput, match="is bool, expected int"):
+    with pytest.raises(InputError, match="is bool, expected int"):
         record.field("yes", int)
 
 
@@ -101,14 +101,14 @@ def test_files_are_found_by_path_folder_and_glob_each_once(tmp_path):
     (folder / "notes.txt").write_text("not data")
     assert find_files(str(tmp_path / "batches")) == [a, b]
     assert find_files([b, str(folder / "*.jsonl")]) == [b, a]
-    with pytest.raises(BadInput, match=r"settings\.train: .*matches no"):
+    with pytest.raises(InputError, match=r"settings\.train: .*matches no"):
         find_files(str(tmp_path / "nothing"), setting="train")
 
 
 def test_a_wrong_json_document_is_named_by_line_and_column(tmp_path):
     path = tmp_path / "set.json"
     path.write_text('{"a": 1,\n "b": }')
-    with pytest.raises(BadInput, match=r"set\.json:2:7: not valid JSON"):
+    with pytest.raises(InputError, match=r"set\.json:2:7: not valid JSON"):
         read_json(str(path))
 
 
@@ -118,5 +118,5 @@ def test_the_split_is_a_function_of_the_seed_and_never_empty():
     assert sorted(first + second) == list(range(629))
     assert split(list(range(629)), 0.2, seed=42) == (first, second)
     assert split(list(range(629)), 0.2, seed=43) != (first, second)
-    with pytest.raises(BadInput, match=r"settings\.validation_fraction: 0\.2 of 2 examples leaves an empty split"):
+    with pytest.raises(InputError, match=r"settings\.validation_fraction: 0\.2 of 2 examples leaves an empty split"):
         split([1, 2], 0.2, seed=0)
