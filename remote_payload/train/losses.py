@@ -32,8 +32,8 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk
     """Cross-entropy of ``hidden @ weight.T`` against ``targets``, equal to torch's with ``reduction="sum"``.
 
     ``hidden`` is ``[..., width]``, ``weight`` ``[vocabulary, width]`` (an output head without bias), ``targets``
-    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED``. The product is computed in the autocast
-    dtype where autocast is on, the softmax and the loss in fp32.
+    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED``. The product is computed
+    in the autocast dtype where autocast is on, the softmax and the loss in fp32.
     """
     hidden, targets = _counted(hidden, targets)
     rows = chunk_rows or rows_per_chunk(weight)
