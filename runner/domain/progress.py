@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -17,7 +17,7 @@ class Stage(Protocol):
 class Reporter(Protocol):
     """Where a workflow reports. All of it goes to stderr; stdout belongs to results."""
 
-    def stage(self, title: str, unit: str = "") -> StageContext:
+    def stage(self, title: str, unit: str = "") -> AbstractContextManager[Stage]:
         """Opens a stage; leaving the ``with`` block prints its elapsed time, or that it failed."""
 
     def note(self, text: str) -> None:
@@ -25,11 +25,6 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None:
         """One line that stays and stands out."""
-
-
-class StageContext(Protocol):
-    def __enter__(self) -> Stage: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:
