@@ -1,0 +1,208 @@
+"""The agent's end of the channel: frames in, one thread a request, answers and beats out.
+
+Dispatch is a table of names, so that a request loads only what it needs. When the channel ends, requests under way are told,
+and the agent waits for those that must not stop half-way.
+"""
+
+import errno
+import importlib
+import io
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Tuple, cast
+
+from remote_payload.agent import protocol
+from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.protocol import Frame, ProtocolError
+from remote_payload.agent.request import AgentError, Request
+
+# Verb → module and function of remote_payload.agent; each is ``def verb(request: Request) -> dict``.
+VERBS = {
+    "probe": "probe:probe",
+    "install_payload": "payload:install_payload",
+    "install_tools": "tools:install_tools",
+    "provision": "environment:provision",
+    "seal": "seal:seal",
+    "stale": "stale:stale",
+    "launch": "launch:launch",
+    "status": "state:status",
+    "follow": "follow:follow",
+    "stop": "stop:stop",
+    "manifest": "manifest:manifest",
+    "wipe": "secrets:wipe",
+    "clean": "clean:clean",
+    "sample": "sample:sample",
+}
+LINGER = 300.0  # seconds that a launch or a stop may go on after the laptop is gone
+REDACTED = "[secret]"
+TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+
+
+class Writer:
+    """The channel's way out, shared by all requests. A laptop that is gone turns it into a sink."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._gone = False
+        self.written_at = time.monotonic()
+
+    def send(self, data: bytes) -> None:
+        """Writes one frame as a whole; waits while the laptop does not read."""
+        with self._lock:
+            view = memoryview(data)
+            while view and not self._gone:
+                try:
+                    view = view[os.write(self._descriptor, view) :]
+                except OSError:  # EPIPE: the runs do not care, nor do launches under way
+                    self._gone = True
+            self.written_at = time.monotonic()
+
+    def beat_forever(self) -> None:
+        """A BEAT after every ``BEAT_EVERY`` seconds of silence."""
+        while not self._gone:
+            silence = time.monotonic() - self.written_at
+            if silence >= protocol.BEAT_EVERY:
+                self.send(protocol.encode(protocol.BEAT, 0))
+            else:
+                time.sleep(protocol.BEAT_EVERY - silence)
+
+
+class Server:
+    """Requests under way on one channel."""
+
+    def __init__(self, paths: BoxPaths, writer: Writer) -> None:
+        self._paths = paths
+        self._writer = writer
+        self._requests: Dict[int, Request] = {}
+        self._threads: List[threading.Thread] = []
+
+    def handle(self, frame: Frame) -> None:
+        """Starts, feeds or cancels a request. Raises ProtocolError for what no laptop sends."""
+        if frame.type == protocol.REQUEST:
+            self._open(frame)
+        elif frame.type == protocol.BLOB and frame.stream in self._requests:
+            self._requests[frame.stream].offer_blob(frame.payload)
+        elif frame.type == protocol.CANCEL and frame.stream in self._requests:
+            self._requests[frame.stream].cancelled.set()
+        elif frame.type not in (protocol.BLOB, protocol.CANCEL):  # those two may come after the answer left
+            raise ProtocolError("a laptop does not send frames of type %r" % frame.type)
+
+    def _open(self, frame: Frame) -> None:
+        if frame.stream in self._requests or frame.stream == 0:
+            raise ProtocolError("stream %d is taken" % frame.stream)
+        asked = frame.json()
+        args = asked.get("args", {})
+        request = Request(args if isinstance(args, dict) else {}, self._paths, self._writer.send, frame.stream)
+        self._requests[frame.stream] = request
+        thread = threading.Thread(target=self._answer, args=(frame.stream, asked.get("verb"), request), daemon=True)
+        self._threads = [other for other in self._threads if other.is_alive()] + [thread]
+        thread.start()
+
+    def _answer(self, stream: int, verb: Any, request: Request) -> None:
+        try:
+            answer = protocol.encode_json(protocol.RESULT, stream, find_verb(verb)(request))
+        except BaseException as error:
+            answer = protocol.encode_json(protocol.ERROR, stream, redact(explain(verb, error), request.args))
+        request.cancelled.set()  # blobs that are still on their way go nowhere
+        self._requests.pop(stream, None)
+        self._writer.send(answer)
+
+    def close(self) -> None:
+        """Tells every request that the laptop is gone, and waits for them."""
+        for request in list(self._requests.values()):
+            request.cancelled.set()
+        deadline = time.monotonic() + LINGER
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def find_verb(verb: Any) -> Callable[[Request], Dict[str, Any]]:
+    """The function behind a verb. Raises AgentError for one that this version does not know."""
+    if verb not in VERBS:
+        raise AgentError("GpurunError", "the agent on the box knows no request %r" % (verb,))
+    module, _, function = VERBS[verb].partition(":")
+    found = getattr(importlib.import_module("remote_payload.agent." + module), function)
+    return cast(Callable[[Request], Dict[str, Any]], found)
+
+
+def explain(verb: Any, error: BaseException) -> Dict[str, str]:
+    """Any exception as the answer the laptop raises; never a traceback."""
+    if isinstance(error, AgentError):
+        return error.answer()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = "the disk of the box is full (%s)" % (error.filename or verb)
+        return AgentError(
+            "BoxNotReady", message, "Free some space there: gpurun clean shows what it may delete."
+        ).answer()
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        message = "%s on the box is read-only" % (error.filename or "the disk")
+        return AgentError("BoxNotReady", message, "Name a volume that can be written in the host's entry.").answer()
+    frames = traceback.extract_tb(error.__traceback__)
+    where = "%s:%s" % (os.path.basename(frames[-1].filename), frames[-1].lineno) if frames else "?"
+    what = "%s: %s" % (type(error).__name__, error)
+    return AgentError("GpurunError", "%s failed on the box: %s (%s)" % (verb, what, where)).answer()
+
+
+def redact(answer: Dict[str, str], args: Dict[str, Any]) -> Dict[str, str]:
+    """An error without the secrets that came with the request, nor anything that looks like a hub token."""
+    secrets = args.get("secrets")
+    values = (
+        [value for value in secrets.values() if isinstance(value, str) and value] if isinstance(secrets, dict) else []
+    )
+    for name, text in answer.items():
+        for value in values:
+            text = text.replace(value, REDACTED)
+        answer[name] = TOKEN.sub(REDACTED, text)
+    return answer
+
+
+def frames(early: bytes, channel: BinaryIO) -> Iterator[Frame]:
+    """What the laptop sends: first the frames that came with the handshake, then the channel's, to its end."""
+    for read in (io.BytesIO(early).read, channel.read):
+        while True:
+            frame = protocol.read_frame(read)
+            if frame is None:
+                break
+            yield frame
+
+
+def take_channel() -> Tuple[BinaryIO, int]:
+    """The channel's two ends, moved away from 0 and 1: what a child or a stray ``print`` writes cannot get into the frames."""
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return incoming, outgoing
+
+
+def serve(nonce: str, root: str, early: bytes = b"") -> int:
+    """Answers requests until the channel ends; ``early`` are bytes of frames that were already read. Gives the exit status."""
+    paths = BoxPaths(root)
+    incoming, outgoing = take_channel()
+    writer = Writer(outgoing)
+    writer.send(("%s ready %d %s\n" % (nonce, protocol.VERSION, root)).encode("ascii"))
+    threading.Thread(target=writer.beat_forever, daemon=True).start()
+    threading.Thread(target=_sweep, args=(paths,), daemon=True).start()
+    server = Server(paths, writer)
+    try:
+        for frame in frames(early, incoming):
+            server.handle(frame)
+        status = 0
+    except (ProtocolError, OSError) as error:
+        print("gpurun agent: %s" % error, file=sys.stderr)
+        status = 3
+    server.close()
+    return status
+
+
+def _sweep(paths: BoxPaths) -> None:
+    from remote_payload.agent import secrets
+
+    secrets.sweep(paths)
