@@ -103,11 +103,11 @@ def pull(
     """Brings the named files below ``source`` on the box into ``staging``: regular files only, no owners, no permissions, no links.
 
     ``--inplace`` is right here: nothing in staging is shared, and an interrupted file is gone on with. ``basis`` is an
-    earlier copy whose equal parts are not sent again.
+    earlier copy whose equal parts are not sent again; ``--ignore-times`` because equal size and time prove nothing here.
     """
     rsync = local_rsync()
     staging.mkdir(parents=True, exist_ok=True)
-    options = ["-rt", "--inplace", *_common(rsync, compress)]
+    options = ["-rt", "--inplace", "--ignore-times", *_common(rsync, compress)]
     if max_size is not None and not rsync.openrsync:
         options.append(f"--max-size={max_size}")
     if basis is not None and basis.is_dir():

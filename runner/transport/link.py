@@ -1,0 +1,127 @@
+"""From a Host to a talking agent: connection, channel, handshake, session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import paramiko
+
+from remote_payload.agent import protocol
+from remote_payload.agent.paths import BoxPaths
+from runner.domain.errors import ConnectFailed, GpurunError, HostError
+from runner.domain.host import Host
+from runner.transport import bootstrap, bundle
+from runner.transport.session import AgentSession
+from runner.transport.ssh import CONNECT_TIMEOUT, FirstContact, open_connection
+
+# How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
+WINDOW = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Link:
+    """One box, connected: where it is, its agent, its paths, and how far away it is (``rtt``, seconds)."""
+
+    host: Host
+    agent: AgentSession
+    paths: BoxPaths
+    rtt: float
+
+    @property
+    def slow(self) -> bool:
+        """Whether compressing what is sent pays: over a real network it does, on loopback or a fast LAN it costs."""
+        return self.rtt > 0.005
+
+
+@contextmanager
+def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
+    """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
+    connection = open_connection(host, first_contact)
+    try:
+        asked = time.monotonic()
+        channel = _open_channel(connection.transport, host)
+        rtt = time.monotonic() - asked
+        pipe = ChannelPipe(channel)
+        root = _handshake(pipe, channel, host)
+        session = AgentSession(pipe, str(host))
+        try:
+            yield Link(host, session, BoxPaths(root), rtt)
+        finally:
+            session.close()
+    finally:
+        connection.close()
+
+
+class ChannelPipe:
+    """A paramiko channel as the bytes of a session; read in large pieces, handed out in small ones."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._channel.settimeout(protocol.SILENCE_LIMIT)
+        self._unread = memoryview(b"")
+
+    def read(self, count: int) -> bytes:
+        if not self._unread:
+            self._unread = memoryview(self._channel.recv(1 << 18))
+        part, self._unread = self._unread[:count], self._unread[count:]
+        return bytes(part)
+
+    def push_back(self, data: bytes) -> None:
+        """Puts bytes in front of what is read next."""
+        self._unread = memoryview(data + bytes(self._unread))
+
+    def write(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel:
+    try:
+        return transport.open_session(window_size=WINDOW, max_packet_size=1 << 18, timeout=CONNECT_TIMEOUT)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _no_session(host, error) from None
+
+
+def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host) -> str:
+    """Starts the agent, sending it first when the box does not have it; gives its root folder."""
+    nonce = bootstrap.new_nonce()
+    wanted = bundle.agent()
+    talk = bootstrap.Handshake(nonce)
+    try:
+        channel.exec_command(bootstrap.command(nonce, host.volume))
+        pipe.write(bootstrap.opening(wanted.sha256))
+        while data := pipe.read(1 << 18):
+            answer = talk.feed(data)
+            if isinstance(answer, bootstrap.Need):
+                pipe.write(bootstrap.upload(wanted))
+                answer = talk.feed(b"")
+            if isinstance(answer, bootstrap.Ready):
+                pipe.push_back(answer.rest)
+                return answer.root
+    except TimeoutError:
+        raise _silent(host, talk.ended()) from None
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _no_session(host, error) from None
+    raise talk.ended()
+
+
+def _silent(host: Host, ended: GpurunError) -> HostError:
+    return ConnectFailed(
+        f"{host} let us in, but no agent started within {protocol.SILENCE_LIMIT:.0f} seconds",
+        meaning=ended.message,
+        hint="The box may be overloaded, or its login shell waits for something. Try: ssh to it by hand.",
+        retryable=True,
+    )
+
+
+def _no_session(host: Host, error: Exception) -> HostError:
+    return HostError(
+        f"{host} let us in, but refuses to run a command ({type(error).__name__}: {error})",
+        meaning="Nothing was started there.",
+        hint="Use the provider's direct SSH address (with exec and without a forced command), not its web or proxy console.",
+    )

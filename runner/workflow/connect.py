@@ -1,0 +1,83 @@
+"""Reaching a box by what was typed, or by the run that is on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from runner import store
+from runner.domain import places
+from runner.domain.errors import HostError
+from runner.domain.host import LOCAL, Host
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.local_box import embedded
+from runner.transport import known_hosts
+from runner.transport.link import Link, connect
+from runner.transport.resolve import resolve
+
+
+@contextmanager
+def to_host(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[Link]:
+    """A link to a host. At first contact its fingerprint is shown and pinned; with ``strict`` it is shown and refused."""
+
+    def first_contact(new: Host, fingerprint: str) -> None:
+        if strict:
+            raise HostError(
+                f"{new.known_as} is new to this machine: {fingerprint}",
+                meaning="Nothing was sent (--strict).",
+                hint="Compare the fingerprint with your provider's console, then repeat without --strict: it is pinned from then on.",
+            )
+        report.note(f"first contact with {new.known_as}: {fingerprint} (pinned from now on)")
+
+    with ExitStack() as stack:
+        with report.stage(f"connect to {host}") as stage:
+            link = stack.enter_context(connect(host, first_contact))
+            stage.update(note=f"{link.rtt * 1000:.0f} ms away")
+        remember(host)
+        yield link
+
+
+@contextmanager
+def to_run(run: Run, report: Reporter) -> Iterator[Link]:
+    """A link to the box that a run is on."""
+    with to_host(host_of(run.host, run.volume), report) as link:
+        yield link
+
+
+def host_of(typed: str, volume: str | None = None) -> Host:
+    """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
+    if typed != LOCAL:
+        known = _remembered().get(typed, {}).get("volume")
+        return resolve(typed, volume or (str(known) if known else None))
+    box = embedded()
+    host = box.ensure()
+    key = known_hosts.Key(*box.host_key)
+    if key not in known_hosts.pinned(places.known_hosts(), host.known_as):
+        known_hosts.forget(places.known_hosts(), host.known_as)
+        known_hosts.pin(places.known_hosts(), host.known_as, key)
+    return host
+
+
+def remember(host: Host) -> None:
+    """Notes that a host was reached, under what was typed."""
+    hosts = _remembered()
+    before = hosts.get(host.typed, {})
+    hosts[host.typed] = {
+        **before,
+        "address": str(host),
+        "known_as": host.known_as,
+        "volume": host.volume,
+        "seen_at": time.time(),
+    }
+    store.write_json(places.hosts_file(), hosts)
+
+
+def _remembered() -> dict[str, dict[str, str | float | None]]:
+    try:
+        hosts = json.loads(places.hosts_file().read_text("utf-8"))
+        return hosts if isinstance(hosts, dict) else {}
+    except (OSError, ValueError):  # a cache: what is lost is written again at the next contact
+        return {}

@@ -1,0 +1,167 @@
+"""A run's log and events, byte for byte, across sleep and lost networks.
+
+The local copy's size *is* the offset: it grows only after the bytes are written here, so whatever is cut, the next
+connection goes on at exactly that byte. Two gpurun on one run write the same bytes at the same places.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from remote_payload.agent import protocol
+from runner import store
+from runner.domain import places
+from runner.domain.errors import ConnectFailed, HostError
+from runner.domain.progress import Reporter, Silent
+from runner.domain.run import Run
+from runner.domain.status import Status
+from runner.transport.link import Link
+from runner.workflow.connect import to_run
+
+Sink = Callable[[bytes], None]
+LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
+
+
+def follow(run: Run, report: Reporter, sink: Sink, *, until_end: bool, patience: float | None = None) -> Status:
+    """Brings the log up to date, and with ``until_end`` goes on to the end of the run; each new byte is given to ``sink`` once.
+
+    A lost link is reconnected with growing pauses (for ever, or ``patience`` seconds).
+    Raises the HostErrors that trying again does not mend.
+    """
+    copy = LocalCopy(run)
+    lost_at: float | None = None
+    pause = 0.5
+    while True:
+        before = copy.log_offset
+        try:
+            with to_run(run, report if lost_at is None else Silent()) as link:
+                if lost_at is not None:
+                    report.note(f"connected again after {time.monotonic() - lost_at:.0f}s")
+                return _stream(link, run, copy, sink, until_end)
+        except ConnectFailed as error:
+            if not until_end or not error.retryable:
+                raise
+            if lost_at is None or copy.log_offset > before:
+                lost_at, pause = time.monotonic(), 0.5
+                report.warn(f"{error.message}; trying again (the run goes on)")
+            if patience is not None and time.monotonic() - lost_at > patience:
+                raise
+            time.sleep(pause * random.uniform(0.7, 1.3))  # the link itself cannot be awaited, only tried
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _stream(link: Link, run: Run, copy: LocalCopy, sink: Sink, until_end: bool) -> Status:
+    args = {
+        "run_id": run.run_id,
+        "log": {"offset": copy.log_offset, "generation": run.generation},
+        "events": {"offset": copy.events_offset},
+        "until_end": until_end,
+    }
+    for frame in link.agent.stream("follow", args):
+        if frame.type == protocol.LOG:
+            data = copy.write_log(*_split(frame.payload))
+            sink(data)
+        elif frame.type == protocol.EVENTS:
+            copy.write_events(*_split(frame.payload))
+        elif frame.type == protocol.PROGRESS:
+            _handle_notice(frame.json(), run, copy, sink)
+        elif frame.type == protocol.RESULT:
+            return _end(frame.json(), run)
+    raise HostError("the agent ended the stream without a result")  # session.stream always ends in RESULT or raises
+
+
+def _handle_notice(notice: dict[str, object], run: Run, copy: LocalCopy, sink: Sink) -> None:
+    generation, replaced, gap = notice.get("generation"), notice.get("replaced"), notice.get("gap")
+    if replaced:
+        copy.start_over()
+        sink(b"\n[gpurun: the log on the box was replaced; it starts again here]\n")
+    if isinstance(gap, dict):
+        start, size = int(gap.get("offset", 0)), int(gap.get("size", 0))
+        copy.skip_to(start + size)
+        sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % size)
+    if isinstance(generation, str) and generation != run.generation:
+        run.generation = generation
+        store.save(run)
+
+
+def _end(result: dict[str, object], run: Run) -> Status:
+    answer = result.get("status")
+    if not isinstance(answer, dict):
+        raise HostError("the box gave no status with the end of the log")
+    return remember_status(run, answer)
+
+
+def remember_status(run: Run, answer: dict[str, object]) -> Status:
+    """Parses an agent's status and keeps it in the run's record. Raises HostError when it makes no sense."""
+    try:
+        status = Status.parse(answer)
+    except ValueError as error:
+        raise HostError(
+            f"the box says of the run what cannot be: {error}", hint="If this repeats, do not trust this box."
+        ) from None
+    run.status, run.status_at = answer, time.time()
+    run.generation = status.generation or run.generation
+    store.save(run)
+    return status
+
+
+def _split(payload: bytes) -> tuple[int, bytes]:
+    return protocol.OFFSET.unpack_from(payload)[0], payload[protocol.OFFSET.size :]
+
+
+class LocalCopy:
+    """This machine's copy of one run's log and events."""
+
+    def __init__(self, run: Run) -> None:
+        folder = places.run_folder(run.run_id)
+        self._log = _open(folder / "log")
+        self._events = _open(folder / "events.jsonl")
+        self.log_offset = os.fstat(self._log).st_size
+        self.events_offset = os.fstat(self._events).st_size
+
+    def write_log(self, offset: int, data: bytes) -> bytes:
+        """Writes what is new of these bytes, and gives it. Raises HostError for bytes that leave a hole."""
+        data = self._fresh(offset, data, self.log_offset, "log")
+        _write_at(self._log, data, self.log_offset)
+        self.log_offset += len(data)
+        return data
+
+    def write_events(self, offset: int, data: bytes) -> None:
+        data = self._fresh(offset, data, self.events_offset, "events")
+        _write_at(self._events, data, self.events_offset)
+        self.events_offset += len(data)
+
+    def skip_to(self, offset: int) -> None:
+        """Leaves a hole (sparse, no bytes) for what no longer exists on the box."""
+        if offset > self.log_offset:
+            os.ftruncate(self._log, offset)
+            self.log_offset = offset
+
+    def start_over(self) -> None:
+        os.ftruncate(self._log, 0)
+        self.log_offset = 0
+
+    def _fresh(self, offset: int, data: bytes, have: int, what: str) -> bytes:
+        if offset > have:
+            raise HostError(f"the box left out {offset - have} bytes of the {what}", hint="Repeat the command.")
+        return data[have - offset :]
+
+    def __del__(self) -> None:
+        for descriptor in (getattr(self, "_log", -1), getattr(self, "_events", -1)):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
