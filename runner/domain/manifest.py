@@ -1,4 +1,4 @@
-"""What the box says it has, checked before a byte of it is asked for: names that stay inside, no two that a Mac would confuse, sane sizes."""
+"""What the box says it has, checked before a byte of it is asked for: safe names, none that a Mac would confuse, sane sizes."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def _check_collisions(artifacts: tuple[Artifact, ...]) -> None:
     for artifact in artifacts:
         folded = unicodedata.normalize("NFC", artifact.path).casefold()
         if folded in seen:
-            raise _refused(f"{ascii(artifact.path)} and {ascii(seen[folded])} would be one file on a Mac")
+            raise _refused(f"{artifact.path!a} and {seen[folded]!a} would be one file on a Mac")
         seen[folded] = artifact.path
         parts = folded.split("/")
         folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
     if both := folders & seen.keys():
-        raise _refused(f"{ascii(sorted(both)[0])} is a file and a folder")
+        raise _refused(f"{sorted(both)[0]!a} is a file and a folder")
 
 
 def _refused(why: str) -> ArtifactError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,11 +38,9 @@ class Link:
 @contextmanager
 def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
-    connection = open_connection(host, first_contact)
+    connection, rtt = open_connection(host, first_contact)
     try:
-        asked = time.monotonic()
         channel = _open_channel(connection.transport, host)
-        rtt = time.monotonic() - asked
         pipe = ChannelPipe(channel)
         root = _handshake(pipe, channel, host)
         session = AgentSession(pipe, str(host))

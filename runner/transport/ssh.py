@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,11 +29,20 @@ CONNECT_TIMEOUT = 15  # seconds, for TCP and for the banner each
 FirstContact = Callable[[Host, str], None]
 
 
-def open_connection(host: Host, first_contact: FirstContact) -> fabric.Connection:
-    """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
+def open_connection(host: Host, first_contact: FirstContact) -> tuple[fabric.Connection, float]:
+    """An authenticated connection, and how far away the first hop is (seconds).
+
+    Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then.
+    """
     connection = _prepare(host, first_contact)
+    asked = time.monotonic()
     try:
+        if not connection.gateway:
+            connection.connect_kwargs["sock"] = _socket(host)
+        distance = time.monotonic() - asked
         connection.open()
+        if connection.gateway:
+            distance = (time.monotonic() - asked) / 8  # about as many round trips as opening a connection takes
     except HostError:
         raise
     except paramiko.BadHostKeyException as error:
@@ -40,7 +50,14 @@ def open_connection(host: Host, first_contact: FirstContact) -> fabric.Connectio
     except Exception as error:
         raise _explain(host, error) from None
     connection.transport.set_keepalive(15)
-    return connection
+    return connection, distance
+
+
+def _socket(host: Host) -> socket.socket:
+    """A TCP connection without Nagle's delay, which costs paramiko's small packets 40 ms each on a quiet link."""
+    opened = socket.create_connection((host.hostname, host.port), timeout=CONNECT_TIMEOUT)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
 
 
 def _prepare(host: Host, first_contact: FirstContact) -> fabric.Connection:
