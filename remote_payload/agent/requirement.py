@@ -133,11 +133,10 @@ def _holds(version: _Version, operator: str, value: str) -> bool:
         return version.key() >= bound.key()
     if operator == "<=":
         return version.key() <= bound.key()
-    same_release = (
-        _Version(".".join(map(str, version.release))).key() == _Version(".".join(map(str, bound.release))).key()
-    )
-    if operator == ">":  # > 1.0 does not allow 1.0.post1, nor 1.0+local
-        return version.key() > bound.key() and not (same_release and version.post is not None and bound.post is None)
+    same_release = version.key()[:2] == bound.key()[:2]
+    if operator == ">":  # > 1.0 does not allow 1.0.post1
+        own_post = same_release and version.pre == bound.pre and version.post is not None
+        return version.key() > bound.key() and not (own_post and bound.post is None and bound.dev is None)
     return version.key() < bound.key() and not (same_release and version.is_prerelease and not bound.is_prerelease)
 
 
