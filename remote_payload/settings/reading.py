@@ -1,4 +1,7 @@
-"""From the ``settings`` of a job to the recipe's dataclass, on the box. The laptop has checked them already, with pydantic; a job started by hand has not."""
+"""From the ``settings`` of a job to the recipe's dataclass, on the box.
+
+The laptop has checked them already, with pydantic; those of a job started by hand nobody has.
+"""
 
 from __future__ import annotations
 

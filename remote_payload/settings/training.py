@@ -1,13 +1,13 @@
 """Groups of settings that the recipes share. A recipe composes the ones it needs; nothing is inherited.
 
-A group's defaults are the same in every recipe, so that a job file that gives one value of a group leaves the others as documented here.
+A group's defaults are the same in every recipe, so that a job file that gives one value of a group leaves the others as
+documented here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import List, Literal, Optional, Union
-
 
 from remote_payload.settings.setting import setting
 

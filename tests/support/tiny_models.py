@@ -1,7 +1,7 @@
-"""Tiny random models of the real architectures, built from their config classes, and a tokenizer trained on the spot. No network, no files of ours.
+"""Tiny random models of the real architectures, built from their config classes, and a tokenizer trained on the spot.
 
-Each is a few tens of thousands of parameters: enough for every code path (grouped-query attention, sliding windows, tied embeddings, q/k norms),
-too small to learn much.
+Each is a few tens of thousands of parameters: enough for every code path (grouped-query attention, sliding windows, tied
+embeddings, q/k norms), too small to learn much. No network, no stored files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_tokenizer(chat: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of VOCABULARY tokens, trained here; with Qwen's chat markers and template unless ``chat`` is false."""
+    """A byte-level BPE tokenizer of VOCABULARY tokens, trained here; ``chat`` gives it Qwen's markers and template."""
     special = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,7 +70,7 @@ def tiny_tokenizer(chat: bool = True, pad: bool = True) -> PreTrainedTokenizerFa
 
 
 def tiny_config(name: str) -> PreTrainedConfig:
-    """The config of one of ENCODERS or CAUSAL at toy size: two layers, hidden size 32, vocabulary VOCABULARY, up to 512 positions."""
+    """The config of one of ENCODERS or CAUSAL at toy size: two layers, hidden size 32, 512 positions."""
     shape = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -100,14 +100,14 @@ def tiny_config(name: str) -> PreTrainedConfig:
         return LlamaConfig(**grouped, tie_word_embeddings=True)
     if name == "gpt2":
         return GPT2Config(
-            vocab_size=VOCABULARY, n_positions=512, n_embd=32, n_layer=2, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-            bos_token_id=0, eos_token_id=3, pad_token_id=1,
+            vocab_size=VOCABULARY, n_positions=512, n_embd=32, n_layer=2, n_head=4,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=3, pad_token_id=1,
         )  # fmt: skip
     raise ValueError(f"no tiny model called {name}")
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
-    """A randomly initialised model in fp32, the same for the same seed: an AutoModel for ENCODERS, with its language-model head for CAUSAL."""
+    """A random model in fp32, the same for the same seed: without a head for ENCODERS, a language model for CAUSAL."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         family = AutoModel if name in ENCODERS else AutoModelForCausalLM

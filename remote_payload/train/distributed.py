@@ -1,0 +1,161 @@
+"""Who else takes part in this run. One process per GPU, as torchrun starts them; without torchrun, one process alone.
+
+Gradients are summed over the ranks after a step's backward passes, not during them as DistributedDataParallel does: a rank
+that runs out of memory half-way can then tell the others, and all redo the step with smaller micro-batches, where DDP's
+hooks would leave them waiting in a collective for ever. A model that does not fit one GPU is cut over all of them by
+``fully_shard`` instead; there the collectives are in the forward pass too, every rank must do the same number of
+micro-batches, and running out of memory ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_BYTES = 64 * 2**20  # gradients travel in pieces of this size: few launches, little extra memory
+
+
+@dataclass
+class World:
+    """This process among ``size``: its rank, and the device that is its own."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    sharded: bool = False
+
+    @classmethod
+    def from_environment(cls, device: str | None = None) -> World:
+        """Joins the process group that torchrun's variables describe (nccl on CUDA, gloo elsewhere); alone without them.
+
+        ``device`` forces "cpu", "cuda" or "mps"; by itself CUDA is taken where it is, otherwise the CPU.
+        """
+        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        own = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+        if kind == "cuda":
+            torch.cuda.set_device(own)
+        if "RANK" in os.environ and not dist.is_initialized():
+            dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(minutes=30))
+        return cls(rank, size, local_rank, own)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the rank that writes files and talks."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value summed over all ranks, in double precision: counts stay exact."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, *values: float) -> list[float]:
+        """The largest of each value over all ranks."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on one rank at least; all ranks get the same answer."""
+        return self.max(float(flag))[0] > 0
+
+    def _reduce(self, values: Iterable[float], operation: Any) -> list[float]:
+        if self.size == 1:
+            return [float(value) for value in values]
+        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, operation)
+        return tensor.tolist()
+
+    def broadcast(self, value: Any) -> Any:
+        """What the main rank has, on every rank (plain Python values)."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of ranks (plain Python values)."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
+    def barrier(self) -> None:
+        """Waits until every rank is here."""
+        self.any(False)
+
+    def share(self, items: list[Any]) -> list[Any]:
+        """This rank's part of a list that all ranks have: every ``size``-th item, so that a sorted list is dealt out evenly."""
+        return items[self.rank :: self.size]
+
+    def replicate(self, model: nn.Module) -> None:
+        """Gives every rank the main rank's parameters and buffers."""
+        if self.size > 1 and not self.sharded:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Sums the gradients over all ranks, in place. A rank that had no micro-batch takes part with zeros.
+
+        Sharded parameters are left alone: ``fully_shard`` has reduced them in the backward pass (see ``gradient_scale``).
+        """
+        if self.size == 1 or self.sharded:
+            return
+        for bucket in _buckets(parameters):
+            for parameter in bucket:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            gradients = [parameter.grad for parameter in bucket]
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(piece.view_as(gradient))
+
+    @property
+    def gradient_scale(self) -> float:
+        """What summed losses' gradients must be multiplied by after reduction: ``fully_shard`` averages over ranks where we sum."""
+        return float(self.size) if self.sharded else 1.0
+
+    def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
+        """Cuts parameters, gradients and optimizer state over all ranks with FSDP2, one group per block, in place."""
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = dist.init_device_mesh(self.device.type, (self.size,))
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        self.sharded = True
+
+    def close(self) -> None:
+        """Leaves the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
+    """Parameters in groups of one dtype and about BUCKET_BYTES, in the same order on every rank."""
+    bucket: list[nn.Parameter] = []
+    held = 0
+    for parameter in parameters:
+        size = parameter.numel() * parameter.element_size()
+        if bucket and (held + size > BUCKET_BYTES or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(parameter)
+        held += size
+    if bucket:
+        yield bucket
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """A whole, ordinary tensor: a DTensor is gathered from all ranks (so all must call this), any other is returned as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,0 +1,264 @@
+"""The training loop: `train(run, model, task)` is everything between a built model and a trained one.
+
+A recipe brings a *task*: an object that knows its data and its loss. The loop knows steps, memory, checkpoints and when to stop.
+One optimizer step is always ``settings.batch.size`` examples. They go through the devices in micro-batches, and the gradient is that
+of (sum of all losses) / (sum of all counts) over every micro-batch of every rank, so neither the micro-batch nor the number of
+GPUs changes what is learnt.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from remote_payload.train import rng
+from remote_payload.train.checkpoint import (
+    NoSpace,
+    find_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from remote_payload.train.errors import InputError, Stopped, TrainingError
+from remote_payload.train.flops import mfu, peak_memory
+from remote_payload.train.run import Run
+from remote_payload.train.schedule import due, rate
+from remote_payload.train.signals import Requests
+from remote_payload.train.step import StepFacts, Stepper
+from remote_payload.train.task import Outcome, Progress, Task
+from remote_payload.train.watchdog import Watchdog
+
+
+class Loop:
+    """One training run under way. Use ``train``."""
+
+    def __init__(
+        self, run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
+        on_best: Callable[[dict[str, float], Progress], None] | None = None,
+        extras: Callable[[Path], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.model, self.task, self.settings, self.world = run, model, task, run.settings, run.world
+        self.flops_per_token, self.on_best, self.extras = flops_per_token, on_best, extras
+        self.stepper = Stepper(run, model, task)
+        self.progress = Progress()
+        self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
+        self.requests = Requests()
+        self.watchdog = Watchdog(run.telemetry)
+        self.losses: list[float] = []
+        self.saved_step: int | None = None
+        self.stop_asked = self.save_asked = False
+        self.spent = {"seconds": 0.0, "tokens": 0.0}
+
+    # The run, top to bottom.
+
+    def train(self) -> Outcome:
+        self.requests.listen()
+        self.prepare()
+        started = time.perf_counter()
+        reason = "finished"
+        with self.run.phase("train"):
+            self.before_first_step()
+            for work in self.remaining_steps():
+                self.optimizer_step(work)
+                if self.after_step():
+                    reason = "early stopping"
+                    break
+        self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
+        return self.outcome(reason, time.perf_counter() - started)
+
+    def prepare(self) -> None:
+        """Weights the same on all ranks, then resume, then the micro-batch, then compilation."""
+        self.world.replicate(self.model)
+        rng.seed_everything(self.settings.seed, self.world.rank)
+        self.progress.micro = self.stepper.find_micro_batch()
+        self.resume()
+        self.stepper.micro = self.progress.micro
+        self.maybe_compile()
+        self.run.log(
+            f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro} rows of full length, "
+            f"{self.world.size} device(s) {self.world.device.type}, {self.total} steps of {self.task.steps_per_epoch} an epoch"
+        )
+
+    def resume(self) -> None:
+        if not self.run.resume:
+            return
+        path = find_checkpoint(self.run.resume, self.run.checkpoints)
+        if path is None:
+            self.run.log("no checkpoint yet: starting from the beginning")
+            return
+        micro = self.progress.micro
+        self.progress = Progress(**load_checkpoint(path, self.world, self.model, self.stepper.optimizer))
+        if self.settings.batch.micro != "auto":
+            self.progress.micro = micro
+        self.saved_step = self.progress.step
+        self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
+
+    def maybe_compile(self) -> None:
+        wanted = self.settings.batch.compile
+        pays = self.world.device.type == "cuda" and self.task.fixed_shapes and self.total - self.progress.step >= 300
+        if wanted is True or (wanted == "auto" and pays):
+            self.run.log("torch.compile: on (the first steps take longer)")
+            self.model.compile()
+        elif wanted == "auto":
+            self.run.log("torch.compile: off (it pays on CUDA, with fixed shapes and at least 300 steps)")
+
+    def before_first_step(self) -> None:
+        if self.progress.step:
+            return
+        metrics = self.evaluate() if self.settings.evaluation.at_start else None
+        if self.settings.checkpoint.at_start:
+            self.save(metrics)
+
+    def remaining_steps(self) -> Iterator[Any]:
+        """What is left of the plan, from the data position on; the position moves before a step is handed out."""
+        progress = self.progress
+        while progress.step < self.total:
+            for work in self.task.steps(progress.epoch, progress.step_in_epoch):
+                progress.step_in_epoch += 1
+                progress.step += 1
+                yield work
+                if progress.step >= self.total:
+                    return
+            progress.epoch += 1
+            progress.step_in_epoch = 0
+
+    def optimizer_step(self, work: Any) -> None:
+        """One step of the plan, and what it was like. Raises TrainingError when its loss or gradient is not finite."""
+        started = time.perf_counter()
+        lr = self.settings.optimizer.learning_rate * rate(self.settings.schedule, self.progress.step - 1, self.total)
+        facts = self.stepper.step(self.progress.step, work, lr, self.requests)
+        if not facts.finite:
+            self.give_up(facts)
+        self.progress.tokens += facts.tokens
+        self.progress.micro = self.stepper.micro
+        self.stop_asked, self.save_asked = facts.stop_asked, facts.save_asked
+        self.report(facts, lr, time.perf_counter() - started)
+
+    # What happens between steps.
+
+    def after_step(self) -> bool:
+        """Evaluates and saves when due; True when training ends early. Raises Stopped after a SIGTERM, once a checkpoint is saved."""
+        settings, progress, per_epoch = self.settings, self.progress, self.task.steps_per_epoch
+        last = progress.step >= self.total
+        if self.stop_asked and not last:
+            self.save(None)
+            raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {progress.step}, checkpoint saved")
+        evaluation, checkpoint = settings.evaluation, settings.checkpoint
+        now = last or due(progress.step, evaluation.every_steps, evaluation.every_epochs, per_epoch)
+        metrics = self.evaluate() if now else None
+        better = metrics is not None and self.judge(metrics)
+        early = bool(evaluation.patience) and progress.without_better >= evaluation.patience
+        due_now = due(progress.step, checkpoint.every_steps, checkpoint.every_epochs, per_epoch)
+        if last or early or better or due_now or self.save_asked:
+            self.save(metrics)
+        self.requests.save = False
+        return early and not last
+
+    def evaluate(self) -> dict[str, float]:
+        """The task's metrics now; training's random numbers are not touched."""
+        self.model.eval()
+        started = time.perf_counter()
+        with torch.no_grad(), rng.preserved():
+            metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
+        self.run.telemetry.evaluation("validation", self.progress.step, metrics)
+        entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
+        self.progress.evaluations.append({**entry, "metrics": metrics})
+        return metrics
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Whether this is the best model so far by ``evaluation.metric``; if so the recipe keeps it."""
+        evaluation, progress = self.settings.evaluation, self.progress
+        if evaluation.metric not in metrics:
+            raise InputError(
+                f"settings.evaluation.metric: there is no {evaluation.metric}; there are {', '.join(metrics)}"
+            )
+        value = metrics[evaluation.metric]
+        sign = 1 if evaluation.higher_is_better else -1
+        if progress.best is not None and not sign * value > sign * progress.best:
+            progress.without_better += 1
+            return False
+        progress.best, progress.best_step, progress.without_better = value, progress.step, 0
+        self.run.log(f"best {evaluation.metric} so far: {value:.4f}")
+        if self.on_best:
+            self.on_best(metrics, progress)
+        return True
+
+    def save(self, metrics: dict[str, float] | None) -> None:
+        """A checkpoint of this step, unless there is one. A full disk costs the checkpoint, not the run."""
+        if self.saved_step == self.progress.step:
+            return
+        state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
+        try:
+            path = save_checkpoint(folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras)
+        except NoSpace as error:
+            self.run.telemetry.flag("disk_full", f"{error}; training goes on without this checkpoint")
+            return
+        self.saved_step = self.progress.step
+        metric = (metrics or {}).get(settings.evaluation.metric)
+        where = path.relative_to(self.run.outputs).as_posix()
+        self.run.telemetry.event("checkpoint", name=path.name, step=self.progress.step, path=where, metric=metric)
+        self.run.log(f"saved {where}")
+        if self.world.main:
+            evaluation = settings.evaluation
+            prune_checkpoints(folder, settings.checkpoint.keep, evaluation.metric, evaluation.higher_is_better)
+
+    def give_up(self, facts: StepFacts) -> NoReturn:
+        what, step = ("gradient" if math.isfinite(facts.loss) else "loss"), self.progress.step
+        self.run.telemetry.flag("nan", f"the {what} is not finite at step {step}")
+        raise TrainingError(
+            f"the {what} is not finite at step {step}; the weights were not updated with it. Lower optimizer.learning_rate, or "
+            "look at the data of this step, and resume from the last checkpoint"
+        )
+
+    # What is said about it.
+
+    @property
+    def epoch(self) -> float:
+        return round(self.progress.step / self.task.steps_per_epoch, 4)
+
+    def report(self, step: StepFacts, lr: float, seconds: float) -> None:
+        self.losses.append(step.loss)
+        self.spent["seconds"] += seconds
+        self.spent["tokens"] += step.tokens
+        speed = step.tokens / seconds
+        facts = {
+            "step": self.progress.step,
+            "total": self.total,
+            "epoch": self.epoch,
+            "loss": step.loss,
+            "lr": lr,
+            "grad_norm": step.grad_norm,
+            "tokens_per_second": speed,
+            "mfu": mfu(self.flops_per_token * speed, self.world),
+            "ms": seconds * 1000,
+            "memory": peak_memory(self.world.device),
+        }
+        self.run.telemetry.step(facts)
+        self.watchdog.step(facts)
+
+    def outcome(self, reason: str, seconds: float) -> Outcome:
+        speed = self.spent["tokens"] / self.spent["seconds"] if self.spent["seconds"] else 0.0
+        share = mfu(self.flops_per_token * speed, self.world)
+        memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
+        return Outcome(self.progress, self.total, reason, seconds, memory, self.losses, speed, share)
+
+
+def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
+    """Trains ``model`` in place on ``task`` as ``run.settings`` say (epochs, max_steps, seed; the groups optimizer, schedule,
+    batch, checkpoint, evaluation), resuming where ``run.resume`` says.
+
+    Options: ``flops_per_token`` (forward and backward, for MFU), ``on_best(metrics, progress)`` called on every rank when an
+    evaluation is the best so far, ``extras(folder)`` adds files to each checkpoint on the main rank.
+
+    Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot go on, InputError for a checkpoint or
+    metric that does not exist.
+    """
+    return Loop(run, model, task, **options).train()

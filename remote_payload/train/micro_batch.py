@@ -1,0 +1,71 @@
+"""How many rows go through one device at once: found by trying, and halved when memory runs out after all."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from remote_payload.train.distributed import World
+from remote_payload.train.errors import TrainingError
+
+ON_CPU = 8  # rows: enough to fill two cores' vector units, few enough to stay in their caches
+HEADROOM = 0.92  # share of the device's memory that the probe may use; fragmentation grows later
+
+
+def derive(world: World, share: int, attempt: Callable[[int], None]) -> int:
+    """The largest power of two of rows, up to ``share`` (this rank's part of the effective batch), for which ``attempt`` fits.
+
+    ``attempt(size)`` makes one optimizer step on the longest rows there are, and undoes it. All ranks get the same answer.
+    Raises TrainingError when not even one row fits.
+    """
+    if world.device.type != "cuda":
+        return min(share, ON_CPU)
+    total = torch.cuda.get_device_properties(world.device).total_memory
+    fitting, size = 0, 1
+    while True:
+        torch.cuda.reset_peak_memory_stats(world.device)
+        failed = out_of_memory(attempt, min(size, share))
+        used = torch.cuda.max_memory_reserved(world.device)
+        if world.any(failed or used > HEADROOM * total):
+            break
+        fitting = min(size, share)
+        if fitting == share:
+            break
+        size *= 2
+    release_memory()
+    if not fitting:
+        raise TrainingError(
+            "not even one row of full length fits on the GPU; set batch.activation_checkpointing or max_length"
+        )
+    return fitting
+
+
+def out_of_memory(work: Callable[..., None], *arguments: Any) -> bool:
+    """Does the work; True when it ran out of CUDA memory. What it held is released by then."""
+    try:
+        work(*arguments)
+        return False
+    except torch.OutOfMemoryError:
+        pass
+    release_memory()  # out here the exception is gone, and with it the frames that hold the tensors
+    return True
+
+
+def release_memory() -> None:
+    """Gives cached blocks back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def smaller(size: int, step: int) -> int:
+    """Half the micro-batch. Raises TrainingError when there is nothing left to halve."""
+    if size <= 1:
+        raise TrainingError(
+            f"out of GPU memory at step {step} with one row at a time; set batch.activation_checkpointing: true, lower "
+            "max_length, or take a GPU with more memory"
+        )
+    return size // 2

@@ -1,0 +1,71 @@
+"""AdamW with the usual two groups, and one pass over the gradients that normalises and clips them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from remote_payload.train.distributed import unwrapped
+
+
+def build_optimizer(model: nn.Module, settings: Any, device: torch.device) -> torch.optim.AdamW:
+    """AdamW (https://arxiv.org/abs/1711.05101) over what is trainable, fused on CPU and CUDA.
+
+    Matrices are decayed; vectors (biases, norms) are not.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+@torch.no_grad()
+def normalise_and_clip(parameters: list[nn.Parameter], scale: float, limit: float) -> float:
+    """Multiplies the gradients by ``scale``, and further down to a norm of ``limit`` (0: no limit). Returns the norm before.
+
+    One multiplication does both: a gradient of summed losses has to be divided by their count anyway.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    norm = float(unwrapped(torch.nn.utils.get_total_norm(gradients))) * scale
+    factor = scale * min(1.0, limit / (norm + 1e-6)) if limit else scale
+    torch._foreach_mul_(gradients, factor)
+    return norm
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors by name, ``exp_avg/<parameter>`` and so on; empty before the first step."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {f"{key}/{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
+
+
+def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Puts back what ``named_state`` gave, cut over the ranks where the parameter is. Raises KeyError for an unknown one."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for name, tensor in tensors.items():
+        key, _, owner = name.partition("/")
+        parameter = parameters[owner]
+        optimizer.state[parameter][key] = (
+            tensor if key == "step" and tensor.dim() == 0 else placed_like(tensor, parameter)
+        )
+
+
+def placed_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """The tensor on the parameter's device, cut over the ranks like it where it is a DTensor; its own dtype is kept."""
+    if hasattr(parameter, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return tensor.to(parameter.device)

@@ -1,0 +1,178 @@
+"""The run as its recipe sees it: what was asked for, where things go, who takes part. Also how a recipe starts and how it ends.
+
+Started by gpurun everything comes from the environment (ARCHITECTURE.md, "What the payload meets"). Started by hand,
+
+    python -m remote_payload.recipes.classify job.yaml
+
+reads that file and writes under ``gpurun-runs/<run id>/`` of the working directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+
+from remote_payload.settings import settings_class
+from remote_payload.settings.reading import SettingError, read_settings
+from remote_payload.train.distributed import World
+from remote_payload.train.errors import InputError, Stopped, TrainingError
+from remote_payload.train.telemetry import Telemetry
+
+
+@dataclass
+class Run:
+    """One attempt at a job. Paths in settings are relative to the working directory, which is the job's code."""
+
+    id: str
+    recipe: str
+    job: dict[str, Any]
+    settings: Any
+    outputs: Path
+    resume: str | None  # auto, a checkpoint's name or its path
+    world: World
+    telemetry: Telemetry
+    phases: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_environment(cls, recipe: str, arguments: list[str] | None = None) -> Run:
+        """The run that gpurun launched, or one by hand from the job file named in ``arguments``.
+
+        Raises InputError for a job that is missing, is of another recipe or has settings that the recipe does not know.
+        """
+        folder, job = _job_by_gpurun() or _job_by_hand(recipe, arguments or [])
+        if job.get("recipe", recipe) != recipe:
+            raise InputError(f"the job is of recipe {job['recipe']}, not {recipe}")
+        try:
+            settings = read_settings(settings_class(recipe), job.get("settings") or {})
+        except SettingError as error:
+            raise InputError(str(error)) from None
+        world = World.from_environment()
+        run_id = world.broadcast(os.environ.get("GPURUN_RUN_ID") or folder.name)
+        outputs = Path(world.broadcast(str(os.environ.get("GPURUN_OUTPUTS") or folder / "outputs")))
+        events = Path(os.environ.get("GPURUN_EVENTS") or outputs.parent / "events.jsonl")
+        telemetry = Telemetry(run_id, events, outputs / "logs" / run_id, world.main, job.get("settings"))
+        resume = os.environ.get("GPURUN_RESUME") or getattr(settings, "resume", None)
+        return cls(run_id, recipe, job, settings, outputs, resume, world, telemetry)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.outputs / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The model that the run is for."""
+        return self.outputs / "models" / "best"
+
+    @property
+    def reports(self) -> Path:
+        return self.outputs / "reports"
+
+    def log(self, text: str) -> None:
+        """A line of the log, from the main rank."""
+        self.telemetry.log(text)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A named part of the run: an event when it begins, its duration in the record."""
+        self.telemetry.event("phase", name=name)
+        started = time.time()
+        try:
+            yield
+        finally:
+            seconds = round(time.time() - started, 3)
+            self.phases.append({"name": name, "started_at": _utc(started), "seconds": seconds})
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _job_by_gpurun() -> tuple[Path, dict[str, Any]] | None:
+    folder = os.environ.get("GPURUN_RUN_DIR")
+    return (Path(folder), _read_job(Path(folder) / "job.json")) if folder else None
+
+
+def _job_by_hand(recipe: str, arguments: list[str]) -> tuple[Path, dict[str, Any]]:
+    if len(arguments) != 1:
+        raise InputError(
+            f"started without gpurun, so name a job file: python -m remote_payload.recipes.{recipe} job.yaml"
+        )
+    job = _read_job(Path(arguments[0]))
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("gpurun-runs").resolve() / f"{job.get('name') or recipe}-{stamp}-{os.getpid() & 0xFFFF:04x}", job
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            job = yaml.safe_load(text)
+        else:
+            job = json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(job, dict):
+        raise InputError(f"{path}: expected a mapping")
+    return job
+
+
+def launch(recipe: str, body: Callable[[Run], None]) -> NoReturn:
+    """Runs a recipe and exits: 0 done, 2 bad input, 1 training failed, 128 + n stopped by signal n.
+
+    What is expected to go wrong is one line on stderr. A traceback means a bug; of several ranks only the first to fail
+    prints one.
+    """
+    code, run = 1, None
+    try:
+        run = Run.from_environment(recipe, sys.argv[1:])
+        body(run)
+        code = 0
+    except Stopped as stop:
+        code = stop.exit_code
+        _say(str(stop))
+    except InputError as error:
+        code = 2
+        _say(f"error: {error}")
+    except TrainingError as error:
+        _say(f"error: {error}")
+    except Exception:
+        if _first_to_fail():
+            traceback.print_exc()
+    finally:
+        if run is not None:
+            run.telemetry.close()
+    if run is not None and code in (0, 2):
+        run.world.close()
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    if _first_to_fail():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _first_to_fail() -> bool:
+    """Whether no other rank has failed yet: theirs is then the cause, and our traceback would only bury it."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return True
+    rank = str(dist.get_rank())
+    try:
+        first = dist.distributed_c10d._get_default_store().compare_set("gpurun/failed", "", rank).decode()
+    except Exception:  # the store went down with the rank that held it
+        first = "another"
+    return first == rank

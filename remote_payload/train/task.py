@@ -1,0 +1,73 @@
+"""What a recipe hands to the training loop, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Micro:
+    """What goes through the model at once: tensors by name, and how many real tokens (padding is none) they hold."""
+
+    tensors: dict[str, Tensor]
+    tokens: int
+
+    def to(self, device: torch.device) -> Micro:
+        """The same on a device; pinned memory is copied while the device works."""
+        return Micro({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}, self.tokens)
+
+
+class Task(Protocol):
+    """What a recipe teaches. Every method is called on every rank, in the same order."""
+
+    steps_per_epoch: int
+    fixed_shapes: bool  # every micro-batch has the same shape: torch.compile pays
+
+    def steps(self, epoch: int, start: int) -> Iterator[Any]:
+        """The optimizer steps of an epoch from number ``start`` on, the same on every rank; a function of (seed, epoch)."""
+
+    def micro_batches(self, step: Any, size: int) -> list[Micro]:
+        """This rank's share of a step, in pieces no larger than ``size`` rows of full length; may be empty."""
+
+    def heaviest(self, size: int) -> Micro:
+        """The largest micro-batch that ``size`` allows, to see whether it fits."""
+
+    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor | float]:
+        """Sum of the losses (fp32) and what it is to be divided by: tokens, examples or their weights."""
+
+    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
+        """Metrics over all ranks; the model is in eval mode and gradients are off. ``size`` is the training micro-batch."""
+
+
+@dataclass
+class Progress:
+    """Where training is: all that a checkpoint holds besides tensors. The data position is (epoch, step in the epoch)."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    tokens: int = 0
+    micro: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    without_better: int = 0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """What came of it: ``reason`` is "finished" or "early stopping"."""
+
+    progress: Progress
+    total: int
+    reason: str
+    seconds: float
+    peak_memory: int
+    losses: list[float]  # of this process's steps, resumed ones not included
+    tokens_per_second: float
+    mfu: float | None
