@@ -16,12 +16,15 @@ class ClassifySettings:
     model: str = required(
         "The encoder: a model id on the Hub, or a folder (relative to the job's code).",
         examples=["google/embeddinggemma-300m"],
+        kind="model",
     )
     train: str = required(
-        "Training data: a JSON Lines or parquet file, or a folder of them.", examples=["data/batches"]
+        "Training data: a JSON Lines or parquet file, or a folder of them.", examples=["data/batches"], kind="data"
     )
     revision: Optional[str] = setting(None, "Branch, tag or commit of the model.")
-    validation: Optional[str] = setting(None, "Validation data, like train; without it a share of train is held out.")
+    validation: Optional[str] = setting(
+        None, "Validation data, like train; without it a share of train is held out.", kind="data"
+    )
     validation_share: float = setting(
         0.2, "Share of the examples (or groups) held out when there is no validation data.", gt=0, lt=1
     )

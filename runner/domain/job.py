@@ -1,0 +1,304 @@
+"""A job: what was asked for, with types and units. The file's fields are this model's fields (``runner/jobfile`` reads them).
+
+Fields that need a folder to be judged (does the data exist?) are judged in ``runner/jobfile``; here is what holds for any job.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    WithJsonSchema,
+)
+
+from runner.domain.quantities import duration, size
+from runner.domain.tokens import find_token
+
+# The first part of a run id (``RUN_ID`` in remote_payload/agent/paths.py) is the job's name.
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OUTPUT = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,127}")
+REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+PYTHON = re.compile(r"3\.(?:[89]|[1-9][0-9])(?:\.[0-9]{1,3})?")
+RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
+# Set by gpurun for every payload; a job that sets them itself would break the run or leak the token.
+RESERVED_VARIABLES = frozenset(
+    ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "PYTHONUNBUFFERED")
+)
+
+
+def _name(value: str) -> str:
+    if NAME.fullmatch(value):
+        return value
+    plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:48]
+    raise ValueError(
+        "must be at most 48 lower-case letters, digits and '-' (run ids begin with it)"
+        + (f": try '{plain}'" if plain else "")
+    )
+
+
+def _command(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            split = shlex.split(value)
+        except ValueError:
+            split = value.split()
+        words = ", ".join(
+            word if re.fullmatch(r"[A-Za-z0-9_./][\w./=-]*", word) else json.dumps(word) for word in split
+        )
+        raise ValueError(f"must be a list of words (no shell splits it): [{words}]")
+    if value == []:
+        raise ValueError("must not be empty: name the program, such as [python, train.py]")
+    return _words(value)
+
+
+def _gpus(value: Any) -> Any:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64):
+        return value
+    raise ValueError("must be a whole number (0 to 64) or all")
+
+
+def _size(value: Any) -> Any:
+    return value if value is None else size(value)
+
+
+def _duration(value: Any) -> Any:
+    return value if value is None else duration(value)
+
+
+def _variable(value: str) -> str:
+    if not VARIABLE.fullmatch(value):
+        raise ValueError("must be the name of an environment variable: letters, digits and '_'")
+    if value in RESERVED_VARIABLES or value.startswith("GPURUN_"):
+        raise ValueError(f"must not name {value}, which gpurun sets itself")
+    return value
+
+
+def _variable_value(value: str) -> str:
+    kind = find_token(value.encode("utf-8"))
+    if kind is not None:
+        raise ValueError(
+            f"must not hold {kind}: job files are kept and sent. Export it here and name the variable under secrets:"
+        )
+    return value
+
+
+def _output(value: str) -> str:
+    if not OUTPUT.fullmatch(value) or value in (".", ".."):
+        raise ValueError("must be the name of one file or folder of letters, digits, '.', '_' and '-', without '/'")
+    return value
+
+
+def _repository(value: str) -> str:
+    if not is_repository(value):
+        raise ValueError("must be a model of the hub, such as google/embeddinggemma-300m")
+    return value
+
+
+def _python(value: str) -> str:
+    if not PYTHON.fullmatch(value):
+        raise ValueError("must be a version of Python, such as '3.11'")
+    return value
+
+
+def _interpreter(value: str) -> str:
+    if not value.startswith("/") or any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("must be the absolute path of a Python on the box, such as /venv/main/bin/python")
+    return value
+
+
+def _requirements(value: Any) -> Any:
+    return (f"-r {value}",) if isinstance(value, str) else _words(value)
+
+
+def _words(value: Any) -> Any:
+    """A list as the tuple that strict pydantic wants from a validator."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def is_repository(text: str) -> bool:
+    """Whether the hub could have a model of this name (``org/name`` or ``name``; huggingface_hub's ``validate_repo_id``)."""
+    return (
+        bool(REPOSITORY.fullmatch(text))
+        and ".." not in text
+        and "--" not in text
+        and not text.endswith((".git", "-", "."))
+    )
+
+
+SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[KMGT]?i?B\s*$", "examples": ["20GiB"]}
+DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(\.\d+)?[dhms]\s*)+$", "examples": ["12h", "1h30m"]}
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
+Command = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_command),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+]
+Gpus = Annotated[
+    int | Literal["all"],
+    BeforeValidator(_gpus),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}),
+]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(SIZE_SCHEMA)]
+Duration = Annotated[
+    float, BeforeValidator(_duration), PlainSerializer(lambda seconds: f"{seconds!r}s"), WithJsonSchema(DURATION_SCHEMA)
+]
+Requirements = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_requirements),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Variable = Annotated[str, AfterValidator(_variable)]
+VariableValue = Annotated[str, AfterValidator(_variable_value)]
+Output = Annotated[str, AfterValidator(_output)]
+Repository = Annotated[str, AfterValidator(_repository)]
+Python = Annotated[str, AfterValidator(_python)]
+Interpreter = Annotated[str, AfterValidator(_interpreter)]
+Tolerance = Annotated[float, Field(gt=0, le=1000)]
+
+
+class Part(BaseModel):
+    """Nothing unknown, nothing guessed, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Code(Part):
+    path: str = "."
+    """The folder with code, data and requirements, relative to this file. A recipe job sends only its data."""
+    exclude: tuple[str, ...] = ()
+    """Patterns, as in .gitignore, of what is not sent although git would keep it."""
+    include: tuple[str, ...] = ()
+    """Files that are sent although .gitignore or the list of secrets leaves them out. Exact paths, no patterns."""
+
+
+class Environment(Part):
+    python: Python | None = None
+    """The Python version on the box; the recipe's or the box's own where it is not said."""
+    requirements: Requirements = ()
+    """A requirements file (relative to code.path) or a list of requirements."""
+    interpreter: Interpreter | None = None
+    """A Python on the box to use as it is, such as /venv/main/bin/python. Requirements are installed on top of it, not into it."""
+    variables: dict[Variable, VariableValue] = {}
+    """Environment variables of the payload. No secrets: those are named under secrets."""
+
+
+class Hub(Part):
+    models: tuple[Repository, ...] = ()
+    """Models of the hub that the job reads: access is checked before anything is sent. A recipe adds its own."""
+    allow_write_token: bool = False
+    """Send a token that may write. Without it such a token is refused: whoever owns the box could change your models."""
+
+
+class Resources(Part):
+    gpus: Gpus = 1
+    """How many GPUs, or all."""
+    vram: Size | None = None
+    """Memory needed on each GPU, such as 20GiB. A smaller one is refused before the start."""
+    disk: Size | None = None
+    """Free disk needed on the box, such as 30GiB."""
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Worker processes; one for each GPU where it is not said."""
+
+
+class Tolerances(Part):
+    cpu: Tolerance | None = None
+    """Largest difference of a logit on the CPU."""
+    mps: Tolerance | None = None
+    """Largest difference of a logit on Metal."""
+    cuda: Tolerance | None = None
+    """Largest difference of a logit on CUDA."""
+
+
+class SmokeTest(Part):
+    enabled: bool = True
+    """Whether `submit --follow` ends with a smoke test."""
+    tolerance: Tolerances = Tolerances()
+    """Largest allowed difference from what the box predicted, by device; by dtype and device where it is not said."""
+
+
+class Job(Part):
+    """A job file, checked. ``settings`` is complete: the recipe's defaults are filled in."""
+
+    name: Name
+    """Run ids begin with it."""
+    recipe: str | None = None
+    """A built-in training script. Either this or command."""
+    command: Command | None = None
+    """Your own program as a list of words. {gpus} and {processes} are replaced by their numbers."""
+    settings: dict[str, Any] = {}
+    """What the recipe is told."""
+    code: Code = Code()
+    """Where your code is and what of it is sent."""
+    data: tuple[str, ...] = ()
+    """Files and folders that are sent once and shared by later runs, relative to code.path."""
+    environment: Environment = Environment()
+    """Python, packages and variables on the box."""
+    hub: Hub = Hub()
+    """The Hugging Face hub."""
+    resources: Resources = Resources()
+    """What the job needs of a box."""
+    outputs: tuple[Output, ...] | None = None
+    """What comes home: names in the working directory. A recipe knows its own."""
+    smoke_test: SmokeTest = SmokeTest()
+    """The test of the fetched model on this machine."""
+    price_per_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    """What the box costs an hour, for `status` and `list`."""
+    time_limit: Duration | None = None
+    """The run is ended after this long, such as 12h."""
+    secrets: tuple[Variable, ...] = ()
+    """Names of environment variables of this machine that the payload gets too, such as WANDB_API_KEY. They never touch the box's disk."""
+    queue: bool = False
+    """Wait for free GPUs instead of refusing to start."""
+
+    _folder: Path = PrivateAttr(default=Path("."))
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def folder(self) -> Path:
+        """``code.path`` as an absolute path on this machine: the root of code and data."""
+        return self._folder
+
+    @property
+    def file(self) -> Path | None:
+        """The job file, None for a job restored from a record."""
+        return self._file
+
+    @property
+    def pushes_code(self) -> bool:
+        """A recipe is gpurun's own code: only a command job sends the user's."""
+        return self.command is not None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed and probably not meant."""
+        found = []
+        if self.command is not None and not self.outputs:
+            found.append("outputs: is empty, so nothing comes home but the log")
+        return tuple(found)
+
+    def wire(self) -> dict[str, Any]:
+        """The job as JSON, for job.json and the local record: no secrets, no paths of this machine; sizes in bytes."""
+        return self.model_dump(mode="json")
+
+    def at(self, folder: Path, file: Path | None = None) -> Job:
+        """The same job with its folder on this machine."""
+        job = self.model_copy()
+        job._folder, job._file = folder, file
+        return job
+
+    @classmethod
+    def restore(cls, wire: dict[str, Any], folder: Path) -> Job:
+        """The job of a record (``wire()``). Raises ValueError when the record is not one."""
+        return cls.model_validate(wire).at(folder)

@@ -1,0 +1,130 @@
+"""The tree of a job file against the types: the Job's own fields, and its recipe's settings."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from remote_payload.settings import RECIPES, settings_class
+from runner.domain.job import RECIPE_OUTPUTS, Job
+from runner.jobfile.problems import Problem, quoted, suggestion
+from runner.jobfile.tree import Entry, Node
+from runner.jobfile.typing_errors import dotted, translate
+
+# Here a scalar is text as it is written: `python: 3.10` is not 3.1, `[train.py, --lr, 3e-4]` are words. "*" is any key or index.
+_TEXT = (
+    ("name",),
+    ("command", "*"),
+    ("data", "*"),
+    ("outputs", "*"),
+    ("environment", "python"),
+    ("environment", "variables", "*"),
+)
+
+
+@functools.cache
+def job_adapter() -> TypeAdapter[Job]:
+    return TypeAdapter(Job)
+
+
+@functools.cache
+def job_schema() -> dict[str, Any]:
+    return job_adapter().json_schema()
+
+
+@functools.cache
+def settings_adapter(recipe: str) -> TypeAdapter[Any]:
+    return TypeAdapter(settings_class(recipe))
+
+
+@functools.cache
+def settings_schema(recipe: str) -> dict[str, Any]:
+    """The JSON Schema of a recipe's settings, closed: no key that it does not name."""
+    schema = settings_adapter(recipe).json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        if "properties" in part:
+            part["additionalProperties"] = False
+    return schema
+
+
+def check_fields(tree: Node, path: str) -> tuple[Job | None, list[Problem]]:
+    """The Job that the tree describes, its settings completed, or what is wrong with its types, keys and values; all of it."""
+    plain, problems = _plain(tree, path)
+    known_bad = {problem.place for problem in problems}
+    settings, wrong = _settings(tree, plain, path)
+    job = None
+    try:
+        job = job_adapter().validate_json(json.dumps({**plain, "settings": settings or {}}), strict=True)
+    except ValidationError as error:
+        wrong += translate(error.errors(include_url=False), tree, job_schema(), path)
+    problems += [problem for problem in wrong if problem.place not in known_bad]
+    if job is None or problems:
+        return None, problems
+    if job.outputs is None:
+        job = job.model_copy(update={"outputs": RECIPE_OUTPUTS if job.recipe else ()})
+    return job, problems
+
+
+def _plain(tree: Node, path: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The tree as dicts and lists for JSON, which has no infinity."""
+    problems: list[Problem] = []
+
+    def convert(node: Node, keys: tuple[str | int, ...]) -> Any:
+        if node.kind == "mapping":
+            return {key: convert(entry.node, (*keys, key)) for key, entry in node.entries.items()}
+        if node.kind == "list":
+            return [convert(item, (*keys, index)) for index, item in enumerate(node.items)]
+        if node.value is not None and _is_text(keys):
+            return node.text
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            problems.append(
+                Problem(path, node.place, f"{dotted(keys)} must be a finite number, not {quoted(node.text)}")
+            )
+            return 0.0
+        return node.value
+
+    return convert(tree, ()), problems
+
+
+def _is_text(keys: tuple[str | int, ...]) -> bool:
+    return any(
+        len(keys) == len(pattern) and all(want in ("*", key) for want, key in zip(pattern, keys, strict=True))
+        for pattern in _TEXT
+    )
+
+
+def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """The recipe's settings with its defaults, and what is wrong with them or with the recipe's name."""
+    recipe, written = tree.get("recipe"), tree.get("settings")
+    if recipe is None:
+        if written is not None and tree.get("command") is not None:
+            place = tree.key_place("settings")
+            return None, [
+                Problem(path, place, "settings are a recipe's: give your own program its options in command:")
+            ]
+        return None, []
+    if not isinstance(recipe.value, str):
+        return None, []  # the Job's own check says so
+    if recipe.value not in RECIPES:
+        near = suggestion(recipe.value, RECIPES) or ": there are " + ", ".join(RECIPES)
+        return None, [Problem(path, recipe.place, f"there is no recipe {quoted(recipe.value)}{near}")]
+    if written is None or written.plain() is None:  # what it lacks is the recipe's wish
+        place = tree.key_place("settings" if written else "recipe")
+        tree = replace(tree, entries={**tree.entries, "settings": Entry("settings", place, Node(place, "mapping"))})
+    elif written.kind != "mapping":
+        message = f"settings must be a mapping (key: value lines), not {quoted(written.plain())}"
+        return None, [Problem(path, written.place, message)]
+    adapter = settings_adapter(recipe.value)
+    try:
+        settings = adapter.validate_json(json.dumps(plain.get("settings") or {}), strict=True, extra="forbid")
+    except ValidationError as error:
+        errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
+        schema = settings_schema(recipe.value)
+        return None, translate(errors, tree, {**schema, "properties": {"settings": schema}}, path)
+    completed: dict[str, Any] = adapter.dump_python(settings, mode="json")
+    return completed, []

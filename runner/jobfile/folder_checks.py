@@ -1,0 +1,123 @@
+"""What a job file says about the folder it belongs to: the code, data, requirements and local models must be there, and inside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+from runner.jobfile.problems import Place, Problem, quoted, suggestion
+from runner.jobfile.tree import Node
+
+_INTERPRETERS = ("python", "python3", "torchrun", "accelerate", "deepspeed")
+
+
+class FolderChecks:
+    """The checks of one file against one folder. They read the tree, not the Job, so that they run whatever else is wrong."""
+
+    def __init__(self, tree: Node, path: str, folder: Path) -> None:
+        self.tree = tree
+        self.path = path
+        self.folder = folder
+        self.problems: list[Problem] = []
+
+    def folder_is_there(self) -> bool:
+        """Whether there is a folder to check against."""
+        if self.folder.is_dir():
+            return True
+        node = self.tree.get("code", "path")
+        self.problem(node.place if node else Place(), f"code.path: there is no folder {quoted(str(self.folder), 300)}")
+        return False
+
+    def run(self) -> None:
+        """Everything between the file and the folder, but for requirements and settings."""
+        self._code()
+        self._data()
+        self._program()
+        self._outputs()
+
+    def inside(self, written: str, place: Place, name: str, file: str = "") -> Path | None:
+        """The path below the folder that ``written`` names, or None after saying at ``place`` (of ``file``) why there is none."""
+        refusal = self._refusal(written)
+        if refusal is None:
+            return self.folder / written
+        self.problem(place, f"{name}{refusal}", file)
+        return None
+
+    def _refusal(self, written: str) -> str | None:
+        path = PurePosixPath(written)
+        if not written or path.is_absolute() or ".." in path.parts or written.startswith("~"):
+            return f" must be a path inside the code folder, not {quoted(written)}"
+        found = self.folder / path
+        try:
+            real, root = found.resolve(), self.folder.resolve()
+            exists = found.exists()
+        except (OSError, RuntimeError, ValueError) as error:
+            return f": {quoted(written)} cannot be looked at ({type(error).__name__})"
+        if not exists:
+            return f": there is no {quoted(written)} in {quoted(str(self.folder), 300)}{self._nearest(path)}"
+        if not real.is_relative_to(root):
+            return f": {quoted(written)} is a link that leaves the code folder, to {quoted(str(real), 300)}"
+        return None
+
+    def problem(self, place: Place, message: str, file: str = "") -> None:
+        """Notes what is wrong at a place of the job file, or of another ``file`` that it names."""
+        self.problems.append(Problem(file or self.path, place, message))
+
+    def _nearest(self, path: PurePosixPath) -> str:
+        parent = self.folder / path.parent
+        try:
+            names = [str(path.parent / name) for name in os.listdir(parent)]
+        except OSError:
+            return ""
+        return suggestion(str(path), [name for name in names if name.isprintable()])
+
+    def _code(self) -> None:
+        """A command job sends its folder: a home folder or the whole disk is never what was meant."""
+        if self.tree.get("command") is None:
+            return
+        real = self.folder.resolve()
+        if real in (Path.home().resolve(), Path(real.anchor)):
+            node = self.tree.get("code", "path")
+            place = node.place if node else self.tree.key_place("command")
+            self.problem(place, f"code.path is {quoted(str(real), 300)}: put the code into a folder of its own")
+
+    def _data(self) -> None:
+        seen: dict[PurePosixPath, str] = {}
+        for index, node in enumerate(_texts(self.tree.get("data"))):
+            name, path = f"data[{index}]", PurePosixPath(node.text)
+            if self.inside(node.text, node.place, name) is None:
+                continue
+            if path == PurePosixPath("."):
+                self.problem(node.place, f"{name} must be a part of the code folder, not all of it")
+            for other in seen:
+                if path == other or other in path.parents or path in other.parents:
+                    self.problem(node.place, f"{name}: {quoted(node.text)} is already sent with {quoted(seen[other])}")
+                    break
+            seen[path] = node.text
+
+    def _program(self) -> None:
+        """``[python, trian.py]``: the script must be there."""
+        words = _texts(self.tree.get("command"))
+        if not words or PurePosixPath(words[0].text).name not in _INTERPRETERS:
+            return
+        script = next((node for node in words[1:] if node.text.endswith(".py") or node.text == "-m"), None)
+        if script is None or script.text == "-m" or script.text.startswith(("/", "-")):
+            return
+        self.inside(script.text, script.place, "command")
+
+    def _outputs(self) -> None:
+        data = {
+            PurePosixPath(node.text).parts[0]
+            for node in _texts(self.tree.get("data"))
+            if PurePosixPath(node.text).parts
+        }
+        for index, node in enumerate(_texts(self.tree.get("outputs"))):
+            if node.text in data:
+                self.problem(
+                    node.place, f"outputs[{index}]: {quoted(node.text)} is data: what a run writes needs another name"
+                )
+
+
+def _texts(node: Node | None) -> list[Node]:
+    """The scalar items of a list; nothing for what is not a list (the types say so)."""
+    return [item for item in node.items if item.kind == "scalar" and item.value is not None] if node else []

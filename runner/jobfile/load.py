@@ -1,0 +1,107 @@
+"""From a job file to a Job: the line of checks, each of which reports all it finds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from runner.domain.job import Job
+from runner.jobfile.fields import check_fields
+from runner.jobfile.folder_checks import FolderChecks
+from runner.jobfile.overrides import apply_overrides
+from runner.jobfile.problems import InvalidJobFile, Place, Problem
+from runner.jobfile.requirements import RequirementsReader
+from runner.jobfile.settings_paths import resolve_settings_paths
+from runner.jobfile.tree import Node, read_tree
+
+MAX_BYTES = 1 << 20
+
+
+def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Job:
+    """The checked job of a file, with ``--set`` overrides in place. Raises InvalidJobFile with every problem there is."""
+    job, problems = examine(os.fspath(path), list(overrides))
+    if job is None or problems:
+        raise InvalidJobFile(problems)
+    return job
+
+
+def check(paths: Iterable[str | os.PathLike[str]]) -> list[Problem]:
+    """Every problem of several job files; nothing but the disk is looked at."""
+    return [problem for path in paths for problem in InvalidJobFile(examine(os.fspath(path), [])[1]).problems]
+
+
+def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]:
+    """The job, or None with what is wrong."""
+    text, problem = _read(path)
+    if text is None:
+        return None, [problem] if problem else []
+    tree, problems = read_tree(text, path)
+    if tree is None or tree.kind != "mapping":
+        return None, problems or [Problem(path, Place(), _no_job(tree))]
+    tree, wrong = apply_overrides(tree, overrides)
+    problems += wrong
+    problems += _one_payload(tree, path)
+    job, wrong = check_fields(tree, path)
+    problems += wrong
+    checks = FolderChecks(tree, path, _folder(tree, path))
+    if not checks.folder_is_there():
+        return None, problems + checks.problems
+    checks.run()
+    lines = RequirementsReader(checks).read(tree.get("environment", "requirements"))
+    job = resolve_settings_paths(job, tree, checks) if job else None
+    problems += checks.problems
+    if job is None:
+        return None, problems
+    environment = job.environment.model_copy(update={"requirements": lines})
+    return job.model_copy(update={"environment": environment}).at(checks.folder, Path(path).absolute()), problems
+
+
+def _read(path: str) -> tuple[str | None, Problem | None]:
+    """The file's text; a device, a pipe and anything over 1 MiB is refused before it is read."""
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            return None, Problem(path, Place(), "this is not a file")
+        if about.st_size > MAX_BYTES:
+            return None, Problem(
+                path, Place(), f"{about.st_size:,} bytes are too many for a job file (the limit is 1 MiB)"
+            )
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES)
+        return raw.decode("utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8-sig", "replace")
+        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        return None, Problem(path, place, f"not UTF-8 text: byte 0x{raw[error.start]:02x}")
+    except FileNotFoundError:
+        return None, Problem(path, Place(), "there is no such file: `gpurun init` writes one to start from")
+    except (OSError, ValueError) as error:
+        return None, Problem(path, Place(), f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def _no_job(tree: Node | None) -> str:
+    if tree is None or (tree.kind == "scalar" and tree.value is None):
+        return "the file is empty: `gpurun init` writes one to start from"
+    kind = "a list" if tree.kind == "list" else "text"
+    return f"a job file is made of 'key: value' lines; this is {kind}"
+
+
+def _one_payload(tree: Node, path: str) -> list[Problem]:
+    """Exactly one of ``recipe`` and ``command``."""
+    if "recipe" in tree.entries and "command" in tree.entries:
+        later = max(tree.key_place("recipe"), tree.key_place("command"))
+        return [Problem(path, later, "a job has either recipe: or command:, not both")]
+    if "recipe" not in tree.entries and "command" not in tree.entries:
+        message = (
+            "neither recipe: nor command: says what to run, such as recipe: classify or command: [python, train.py]"
+        )
+        return [Problem(path, tree.place, message)]
+    return []
+
+
+def _folder(tree: Node, path: str) -> Path:
+    node = tree.get("code", "path")
+    written = node.text if node and isinstance(node.value, str) else "."
+    return Path(os.path.abspath(Path(path).parent / Path(written).expanduser()))

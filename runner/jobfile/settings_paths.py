@@ -1,0 +1,65 @@
+"""Settings that name something outside the job file, and how it gets to the box.
+
+A recipe marks them where it declares them (``kind="model"``, ``kind="data"``): a model is a folder here or one of the hub's, data is a
+path here. What is here must be part of ``data:``, since that is all that a recipe job sends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from remote_payload.settings import settings_class
+from runner.domain.job import Job, is_repository
+from runner.jobfile.folder_checks import FolderChecks
+from runner.jobfile.problems import Place, quoted
+from runner.jobfile.tree import Node
+
+
+def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
+    """The job with its recipe's models among ``hub.models`` where they are the hub's. What is wrong goes to ``checks``."""
+    models = list(job.hub.models)
+    for keys, kind, value in _marked(settings_class(job.recipe), job.settings) if job.recipe else ():
+        node = tree.get("settings", *keys)
+        place = node.place if node else tree.key_place("recipe")
+        name = ".".join(("settings", *keys))
+        if kind == "data" or _is_local(value, checks):
+            _must_be_sent(value, place, name, job, checks)
+        elif is_repository(value):
+            models.append(value)
+        else:
+            checks.problem(place, f"{name}: {quoted(value)} is neither a folder here nor a model of the hub (org/name)")
+    return job.model_copy(update={"hub": job.hub.model_copy(update={"models": tuple(dict.fromkeys(models))})})
+
+
+def _marked(
+    kind: Any, values: dict[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """``(keys, "model" or "data", value)`` of every setting that names a model or data, groups included; a list gives each of its items."""
+    for field in dataclasses.fields(kind):
+        value, keys = values.get(field.name), (*above, field.name)
+        if isinstance(value, dict) and dataclasses.is_dataclass(field.default_factory):
+            yield from _marked(field.default_factory, value, keys)
+        elif "kind" in field.metadata:
+            named = value if isinstance(value, list) else [value]
+            yield from ((keys, field.metadata["kind"], item) for item in named if isinstance(item, str))
+
+
+def _is_local(model: str, checks: FolderChecks) -> bool:
+    """A path that no hub name looks like, or a folder that is there."""
+    if model.startswith((".", "/", "~")):
+        return True
+    try:
+        return (checks.folder / model).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _must_be_sent(written: str, place: Place, name: str, job: Job, checks: FolderChecks) -> None:
+    if checks.inside(written, place, name) is None:
+        return
+    path = PurePosixPath(written)
+    if not any(path == PurePosixPath(entry) or PurePosixPath(entry) in path.parents for entry in job.data):
+        checks.problem(place, f"{name}: {quoted(written)} is not sent: add it to data:")

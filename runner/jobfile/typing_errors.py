@@ -1,0 +1,173 @@
+"""pydantic's errors in people's words, at their place in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner.jobfile.problems import Place, Problem, quoted, suggestion
+from runner.jobfile.tree import Node
+
+# pydantic's type of error → what the field wants, for "must be …, not …".
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping (key: value lines)",
+    "model_type": "a mapping (key: value lines)",
+    "dataclass_type": "a mapping (key: value lines)",
+    "none_required": "nothing",
+}
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str, Any], path: str) -> list[Problem]:
+    """Problems for ``ValidationError.errors()`` of a model whose input is ``tree``; ``schema`` is the model's JSON Schema.
+
+    The members of a union fail one by one with pydantic: what they want is joined into one sentence, and where a member got further into
+    the value than the others, only its complaint counts.
+    """
+    located = [(_locate(error["loc"], tree), error) for error in errors]
+    deepest = [keys for (keys, tags), _ in located if tags]
+    groups: dict[tuple[str | int, ...], list[Mapping[str, Any]]] = {}
+    for (keys, tags), error in located:
+        deeper = any(len(other) > len(keys) and other[: len(keys)] == keys for other in deepest)
+        if not (tags and deeper):
+            groups.setdefault(keys, []).append(error)
+    return [_problem(keys, group, tree, schema, path) for keys, group in groups.items()]
+
+
+def _locate(loc: Sequence[str | int], tree: Node) -> tuple[tuple[str | int, ...], bool]:
+    """The part of pydantic's location that is in the file (a missing last key included), and whether union tags were dropped."""
+    keys: list[str | int] = []
+    node, tags = tree, False
+    for index, key in enumerate(loc):
+        if isinstance(key, str) and key in node.entries:
+            node = node.entries[key].node
+        elif isinstance(key, int) and key < len(node.items):
+            node = node.items[key]
+        elif not (isinstance(key, str) and node.kind == "mapping" and index == len(loc) - 1 and key.isidentifier()):
+            tags = True
+            continue
+        keys.append(key)
+    return tuple(keys), tags
+
+
+def _problem(
+    keys: tuple[str | int, ...], group: list[Mapping[str, Any]], tree: Node, schema: dict[str, Any], path: str
+) -> Problem:
+    parent, node = _walk(tree, keys[:-1]), _walk(tree, keys)
+    name, error = dotted(keys), group[0]
+    if error["type"] in ("missing", "missing_argument"):
+        about = properties(schema, keys[:-1]).get(str(keys[-1]), {}).get("description", "")
+        return Problem(path, _own_place(tree, keys[:-1]), f"{name} is missing" + (f": {about}" if about else ""))
+    if error["type"] in _UNKNOWN:
+        place = parent.key_place(str(keys[-1])) if parent else Place()
+        return Problem(path, place, _unknown(keys, properties(schema, keys[:-1])))
+    if error["loc"][-1:] == ("[key]",) and parent:
+        place, word = parent.key_place(str(keys[-1])), str(keys[-1])
+        return Problem(
+            path, place, f"{dotted(keys[:-1])}: a key {_complaint(group, Node(place, value=word, text=word))}"
+        )
+    place = node.place if node else Place()
+    return Problem(path, place, f"{name} {_complaint(group, node)}")
+
+
+def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
+    value = node.plain() if node else None
+    wanted = list(dict.fromkeys(_WANTED[error["type"]] for error in group if error["type"] in _WANTED))
+    choices = [word for error in group if error["type"] == "literal_error" for word in _choices(error)]
+    wanted += [("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []
+    if wanted:
+        advice = suggestion(value, choices) if isinstance(value, str) else ""
+        if "text" in wanted and isinstance(value, int | float) and node:
+            advice = f": put it in quotes, '{node.text}'"
+        return f"must be {' or '.join(wanted)}, not {quoted(value)}{advice}"
+    error = group[0]
+    if error["type"] in _BOUNDS:
+        words, limit = _BOUNDS[error["type"]]
+        return f"must be {words} {error['ctx'][limit]:g}, not {quoted(value)}"
+    if error["type"] == "value_error":
+        said = str(error["ctx"]["error"])
+        head, colon, rest = said.partition(": ")
+        instead = f", not {quoted(value)}" if node and node.kind == "scalar" and head.startswith("must be ") else ""
+        return f"{head}{instead}{colon}{rest}"
+    if error["type"] in ("too_short", "string_too_short"):
+        return "must not be empty" if not value else f"needs at least {error['ctx'].get('min_length')} of them"
+    return f"is not usable: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _choices(error: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
+
+
+def _unknown(keys: tuple[str | int, ...], known: dict[str, Any]) -> str:
+    word, where = str(keys[-1]), dotted(keys[:-1])
+    near = suggestion(word, known)
+    if not near and 0 < len(known) <= 12:
+        near = ": there are " + ", ".join(known)
+    return f"unknown key {quoted(word)}" + (f" in {where}" if where else "") + near
+
+
+def _walk(tree: Node, keys: Sequence[str | int]) -> Node | None:
+    node: Node | None = tree
+    for key in keys:
+        if node is None:
+            return None
+        below = dict(enumerate(node.items)) if isinstance(key, int) else {}
+        node = below.get(key) if isinstance(key, int) else node.get(key)
+    return node
+
+
+def _own_place(tree: Node, keys: Sequence[str | int]) -> Place:
+    """Where the mapping at ``keys`` begins for a reader: its key."""
+    if keys and isinstance(keys[-1], str):
+        parent = _walk(tree, keys[:-1])
+        return parent.key_place(keys[-1]) if parent else Place()
+    node = _walk(tree, keys)
+    return node.place if node else Place()
+
+
+def dotted(keys: Sequence[str | int]) -> str:
+    """``("data", 0)`` → ``data[0]``, ``("resources", "gpus")`` → ``resources.gpus``. Keys that are no words are escaped and cut."""
+    text = ""
+    for key in keys:
+        word = key if isinstance(key, int) or re.fullmatch(r"[\w-]{1,60}", key) else quoted(key)
+        text += f"[{word}]" if isinstance(key, int) else (f".{word}" if text else str(word))
+    return text
+
+
+def properties(schema: dict[str, Any], keys: Sequence[str | int]) -> dict[str, Any]:
+    """The properties that a JSON Schema allows at a path of keys."""
+    found = _resolve(schema, schema)
+    for key in keys:
+        if isinstance(key, int):
+            found = _resolve(found.get("items", {}), schema)
+        else:
+            found = _resolve(found.get("properties", {}).get(key) or {}, schema)
+    properties: dict[str, Any] = found.get("properties", {})
+    return properties
+
+
+def _resolve(part: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(part, dict):
+        return {}
+    if "$ref" in part:
+        return _resolve(schema.get("$defs", {}).get(part["$ref"].rpartition("/")[2], {}), schema)
+    for member in part.get("anyOf", ()):
+        resolved = _resolve(member, schema)
+        if "properties" in resolved or "items" in resolved:
+            return resolved
+    return part

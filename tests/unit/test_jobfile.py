@@ -1,0 +1,272 @@
+"""Job files: every kind of bad input gives the exact place and a sentence, all at once; good ones give a Job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runner.domain.job import Job
+from runner.jobfile import InvalidJobFile, check, examine, json_schema, load
+
+GOOD = """\
+name: legal
+recipe: classify
+settings: {model: google/embeddinggemma-300m, train: data/batches}
+data: [data/batches]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, a script and requirements, which is the working directory."""
+    (tmp_path / "data/batches").mkdir(parents=True)
+    (tmp_path / "data/batches/a.jsonl").write_text("{}\n")
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / "requirements.txt").write_text("numpy>=2  # numbers\n\n# nothing\ntqdm\n")
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "outside").symlink_to("/etc")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems_of(text: str | bytes, overrides: tuple[str, ...] = ()) -> list[str]:
+    Path("job.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    try:
+        load("job.yaml", overrides)
+    except InvalidJobFile as error:
+        assert error.exit_code == 2
+        return error.message.split("\n")
+    return []
+
+
+COMMAND = "name: a\noutputs: [models]\ncommand: [python, train.py]\n"
+RECIPE = "name: a\nrecipe: classify\n"
+TOKEN = "hf_" + "abcdefghijABCDEFGHIJabcdefghijABCD"
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{letter}: &{letter} [{', '.join(['*' + before] * 9)}]\n"
+    for before, letter in zip("abcdefgh", "bcdefghi", strict=True)
+)
+# What cannot stand in wrong_jobs.txt, where all others are.
+TABLE: dict[str, tuple[str | bytes, list[str]]] = {
+    "not text": (b"name: \xff\xfe\n", ["1:7: not UTF-8 text: byte 0xff"]),
+    "a control character": ("name: a\x07\n", ["1:8: a character that YAML does not allow: '\\x07'"]),
+    "billion laughs": (LAUGHS, ["5:12: more than 20,000 values, aliases expanded: this is not a job file"]),
+    "deep nesting": ("name: " + "[" * 5000, ["1:38: nested deeper than 32 levels: this is not a job file"]),
+    "deep blocks": (
+        "".join(" " * depth + "a:\n" for depth in range(200)),
+        ["32:32: nested deeper than 32 levels: this is not a job file"],
+    ),
+    "too many values": (
+        "name: [" + "1," * 30000 + "]",
+        ["1:40002: more than 20,000 values, aliases expanded: this is not a job file"],
+    ),
+    "a token in a variable": (
+        COMMAND + f"environment: {{variables: {{T: {TOKEN}}}}}\n",
+        [
+            "4:30: environment.variables.T must not hold a Hugging Face token: job files are kept and sent. "
+            "Export it here and name the variable under secrets:"
+        ],
+    ),
+    "a token where its name belongs": (
+        COMMAND + f"secrets: [{TOKEN}=x]\n",
+        ["4:11: secrets[0] must be the name of an environment variable, not '…=x': letters, digits and '_'"],
+    ),
+}
+for case in (Path(__file__).parent / "wrong_jobs.txt").read_text().split("\n=== ")[1:]:
+    title, _, body = case.partition("\n")
+    text, _, said = body.partition(">>>\n")
+    TABLE[title] = (text, said.strip().split("\n"))
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_a_wrong_job_file_names_every_place_and_what_is_wrong_there(case: str, folder: Path) -> None:
+    text, expected = TABLE[case]
+    assert problems_of(text) == [f"job.yaml:{line}".replace("HERE", str(folder)) for line in expected]
+
+
+def test_a_good_file_gives_a_job_with_settings_completed_and_the_model_among_the_hubs(folder: Path) -> None:
+    (folder / "job.yaml").write_text(
+        GOOD + "environment: {python: 3.10, requirements: requirements.txt, variables: {A: 010, B: yes, C: 1e3}}\n"
+        "resources: {gpus: all, vram: 20GiB, disk: 30 GB}\ntime_limit: 1h30m\n"
+    )
+    job = load("job.yaml")
+    assert (job.folder, job.file) == (folder, folder / "job.yaml")
+    assert job.hub.models == ("google/embeddinggemma-300m",)
+    assert job.settings["epochs"] == 3.0 and job.settings["lora"]["rank"] == 16
+    assert job.environment.python == "3.10"  # not 3.1
+    assert job.environment.variables == {"A": "010", "B": "yes", "C": "1e3"}
+    assert job.environment.requirements == ("numpy>=2", "tqdm")
+    assert (job.resources.gpus, job.resources.vram, job.resources.disk) == ("all", 20 << 30, 30 * 10**9)
+    assert job.time_limit == 5400
+    assert job.outputs == ("models", "logs", "reports", "checkpoints", "training_metadata.json")
+    assert not job.pushes_code and job.warnings == ()
+
+
+def test_words_of_a_command_are_text_as_they_are_written(folder: Path) -> None:
+    (folder / "job.yaml").write_text(
+        "name: a\ncommand: [python, train.py, --lr, 3e-4, --seed, 007, --amp, yes, true]\n"
+    )
+    job = load("job.yaml")
+    assert job.command == ("python", "train.py", "--lr", "3e-4", "--seed", "007", "--amp", "yes", "true")
+    assert job.pushes_code and job.outputs == ()
+    assert job.warnings == ("outputs: is empty, so nothing comes home but the log",)
+
+
+def test_numbers_are_read_as_yaml_1_2_reads_them(folder: Path) -> None:
+    settings_line = (
+        "settings: {model: a/b, train: data/batches, optimizer: {learning_rate: 3e-4}, max_length: 0x200, seed: 010}\n"
+    )
+    (folder / "job.yaml").write_text(f"name: a\nrecipe: classify\n{settings_line}data: [data/batches]\n")
+    job = load("job.yaml")
+    assert job.settings["optimizer"]["learning_rate"] == 3e-4
+    assert (job.settings["max_length"], job.settings["seed"]) == (512, 10)
+
+
+def test_a_local_model_inside_the_data_is_not_asked_of_the_hub(folder: Path) -> None:
+    text = "name: a\nrecipe: classify\nsettings: {model: encoder, train: data/batches}\ndata: [data/batches, encoder]\n"
+    (folder / "job.yaml").write_text(text)
+    assert load("job.yaml").hub.models == ()
+
+
+def test_a_job_survives_its_record(folder: Path) -> None:
+    (folder / "job.yaml").write_text(GOOD + "resources: {vram: 1GiB}\ntime_limit: 90s\n")
+    job = load("job.yaml")
+    assert Job.restore(job.wire(), job.folder).wire() == job.wire()
+    assert str(folder) not in str(job.wire())
+
+
+def test_overrides_win_and_their_errors_name_the_key(folder: Path) -> None:
+    (folder / "job.yaml").write_text(GOOD)
+    overrides = [
+        "resources.gpus=2",
+        "settings.epochs=0.5",
+        "resources.gpus=3",
+        "outputs=[models]",
+        "hub={models: [c/d]}",
+    ]
+    job = load("job.yaml", overrides)
+    assert (job.resources.gpus, job.settings["epochs"], job.outputs) == (3, 0.5, ("models",))
+    assert job.hub.models == ("c/d", "google/embeddinggemma-300m")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("resources.gpus=two", "--set resources.gpus: resources.gpus must be a whole number (0 to 64) or all, not 'two'"),
+        ("resources.gpu=2", "--set resources.gpu: unknown key 'gpu' in resources: did you mean gpus?"),
+        ("name.first=a", "--set name.first: there is no key 'first' in a single value"),
+        ("data.0=a", "--set data.0: there is no key '0' in a list"),
+        ("data=[nowhere]", "--set data: data[0]: there is no 'nowhere' in 'HERE'"),
+        ("name", "--set name: must be key=value, such as --set resources.gpus=2"),
+        ("a..b=1", "--set a..b: must be key=value, such as --set resources.gpus=2"),
+        ("name=[a", "--set name: not YAML: a ',' or the closing bracket is missing"),
+        ("settings.epochs=.nan", "--set settings.epochs: settings.epochs must be a finite number, not '.nan'"),
+        ("name=", "--set name: name must be text, not nothing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_override_names_its_key(override: str, message: str, folder: Path) -> None:
+    assert message.replace("HERE", str(folder)) in problems_of(COMMAND + "data: [data/batches]\n", (override,))
+
+
+def test_an_override_of_an_anchored_mapping_changes_one_place_only(folder: Path) -> None:
+    text = COMMAND + "environment: {variables: &v {A: x}}\n"
+    (folder / "job.yaml").write_text(text)
+    assert load("job.yaml", ["environment.variables.A=y"]).environment.variables == {"A": "y"}
+    both = RECIPE + "settings: {model: a/b, train: data, optimizer: &o {clip: 1}, schedule: {final: 0}}\ndata: [data]\n"
+    (folder / "job.yaml").write_text(both)
+    assert load("job.yaml", ["settings.optimizer.clip=2"]).settings["optimizer"]["clip"] == 2
+
+
+def test_a_requirements_file_reports_its_own_line(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("numpy\n-r more/extra.txt\n")
+    (folder / "more").mkdir()
+    (folder / "more/extra.txt").write_text("tqdm\n-e ../lib\n-r ../requirements.txt\n")
+    found = problems_of(COMMAND + "environment: {requirements: requirements.txt}\n")
+    assert found == [
+        f"{folder}/more/extra.txt:2:1: requirements: '-e ../lib' installs a folder: the code lies in the run's working "
+        "directory anyway, so leave the line out"
+    ]
+
+
+def test_a_file_that_cannot_be_a_job_is_refused_before_it_is_read(folder: Path) -> None:
+    os.truncate(os.open("big.yaml", os.O_CREAT | os.O_WRONLY), 10 << 20)
+    os.mkfifo("pipe.yaml")
+    assert [str(problem) for problem in check(["big.yaml", "pipe.yaml", "data", "no.yaml", "/dev/zero"])] == [
+        "big.yaml:1:1: 10,485,760 bytes are too many for a job file (the limit is 1 MiB)",
+        "pipe.yaml:1:1: this is not a file",
+        "data:1:1: this is not a file",
+        "no.yaml:1:1: there is no such file: `gpurun init` writes one to start from",
+        "/dev/zero:1:1: this is not a file",
+    ]
+
+
+def test_a_home_folder_is_not_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert problems_of(COMMAND) == [f"job.yaml:3:1: code.path is '{folder}': put the code into a folder of its own"]
+
+
+def test_the_schema_knows_every_field_with_a_description(folder: Path) -> None:
+    schema = json_schema()
+    assert set(schema["properties"]) == set(Job.model_fields)
+    assert all("description" in part for part in schema["properties"].values())
+    classify = schema["$defs"]["settings-classify"]
+    assert classify["additionalProperties"] is False and classify["required"] == ["model", "train"]
+
+
+KEYS = [*Job.model_fields, "gpus", "models", "requirements", "variables", "path", "vram"]
+SCALARS = ["classify", "python", "a", "3", "1e9", ".inf", "true", "~", "20GiB", "..", "&a", "*a", "!!str"]
+MARKS = [*"[]{}:,'\"|>#\t\n é\\\x85", "\n  ", "\n    ", "- ", ": ", "---", "? "]
+WORDS = st.sampled_from([*KEYS, *SCALARS, *MARKS])
+LIMITS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@LIMITS
+@given(
+    st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+)
+def test_arbitrary_bytes_give_problems_with_places_never_a_traceback(folder: Path, raw: bytes) -> None:
+    check_problems_are_lines(raw)
+
+
+@LIMITS
+@given(st.lists(WORDS, max_size=40).map("".join))
+def test_words_of_job_files_in_any_order_give_problems_never_a_traceback(folder: Path, text: str) -> None:
+    check_problems_are_lines(text.encode())
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    [*Job.model_fields, "settings.lora", "settings.labels", "environment.variables", "resources.vram", "hub.models"]
+)
+
+
+@LIMITS
+@given(st.dictionaries(FIELDS, VALUES, min_size=1, max_size=4))
+def test_values_of_any_shape_in_known_fields_give_problems_never_a_traceback(
+    folder: Path, fields: dict[str, object]
+) -> None:
+    import yaml
+
+    Path("job.yaml").write_text(GOOD)
+    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in fields.items()]
+    job, problems = examine("job.yaml", overrides)
+    assert (job is None) <= bool(problems)
+    assert all(str(problem).isprintable() for problem in problems)
+
+
+def check_problems_are_lines(raw: bytes) -> None:
+    Path("job.yaml").write_bytes(raw)
+    job, problems = examine("job.yaml", [])
+    assert (job is None) <= bool(problems)
+    for problem in problems:
+        assert str(problem).startswith(f"job.yaml:{problem.place.line}:{problem.place.column}: ")
+        assert problem.place.line >= 1 and problem.place.column >= 1
+        assert str(problem).isprintable()
