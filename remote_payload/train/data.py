@@ -42,7 +42,7 @@ class Record:
             raise InputError(f"{self.place}: no field {name!r} (the record has {found})")
         value = self.value[name]
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and not {bool, object} & set(kinds)):
             expected = " or ".join(each.__name__ for each in kinds)
             raise InputError(f"{self.place}: field {name!r} is {type(value).__name__}, expected {expected}")
         return value

@@ -28,6 +28,7 @@ class TokenLoss(NamedTuple):
     correct: Tensor
 
 
+@torch.compiler.disable  # a loop with in-place steps: nothing to fuse, and its buffer would be copied
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenLoss:
     """Cross-entropy of ``hidden @ weight.T`` against ``targets``, equal to torch's with ``reduction="sum"``.
 

@@ -51,7 +51,7 @@ class Document:
         return sum(self.learn[1:])
 
 
-def pack(documents: Sequence[Document]) -> dict[str, Any]:
+def pack(documents: Sequence[Document]) -> dict[str, Tensor]:
     """The documents as one batch: ``input_ids, targets, position_ids`` ``[1, T]`` and the bounds of each document.
 
     Positions start again at 0 with each document.
@@ -64,9 +64,6 @@ def pack(documents: Sequence[Document]) -> dict[str, Any]:
         "targets": torch.tensor([[target for document in documents for target in document.targets]]),
         "position_ids": positions.unsqueeze(0),
         "cu_seq_lens_q": bounds,
-        "cu_seq_lens_k": bounds,
-        "max_length_q": max(lengths),
-        "max_length_k": max(lengths),
     }
 
 
@@ -115,7 +112,8 @@ def packed_attention(
     if _has_flash_kernel(query, dropout):
         left = -1 if sliding_window is None else sliding_window - 1
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # [T, heads, width]
-        bounds = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
+        longest = max_length_q or int(cu_seq_lens_q.diff().max())  # any upper bound will do, and saves the wait
+        bounds = (cu_seq_lens_q, cu_seq_lens_q, longest, longest)
         output = varlen_attn(*rows, *bounds, scale=scaling, window_size=(left, 0), enable_gqa=True)
         return output.unsqueeze(0), None
     return _attend_one_by_one(query, key, value, cu_seq_lens_q.diff().tolist(), dropout, scaling, sliding_window), None
