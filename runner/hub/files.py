@@ -1,0 +1,92 @@
+"""Files of a model on the hub, brought into this machine's cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runner.domain.progress import Stage
+from runner.hub.access import as_error, commit_of, refusal
+from runner.hub.client import TIMEOUT, api, endpoint
+from runner.hub.explain import HubUnreachable
+from runner.hub.login import find_token
+
+MAX_CONFIG = 4 * 1024 * 1024
+# What loading a model needs, and nothing that could run: no code, no pickles, one copy of the weights.
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+UNWANTED = ["onnx/*", "openvino/*", "original/*"]
+
+
+def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """``config.json`` of a model. Raises HubAccessDenied, or HubUnreachable (also for a file that is none)."""
+    from huggingface_hub import hf_hub_download
+
+    token = find_token()
+    # A commit's files are taken from the cache without a request; and a hub that is down is found out before hf_hub_download
+    # tries it for twenty seconds.
+    commit = commit_of(model, revision)
+    try:
+        path = hf_hub_download(
+            model, "config.json", revision=commit, token=token or False, endpoint=endpoint(), etag_timeout=TIMEOUT
+        )
+    except Exception as error:
+        raise as_error([refusal(error, model, revision, token)]) from None
+    with open(path, "rb") as file:
+        raw = file.read(MAX_CONFIG + 1)
+    try:
+        config = json.loads(raw) if len(raw) <= MAX_CONFIG else None
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise HubUnreachable(f"config.json of {model} is not a configuration", hint=f"see {endpoint()}/{model}")
+    return config
+
+
+def fetch_model(model: str, revision: str | None, stage: Stage) -> Path:
+    """A model's folder in this machine's cache: safetensors, configuration, tokenizer; what is missing is downloaded.
+
+    A broken download goes on where it stopped; bytes go to ``stage``. Raises HubAccessDenied or HubUnreachable.
+    """
+    from huggingface_hub import snapshot_download
+
+    api()
+    token = find_token()
+    try:
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            token=token or False,
+            endpoint=endpoint(),
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            etag_timeout=TIMEOUT,
+            tqdm_class=_bar_into(stage),
+        )
+    except Exception as error:
+        raise as_error([refusal(error, model, revision, token)]) from None
+    return Path(folder)
+
+
+def _bar_into(stage: Stage) -> Any:
+    """A tqdm class that draws nothing and passes bytes on to ``stage``."""
+    from tqdm import tqdm
+
+    most = 0.0
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            self.in_bytes = kwargs.get("unit") == "B"
+            self.bytes = 0.0
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal most
+            self.bytes += n or 0
+            # The client keeps two bars of bytes, off the wire and onto the disk; the one that is ahead is shown.
+            if self.in_bytes and self.bytes > most:
+                most = self.bytes
+                stage.update(done=most, total=self.total or None)
+
+    return Bar

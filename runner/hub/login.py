@@ -1,0 +1,88 @@
+"""The token of this machine: whose it is, and whether it may write."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.domain.errors import HostError, HubAccessDenied
+from runner.hub.client import api
+from runner.hub.explain import HubUnreachable, hub_answer, trouble
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose token this is; ``role`` is ``read``, ``write``, ``fineGrained``, or ``login`` where the hub tells none."""
+
+    name: str
+    role: str
+    can_write: bool
+    token: str = field(repr=False)
+
+
+def find_token() -> str | None:
+    """``HF_TOKEN``, or what ``hf auth login`` stored (a browser login near its end is renewed); None without either."""
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+def who_am_i() -> Identity | None:
+    """Whose token this is and whether it may write; None without a token.
+
+    Raises HubAccessDenied for a token that the hub refuses, HubUnreachable when it cannot be asked.
+    """
+    token = find_token()
+    if token is None:
+        return None
+    try:
+        answer = api().whoami(token=token)
+    except Exception as error:
+        raise _refused_or_unreachable(error, token) from None
+    role = _role(answer)
+    return Identity(str(answer.get("name", "?")), role, _can_write(answer, role), token)
+
+
+def refuse_write_token(identity: Identity) -> None:
+    """Raises HubAccessDenied for a token that could change something on the hub."""
+    if not identity.can_write:
+        return
+    kind = {"write": "has the role `write`", "fineGrained": "has permissions to write"}.get(
+        identity.role, "comes from a browser login, whose scope the hub does not tell and which as a rule may write"
+    )
+    raise HubAccessDenied(
+        f"the Hugging Face token of {identity.name} {kind}: "
+        "whoever owns the rented box could change your repositories with it",
+        meaning="Nothing was pushed.",
+        hint="Make a token with the role `read` at https://huggingface.co/settings/tokens and set HF_TOKEN to it; "
+        "if the run has to publish, say `hub: {allow_write_token: true}` in the job file.",
+    )
+
+
+def _role(answer: dict[str, Any]) -> str:
+    role = ((answer.get("auth") or {}).get("accessToken") or {}).get("role")
+    return role if isinstance(role, str) else "login"
+
+
+def _can_write(answer: dict[str, Any], role: str) -> bool:
+    """Whether the token may change something on the hub. One whose scope the hub does not tell counts as able to."""
+    if role != "fineGrained":
+        return role != "read"
+    scopes = answer["auth"]["accessToken"].get("fineGrained") or {}
+    permissions = list(scopes.get("global") or [])
+    for scope in scopes.get("scoped") or []:
+        permissions.extend(scope.get("permissions") or [])
+    return any(str(permission).endswith((".write", ".admin")) for permission in permissions)
+
+
+def _refused_or_unreachable(error: Exception, token: str) -> HostError:
+    answer = hub_answer(error)
+    if answer is None or answer.status_code not in (401, 403):
+        return HubUnreachable(trouble(error, token), hint="check the network, or HF_ENDPOINT", retryable=True)
+    where = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that `hf auth login` stored"
+    return HubAccessDenied(
+        f"{where} is refused by the hub: it is wrong, expired or revoked",
+        meaning="Nothing was pushed.",
+        hint="Type `hf auth login --force`, or set HF_TOKEN to a token with the role `read`.",
+    )
