@@ -80,10 +80,11 @@ def _born(name: str) -> int:
         return 0
 
 
-def load_all() -> tuple[list[Run], list[StateError]]:
-    """Every run that can be read, oldest first, and an error for each that cannot."""
+def load_all(limit: int | None = None) -> tuple[list[Run], list[StateError]]:
+    """The latest ``limit`` runs (all for None), oldest first, and an error for each that cannot be read."""
     runs, damaged = [], []
-    for run_id in run_ids():
+    ids = run_ids()
+    for run_id in ids if limit is None else ids[-limit:]:
         try:
             runs.append(load(run_id))
         except StateError as error:

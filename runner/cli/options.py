@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -43,7 +44,30 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, default=str))
 
 
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """A table on stdout: rich on a terminal, aligned plain text in a pipe. Cells are cleaned: names come from boxes."""
+    from runner.domain.terminal import clean
+
+    if sys.stdout.isatty():
+        from runner.cli.render import print_table
+
+        return print_table(columns, rows, empty)
+    cells = [[clean(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
+    for row in cells if rows else ():
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if not rows:
+        click.echo(empty)
+
+
 def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from runner import store
 
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]
+
+
+def say_untrusted(text: str) -> None:
+    """One line on stdout that may hold names from a box."""
+    from runner.domain.terminal import clean
+
+    click.echo(" " * (len(text) - len(text.lstrip())) + clean(text, 2000))

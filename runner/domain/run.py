@@ -35,6 +35,7 @@ class Run:
     status_at: float | None = None
     fetched_at: float | None = None
     fetched_into: str | None = None
+    done: bool = False  # "safe to destroy" was said
     generation: str | None = None  # of the log that the local copy continues
     schema: int = SCHEMA
 

@@ -26,13 +26,15 @@ Sink = Callable[[bytes], None]
 LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
 
 
-def follow(run: Run, report: Reporter, sink: Sink, *, until_end: bool, patience: float | None = None) -> Status:
+def follow(
+    run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None = None, patience: float | None = None
+) -> Status:
     """Brings the log up to date, and with ``until_end`` goes on to the end of the run; each new byte is given to ``sink`` once.
 
-    A lost link is reconnected with growing pauses (for ever, or ``patience`` seconds).
+    With ``tail`` only the last lines cross the network, and the local copy stays as it is. A lost link is reconnected with growing pauses (for ever, or ``patience`` seconds).
     Raises the HostErrors that trying again does not mend.
     """
-    copy = LocalCopy(run)
+    copy = LocalCopy(run) if tail is None else Passing(tail)
     lost_at: float | None = None
     pause = 0.5
     while True:
@@ -54,12 +56,18 @@ def follow(run: Run, report: Reporter, sink: Sink, *, until_end: bool, patience:
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _stream(link: Link, run: Run, copy: LocalCopy, sink: Sink, until_end: bool) -> Status:
+def catch_up(link: Link, run: Run) -> Status:
+    """Brings the local copy up to date over a link that is there, printing nothing."""
+    return _stream(link, run, LocalCopy(run), lambda data: None, until_end=False)
+
+
+def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_end: bool) -> Status:
     args = {
         "run_id": run.run_id,
         "log": {"offset": copy.log_offset, "generation": run.generation},
         "events": {"offset": copy.events_offset},
         "until_end": until_end,
+        "tail": copy.tail,
     }
     for frame in link.agent.stream("follow", args):
         if frame.type == protocol.LOG:
@@ -74,7 +82,7 @@ def _stream(link: Link, run: Run, copy: LocalCopy, sink: Sink, until_end: bool) 
     raise HostError("the agent ended the stream without a result")  # session.stream always ends in RESULT or raises
 
 
-def _handle_notice(notice: dict[str, object], run: Run, copy: LocalCopy, sink: Sink) -> None:
+def _handle_notice(notice: dict[str, object], run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
     generation, replaced, gap = notice.get("generation"), notice.get("replaced"), notice.get("gap")
     if replaced:
         copy.start_over()
@@ -113,8 +121,33 @@ def _split(payload: bytes) -> tuple[int, bytes]:
     return protocol.OFFSET.unpack_from(payload)[0], payload[protocol.OFFSET.size :]
 
 
+class Passing:
+    """The last ``tail`` lines, passing through: nothing is kept here but the place to go on from."""
+
+    def __init__(self, tail: int) -> None:
+        self.tail: int | None = tail
+        self.log_offset = 0
+        self.events_offset = 0
+
+    def write_log(self, offset: int, data: bytes) -> bytes:
+        data = data if self.tail is not None else data[max(0, self.log_offset - offset) :]
+        self.tail, self.log_offset = None, offset + len(data)
+        return data
+
+    def write_events(self, offset: int, data: bytes) -> None:
+        self.events_offset = offset + len(data)
+
+    def skip_to(self, offset: int) -> None:
+        self.log_offset = max(self.log_offset, offset)
+
+    def start_over(self) -> None:
+        self.log_offset = 0
+
+
 class LocalCopy:
     """This machine's copy of one run's log and events."""
+
+    tail: int | None = None
 
     def __init__(self, run: Run) -> None:
         folder = places.run_folder(run.run_id)

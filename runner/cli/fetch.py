@@ -1,0 +1,60 @@
+"""``gpurun fetch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.domain.run import Run
+    from runner.workflow.fetch import Fetched
+
+
+@click.command(
+    "fetch",
+    epilog="\b\nExamples:\n  gpurun fetch                while it trains: the checkpoints that are complete\n  gpurun fetch --into .",
+)
+@options.run_argument
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to; remembered for the next fetch.",
+)
+@options.json_option
+def command(run: str | None, into: Path | None, as_json: bool) -> None:
+    """Bring outputs home, every file verified by sha256 before it gets its final name."""
+    from runner import store
+    from runner.workflow.fetch import fetch
+
+    record = store.find(run)
+    fetched = fetch(record, options.reporter(as_json), into=into)
+    if as_json:
+        return options.print_json(as_document(record, fetched))
+    say(fetched)
+
+
+def as_document(run: Run, fetched: Fetched) -> dict[str, object]:
+    """What ``--json`` prints of a fetch."""
+    return {
+        "run_id": run.run_id,
+        "into": str(fetched.into),
+        "complete": fetched.complete,
+        "new": [{"path": artifact.path, "size": artifact.size, "sha256": artifact.sha256} for artifact in fetched.new],
+        "kept": fetched.kept,
+        "bytes": fetched.bytes,
+    }
+
+
+def say(fetched: Fetched) -> None:
+    """What a person reads after a fetch."""
+    from runner.cli.render import size
+
+    here = f", {fetched.kept} here already" if fetched.kept else ""
+    click.echo(f"{len(fetched.new)} files ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+    if not fetched.complete:
+        click.echo("The run is not over: this is what is complete so far.", err=True)

@@ -1,0 +1,31 @@
+"""Log bytes to stdout: filtered for a reader's terminal, or raw."""
+
+from __future__ import annotations
+
+import sys
+
+from runner.domain.terminal import TerminalFilter
+
+
+class LogPrinter:
+    """A sink for log bytes. Not raw: control sequences of the box never reach the terminal (split ones neither)."""
+
+    def __init__(self, *, raw: bool = False, silent: bool = False) -> None:
+        self._raw = raw
+        self._silent = silent
+        self._filter = TerminalFilter()
+
+    def __call__(self, data: bytes) -> None:
+        if self._silent:
+            return
+        self._write(data if self._raw else self._filter.feed(data).encode("utf-8"))
+
+    def finish(self) -> None:
+        """The end of the log: an unfinished character is shown as what it is."""
+        if not self._silent and not self._raw:
+            self._write(self._filter.finish().encode("utf-8") + (b"\x1b[0m" if sys.stdout.isatty() else b""))
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()

@@ -1,0 +1,95 @@
+"""``gpurun status``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.workflow.status import Seen
+
+
+@click.command("status", epilog="\b\nExamples:\n  gpurun status\n  gpurun status legal-20260102-142030-7f3a --json")
+@options.run_argument
+@options.json_option
+def command(run: str | None, as_json: bool) -> None:
+    """One run: phase, outcome, step, ETA, loss, GPU, disk, cost so far."""
+    from runner import store
+    from runner.workflow.status import look
+
+    seen = look(store.find(run), options.reporter(as_json))
+    if as_json:
+        return options.print_json(seen.as_json())
+    from runner.cli.render import print_lines
+
+    print_lines([f"{name:<10}{value}" for name, value in _facts(seen) if value])
+
+
+def _facts(seen: Seen) -> list[tuple[str, str]]:
+    from runner.cli.render import duration
+    from runner.workflow.listing import describe
+
+    run, status = seen.run, seen.status
+    facts = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip()), ("status", describe(run))]
+    if seen.unreachable:
+        ago = f", {duration(time.time() - seen.at)} ago" if seen.at else ""
+        facts.append(("", f"as last seen{ago}: {seen.unreachable}"))
+    if not run.launched:
+        facts.append(
+            (
+                "",
+                f"its start was never confirmed: gpurun submit {run.job_file} --run {run.run_id} attaches to it or starts it",
+            )
+        )
+    if status is None:
+        return facts
+    progress = status.progress
+    facts += [
+        ("", "its supervisor died; the processes go on, stop and logs work" if status.orphaned else ""),
+        ("", "stalled: its processes are stopped" if status.stalled else ""),
+        ("why", status.evidence or ""),
+        ("step", _step(progress.get("step"))),
+        ("eta", duration(seen.eta) if seen.eta is not None else ""),
+        ("eval", _numbers((progress.get("eval") or {}).get("metrics"))),
+        ("flag", str((progress.get("flag") or {}).get("message") or "")),
+        ("checkpoint", str((progress.get("checkpoint") or {}).get("name") or "")),
+        ("hardware", _hardware(progress.get("hardware"))),
+        ("gpus", ", ".join(map(str, status.gpus))),
+        ("elapsed", duration(seen.elapsed) if seen.elapsed is not None else ""),
+        ("cost", f"{seen.cost:.2f} so far" if seen.cost is not None else ""),
+        ("fetched", run.fetched_into or ""),
+    ]
+    return facts
+
+
+def _step(step: Any) -> str:
+    if not isinstance(step, dict):
+        return ""
+    shown = f"{step.get('step')}/{step.get('total')}"
+    rest = _numbers({key: step.get(key) for key in ("epoch", "loss", "lr", "tokens_per_second", "mfu", "ms")})
+    return f"{shown}  {rest}"
+
+
+def _hardware(sample: Any) -> str:
+    """One line of the sampler's last look; its nested lists are one entry a GPU."""
+    if not isinstance(sample, dict):
+        return ""
+    parts = []
+    for gpu in sample.get("gpus") or ():
+        if isinstance(gpu, dict):
+            parts.append("GPU " + _numbers(gpu))
+    return "; ".join([*parts, _numbers(sample)])
+
+
+def _numbers(values: Any) -> str:
+    if not isinstance(values, dict):
+        return ""
+    return "  ".join(
+        f"{name} {value:.4g}"
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "t"
+    )

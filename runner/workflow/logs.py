@@ -1,0 +1,80 @@
+"""A run's log for a reader: what is here already from disk, the rest from the box, and without the box what there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.domain import places
+from runner.domain.errors import HostError
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.domain.status import Status
+from runner.workflow.follow import Sink, follow
+from runner.workflow.status import last_seen
+
+CHUNK = 1 << 18
+
+
+def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None) -> Status | None:
+    """Gives ``sink`` the log, whole or from its last ``tail`` lines on; the status at the end, None when nobody could be asked.
+
+    A run whose end is here needs no box: its log can be read when the box is long gone.
+    """
+    file = places.run_folder(run.run_id) / "log"
+    known = last_seen(run)
+    if known and known.status and known.status.finished and _size(file) == known.status.log_size:
+        for chunk in read(file, tail):
+            sink(chunk)
+        return known.status
+    if tail is None:
+        for chunk in read(file, None):
+            sink(chunk)
+    try:
+        return follow(run, report, sink, until_end=until_end, tail=tail)
+    except HostError as error:
+        if until_end:
+            raise
+        if tail is not None:
+            for chunk in read(file, tail):
+                sink(chunk)
+        report.warn(f"{error.message}; this is what had arrived before")
+        return None
+
+
+def read(file: Path, tail: int | None) -> Iterator[bytes]:
+    """The bytes of a local log in chunks; with ``tail`` from its last lines on."""
+    try:
+        source = open(file, "rb")
+    except FileNotFoundError:
+        return
+    with source:
+        if tail is not None:
+            source.seek(_start_of_tail(source.fileno(), tail))
+        while chunk := source.read(CHUNK):
+            yield chunk
+
+
+def _start_of_tail(descriptor: int, lines: int) -> int:
+    """The offset where the last ``lines`` lines begin, found from the end."""
+    end = os.fstat(descriptor).st_size
+    at, wanted = end, lines
+    while at > 0:
+        start = max(0, at - CHUNK)
+        block = os.pread(descriptor, at - start, start)
+        stop = len(block) - 1 if at == end and block.endswith(b"\n") else len(block)
+        while (found := block.rfind(b"\n", 0, stop)) >= 0:
+            wanted -= 1
+            if wanted <= 0:
+                return start + found + 1
+            stop = found
+        at = start
+    return 0 if lines else end
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1

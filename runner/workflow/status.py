@@ -1,0 +1,126 @@
+"""What runs are doing: asked of the box, else as last seen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from runner.domain.errors import GpurunError, HostError, RunCancelled, RunFailed, RunLost
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.domain.status import Status
+from runner.domain.terminal import clean
+from runner.transport.link import Link
+from runner.workflow.connect import host_of, to_host, to_run
+from runner.workflow.follow import remember_status
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run's status and when it was true. ``unreachable`` says why the box could not be asked now."""
+
+    run: Run
+    status: Status | None
+    at: float | None
+    unreachable: str | None = None
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds of the run so far, by the box's own clock where it ended."""
+        if self.status is None or self.status.started_at is None:
+            return None
+        return max(0.0, (self.status.ended_at or self.at or time.time()) - self.status.started_at)
+
+    @property
+    def cost(self) -> float | None:
+        """Price so far, in the job's own currency."""
+        price = self.run.job.get("price_per_hour")
+        return None if price is None or self.elapsed is None else price * self.elapsed / 3600
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the last step, from the pace since the first one."""
+        step = self.status.progress.get("step") if self.status and not self.status.finished else None
+        if not isinstance(step, dict) or not self.elapsed:
+            return None
+        done, total, ms = step.get("step"), step.get("total"), step.get("ms")
+        if not isinstance(done, int | float) or not isinstance(total, int | float) or not 0 < done <= total:
+            return None
+        pace = ms / 1000 if isinstance(ms, int | float) and ms > 0 else self.elapsed / done
+        return (total - done) * pace
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run.run_id,
+            "host": self.run.host,
+            "status": self.run.status or None,
+            "seen_at": self.at,
+            "unreachable": self.unreachable,
+            "elapsed_seconds": self.elapsed,
+            "eta_seconds": self.eta,
+            "cost": self.cost,
+            "fetched_into": self.run.fetched_into,
+            "launched": self.run.launched,
+        }
+
+
+def look(run: Run, report: Reporter) -> Seen:
+    """The run's status, from its box; from the record, with the reason, when the box cannot be reached."""
+    if not run.launched:
+        return Seen(run, None, None)
+    if (known := last_seen(run)) and known.status and known.status.finished:
+        return known
+    try:
+        with to_run(run, report) as link:
+            return ask(link, run)
+    except HostError as error:
+        return Seen(run, known.status if known else None, run.status_at, unreachable=error.message)
+
+
+def ask(link: Link, run: Run) -> Seen:
+    """The run's status over a link that is there. Raises RunLost when the box knows no such run."""
+    answer = link.agent.call("status", {"run_ids": [run.run_id]})
+    for status in answer.get("runs") or ():
+        if isinstance(status, dict) and status.get("run_id") == run.run_id:
+            return Seen(run, remember_status(run, status), time.time())
+    raise RunLost(
+        f"the box {link.host} has no run {run.run_id}",
+        meaning="Its folder was deleted, or this address now belongs to another box.",
+        hint="gpurun list --host HOST shows what is on a box.",
+    )
+
+
+def last_seen(run: Run) -> Seen | None:
+    """What the record says, without asking anybody."""
+    if not run.status:
+        return None
+    try:
+        return Seen(run, Status.parse(run.status), run.status_at)
+    except ValueError:
+        return None
+
+
+def on_host(typed: str, report: Reporter) -> list[Status]:
+    """Every run on a box, whoever started it."""
+    with to_host(host_of(typed), report) as link:
+        answer = link.agent.call("status", {})
+    found = []
+    for status in answer.get("runs") or ():
+        try:
+            found.append(Status.parse(status))
+        except (ValueError, AttributeError) as error:
+            report.warn(f"skipping a run that the box describes absurdly: {clean(error, 100)}")
+    return found
+
+
+def raise_for(status: Status) -> None:
+    """Nothing for a run that succeeded or still runs; else the error whose exit code says how it ended."""
+    if not status.finished or status.outcome == "succeeded":
+        return
+    said = f"{status.run_id} {status.outcome.replace('_', ' ') if status.outcome else ''}"
+    said += f" ({status.cause})" if status.cause else ""
+    said += f"\n{clean(status.evidence)}" if status.evidence else ""
+    kinds: dict[str | None, type[GpurunError]] = {"cancelled": RunCancelled, "lost": RunLost, "interrupted": RunLost}
+    hint = "gpurun logs shows the whole log; gpurun resume goes on from the last good checkpoint."
+    raise kinds.get(status.outcome, RunFailed)(clean(said, 2000), hint=hint)
