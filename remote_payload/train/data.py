@@ -61,28 +61,28 @@ class DataFile:
         return asdict(self)
 
 
-def find_files(patterns: str | Sequence[str], setting: str = "data") -> list[str]:
-    """Data files named by paths, folders (searched recursively) or globs, sorted and each once.
+def find_files(patterns: str | Sequence[str], setting: str = "data", suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Data files named by paths, folders (searched recursively for ``suffixes``) or globs, sorted and each once.
 
-    Raises InputError naming ``setting`` for a pattern that matches no JSON Lines, JSON or parquet file.
+    Raises InputError naming ``setting`` for a pattern that matches no file.
     """
     found: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = _matches(pattern)
+        matches = _matches(pattern, suffixes)
         if not matches:
             raise InputError(
-                f"settings.{setting}: {pattern!r} matches no {', '.join(SUFFIXES)} file below {os.getcwd()}"
+                f"settings.{setting}: {pattern!r} matches no {', '.join(suffixes)} file below {os.getcwd()}"
             )
         found.update(dict.fromkeys(matches))
     return list(found)
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
         inside = Path(pattern).rglob("*")
-        return sorted(str(path) for path in inside if path.suffix in SUFFIXES and path.is_file())
+        return sorted(str(path) for path in inside if path.suffix in suffixes and path.is_file())
     return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
 
 

@@ -47,7 +47,7 @@ class Plan:
     lora_dropout: float = 0.0
     checkpoint_activations: bool = False
     language_head: bool = True
-    logit_rows: int = 1024  # tokens whose logits exist at once (chunked cross-entropy)
+    logit_chunk: int = 256 << 20  # bytes of fp32 logits that exist at once (losses.CHUNK_BYTES)
     masked: bool = False  # padded batches hand SDPA a mask that is kept per layer
     shards: int = 1  # GPUs that weights, gradients and optimizer are split over (FSDP)
 
@@ -144,11 +144,12 @@ def _activations(model: Architecture, plan: Plan, tokens: int) -> int:
 
 
 def _logits(model: Architecture, plan: Plan, tokens: int) -> int:
-    """Logits of one chunk: in bf16, their fp32 copy, its softmax and the gradient."""
+    """One chunk of logits in fp32 and twice in bf16; the hidden states' gradient; the head's own, in fp32, if trained."""
     if not plan.language_head:
         return 0
-    rows = min(plan.logit_rows, tokens)
-    return rows * model.vocabulary * (2 + 4 + 4 + 4)
+    chunk = min(plan.logit_chunk, tokens * model.vocabulary * 4)
+    head = 0 if plan.lora_rank else 4 * model.vocabulary * model.hidden
+    return 2 * chunk + 2 * tokens * model.hidden + head
 
 
 @dataclass(frozen=True)
