@@ -17,7 +17,8 @@ from remote_payload.train.forecast import (
     forecast_memory,
     kept_per_layer,
     largest_micro_batch,
-)from remote_payload.train.losses import CHUNK_BYTES
+)
+from remote_payload.train.losses import CHUNK_BYTES
 
 COMMON = {
     "vocab_size": 64,
