@@ -15,8 +15,6 @@ from runner.domain.errors import HubAccessDenied
 from runner.domain.progress import Silent
 from tests.support.hub import Hub
 
-pytest_plugins = ["tests.support.hub"]
-
 READER = "hf_readerreaderreaderreaderreader00"
 FILES = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"w" * 5000, "tokenizer.json": b"{}"}
 

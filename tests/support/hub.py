@@ -4,9 +4,7 @@ It serves what the client asks for when it logs in, checks access, lists and dow
 auth-check, the tree, and files by ``resolve`` (small ones directly, weights through a redirect as on the public hub, with
 ranges). Answers carry the headers that the client tells errors apart by. A download can be made to stall.
 
-    from tests.support.hub import Hub
-
-    pytest_plugins = ["tests.support.hub"]  # the fixture `hub`
+The fixture ``hub`` is everybody's (tests/conftest.py):
 
     def test_…(hub: Hub, tmp_path):
         hub.add_model("acme/tiny", folder, gated=True)

@@ -1,0 +1,3 @@
+"""Fixtures for all tests."""
+
+from tests.support.hub import hub as hub
