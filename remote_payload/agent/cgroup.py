@@ -39,6 +39,15 @@ def cpu_seconds(mount: str = MOUNT) -> Optional[float]:
     return nanoseconds / 1e9 if nanoseconds is not None else None
 
 
+def oom_kills(mount: str = MOUNT) -> Optional[int]:
+    """Processes of the container that the kernel ended for want of memory, ever."""
+    for name in ("memory.events", "memory.oom_control"):
+        count = _counters(_file("memory", name, mount)).get("oom_kill")
+        if count is not None:
+            return count
+    return None
+
+
 def _file(controller: str, name: str, mount: str) -> str:
     """Where a controller's file lies: version 2 in one tree, version 1 in one a controller.
 

@@ -1,7 +1,122 @@
-"""placeholder until the next commit"""
+"""The hub token while a run lasts: one file at 0600 in a memory-backed folder. Other secrets go from the laptop's request
+through the supervisor's stdin into the payload's environment and lie in no file at all.
 
-from remote_payload.agent.paths import BoxPaths
+When a run is over the file is removed: by its supervisor, by ``wipe``, or by the next agent's sweep if the supervisor was killed.
+"""
+
+import os
+from typing import Any, Dict, List
+
+from remote_payload.agent import locks, processes
+from remote_payload.agent.paths import BoxPaths, check_run_id, volatile_folder
+from remote_payload.agent.request import AgentError, Request
+
+TOKEN = "HF_TOKEN"
+TOKEN_PATH = "HF_TOKEN_PATH"  # huggingface_hub reads the token from this file
+TOKEN_FILE = "hf_token"
+KEPT = ("lock", "stop", "exit")  # of the run's volatile folder: no secrets
+
+
+def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
+    """Writes the hub token, if there is one; what of ``secrets`` belongs into the payload's environment. Raises OSError."""
+    variables = {name: value for name, value in secrets.items() if name != TOKEN}
+    if secrets.get(TOKEN):
+        path = os.path.join(locks.make_volatile(run_id), TOKEN_FILE)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets[TOKEN])
+        variables[TOKEN_PATH] = path
+    return variables
+
+
+def remove(run_id: str) -> List[str]:
+    """Removes the run's secrets; the paths that are left all the same."""
+    folder = volatile_folder(run_id)
+    for name in _secret_names(folder):
+        path = os.path.join(folder, name)
+        try:
+            _overwrite(path)
+            os.unlink(path)
+        except OSError:
+            pass
+    return [os.path.join(folder, name) for name in _secret_names(folder)]
+
+
+def wipe(request: Request) -> Dict[str, Any]:
+    """The verb ``wipe``: removes a run's secrets and looks again: ``{left: []}`` is the proof. Refused while the run lasts."""
+    run_id = check_run_id(request.args.get("run_id"))
+    if _in_use(run_id, _cookies()):
+        raise AgentError(
+            "LaunchError",
+            "run %s is still going and needs its secrets" % run_id,
+            "Stop it first: gpurun stop %s" % run_id,
+        )
+    left = remove(run_id)
+    _forget(request.paths, run_id)
+    return {"left": left}
 
 
 def sweep(paths: BoxPaths) -> None:
-    """Removes secrets of runs that are over."""
+    """At every start of an agent: removes what runs left behind whose supervisor could not (killed, or its container restarted)."""
+    try:
+        names = os.listdir(volatile_folder())
+    except OSError:
+        return
+    left = [name for name in names if _is_run(name)]
+    carried = _cookies() if left else {}
+    for run_id in left:
+        if not _in_use(run_id, carried):
+            remove(run_id)
+            _forget(paths, run_id)
+
+
+def _is_run(name: str) -> bool:
+    try:
+        return bool(check_run_id(name)) and os.path.isdir(volatile_folder(name))
+    except ValueError:
+        return False
+
+
+def _cookies() -> Dict[str, List[processes.Process]]:
+    return processes.by_cookie(processes.scan())
+
+
+def _in_use(run_id: str, carried: Dict[str, List[processes.Process]]) -> bool:
+    return locks.is_held(locks.run_lock(run_id)) or run_id in carried
+
+
+def _secret_names(folder: str) -> List[str]:
+    try:
+        return sorted(set(os.listdir(folder)) - set(KEPT))
+    except OSError:
+        return []
+
+
+def _overwrite(path: str) -> None:
+    """Where the folder had to be on a disk (no /dev/shm), the blocks are overwritten before they are freed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, b"\0" * os.fstat(descriptor).st_size, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _forget(paths: BoxPaths, run_id: str) -> None:
+    """Removes the folder of a run that is over; kept while it holds the only copy of its exit code.
+
+    A launch takes the lock before it makes the run's folder: without that folder this one may be about to be used.
+    """
+    folder = volatile_folder(run_id)
+    try:
+        if os.path.isdir(paths.run(run_id).folder) and "exit" not in os.listdir(folder):
+            descriptor = locks.take(locks.run_lock(run_id))
+            if descriptor is not None:
+                for name in ("stop", "lock"):
+                    path = os.path.join(folder, name)
+                    if os.path.exists(path):
+                        os.unlink(path)
+                os.close(descriptor)
+                os.rmdir(folder)
+    except OSError:
+        pass

@@ -8,7 +8,6 @@ import errno
 import importlib
 import io
 import os
-import re
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Tuple, cast
 from remote_payload.agent import protocol
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import Frame, ProtocolError
+from remote_payload.agent.redact import redact
 from remote_payload.agent.request import AgentError, Request
 
 # Verb → module and function of remote_payload.agent; each is ``def verb(request: Request) -> dict``.
@@ -38,8 +38,6 @@ VERBS = {
     "sample": "sample:sample",
 }
 LINGER = 300.0  # seconds that a launch or a stop may go on after the laptop is gone
-REDACTED = "[secret]"
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
 class Writer:
@@ -107,7 +105,7 @@ class Server:
         try:
             answer = protocol.encode_json(protocol.RESULT, stream, find_verb(verb)(request))
         except BaseException as error:
-            answer = protocol.encode_json(protocol.ERROR, stream, redact(explain(verb, error), request.args))
+            answer = protocol.encode_json(protocol.ERROR, stream, without_secrets(explain(verb, error), request.args))
         request.cancelled.set()  # blobs that are still on their way go nowhere
         self._requests.pop(stream, None)
         self._writer.send(answer)
@@ -148,17 +146,11 @@ def explain(verb: Any, error: BaseException) -> Dict[str, str]:
     return AgentError("GpurunError", "%s failed on the box: %s (%s)" % (verb, what, where)).answer()
 
 
-def redact(answer: Dict[str, str], args: Dict[str, Any]) -> Dict[str, str]:
-    """An error without the secrets that came with the request, nor anything that looks like a hub token."""
+def without_secrets(answer: Dict[str, str], args: Dict[str, Any]) -> Dict[str, str]:
+    """An error without the secrets that came with the request."""
     secrets = args.get("secrets")
-    values = (
-        [value for value in secrets.values() if isinstance(value, str) and value] if isinstance(secrets, dict) else []
-    )
-    for name, text in answer.items():
-        for value in values:
-            text = text.replace(value, REDACTED)
-        answer[name] = TOKEN.sub(REDACTED, text)
-    return answer
+    values = [value for value in secrets.values() if isinstance(value, str)] if isinstance(secrets, dict) else []
+    return {name: redact(text, values) for name, text in answer.items()}
 
 
 def frames(early: bytes, channel: BinaryIO) -> Iterator[Frame]:

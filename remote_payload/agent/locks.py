@@ -1,0 +1,152 @@
+"""Locks that say who is alive: flocks in a memory-backed folder, held by a run's supervisor for as long as it lives.
+
+The kernel frees them when the holder dies, however it dies, and a restart of the container loses them: no pid, clock or heartbeat is
+trusted. A run's lock is taken by whoever launches it and handed to the supervisor as an open descriptor, so that there is no
+moment in between. The payload never inherits one.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from remote_payload.agent.gpus import Gpu
+from remote_payload.agent.paths import volatile_folder
+from remote_payload.agent.request import AgentError
+
+
+def make_volatile(run_id: Optional[str] = None) -> str:
+    """``/dev/shm/gpurun-<uid>``, or a run's folder in it: made at 0700, and refused when it is not ours alone.
+
+    Anybody can make a folder of that name before us.
+    """
+    folder = volatile_folder()
+    for each in (folder, volatile_folder(run_id)):
+        try:
+            os.mkdir(each, 0o700)
+        except FileExistsError:
+            pass
+        found = os.lstat(each)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise AgentError(
+                "BoxNotReady",
+                "%s belongs to somebody else, or others may enter it" % each,
+                "Remove it on the box: secrets and locks would not be safe there.",
+            )
+    return volatile_folder(run_id)
+
+
+def run_lock(run_id: str) -> str:
+    """Where a run's lock lies."""
+    return os.path.join(volatile_folder(run_id), "lock")
+
+
+def take_run(run_id: str) -> Optional[int]:
+    """The run's lock as a descriptor, None while somebody holds it."""
+    make_volatile(run_id)
+    return take(run_lock(run_id))
+
+
+def take(path: str) -> Optional[int]:
+    """Locks the file at ``path``, made if need be; the descriptor, or None while somebody holds it. Closing it frees the lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if _lock(descriptor, fcntl.LOCK_EX):
+            if _still_there(path, descriptor):
+                return descriptor
+        elif not _lock(descriptor, fcntl.LOCK_SH):
+            os.close(descriptor)
+            return None
+        os.close(descriptor)  # removed between our open and our lock, or only somebody asking: again
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds the lock at ``path``. Asks with a shared lock: two who ask do not see each other."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def drop(path: str, descriptor: int) -> None:
+    """Frees a lock and removes its file, in the order in which nobody can be misled."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+    os.close(descriptor)
+
+
+class HeldGpu(NamedTuple):
+    """A GPU that a run has to itself."""
+
+    number: int
+    path: str
+    descriptor: int
+
+
+def take_gpus(gpus: Sequence[Gpu], wanted: Union[int, str], run_id: str) -> Tuple[List[HeldGpu], List[str]]:
+    """Locks ``wanted`` of the GPUs ("all", or so many of those that are free); the locks, or none and the holders in the way."""
+    needed = len(gpus) if wanted == "all" else int(wanted)
+    held: List[HeldGpu] = []
+    holders: List[str] = []
+    make_volatile()
+    for gpu in gpus:
+        if len(held) == needed:
+            break
+        path = gpu_lock(gpu)
+        descriptor = take(path)
+        if descriptor is None:
+            holders.append(holder(gpu) or "another run")
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, run_id.encode("ascii"), 0)
+            held.append(HeldGpu(gpu.number, path, descriptor))
+    if len(held) < needed:
+        for gpu_held in held:
+            drop(gpu_held.path, gpu_held.descriptor)
+        return [], sorted(set(holders))
+    return held, []
+
+
+def gpu_lock(gpu: Gpu) -> str:
+    """Where a GPU's lock lies."""
+    name = "".join(character if character.isalnum() else "-" for character in gpu.uuid or str(gpu.number))
+    return os.path.join(volatile_folder(), "gpu-%s.lock" % name[:64])
+
+
+def holder(gpu: Gpu) -> Optional[str]:
+    """The run that holds the GPU now, None when it is free."""
+    path = gpu_lock(gpu)
+    if not is_held(path):
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(80) or "another run"
+    except (OSError, ValueError):
+        return "another run"
+
+
+def _lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise
+        return False
+
+
+def _still_there(path: str, descriptor: int) -> bool:
+    try:
+        there = os.stat(path)
+    except OSError:
+        return False
+    ours = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

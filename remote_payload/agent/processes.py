@@ -1,0 +1,175 @@
+"""Processes as /proc shows them. A pid means nothing without its start time: pids are recycled.
+
+Every function takes ``proc``, the folder that stands for /proc, so that tests can put one together.
+"""
+
+import os
+import re
+import signal
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+
+COOKIE = "GPURUN_RUN_ID"
+GPU_DEVICE = re.compile(r"/dev/nvidia(\d+)")
+PROC = "/proc"
+
+
+class Process(NamedTuple):
+    """One line of /proc/<pid>/stat. ``start`` is in clock ticks since the kernel booted; pid and start together name a process."""
+
+    pid: int
+    parent: int
+    session: int
+    state: str  # R, S, D, T (stopped), Z (ended, not yet collected) …
+    start: int
+    name: str
+
+
+def read(pid: int, proc: str = PROC) -> Optional[Process]:
+    """The process with this pid, None when there is none."""
+    try:
+        with open("%s/%d/stat" % (proc, pid), "rb") as file:
+            text = file.read().decode("utf-8", "replace")
+        name = text[text.index("(") + 1 : text.rindex(")")]
+        fields = text[text.rindex(")") + 2 :].split()
+        return Process(pid, int(fields[1]), int(fields[3]), fields[0], int(fields[19]), name)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def scan(proc: str = PROC) -> Dict[int, Process]:
+    """All processes by pid, without those that have ended and wait to be collected."""
+    found = {}
+    for name in os.listdir(proc):
+        process = read(int(name), proc) if name.isdigit() else None
+        if process is not None and process.state not in "ZX":
+            found[process.pid] = process
+    return found
+
+
+def is_alive(pid: object, start: object, proc: str = PROC) -> Optional[Process]:
+    """The process that was recorded as (pid, start), None when it has ended, whoever has its pid now."""
+    process = read(pid, proc) if isinstance(pid, int) else None
+    return process if process is not None and process.start == start and process.state not in "ZX" else None
+
+
+def cookie(pid: int, proc: str = PROC) -> Optional[str]:
+    """The run id that the process was started with (its environment at exec), None without one or where we may not look."""
+    try:
+        with open("%s/%d/environ" % (proc, pid), "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return None
+    prefix = COOKIE.encode("ascii") + b"="
+    for variable in variables:
+        if variable.startswith(prefix):
+            return variable[len(prefix) :].decode("utf-8", "replace")
+    return None
+
+
+def by_cookie(everything: Dict[int, Process], proc: str = PROC) -> Dict[str, List[Process]]:
+    """Processes that carry a run's cookie, by run id."""
+    found: Dict[str, List[Process]] = {}
+    for process in everything.values():
+        run_id = cookie(process.pid, proc)
+        if run_id:
+            found.setdefault(run_id, []).append(process)
+    return found
+
+
+def family(everything: Dict[int, Process], seeds: Iterable[int], spared: Set[int]) -> List[Process]:
+    """``seeds``, all that descends from them, and all that shares a session with any of these; never one of ``spared``.
+
+    A session is made by ``setsid`` and inherited, so that one which holds a process of the run holds nobody else's.
+    """
+    members: Set[int] = set(seeds) & set(everything) - spared
+    while True:
+        sessions = {everything[pid].session for pid in members} - {
+            everything[pid].session for pid in spared & set(everything)
+        }
+        more = {
+            process.pid
+            for process in everything.values()
+            if process.pid not in spared and (process.parent in members or process.session in sessions)
+        }
+        if more <= members:
+            return [everything[pid] for pid in sorted(members)]
+        members |= more
+
+
+def descendants(everything: Dict[int, Process], ancestor: int) -> Set[int]:
+    """Pids of everything below ``ancestor``, without itself."""
+    found: Set[int] = set()
+    fresh = {ancestor}
+    while fresh:
+        fresh = {process.pid for process in everything.values() if process.parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def self_and_ancestors(proc: str = PROC, pid: Optional[int] = None) -> Set[int]:
+    """Ourselves, whoever started us up to PID 1, and PID 1: never to be signalled."""
+    found = {1}
+    current = os.getpid() if pid is None else pid
+    while current > 0 and current not in found:
+        found.add(current)
+        process = read(current, proc)
+        current = process.parent if process else 0
+    return found
+
+
+def send(process: Process, number: int, proc: str = PROC) -> bool:
+    """Signals exactly this process, and nobody who got its pid since. False when it is gone.
+
+    Raises PermissionError for somebody else's.
+    """
+    try:
+        handle = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1  # Python 3.9, Linux 5.3
+    except ProcessLookupError:
+        return False
+    except OSError:  # old kernels, gVisor: between the look and the signal lie microseconds
+        handle = -1
+    try:
+        if is_alive(process.pid, process.start, proc) is None:
+            return False
+        if handle >= 0:
+            signal.pidfd_send_signal(handle, number)
+        else:
+            os.kill(process.pid, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def gpus_open(pid: int, proc: str = PROC) -> List[int]:
+    """Numbers of the /dev/nvidia<n> that the process has open; none where we may not look."""
+    numbers: Set[int] = set()
+    try:
+        descriptors = os.listdir("%s/%d/fd" % (proc, pid))
+    except OSError:
+        return []
+    for descriptor in descriptors:
+        try:
+            device = GPU_DEVICE.fullmatch(os.readlink("%s/%d/fd/%s" % (proc, pid, descriptor)))
+        except OSError:
+            continue
+        if device:
+            numbers.add(int(device.group(1)))
+    return sorted(numbers)
+
+
+def boot_id(proc: str = PROC) -> Optional[str]:
+    """The kernel's id of this boot, None where it is not told."""
+    try:
+        with open(proc + "/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def first_start(proc: str = PROC) -> Optional[int]:
+    """When PID 1 of this container started, in ticks since the kernel booted: later after the container was restarted."""
+    process = read(1, proc)
+    return process.start if process else None
