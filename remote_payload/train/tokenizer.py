@@ -4,11 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from remote_payload.train.corpus import read_pieces, texts
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import complete_folder, read_manifest
+from remote_payload.train.shared import alone
+
 END, PAD = "<|endoftext|>", "<|pad|>"
+
+
+def prepare_tokenizer(
+    folder: Path,
+    corpus: list[dict[str, Any]],
+    vocabulary: int,
+    max_length: int,
+    *,
+    boundary: str = "paragraph",
+    text_field: str = "text",
+    fresh: bool = False,
+    say: Callable[[str], None] = print,
+) -> Any:
+    """The tokenizer for a corpus (``corpus.fingerprint``): the one in ``folder`` where it was made for it, else a new one."""
+    wanted = {"vocabulary": vocabulary, "text_field": text_field, "corpus": corpus}
+    with alone(folder, say):
+        manifest = read_manifest(folder)
+        if fresh or manifest is None or manifest.get("made_from") != wanted:
+            size = sum(file["bytes"] for file in corpus)
+            say(f"training a tokenizer of {vocabulary:,} tokens from {size / 1e6:,.1f} MB")
+            pieces = read_pieces([file["path"] for file in corpus], boundary, text_field)
+            tokenizer = train_tokenizer(texts(pieces), vocabulary, max_length)
+            with complete_folder(folder, made_from=wanted) as building:
+                tokenizer.save_pretrained(building)
+        tokenizer = load_tokenizer(folder)
+    tokenizer.model_max_length = max_length
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> Any:
@@ -46,7 +78,10 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer kept in a folder, without asking the network."""
+    """The tokenizer kept in a folder, without asking the network. Raises InputError when there is none."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"settings.tokenizer: {folder} cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -10,22 +10,22 @@ their borders (what GPT-2 and nanoGPT train on); only the last incomplete row is
 
 from __future__ import annotations
 
-import fcntl
 import json
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from remote_payload.train.corpus import Piece, fingerprint, read_pieces
+from remote_payload.train.corpus import Piece, read_pieces
 from remote_payload.train.errors import InputError, TrainingError
-from remote_payload.train.folders import complete_folder, read_manifest, recover_folder, write_json
+from remote_payload.train.folders import complete_folder, read_manifest, write_json
+from remote_payload.train.shared import alone
 from remote_payload.train.tokenizer import tokenizer_hash
 
 FORMAT = 1
@@ -38,12 +38,20 @@ PARTS = ("train", "validation")
 class Source:
     """What pre-tokenised data is made from. Two equal ones give the same bytes."""
 
-    files: list[str]
+    corpus: list[dict[str, Any]]  # path, bytes and sha256 of each file: ``corpus.fingerprint``
     max_length: int
     boundary: str = "paragraph"
     text_field: str = "text"
     validation_share: float = 0.01
     seed: int = 0
+
+    @property
+    def files(self) -> list[str]:
+        return [file["path"] for file in self.corpus]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file["bytes"] for file in self.corpus)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def prepare_tokens(
     """
     started = time.monotonic()
     wanted = _metadata(tokenizer, source)
-    with _alone(folder, say):
+    with alone(folder, say):
         reason = "settings.tokens is fresh"
         if mode != "fresh":
             try:
@@ -80,22 +88,19 @@ def prepare_tokens(
                 reason = str(stale)
         if mode == "cached":
             raise InputError(f"settings.tokens is cached, but {reason}; auto or fresh makes it anew")
-        say(f"tokenising {_spell_corpus(wanted)}: {reason}")
+        say(f"tokenising {len(source.files)} file(s), {source.bytes / 1e6:,.1f} MB: {reason}")
         _make(folder, tokenizer, source, wanted, say)
         return _open(folder, wanted, "fresh", reason, started)
 
 
 def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
-    settings = asdict(source)
-    del settings["files"]
     return {
         "format": FORMAT,
-        **settings,
+        **asdict(source),
         "vocabulary": len(tokenizer),
         "dtype": "uint16" if len(tokenizer) <= 1 << 16 else "uint32",
         "end_token": tokenizer.eos_token_id,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "corpus": fingerprint(source.files),
     }
 
 
@@ -144,24 +149,10 @@ def _map(folder: Path, part: str, metadata: dict[str, Any]) -> np.ndarray:
 
 def _make(folder: Path, tokenizer: Any, source: Source, metadata: dict[str, Any], say: Callable[[str], None]) -> None:
     """Writes everything beside ``folder`` and takes its place when complete; memory does not grow with the corpus."""
-    _check_disk(folder.parent, metadata)
+    _check_disk(folder.parent, source, np.dtype(metadata["dtype"]))
     with complete_folder(folder) as building:
         counts = _write_rows(building, tokenizer, source, metadata, say)
         write_json(building / "metadata.json", {**metadata, **counts})
-
-
-@contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One run at a time makes the rows of a folder; another that wants the same waits, and then finds them."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / f".lock-{folder.name}", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that is making {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        recover_folder(folder)
-        yield
 
 
 def _write_rows(
@@ -169,7 +160,7 @@ def _write_rows(
 ) -> dict[str, int]:
     length, dtype = source.max_length, np.dtype(metadata["dtype"])
     tokens, documents = dict.fromkeys(PARTS, 0), 0
-    report = _progress(metadata, say)
+    report = _progress(source.bytes, say)
     pieces = read_pieces(source.files, source.boundary, source.text_field)
     with ExitStack() as stack:
         files = {part: stack.enter_context(open(building / f"{part}.bin", "wb")) for part in PARTS}
@@ -231,30 +222,24 @@ def _too_small(part: str, tokens: int, length: int) -> str:
     return f"settings.validation_share: {tokens} tokens held out do not fill one row of max_length {length}; give a larger share"
 
 
-def _progress(metadata: dict[str, Any], say: Callable[[str], None]) -> Callable[[int, int], None]:
+def _progress(size: int, say: Callable[[str], None]) -> Callable[[int, int], None]:
     """A line about every ten seconds: how much of the corpus is done."""
-    total = max(sum(file["bytes"] for file in metadata["corpus"]), 1)
     state = {"characters": 0, "said": time.monotonic()}
 
     def report(characters: int, tokens: int) -> None:
         state["characters"] += characters
         if time.monotonic() - state["said"] > 10:
             state["said"] = time.monotonic()
-            say(f"tokenising: {min(100 * state['characters'] / total, 99):.0f} %, {tokens:,} tokens")
+            say(f"tokenising: {min(100 * state['characters'] / max(size, 1), 99):.0f} %, {tokens:,} tokens")
 
     return report
 
 
-def _check_disk(folder: Path, metadata: dict[str, Any]) -> None:
+def _check_disk(folder: Path, source: Source, dtype: np.dtype) -> None:
     """BPE gives about one token for four bytes of text; two bytes are allowed for here."""
-    needed = sum(file["bytes"] for file in metadata["corpus"]) // 2 * np.dtype(metadata["dtype"]).itemsize
+    needed = source.bytes // 2 * dtype.itemsize
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
             f"pre-tokenised data may take {needed >> 20} MiB in {folder}, which has {free >> 20} MiB left"
         )
-
-
-def _spell_corpus(metadata: dict[str, Any]) -> str:
-    size = sum(file["bytes"] for file in metadata["corpus"])
-    return f"{len(metadata['corpus'])} file(s), {size / 1e6:,.1f} MB"

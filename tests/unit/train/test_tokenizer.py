@@ -2,7 +2,8 @@
 
 import pytest
 
-from remote_payload.train.tokenizer import END, PAD, load_tokenizer, tokenizer_hash, train_tokenizer
+from remote_payload.train.corpus import fingerprint
+from remote_payload.train.tokenizer import END, PAD, load_tokenizer, prepare_tokenizer, tokenizer_hash, train_tokenizer
 
 TEXT = "In the year 1834, I walked through the streets of London. The streets of London were wet.\n"
 
@@ -46,3 +47,24 @@ def test_its_hash_does_not_change_with_use(tokenizer):
     before = tokenizer_hash(tokenizer)
     tokenizer([TEXT, "short"], padding=True, truncation=True, max_length=5)
     assert tokenizer_hash(tokenizer) == before
+
+
+def test_it_is_trained_once_for_a_corpus_and_anew_when_that_changes(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(TEXT * 50)
+    said = []
+
+    def prepare(vocabulary=320, **options):
+        return prepare_tokenizer(
+            tmp_path / "tokenizer", fingerprint([str(file)]), vocabulary, 64, say=said.append, **options
+        )
+
+    first = prepare()
+    assert tokenizer_hash(prepare()) == tokenizer_hash(first)
+    assert said == ["training a tokenizer of 320 tokens from 0.0 MB"]
+    assert len(prepare(vocabulary=300)) <= 300
+    file.write_text(TEXT.upper() * 50)
+    assert tokenizer_hash(prepare()) != tokenizer_hash(first)
+    assert len(said) == 3
+    prepare(fresh=True)
+    assert len(said) == 4
