@@ -72,21 +72,27 @@ class FolderChecks:
         return suggestion(str(path), [name for name in names if name.isprintable()])
 
     def _code(self) -> None:
-        """A command job sends its folder: a home folder or the whole disk is never what was meant."""
-        if self.tree.get("command") is None:
-            return
+        """Included files are there. A command job sends its folder: a home folder or the whole disk is never what was meant."""
+        for index, node in enumerate(_texts(self.tree.get("code", "include"))):
+            name = f"code.include[{index}]"
+            found = self.inside(node.text, node.place, name)
+            if found is not None and not found.is_file():
+                self.problem(node.place, f"{name}: {quoted(node.text)} is not a file; name a whole folder under data:")
         real = self.folder.resolve()
-        if real in (Path.home().resolve(), Path(real.anchor)):
-            node = self.tree.get("code", "path")
-            place = node.place if node else self.tree.key_place("command")
+        if self.tree.get("command") is not None and real in (Path.home().resolve(), Path(real.anchor)):
+            written = self.tree.get("code", "path")
+            place = written.place if written else self.tree.key_place("command")
             self.problem(place, f"code.path is {quoted(str(real), 300)}: put the code into a folder of its own")
 
     def _data(self) -> None:
         seen: dict[PurePosixPath, str] = {}
         for index, node in enumerate(_texts(self.tree.get("data"))):
             name, path = f"data[{index}]", PurePosixPath(node.text)
-            if self.inside(node.text, node.place, name) is None:
+            found = self.inside(node.text, node.place, name)
+            if found is None:
                 continue
+            if found.is_symlink() and found.is_file():
+                self.problem(node.place, f"{name}: {quoted(node.text)} is a link: name the file itself")
             if path == PurePosixPath("."):
                 self.problem(node.place, f"{name} must be a part of the code folder, not all of it")
             for other in seen:

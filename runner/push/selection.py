@@ -1,0 +1,245 @@
+"""Which files of a folder are sent, and for each of the others why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner.domain.job import Job
+from runner.push.ignored import ignored_by_git, matching
+from runner.push.secrets import secret_inside, secret_name
+
+_CLUTTER = {
+    ".git": "version control", ".hg": "version control", ".svn": "version control", ".jj": "version control",
+    "__pycache__": "a cache", ".mypy_cache": "a cache", ".ruff_cache": "a cache", ".pytest_cache": "a cache", ".cache": "a cache",
+    ".hypothesis": "a cache", ".ipynb_checkpoints": "a cache", ".tox": "a cache", ".nox": "a cache", ".eggs": "a cache",
+    "node_modules": "installed packages", ".direnv": "installed packages", ".DS_Store": "of the desktop",
+}  # fmt: skip
+_MEASURED = 20_000  # entries looked at to say how large the folders are that are left out
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or link that is sent. ``path`` is relative with ``/``; bytes that are no UTF-8 are surrogate-escaped (``os.fsencode``)."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    mode: int
+    kind: str  # "file" or "link"
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not sent, and what it holds: at least that, where it is not ``measured`` to the end."""
+
+    path: str
+    reason: str
+    bytes: int
+    files: int
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is sent from ``root``, in the order of paths. Folders come with what is in them: an empty one is not sent."""
+
+    root: Path
+    files: list[Entry]
+    left_out: list[LeftOut]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(entry.size for entry in self.files)
+
+    def files_from(self) -> bytes:
+        """The list for ``rsync --files-from=- --from0``, which takes a name that begins with ``#`` or ``;`` for a comment: hence ``./``."""
+        return b"".join(b"./" + os.fsencode(entry.path) + b"\0" for entry in self.files)
+
+
+def select_code(job: Job) -> Selection:
+    """The code of a command job: what git keeps of the folder, less its data, outputs, excludes, caches and anything secret.
+
+    ``code.include`` overrides all of that, file by file. Raises UserError when git is needed and cannot answer.
+    """
+    elsewhere = dict.fromkeys(map(_normal, job.data), "sent as data") | dict.fromkeys(job.outputs or (), "an output")
+    rules = _CodeRules(job.folder, elsewhere)
+    walk = _Walk(job.folder, rules.reason, rules.enter)
+    walk.run()
+    for path in sorted(matching(job.code.exclude, walk.kept)):
+        walk.leave_out_file(path, "excluded in the job file")
+    walk.check_contents()
+    walk.include(map(_normal, job.code.include))
+    return walk.selection()
+
+
+def select_data(job: Job, entry: str) -> Selection:
+    """One of ``job.data``: everything in it but version control, links that leave it, and files with the names of credentials.
+
+    .gitignore has no say, and texts are not searched for tokens: a corpus may well hold some. For a single file ``root`` is its folder.
+    """
+    root = job.folder / entry
+    above = _normal(entry) + "/"
+    included = [path[len(above) :] for path in map(_normal, job.code.include) if path.startswith(above)]
+    if not root.is_dir():
+        walk = _Walk(root.parent, _data_reason)
+        walk.run(only=root.name)
+        included = [root.name] if _normal(entry) in map(_normal, job.code.include) else []
+    else:
+        walk = _Walk(root, _data_reason)
+        walk.run()
+    walk.include(included)
+    return walk.selection()
+
+
+def _normal(path: str) -> str:
+    return os.path.normpath(path)
+
+
+def _data_reason(path: str, name: str, is_folder: bool) -> str | None:
+    return secret_name(name, is_folder) or ("version control" if _CLUTTER.get(name) == "version control" else None)
+
+
+class _CodeRules:
+    """Why a path of a code folder is left out, before anybody looks into it."""
+
+    def __init__(self, root: Path, elsewhere: dict[str, str]) -> None:
+        self.root = root
+        self.elsewhere = elsewhere
+        self.ignored: set[str] = set()
+
+    def enter(self, path: str, names: set[str]) -> str | None:
+        """Called with the names in a folder before its entries are judged; a reason leaves all of it out. Repositories ask git again."""
+        if path and ("pyvenv.cfg" in names or "conda-meta" in names):
+            return "a virtual environment"
+        if not path or ".git" in names:
+            above = path + "/" if path else ""
+            answer = ignored_by_git(self.root / path)
+            # A folder that lies in an ignored one of its repository: whoever names it as code wants it.
+            self.ignored |= set() if "./" in answer else {above + ignored for ignored in answer}
+        return None
+
+    def reason(self, path: str, name: str, is_folder: bool) -> str | None:
+        return (
+            self.elsewhere.get(path)
+            or secret_name(name, is_folder)
+            or _CLUTTER.get(name)
+            or ("installed packages" if name.endswith(".egg-info") else None)
+            or ("ignored by git" if (path + "/" if is_folder else path) in self.ignored else None)
+        )
+
+
+Reason = Callable[[str, str, bool], "str | None"]
+Enter = Callable[[str, "set[str]"], "str | None"]
+
+
+@dataclass
+class _Walk:
+    """One pass over a folder that follows no link."""
+
+    root: Path
+    reason: Reason
+    enter: Enter = lambda path, names: None
+    kept: dict[str, Entry] = field(default_factory=dict)
+    left: dict[str, LeftOut] = field(default_factory=dict)
+    to_measure: int = _MEASURED
+
+    def run(self, only: str | None = None) -> None:
+        """Judges everything below the root, or the one entry ``only`` of it."""
+        self.real_root = os.path.realpath(self.root)
+        folders = [""]
+        while folders:
+            path = folders.pop()
+            try:
+                with os.scandir(self.root / path) as scan:
+                    found = [entry for entry in scan if only is None or entry.name == only]
+            except OSError as error:
+                self.leave_out(path, f"cannot be read: {error.strerror}")
+                continue
+            why = self.enter(path, {entry.name for entry in found})
+            if why is not None:
+                self.leave_out(path, why)
+                continue
+            folders += self.judge(path + "/" if path else "", found)
+
+    def judge(self, above: str, found: list[os.DirEntry[str]]) -> Iterator[str]:
+        """Keeps or leaves out each entry of one folder; the folders to go on with."""
+        for item in found:
+            path, is_folder = above + item.name, item.is_dir(follow_symlinks=False)
+            why = self.reason(path, item.name, is_folder)
+            if why is not None:
+                self.leave_out(path, why)
+            elif is_folder:
+                yield path
+            else:
+                self.keep(path)
+
+    def keep(self, path: str) -> None:
+        """Keeps a file, or a link that stays inside."""
+        full = os.path.join(self.root, path)
+        try:
+            about = os.lstat(full)
+            if stat.S_ISREG(about.st_mode):
+                self.kept[path] = Entry(path, about.st_size, about.st_mtime_ns, about.st_mode & 0o777, "file")
+            elif stat.S_ISLNK(about.st_mode):
+                target = os.readlink(full)
+                if self.leaves(full, target):
+                    self.left[path] = LeftOut(path, "a link that leaves the folder", 0, 1)
+                else:
+                    self.kept[path] = Entry(path, 0, about.st_mtime_ns, 0o777, "link", target)
+            else:
+                self.left[path] = LeftOut(path, "neither a file nor a folder", 0, 1)
+        except OSError as error:
+            self.left[path] = LeftOut(path, f"cannot be read: {error.strerror}", 0, 1)
+
+    def leaves(self, full: str, target: str) -> bool:
+        """An absolute target means another place on the box even where it is inside here."""
+        real = os.path.realpath(full)
+        return os.path.isabs(target) or not (real == self.real_root or real.startswith(self.real_root + os.sep))
+
+    def check_contents(self) -> None:
+        """Leaves out text files with a token or key in them, and what cannot be read."""
+        for path, entry in list(self.kept.items()):
+            if entry.kind != "file":
+                continue
+            try:
+                why = secret_inside(os.path.join(self.root, path), entry.size)
+            except OSError as error:
+                why = f"cannot be read: {error.strerror}"
+            if why is not None:
+                self.leave_out_file(path, why)
+
+    def include(self, paths: Iterable[str]) -> None:
+        """Files that are sent whatever any rule says; links that leave the folder never are."""
+        for path in paths:
+            if path not in self.kept:
+                self.left.pop(path, None)
+                self.keep(path)
+
+    def leave_out_file(self, path: str, why: str) -> None:
+        self.left[path] = LeftOut(path, why, self.kept.pop(path).size, 1)
+
+    def leave_out(self, path: str, why: str) -> None:
+        """Leaves out a file or a folder with all in it, and measures it within reason."""
+        size = files = 0
+        waiting = [os.path.join(self.root, path)]
+        while waiting and self.to_measure > 0:
+            self.to_measure -= 1
+            full = waiting.pop()
+            try:
+                about = os.lstat(full)
+                if stat.S_ISDIR(about.st_mode):
+                    waiting += [entry.path for entry in os.scandir(full)]
+                    continue
+            except OSError:
+                continue
+            size, files = size + about.st_size, files + 1
+        self.left[path] = LeftOut(path, why, size, files, measured=not waiting)
+
+    def selection(self) -> Selection:
+        kept = [self.kept[path] for path in sorted(self.kept)]
+        return Selection(self.root, kept, [self.left[path] for path in sorted(self.left)])

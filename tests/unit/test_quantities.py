@@ -1,0 +1,46 @@
+"""Sizes and durations as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.domain.quantities import duration, size
+
+
+@pytest.mark.parametrize(
+    ("written", "bytes_"),
+    [
+        ("20GiB", 20 << 30),
+        ("1.5 TB", 1_500_000_000_000),
+        ("512MB", 512_000_000),
+        ("1kib", 1024),
+        ("7B", 7),
+        (1 << 20, 1 << 20),
+    ],
+)
+def test_a_size_is_read_in_its_unit(written: object, bytes_: int) -> None:
+    assert size(written) == bytes_
+
+
+@pytest.mark.parametrize(
+    "written", [20, 2.5, True, None, "", "GiB", "20", "20G", "-1GiB", "1e3GB", "20 GiB GiB", "９GiB", "1" * 20 + "GB"]
+)
+def test_what_is_no_size_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match=r"such as|size"):
+        size(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("12h", 43200), ("1h30m", 5400), ("2d", 172800), ("45s", 45), ("1.5h", 5400), (" 1h 5m ", 3900)],
+)
+def test_a_duration_is_read_in_its_units(written: str, seconds: float) -> None:
+    assert duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written", [12, 1.5, True, None, "", "12", "h", "1h30", "-1h", "0s", "1h or so", "1" * 12 + "h", "999999999d"]
+)
+def test_what_is_no_duration_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match=r"such as"):
+        duration(written)
