@@ -20,6 +20,7 @@ class CommandFailed(Exception):
 
     def __init__(self, command: Sequence[str], status: int, lines: Sequence[str]) -> None:
         super().__init__("%s ended with status %d" % (os.path.basename(command[0]), status))
+        self.command = list(command)
         self.status = status
         self.lines = list(lines)
 

@@ -56,6 +56,11 @@ class Interpreter(NamedTuple):
         wanted = asked.split(".") if asked else []
         return [str(number) for number in self.version[: len(wanted)]] == wanted
 
+    def makes_environments(self) -> bool:
+        """Whether ``-m venv`` works: it needs ensurepip, which Debian and Ubuntu leave out."""
+        imported = [self.path, "-c", "import venv, ensurepip"]
+        return subprocess.run(imported, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
     def installed(self) -> Dict[str, str]:
         """Normalised name → version of every distribution that its import path would find first."""
         versions: Dict[str, str] = {}

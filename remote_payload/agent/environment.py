@@ -1,0 +1,268 @@
+"""Verb ``provision``: an interpreter with the packages a run needs, by the cheapest way there is on this box."""
+
+import fcntl
+import functools
+import os
+import re
+import shutil
+import time
+import zlib
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from remote_payload.agent import builders, command, interpreters, requirement, tools
+from remote_payload.agent.command import CommandCancelled, CommandFailed
+from remote_payload.agent.interpreters import Interpreter
+from remote_payload.agent.paths import KEY, volatile_folder
+from remote_payload.agent.request import AgentError, Request
+
+OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers still run on
+INSTALL_UV = "curl -LsSf https://astral.sh/uv/install.sh | sh"
+DEFAULT_PYTHON = "3.12"  # what uv is asked for on a box that has nothing newer than that
+
+# What the last lines of pip or uv say, and what to do about it.
+HINTS = (
+    (
+        r"No space left on device|os error 28|Disk quota exceeded",
+        "The disk of the box is full: gpurun clean shows what it may delete.",
+    ),
+    (
+        r"name resolution|dns error|Network is unreachable|Connection refused|ConnectError|establish a new connection",
+        "The box cannot reach the package index. A mirror can be named there: UV_DEFAULT_INDEX, PIP_INDEX_URL.",
+    ),
+    (
+        r"No solution found|No matching distribution|ResolutionImpossible|conflicting dependencies|not found in the package",
+        "These cannot be had together for this Python: change environment.requirements or environment.python.",
+    ),
+    (
+        r"command '.*(gcc|cc|c\+\+|g\+\+)' failed|Python\.h",
+        "A package is compiled on the box: apt-get install -y gcc python3-dev there, or pin a version that has a wheel.",
+    ),
+)
+
+
+Run = Callable[..., None]
+
+
+class Wanted(NamedTuple):
+    """What the request asks for, checked. ``ranges`` is None where only an installer can read the requirements."""
+
+    key: str
+    python: Optional[str]
+    requirements: str
+    ranges: Optional[List[requirement.Requirement]]
+    interpreter: Optional[str]
+    named: List[str]
+
+
+def provision(request: Request) -> Dict[str, Any]:
+    """Verb: ``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
+
+    The interpreter that the job names is used as it is; else the environment of this key if it stands, an interpreter of
+    the box that has everything, a layer over one that has the right torch, and only then a new environment.
+    ``missing`` are the requirements that a given interpreter lacks. Raises AgentError EnvironmentFailed.
+    """
+    started = time.monotonic()
+    wanted = _check(request.args)
+    final = request.paths.env(wanted.key)
+    cuda = interpreters.driver_cuda()
+    if wanted.interpreter:
+        used, how, installer = _given(wanted.interpreter), "given", None
+    else:
+        used, how, installer = _provide(request, wanted, final, cuda)
+    missing = [each.text for each in interpreters.missing(used, wanted.ranges or [], cuda)]
+    seconds = round(time.monotonic() - started, 3)
+    return {"interpreter": used.path, "how": how, "seconds": seconds, "installer": installer, "missing": missing}
+
+
+def _provide(
+    request: Request, wanted: Wanted, final: str, cuda: Optional[int]
+) -> Tuple[Interpreter, str, Optional[str]]:
+    standing = _standing(final)
+    if standing:
+        return standing, "reused", None
+    there = interpreters.find(wanted.named)
+    found = None if wanted.ranges is None else interpreters.satisfying(there, wanted.python, wanted.ranges, cuda)
+    if found:
+        return found, "found", None
+    with _building(request, final) as (partial, run):
+        standing = _standing(final)
+        if standing:
+            return standing, "reused", None  # the submit that we waited for has built it
+        shutil.rmtree(final, ignore_errors=True)  # its Python went with the container it came from
+        how, installer = _build(request, wanted, partial, there, cuda, run)
+        _verify(partial, wanted, cuda)
+        builders.relocate(partial, final)
+        os.rename(partial, final)
+    return interpreters.ask(os.path.join(final, "bin", "python")), how, installer
+
+
+def _check(args: Dict[str, Any]) -> Wanted:
+    key, python, text, ranges = (args.get(name) for name in ("key", "python", "requirements", "ranges"))
+    interpreter, named = args.get("interpreter"), args.get("interpreters") or []
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise AgentError("EnvironmentFailed", "not a key of an environment: %.100r" % (key,))
+    if python is not None and not (isinstance(python, str) and re.fullmatch(r"3(\.\d{1,2}){1,2}", python)):
+        raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % (python,))
+    if not isinstance(named, list) or not all(isinstance(path, str) for path in [*named, interpreter or ""]):
+        raise AgentError("EnvironmentFailed", "interpreters are paths")
+    return Wanted(key, python, str(text or ""), read_ranges(ranges or text), interpreter, named)
+
+
+def read_ranges(ranges: Any) -> Optional[List[requirement.Requirement]]:
+    """A text or a list of lines as requirements; None where there is more in it than names and versions."""
+    try:
+        return requirement.parse("\n".join(map(str, ranges)) if isinstance(ranges, list) else str(ranges or ""))
+    except ValueError:
+        return None
+
+
+def _given(path: str) -> Interpreter:
+    try:
+        return interpreters.ask(os.path.expanduser(path))
+    except (OSError, ValueError, KeyError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        hint = "Correct environment.interpreter in the job file, or leave it out: one is then found or built."
+        raise AgentError("EnvironmentFailed", "%s on the box cannot be used: %s" % (path, why), hint) from None
+
+
+def _standing(final: str) -> Optional[Interpreter]:
+    try:
+        return interpreters.ask(os.path.join(final, "bin", "python"))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@contextmanager
+def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
+    """Alone on this key: a temporary name beside ``final`` and a way to run commands; what fails leaves nothing behind."""
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    partial = "%s.partial-%d" % (final, os.getpid())
+    with _lock(final, request) as lock:
+        _remove_leftovers(final)
+        try:
+            run = functools.partial(
+                command.run,
+                report=lambda line: request.progress({"line": line}),
+                cancelled=request.cancelled.is_set,
+                keep_open=[lock],  # an orphan of a killed agent keeps others out until it ends
+            )
+            yield partial, run
+        except CommandFailed as failed:
+            raise _explain(failed) from None
+        except CommandCancelled:
+            raise AgentError("EnvironmentFailed", "the build was cancelled; nothing of it is left") from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _lock(final: str, request: Request) -> Iterator[int]:
+    """Held while one builds ``final``; the others wait and say so. In memory: network volumes know no flock."""
+    os.makedirs(volatile_folder(), mode=0o700, exist_ok=True)
+    name = "env-%08x.lock" % zlib.crc32(os.fsencode(final))
+    descriptor = os.open(os.path.join(volatile_folder(), name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        waited = 0.0
+        while not _try_lock(descriptor):
+            if waited % 10 == 0:
+                request.progress({"line": "another submit builds this environment; waiting (%d s)" % waited})
+            waited += 0.5
+            if request.cancelled.wait(0.5):
+                raise AgentError("EnvironmentFailed", "cancelled while another submit builds the environment")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_leftovers(final: str) -> None:
+    folder, name = os.path.split(final)
+    for other in os.listdir(folder):
+        if other.startswith(name + ".partial-"):
+            shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
+
+
+def _build(
+    request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
+) -> Tuple[str, str]:
+    """Builds ``partial``; gives how and with which installer."""
+    run = functools.partial(run, variables=builders.variables(request.paths.root, there, cuda))
+    return _layer(request, wanted, partial, there, cuda, run) or _new(request, wanted, partial, there, run)
+
+
+def _layer(
+    request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
+) -> Optional[Tuple[str, str]]:
+    """Adds what is lacking to an interpreter that has the right torch, which alone is gigabytes. None where that fails."""
+    torch = [each for each in wanted.ranges or () if each.name == "torch"]
+    base = interpreters.satisfying(there, wanted.python, torch, cuda) if torch else None
+    if base is None:
+        return None
+    request.progress({"line": "%s has torch: adding what it lacks" % base.path})
+    lacking = interpreters.missing(base, wanted.ranges or [], cuda)
+    try:
+        builders.build_over(partial, base, lacking, wanted.requirements, run)
+    except CommandFailed as failed:
+        request.progress({"line": "%s: building a new environment instead" % failed})
+        shutil.rmtree(partial, ignore_errors=True)
+        return None
+    return "overlaid", "pip"
+
+
+def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], run: Run) -> Tuple[str, str]:
+    tools_folder = os.path.join(request.paths.root, "tools")
+    base = _of_version(wanted.python, there)
+    uv = builders.find_uv(tools_folder) or builders.install_uv(tools_folder, there, run)
+    if uv:
+        asked = base.path if base else wanted.python or DEFAULT_PYTHON
+        builders.build_with_uv(uv, partial, asked, wanted.requirements, run)
+        return "built", "uv"
+    if base is None:
+        message = "Python %s is not on the box, and uv, which could fetch it, cannot be had" % (
+            wanted.python or "≥ 3.10"
+        )
+        hint = "Name a Python that is there in environment.python, or type on the box: " + INSTALL_UV
+        raise AgentError("EnvironmentFailed", message, hint)
+    if not base.makes_environments():
+        package = "python%d.%d-venv" % base.version[:2]  # Debian and Ubuntu pack it apart
+        try:
+            tools.install([package], lambda line: request.progress({"line": line}))
+        except AgentError as error:
+            raise AgentError("EnvironmentFailed", error.message, error.hint) from None
+    builders.build_with_pip(partial, base, wanted.requirements, run)
+    return "built", "pip"
+
+
+def _of_version(python: Optional[str], there: Sequence[Interpreter]) -> Optional[Interpreter]:
+    return next((each for each in there if each.is_version(python) and (python or each.version >= OLDEST_PYTHON)), None)
+
+
+def _verify(partial: str, wanted: Wanted, cuda: Optional[int]) -> None:
+    built = interpreters.ask(os.path.join(partial, "bin", "python"))
+    lacking = interpreters.missing(built, wanted.ranges or [], cuda)
+    if not lacking:
+        return
+    version = built.installed().get("torch")
+    if [each.name for each in lacking] == ["torch"] and lacking[0].accepts(version or ""):
+        message = "torch %s is built for a newer CUDA than the driver %s runs" % (
+            version,
+            interpreters.driver_release(),
+        )
+        raise AgentError("EnvironmentFailed", message, "Rent a box with a newer driver, or pin an older torch.")
+    names = ", ".join(each.text for each in lacking)
+    raise AgentError("EnvironmentFailed", "the locked requirements do not bring what is needed: %s" % names)
+
+
+def _explain(failed: CommandFailed) -> AgentError:
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, "\n".join(failed.lines))), "")
+    return AgentError(
+        "EnvironmentFailed", "the environment could not be built: %s\n%s" % (failed, failed.last_lines()), hint
+    )
