@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "list",
-    epilog="\b\nExamples:\n  gpurun list\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4   what is on a box, whoever started it",
+    epilog="\b\nExamples:\n  gpurun list\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4",
 )
 @options.host_option(required=False)
 @click.option("--all", "everything", is_flag=True, help="All runs, not only the latest 30.")

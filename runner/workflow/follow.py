@@ -31,7 +31,8 @@ def follow(
 ) -> Status:
     """Brings the log up to date, and with ``until_end`` goes on to the end of the run; each new byte is given to ``sink`` once.
 
-    With ``tail`` only the last lines cross the network, and the local copy stays as it is. A lost link is reconnected with growing pauses (for ever, or ``patience`` seconds).
+    With ``tail`` only the last lines cross the network, and the local copy stays as it is. A lost link is reconnected
+    with growing pauses (for ever, or ``patience`` seconds).
     Raises the HostErrors that trying again does not mend.
     """
     copy = LocalCopy(run) if tail is None else Passing(tail)

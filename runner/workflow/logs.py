@@ -45,11 +45,9 @@ def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int |
 
 def read(file: Path, tail: int | None) -> Iterator[bytes]:
     """The bytes of a local log in chunks; with ``tail`` from its last lines on."""
-    try:
-        source = open(file, "rb")
-    except FileNotFoundError:
+    if not file.exists():
         return
-    with source:
+    with open(file, "rb") as source:
         if tail is not None:
             source.seek(_start_of_tail(source.fileno(), tail))
         while chunk := source.read(CHUNK):

@@ -1,0 +1,20 @@
+"""Hugging Face login, on the laptop, before anything is pushed: who am I, and may that token read every model named."""
+
+from __future__ import annotations
+
+from runner.domain.job import Job
+from runner.domain.progress import Reporter
+
+
+def require(job: Job, report: Reporter) -> str | None:
+    """The token to lend to the run; None when the job names no model and needs none. Raises HubAccessDenied."""
+    if not job.hub.models:
+        return None
+    from runner import hub
+
+    revisions = {job.settings.get("model"): job.settings.get("revision")}
+    models = [(model, revisions.get(model)) for model in job.hub.models]
+    with report.stage("Hugging Face access") as stage:
+        identity, _ = hub.require_access(models, report, allow_write_token=job.hub.allow_write_token)
+        stage.update(note=f"{len(models)} model{'s' * (len(models) > 1)}, as {identity.name if identity else 'anonymous'}")
+    return identity.token if identity else None

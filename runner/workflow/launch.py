@@ -1,0 +1,66 @@
+"""Claim and start, in one request, at most once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from runner.domain.job import Job
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.domain.status import Status
+from runner.transport.link import Link
+from runner.workflow.follow import remember_status
+from runner.workflow.plan import Plan
+
+
+def launch(
+    link: Link,
+    run: Run,
+    plan: Plan,
+    interpreter: str,
+    pushed: dict[str, Any],
+    token: str | None,
+    resume: dict[str, Any] | None,
+    report: Reporter,
+) -> Status:
+    """The run's status once the box has confirmed the start, or the status of what is there under this id already.
+
+    Secrets go into this one request, on the agent's stdin, and nowhere else.
+    """
+    job = plan.job
+    secrets = {**plan.secrets, **({"HF_TOKEN": token} if token else {})}
+    with report.stage("launch") as stage:
+        answer = link.agent.call(
+            "launch",
+            {
+                "run_id": run.run_id,
+                "job": run.job,
+                "interpreter": interpreter,
+                "command": list(job.command) if job.command else None,
+                "module": f"remote_payload.recipes.{job.recipe}" if job.recipe else None,
+                "torchrun": bool(job.recipe) and _several(job.resources.gpus, job.resources.processes),
+                "processes": job.resources.processes,
+                "variables": _variables(job),
+                "secrets": secrets,
+                "gpus": job.resources.gpus,
+                "queue": job.queue,
+                "time_limit": job.time_limit,
+                "outputs": list(job.outputs or ()),
+                "resume": resume,
+                **pushed,
+            },
+        )
+        status = remember_status(run, answer["status"])
+        stage.update(note="it was there already: attached" if answer.get("attached") else status.phase)
+    return status
+
+
+def _several(gpus: int | str, processes: int | None) -> bool:
+    return gpus == "all" or (isinstance(gpus, int) and gpus > 1) or (processes or 1) > 1
+
+
+def _variables(job: Job) -> dict[str, str]:
+    """The job's own, and the hub that this machine uses, where it is not the public one."""
+    mirror = {"HF_ENDPOINT": os.environ["HF_ENDPOINT"]} if os.environ.get("HF_ENDPOINT") else {}
+    return {**mirror, **job.environment.variables}

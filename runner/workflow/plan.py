@@ -1,0 +1,138 @@
+"""What a submission will send, worked out on the laptop alone: nothing is contacted here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from runner.domain.errors import UserError
+from runner.domain.host import Host
+from runner.domain.job import Job
+from runner.push.digest import digest
+from runner.push.selection import Selection, select_code, select_data
+from runner.transport import bundle
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One folder's worth of files to push: what was selected, and the digest that says whether the box has it."""
+
+    name: str  # relative to code.path; "" for the code itself
+    selection: Selection
+    digest: str
+
+    @property
+    def source(self) -> Path:
+        return self.selection.root
+
+    @property
+    def member(self) -> str | None:
+        """The file's name, for a data entry that is one file rather than a folder."""
+        single = self.name and self.source.name != Path(self.name).name
+        return Path(self.name).name if single else None
+
+    @property
+    def key(self) -> str:
+        """The name under ``$ROOT/data``: readable, and different for different content."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40] or "data"
+        return f"{slug}-{self.digest[:24]}"
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """A Python for the payload: exact versions to install, the ranges that an interpreter found there may satisfy instead."""
+
+    python: str | None
+    interpreter: str | None
+    locked: str
+    ranges: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Content-keyed: the same packages are installed once a box."""
+        text = "\0".join(["1", self.python or "", self.locked])
+        return "py-" + hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a submission sends or asks for."""
+
+    job: Job
+    code: Tree | None
+    data: tuple[Tree, ...]
+    requirements: Requirements
+    payload: bundle.Bundle | None
+    secrets: dict[str, str]  # never stored, never shown: from here into the agent's stdin
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        return ((self.code,) if self.code else ()) + self.data
+
+    def probe_args(self, run_id: str | None, host: Host) -> dict[str, Any]:
+        """What the box is asked in one request."""
+        return {
+            "run_id": run_id,
+            "interpreters": list(host.interpreters),
+            "job_name": self.job.name,
+            "code_digest": self.code.digest if self.code else None,
+            "data": [{"key": tree.key, "digest": tree.digest, "name": tree.name} for tree in self.data],
+            "env_key": self.requirements.key,
+            "requirements": list(self.requirements.ranges),
+            "payload": self.payload.sha256 if self.payload else None,
+            "gpus": self.job.resources.gpus,
+            "disk": self.job.resources.disk,
+        }
+
+
+def make_plan(job: Job, *, checksum: bool = False) -> Plan:
+    """Selects what is sent and reads what is named. Raises UserError for a secret that is not set here, or nothing to send."""
+    return Plan(
+        job=job,
+        code=_code(job, checksum),
+        data=tuple(_data(job, name, checksum) for name in job.data),
+        requirements=requirements_of(job),
+        payload=bundle.payload() if job.recipe else None,
+        secrets=_secrets(job),
+    )
+
+
+def requirements_of(job: Job) -> Requirements:
+    """A recipe's own locked set and what the job adds to it; for a command just what the job names."""
+    own = list(job.environment.requirements)
+    python, interpreter = job.environment.python, job.environment.interpreter
+    if not job.recipe:
+        return Requirements(python, interpreter, "\n".join(own), tuple(own))
+    folder = resources.files("remote_payload") / "environments"
+    locked = (folder / "lock.txt").read_text("utf-8")
+    ranges = [line.strip() for line in (folder / "requirements.in").read_text("utf-8").splitlines()]
+    wanted = [line.split(" #")[0].strip() for line in ranges if line and not line.startswith("#")]
+    return Requirements(python, interpreter, "\n".join([locked, *own]), (*wanted, *own))
+
+
+def _code(job: Job, checksum: bool) -> Tree | None:
+    if not job.pushes_code:
+        return None
+    selection = select_code(job)
+    return Tree("", selection, digest(selection, checksum))
+
+
+def _data(job: Job, name: str, checksum: bool) -> Tree:
+    selection = select_data(job, name)
+    return Tree(name, selection, digest(selection, checksum))
+
+
+def _secrets(job: Job) -> dict[str, str]:
+    missing = [name for name in job.secrets if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"the job names secrets that are not set here: {', '.join(missing)}",
+            meaning="Nothing was contacted.",
+            hint=f"export {missing[0]}=…, then repeat the command.",
+        )
+    return {name: os.environ[name] for name in job.secrets}

@@ -1,0 +1,88 @@
+"""Code, data and the training package onto the box: only what it lacks, and nothing under a final name before it is whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.domain.box import Box
+from runner.domain.errors import TransferFailed, TransferInterrupted
+from runner.domain.progress import Reporter
+from runner.push.digest import changed
+from runner.transport import rsync
+from runner.transport.link import Link
+from runner.workflow.checks import has
+from runner.workflow.plan import Plan, Tree
+
+TRIES = 3
+
+
+def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> dict[str, Any]:
+    """Sends what is missing. The launch arguments ``code``, ``data`` and ``payload`` that say where it lies.
+
+    Raises TransferError; the run was not claimed then, and repeating the command goes on from there.
+    """
+    if plan.payload and not box.have.get("payload"):
+        with report.stage("send the training package", "bytes"):
+            link.agent.call("install_payload", {"sha256": plan.payload.sha256}, blobs=[plan.payload.data])
+    for tree in plan.data:
+        if not has(box, plan, tree.name):
+            _push_data(link, tree, box, report)
+    return {
+        "code": _push_code(link, plan.code, box, run_id, report) if plan.code else None,
+        "data": [{"path": tree.name, "key": tree.key, "member": tree.member} for tree in plan.data],
+        "payload": plan.payload.sha256 if plan.payload else None,
+    }
+
+
+def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) -> dict[str, Any]:
+    same = box.have.get("code")
+    if isinstance(same, str):
+        report.note(f"code: unchanged since {same}, nothing to send")
+        return {"link_from": same, "digest": tree.digest, "incoming": False}
+    previous = box.have.get("link_dest")
+    _send(link, tree, link.paths.incoming(f"{run_id}/code"), previous if isinstance(previous, str) else None, "code", report)
+    return {"incoming": True, "digest": tree.digest, "link_from": None}
+
+
+def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
+    incoming = f"{tree.key}.partial"
+    previous = (box.have.get("data_link_dest") or {}).get(tree.key)
+    _send(link, tree, link.paths.incoming(incoming), previous if isinstance(previous, str) else None, tree.name, report)
+    link.agent.call(
+        "seal",
+        {
+            "incoming": incoming,
+            "key": tree.key,
+            "digest": tree.digest,
+            "files": len(tree.selection.files),
+            "bytes": tree.selection.total_bytes,
+        },
+    )
+
+
+def _send(link: Link, tree: Tree, target: str, link_dest: str | None, what: str, report: Reporter) -> None:
+    names = [entry.path for entry in tree.selection.files]
+    with report.stage(f"push {what} ({len(names)} files)", "bytes") as stage:
+        stage.update(done=0, total=tree.selection.total_bytes)
+        for left in reversed(range(TRIES)):
+            try:
+                rsync.push(
+                    link.host,
+                    tree.source,
+                    names,
+                    target,
+                    link_dest=link_dest,
+                    compress=link.slow,
+                    progress=lambda done: stage.update(done=done),
+                )
+                break
+            except TransferInterrupted as error:
+                if not left:
+                    raise
+                report.warn(f"{error.message}; going on from there")
+    if moved := changed(tree.selection):
+        raise TransferFailed(
+            f"{len(moved)} files changed while they were pushed, {moved[0]} among them",
+            meaning="The run was not started: it would have trained on a mixture.",
+            hint="Repeat the command when they are at rest; only what changed is sent again.",
+        )

@@ -1,0 +1,51 @@
+"""The line: from a job file to a run that the box has confirmed.
+
+    job → plan → run id on disk → pinned host → probe → hub access → push while the environment is built
+        → stale processes → claim and launch → confirmed start
+
+Cut off anywhere, the same submission goes on with ``gpurun submit JOB --run ID``: what was pushed is not sent again, and
+the claim on the box (``mkdir runs/<id>``) makes a second launch impossible.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from runner import store
+from runner.domain.box import Box
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.transport.link import Link
+from runner.workflow import access, checks, environment, launch, stale
+from runner.workflow.plan import Plan
+from runner.workflow.push import push
+
+
+def submit(link: Link, run: Run, plan: Plan, report: Reporter, *, kill_stale: bool = False, resume: dict[str, Any] | None = None) -> Run:
+    """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
+    box = probe(link, plan, run.run_id, report)
+    checks.require(checks.look_at(box, plan))
+    token = access.require(plan.job, report)
+    interpreter, pushed = _provision_and_push(link, plan, box, run, report)
+    stale.clear(link, plan, box, report, kill=kill_stale)
+    launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
+    store.save(run.confirmed(link.paths.root, str(link.host)))
+    return run
+
+
+def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
+    """What the box is and has, in one request. Raises HostError when its answer cannot be true."""
+    with report.stage("probe") as stage:
+        box = Box.parse(link.agent.call("probe", plan.probe_args(run_id, link.host)))
+        stage.update(note=f"{len(box.gpus)} GPUs" if box.gpus else f"{box.cpus} CPUs, no GPU")
+    return box
+
+
+def _provision_and_push(link: Link, plan: Plan, box: Box, run: Run, report: Reporter) -> tuple[str, dict[str, Any]]:
+    """Two things that wait for different ends of the link: the box installs while the laptop sends."""
+    environment.install_tools(link, plan, box, report)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        building = beside.submit(environment.provision, link, plan, box, report)
+        pushed = push(link, plan, box, run.run_id, report)
+        return building.result(), pushed
