@@ -30,6 +30,18 @@ def host_option(*, required: bool) -> Callable[[F], F]:
     return click.option("--host", required=required, metavar="HOST", help=text)
 
 
+def job_options(function: F) -> F:
+    """What every command that takes a job file and a host has in common."""
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job: settings.epochs=1."),
+        click.option("--volume", metavar="DIR", help="Work below DIR on the box instead of the home folder; remembered for the host."),
+        click.option("--strict", is_flag=True, help="Refuse a host that is not pinned yet, instead of showing and pinning it."),
+        click.option("--checksum", is_flag=True, help="Read every file to decide what changed, instead of size and time."),
+    ):
+        function = option(function)
+    return function
+
+
 def reporter(as_json: bool) -> Reporter:
     """Where a workflow reports: the terminal, or nowhere for ``--json``."""
     if as_json:
@@ -66,8 +78,8 @@ def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]
 
 
-def say_untrusted(text: str) -> None:
-    """One line on stdout that may hold names from a box."""
+def say_untrusted(text: str, prefix: str = "") -> None:
+    """One line on stdout that may hold names from a box; its indent is kept."""
     from runner.domain.terminal import clean
 
-    click.echo(" " * (len(text) - len(text.lstrip())) + clean(text, 2000))
+    click.echo(prefix + " " * (len(text) - len(text.lstrip())) + clean(text, 2000))

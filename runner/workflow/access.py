@@ -16,5 +16,7 @@ def require(job: Job, report: Reporter) -> str | None:
     models = [(model, revisions.get(model)) for model in job.hub.models]
     with report.stage("Hugging Face access") as stage:
         identity, _ = hub.require_access(models, report, allow_write_token=job.hub.allow_write_token)
-        stage.update(note=f"{len(models)} model{'s' * (len(models) > 1)}, as {identity.name if identity else 'anonymous'}")
+        stage.update(
+            note=f"{len(models)} model{'s' * (len(models) > 1)}, as {identity.name if identity else 'anonymous'}"
+        )
     return identity.token if identity else None

@@ -41,32 +41,55 @@ def require(findings: list[Finding]) -> None:
 
 
 def _system(box: Box, plan: Plan) -> Iterator[Finding]:
-    yield Finding("system", "ok", f"{box.os}, Python {box.python}, {box.cpus} CPUs, {box.ram / 1e9:.0f} GB RAM, user {box.user}")
+    yield Finding(
+        "system", "ok", f"{box.os}, Python {box.python}, {box.cpus} CPUs, {box.ram / 1e9:.0f} GB RAM, user {box.user}"
+    )
     if box.rsync:
         yield Finding("rsync", "ok", box.rsync)
     elif not plan.trees:
-        yield Finding("rsync", "warn", "not there: nothing to push, but gpurun fetch will need it", "apt-get install -y rsync")
+        yield Finding(
+            "rsync", "warn", "not there: nothing to push, but gpurun fetch will need it", "apt-get install -y rsync"
+        )
     elif box.apt:
         yield Finding("rsync", "warn", "not there; it is installed with apt-get before the push")
     else:
-        yield Finding("rsync", "fail", "not there, and this user may not install it", "On the box: sudo apt-get install -y rsync")
+        yield Finding(
+            "rsync", "fail", "not there, and this user may not install it", "On the box: sudo apt-get install -y rsync"
+        )
     if box.shm and box.shm < 1 << 30 and not box.shm == 0:
         yield Finding(
-            "shared memory", "warn", f"/dev/shm has {box.shm / 1e6:.0f} MB", "PyTorch data loaders with workers may need more (docker run --shm-size)."
+            "shared memory",
+            "warn",
+            f"/dev/shm has {box.shm / 1e6:.0f} MB",
+            "PyTorch data loaders with workers may need more (docker run --shm-size).",
         )
 
 
 def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
     if not box.disk_writable:
-        yield Finding("disk", "fail", f"{box.root} cannot be written", "Name a volume that can: gpurun hosts set HOST --volume /workspace")
+        yield Finding(
+            "disk",
+            "fail",
+            f"{box.root} cannot be written",
+            "Name a volume that can: gpurun hosts set HOST --volume /workspace",
+        )
         return
     sends = sum(tree.selection.total_bytes for tree in plan.trees if not has(box, plan, tree.name))
     needed = max(plan.job.resources.disk or 0, sends) + OWN_NEEDS
     said = f"{box.disk_free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
     if needed > box.disk_free:
-        yield Finding("disk", "fail", said, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk.")
-    elif box.inodes_free is not None and box.inodes_free < 10_000 + sum(len(tree.selection.files) for tree in plan.trees):
-        yield Finding("disk", "fail", f"only {box.inodes_free} more files fit (inodes)", "Delete small files there (caches, old environments).")
+        yield Finding(
+            "disk", "fail", said, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk."
+        )
+    elif box.inodes_free is not None and box.inodes_free < 10_000 + sum(
+        len(tree.selection.files) for tree in plan.trees
+    ):
+        yield Finding(
+            "disk",
+            "fail",
+            f"only {box.inodes_free} more files fit (inodes)",
+            "Delete small files there (caches, old environments).",
+        )
     else:
         yield Finding("disk", "ok", said)
 
@@ -76,28 +99,57 @@ def _gpus(box: Box, plan: Plan) -> Iterator[Finding]:
     if wanted == 0:
         return
     if box.gpus_unknown:
-        yield Finding("GPU", "fail", "nvidia-smi and NVML do not answer there: the driver hangs", "Restart the box; a container cannot mend its driver.")
+        yield Finding(
+            "GPU",
+            "fail",
+            "nvidia-smi and NVML do not answer there: the driver hangs",
+            "Restart the box; a container cannot mend its driver.",
+        )
         return
     if not box.gpus:
-        yield Finding("GPU", "fail", "none there (no NVIDIA driver in this container)", "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.")
+        yield Finding(
+            "GPU",
+            "fail",
+            "none there (no NVIDIA driver in this container)",
+            "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.",
+        )
         return
     names = ", ".join(sorted({gpu.name for gpu in box.gpus}))
-    said = f"{len(box.gpus)} × {names}, {box.gpus[0].memory_total / 2**30:.0f} GiB each, driver {box.driver or 'unknown'}"
+    said = (
+        f"{len(box.gpus)} × {names}, {box.gpus[0].memory_total / 2**30:.0f} GiB each, driver {box.driver or 'unknown'}"
+    )
     if wanted != "all" and wanted > len(box.gpus):
-        yield Finding("GPU", "fail", f"{said}; the job wants {wanted}", f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box.")
+        yield Finding(
+            "GPU",
+            "fail",
+            f"{said}; the job wants {wanted}",
+            f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box.",
+        )
         return
     small = [gpu for gpu in box.gpus if plan.job.resources.vram and gpu.memory_total < plan.job.resources.vram]
     if len(box.gpus) - len(small) < (len(box.gpus) if wanted == "all" else wanted):
         needs = (plan.job.resources.vram or 0) / 2**30
-        yield Finding("GPU", "fail", f"{said}; the job needs {needs:.0f} GiB on each", "Rent a larger GPU, or lower resources.vram if you know better.")
+        yield Finding(
+            "GPU",
+            "fail",
+            f"{said}; the job needs {needs:.0f} GiB on each",
+            "Rent a larger GPU, or lower resources.vram if you know better.",
+        )
         return
     yield Finding("GPU", "ok", said)
     held = [gpu for gpu in box.gpus if gpu.held_by]
     if held and not plan.job.queue:
-        yield Finding("GPU", "warn", ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in held), "queue: true waits for a free one.")
+        yield Finding(
+            "GPU",
+            "warn",
+            ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in held),
+            "queue: true waits for a free one.",
+        )
     for gpu in box.gpus:
         if not gpu.held_by and gpu.memory_used > gpu.memory_total // 20:
-            yield Finding("GPU", "warn", f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else")
+            yield Finding(
+                "GPU", "warn", f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else"
+            )
 
 
 def has(box: Box, plan: Plan, name: str) -> bool:

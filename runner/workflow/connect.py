@@ -50,7 +50,7 @@ def to_run(run: Run, report: Reporter) -> Iterator[Link]:
 def host_of(typed: str, volume: str | None = None) -> Host:
     """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
     if typed != LOCAL:
-        known = _remembered().get(typed, {}).get("volume")
+        known = remembered().get(typed, {}).get("volume")
         return resolve(typed, volume or (str(known) if known else None))
     box = embedded()
     host = box.ensure()
@@ -63,7 +63,7 @@ def host_of(typed: str, volume: str | None = None) -> Host:
 
 def remember(host: Host) -> None:
     """Notes that a host was reached, under what was typed."""
-    hosts = _remembered()
+    hosts = remembered()
     before = hosts.get(host.typed, {})
     hosts[host.typed] = {
         **before,
@@ -75,7 +75,8 @@ def remember(host: Host) -> None:
     store.write_json(places.hosts_file(), hosts)
 
 
-def _remembered() -> dict[str, dict[str, str | float | None]]:
+def remembered() -> dict[str, dict[str, str | float | None]]:
+    """What was noted of each host, by what was typed; empty when the note cannot be read."""
     try:
         hosts = json.loads(places.hosts_file().read_text("utf-8"))
         return hosts if isinstance(hosts, dict) else {}

@@ -25,16 +25,11 @@ class Tree:
     name: str  # relative to code.path; "" for the code itself
     selection: Selection
     digest: str
+    member: str | None = None  # the file's name, for a data entry that is one file rather than a folder
 
     @property
     def source(self) -> Path:
         return self.selection.root
-
-    @property
-    def member(self) -> str | None:
-        """The file's name, for a data entry that is one file rather than a folder."""
-        single = self.name and self.source.name != Path(self.name).name
-        return Path(self.name).name if single else None
 
     @property
     def key(self) -> str:
@@ -124,7 +119,8 @@ def _code(job: Job, checksum: bool) -> Tree | None:
 
 def _data(job: Job, name: str, checksum: bool) -> Tree:
     selection = select_data(job, name)
-    return Tree(name, selection, digest(selection, checksum))
+    path = job.folder / name
+    return Tree(name, selection, digest(selection, checksum), path.name if path.is_file() else None)
 
 
 def _secrets(job: Job) -> dict[str, str]:

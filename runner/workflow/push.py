@@ -40,7 +40,14 @@ def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) 
         report.note(f"code: unchanged since {same}, nothing to send")
         return {"link_from": same, "digest": tree.digest, "incoming": False}
     previous = box.have.get("link_dest")
-    _send(link, tree, link.paths.incoming(f"{run_id}/code"), previous if isinstance(previous, str) else None, "code", report)
+    _send(
+        link,
+        tree,
+        link.paths.incoming(f"{run_id}/code"),
+        previous if isinstance(previous, str) else None,
+        "code",
+        report,
+    )
     return {"incoming": True, "digest": tree.digest, "link_from": None}
 
 

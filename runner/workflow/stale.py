@@ -23,7 +23,9 @@ def clear(link: Link, plan: Plan, box: Box, report: Reporter, *, kill: bool) -> 
         report.warn(f"a process that is not gpurun's has a GPU open: {_shown(entry)}; --kill-stale ends it")
     for entry in _entries(answer, "held"):
         gibibytes = (entry.get("bytes") or 0) / 2**30
-        report.warn(f"GPU {clean(entry.get('gpu'))} has {gibibytes:.1f} GiB in use by nobody who is visible in this container (a neighbour, or the host)")
+        report.warn(
+            f"GPU {clean(entry.get('gpu'))} has {gibibytes:.1f} GiB in use by nobody who is visible in this container"
+        )
 
 
 def _entries(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:

@@ -22,7 +22,15 @@ from runner.workflow.plan import Plan
 from runner.workflow.push import push
 
 
-def submit(link: Link, run: Run, plan: Plan, report: Reporter, *, kill_stale: bool = False, resume: dict[str, Any] | None = None) -> Run:
+def submit(
+    link: Link,
+    run: Run,
+    plan: Plan,
+    report: Reporter,
+    *,
+    kill_stale: bool = False,
+    resume: dict[str, Any] | None = None,
+) -> Run:
     """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
     box = probe(link, plan, run.run_id, report)
     checks.require(checks.look_at(box, plan))

@@ -1,0 +1,63 @@
+"""``gpurun check``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.domain.job import Job
+    from runner.domain.progress import Reporter
+    from runner.push.preview import Preview
+
+
+@click.command("check", epilog="\b\nExample:\n  gpurun check jobs/legal.yaml --host root@remote-gpu")
+@click.argument("job", type=click.Path(), metavar="JOB")
+@options.host_option(required=True)
+@options.job_options
+@options.json_option
+def command(
+    job: str, host: str, overrides: tuple[str, ...], volume: str | None, strict: bool, checksum: bool, as_json: bool
+) -> None:
+    """Everything that can fail, before money is spent. Sends nothing, starts nothing; exit 3 when a submission would fail."""
+    from runner.jobfile import load
+
+    sys.exit(check_and_print(load(job, overrides), host, options.reporter(as_json), volume, strict, checksum, as_json))
+
+
+def check_and_print(
+    job: Job, host: str, report: Reporter, volume: str | None, strict: bool, checksum: bool, as_json: bool
+) -> int:
+    """Checks and prints; the exit code."""
+    from runner.workflow.check import check
+
+    checked = check(job, host, report, volume=volume, strict=strict, checksum=checksum)
+    if as_json:
+        options.print_json({"job": job.name, **checked.as_json()})
+        return 0 if checked.ready else 3
+    marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+    for finding in checked.findings:
+        mark, colour = marks[finding.verdict]
+        options.say_untrusted(f"{finding.what}: {finding.said}", prefix=click.style(mark, fg=colour) + " ")
+        if finding.hint and finding.verdict != "ok":
+            options.say_untrusted(f"    {finding.hint}")
+    for name, preview in checked.previews.items():
+        _print_preview(name, preview)
+    click.echo("ready to submit" if checked.ready else "NOT ready: a submission would stop here")
+    return 0 if checked.ready else 3
+
+
+def _print_preview(name: str, preview: Preview) -> None:
+    from runner.cli.render import size
+
+    click.echo(f"\n{name}: {preview.count} files, {size(preview.bytes)} from {preview.root}")
+    for item in preview.folders:
+        options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
+    if preview.left_out:
+        click.echo(f"  left out ({preview.left_out_count}):")
+    for left in preview.left_out:
+        options.say_untrusted(f"  {size(left.bytes):>10}  {left.path}  {left.reason}")

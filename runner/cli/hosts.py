@@ -1,0 +1,59 @@
+"""``gpurun hosts``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from runner.cli import options
+
+
+@click.group(
+    "hosts",
+    invoke_without_command=True,
+    epilog="\b\nExamples:\n  gpurun hosts\n  gpurun hosts forget [1.2.3.4]:41022     after the box was replaced\n"
+    "  gpurun hosts set root@1.2.3.4 --volume /workspace\n  gpurun hosts forget local               ends the embedded box's sshd",
+)
+@options.json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """Known boxes and their pinned keys."""
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from runner.workflow.hosts import known
+
+    hosts = known()
+    if as_json:
+        return options.print_json({"hosts": [asdict(host) for host in hosts]})
+    rows = [
+        [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"] for host in hosts
+    ]
+    options.print_rows(("host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
+
+
+@command.command("forget")
+@click.argument("name")
+def forget_command(name: str) -> None:
+    """Unpin a host, so that its next key is shown and pinned anew."""
+    from runner.workflow.hosts import forget
+
+    removed = forget(name)
+    click.echo(f"{name} is forgotten ({removed} key{'' if removed == 1 else 's'}).")
+
+
+@command.command("set")
+@click.argument("name")
+@click.option("--volume", required=True, metavar="DIR", help="The folder on the box that holds .gpurun-box.")
+def set_command(name: str, volume: str) -> None:
+    """Note where on a box gpurun works."""
+    from runner.workflow.hosts import set_volume
+
+    set_volume(name, volume)
+    click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
+
+
+def _when(seen_at: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seen_at)) if seen_at else "never"

@@ -1,0 +1,27 @@
+"""``gpurun resume``."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli import options
+
+
+@click.command(
+    "resume",
+    epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.evaluation.every_epochs=null",
+)
+@options.run_argument
+@click.option("--checkpoint", default="auto", show_default=True, metavar="NAME", help="Where to go on from; gpurun checkpoints lists them.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
+@options.json_option
+def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Go on from the last good checkpoint, as a new run: the old run's record, log and outputs stay as they are."""
+    from runner import store
+    from runner.workflow.resume import resume
+
+    report = options.reporter(as_json)
+    new = resume(store.find(run), report, checkpoint=checkpoint, overrides=overrides)
+    if as_json:
+        return options.print_json({"run_id": new.run_id, "parent": new.parent, "host": new.host, "status": new.status})
+    report.note(f"{new.run_id} runs on {new.address}. next: gpurun logs -f")

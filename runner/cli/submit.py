@@ -1,0 +1,119 @@
+"""``gpurun submit``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.domain.job import Job
+    from runner.domain.progress import Reporter
+    from runner.domain.run import Run
+
+EPILOG = """\b
+Examples:
+  gpurun submit jobs/legal.yaml --host root@remote-gpu
+  gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4 -i ~/.ssh/key" --follow
+  gpurun submit jobs/legal.yaml --host root@remote-gpu --dry-run
+  gpurun submit a.yaml b.yaml c.yaml --host root@8gpus        one connection for all
+  gpurun submit jobs/demo.yaml --host local --set settings.epochs=1
+
+\b
+Cut off half-way? Repeat it with --run ID: nothing is sent twice, and the run
+cannot start twice."""
+
+
+@click.command("submit", epilog=EPILOG)
+@click.argument("jobs", nargs=-1, required=True, type=click.Path(), metavar="JOB...")
+@options.host_option(required=True)
+@options.job_options
+@click.option("--follow", "-f", is_flag=True, help="Go on to the log, fetch and smoke test.")
+@click.option("--dry-run", is_flag=True, help="Stop after the checks: nothing is sent or started.")
+@click.option("--kill-stale", is_flag=True, help="End processes that hold a GPU, whoever started them in this container.")
+@click.option("--run", "run_id", metavar="ID", help="Go on with a submission that was cut off, or attach to its run.")
+@options.json_option
+def command(
+    jobs: tuple[str, ...],
+    host: str,
+    overrides: tuple[str, ...],
+    volume: str | None,
+    strict: bool,
+    checksum: bool,
+    follow: bool,
+    dry_run: bool,
+    kill_stale: bool,
+    run_id: str | None,
+    as_json: bool,
+) -> None:
+    """Check, push while the environment is built, log in, clear stale processes, launch.
+
+    Returns when the box has confirmed the start; the run needs this machine no more.
+    """
+    from runner.jobfile import load
+
+    if run_id and len(jobs) > 1:
+        raise click.UsageError("--run goes with one job")
+    report = options.reporter(as_json)
+    loaded = [load(path, overrides) for path in jobs]
+    if dry_run:
+        from runner.cli.check import check_and_print
+
+        sys.exit(max(check_and_print(job, host, report, volume, strict, checksum, as_json) for job in loaded))
+    runs = _submit_all(loaded, host, report, volume, strict, checksum, kill_stale, run_id)
+    if as_json and not follow:
+        return options.print_json({"runs": [_document(run) for run in runs]})
+    for run in runs:
+        _say(run, report)
+    if follow:
+        for run in runs:
+            _follow(run, report, as_json)
+
+
+def _submit_all(
+    jobs: list[Job], host: str, report: Reporter, volume: str | None, strict: bool, checksum: bool, kill_stale: bool, run_id: str | None
+) -> list[Run]:
+    from runner.workflow.connect import host_of, to_host
+    from runner.workflow.mint import mint
+    from runner.workflow.plan import make_plan
+    from runner.workflow.submit import submit
+
+    plans = [make_plan(job, checksum=checksum) for job in jobs]
+    minted = [mint(job, host, volume=volume, run_id=run_id) for job in jobs]
+    for run in minted:
+        report.note(f"run {run.run_id}")
+    with to_host(host_of(host, volume), report, strict=strict) as link:
+        return [submit(link, run, plan, report, kill_stale=kill_stale) for run, plan in zip(minted, plans, strict=True)]
+
+
+def _document(run: Run) -> dict[str, object]:
+    return {"run_id": run.run_id, "host": run.host, "address": run.address, "status": run.status}
+
+
+def _say(run: Run, report: Reporter) -> None:
+    report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")
+    report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")
+
+
+def _follow(run: Run, report: Reporter, as_json: bool) -> None:
+    from runner.cli.fetch import say
+    from runner.cli.output import LogPrinter
+    from runner.workflow.fetch import fetch
+    from runner.workflow.logs import show
+    from runner.workflow.status import raise_for
+
+    printer = LogPrinter(silent=as_json)
+    status = show(run, report, printer, until_end=True, tail=None)
+    printer.finish()
+    fetched = fetch(run, report)
+    if not as_json:
+        say(fetched)
+    if status is not None:
+        raise_for(status)
+    if run.job.get("smoke_test", {}).get("enabled", True) and run.job.get("recipe"):
+        from runner.cli.smoke_test import test_and_print
+
+        test_and_print(run, report, device="auto", as_json=as_json)

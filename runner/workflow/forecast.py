@@ -1,0 +1,92 @@
+"""Predicted VRAM of a recipe job, from its settings and the model's config.json: nothing is downloaded but that."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from remote_payload.train.architecture import Architecture
+from remote_payload.train.forecast import GIB, MemoryForecast, Plan, forecast_memory, largest_micro_batch
+from runner.domain.box import Box
+from runner.domain.errors import GpurunError
+from runner.domain.job import Job
+from runner.workflow.checks import Finding
+
+
+# What "auto" takes: the attention projections, as the families name them.
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "query", "key", "value", "attention.output.dense", "c_attn", "attn.c_proj")
+
+
+def forecast(job: Job, box: Box) -> list[Finding]:
+    """One finding: how much VRAM the job will want on each GPU, and what to set when that does not fit."""
+    if not job.recipe:
+        return []
+    try:
+        model = Architecture.from_config(_config(job))
+    except (GpurunError, ValueError, KeyError, OSError) as error:
+        return [Finding("VRAM forecast", "warn", f"not possible: {error}")]
+    capacity = min((gpu.memory_total for gpu in box.gpus), default=0)
+    batch = int(job.settings.get("batch", {}).get("size", 1))
+    wanted = plan_of(job, box)
+    micro = job.settings.get("batch", {}).get("micro", "auto")
+    if micro == "auto":
+        fits = largest_micro_batch(model, wanted, batch, capacity) if capacity else 1
+        wanted = plan_of(job, box, max(fits, 1))
+    return [_finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")]
+
+
+def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
+    """The forecast's terms for a recipe's settings."""
+    settings: dict[str, Any] = job.settings
+    batch, lora = settings.get("batch", {}), settings.get("lora", {})
+    given = batch.get("micro")
+    half = settings.get("precision", "auto") != "fp32" and bool(box.gpus)
+    rank = int(lora.get("rank") or 0)
+    targets = lora.get("targets", "auto")
+    return Plan(
+        micro_batch=micro_batch or (given if isinstance(given, int) else 1),
+        length=int(settings.get("max_length") or settings.get("length") or 512),
+        weights="bfloat16" if half and rank else "float32",
+        autocast=half,
+        lora_rank=rank,
+        lora_targets=ATTENTION if targets == "auto" else tuple(targets),
+        lora_dropout=float(lora.get("dropout", 0.0)),
+        checkpoint_activations=bool(batch.get("activation_checkpointing")),
+        language_head=job.recipe != "classify",
+    )
+
+
+def _config(job: Job) -> dict[str, Any]:
+    model = job.settings.get("model")
+    if not isinstance(model, str):
+        raise ValueError("the recipe builds its own model")
+    local = job.folder / model / "config.json"
+    if local.is_file():
+        config = json.loads(local.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{local} is not a JSON object")
+        return config
+    from runner import hub
+
+    return hub.fetch_config(model, job.settings.get("revision"))
+
+
+def _finding(found: MemoryForecast, plan: Plan, batch: int, capacity: int, *, automatic: bool) -> Finding:
+    total = found.total / GIB
+    parts = ", ".join(
+        f"{name} {size / GIB:.1f}"
+        for name, size in sorted(found.parts.items(), key=lambda part: -part[1])
+        if size > GIB // 20
+    )
+    said = f"{total:.1f} GiB with micro-batch {plan.micro_batch} of effective {batch} ({parts})"
+    if not capacity:
+        return Finding("VRAM forecast", "ok", said)
+    said += f"; the GPU has {capacity / GIB:.0f} GiB"
+    if found.total <= capacity:
+        return Finding("VRAM forecast", "ok", said)
+    hint = (
+        "Set settings.batch.activation_checkpointing: true, or a shorter length."
+        if automatic
+        else "Set settings.batch.micro: auto (the effective batch stays), or activation_checkpointing: true."
+    )
+    return Finding("VRAM forecast", "warn", said, hint)

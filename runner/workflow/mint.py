@@ -1,0 +1,44 @@
+"""A run's id and record, on disk before anything is contacted."""
+
+from __future__ import annotations
+
+import time
+
+from runner import store
+from runner.domain.errors import UserError
+from runner.domain.job import Job
+from runner.domain.run import Run, mint_id
+
+
+def mint(
+    job: Job, host: str, *, volume: str | None = None, run_id: str | None = None, parent: str | None = None
+) -> Run:
+    """A new run's record, or the one that was minted before under ``run_id``. Raises UnknownRun, or UserError when it is another job's."""
+    if run_id is not None:
+        return _minted_before(job, host, run_id)
+    run = Run(
+        run_id=mint_id(job.name),
+        job_name=job.name,
+        job=job.wire(),
+        job_file=str(job.file or ""),
+        code_root=str(job.folder),
+        host=host,
+        created_at=time.time(),
+        volume=volume,
+        parent=parent,
+    )
+    store.create(run)
+    return run
+
+
+def _minted_before(job: Job, host: str, run_id: str) -> Run:
+    run = store.load(run_id)
+    if run.job_name != job.name:
+        raise UserError(f"{run_id} is a run of {run.job_name}, not of {job.name}", meaning="Nothing was contacted.")
+    if run.host != host and run.launched:
+        raise UserError(
+            f"{run_id} is on {run.host}, not on {host}", hint=f"Repeat with --host '{run.host}', or leave out --run."
+        )
+    run.host, run.job = host, job.wire()
+    store.save(run)
+    return run

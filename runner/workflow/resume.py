@@ -1,0 +1,47 @@
+"""Going on from a checkpoint: a new run of the same job, whose outputs on the box start as links to the old one's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from runner import store
+from runner.domain import places
+from runner.domain.errors import UserError
+from runner.domain.job import Job
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.jobfile import load
+from runner.workflow import status as statuses
+from runner.workflow.connect import to_run
+from runner.workflow.mint import mint
+from runner.workflow.plan import make_plan
+from runner.workflow.submit import submit
+
+
+def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: tuple[str, ...] = ()) -> Run:
+    """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists. Raises UserError while the old one lives."""
+    job = job_of(run, overrides)
+    plan = make_plan(job)
+    with to_run(run, report) as link:
+        seen = statuses.ask(link, run)
+        if seen.status is not None and not seen.status.finished:
+            raise UserError(
+                f"{run.run_id} is not over ({seen.status.phase})",
+                meaning="It goes on as it is.",
+                hint=f"gpurun logs -f follows it; to go on from a checkpoint now: gpurun stop {run.run_id}, then repeat this.",
+            )
+        new = mint(job, run.host, volume=run.volume, parent=run.run_id)
+        report.note(f"run {new.run_id}, going on from {run.run_id}")
+        return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
+
+
+def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
+    """The job of a recorded run, with overrides, checked again as a job file is. Raises JobFileError."""
+    folder = Path(run.code_root)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted.")
+    file = places.run_folder(run.run_id) / "job.json"
+    wire = {**run.job, "code": {**run.job.get("code", {}), "path": str(folder)}}
+    store.write_json(file, {key: value for key, value in wire.items() if value is not None})
+    return load(file, overrides).at(folder, Path(run.job_file))
