@@ -53,7 +53,7 @@ def find(name: str | None) -> Run:
         return load(ids[-1])
     if name in ids:
         return load(name)
-    matching = [run_id for run_id in ids if run_id.startswith(name) or run_id.endswith(f"-{name}")]
+    matching = [run_id for run_id in ids if name and (run_id.startswith(name) or run_id.endswith(f"-{name}"))]
     if len(matching) > 1:
         shown = ", ".join(matching[-4:])
         raise UnknownRun(f"{name!r} fits {len(matching)} runs: {shown}", hint="Give more of the id (gpurun list).")

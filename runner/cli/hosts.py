@@ -29,7 +29,8 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         return options.print_json({"hosts": [asdict(host) for host in hosts]})
     rows = [
-        [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"] for host in hosts
+        [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"]
+        for host in hosts
     ]
     options.print_rows(("host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
 

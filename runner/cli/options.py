@@ -33,10 +33,24 @@ def host_option(*, required: bool) -> Callable[[F], F]:
 def job_options(function: F) -> F:
     """What every command that takes a job file and a host has in common."""
     for option in (
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job: settings.epochs=1."),
-        click.option("--volume", metavar="DIR", help="Work below DIR on the box instead of the home folder; remembered for the host."),
-        click.option("--strict", is_flag=True, help="Refuse a host that is not pinned yet, instead of showing and pinning it."),
-        click.option("--checksum", is_flag=True, help="Read every file to decide what changed, instead of size and time."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a field of the job: settings.epochs=1.",
+        ),
+        click.option(
+            "--volume",
+            metavar="DIR",
+            help="Work below DIR on the box instead of the home folder; remembered for the host.",
+        ),
+        click.option(
+            "--strict", is_flag=True, help="Refuse a host that is not pinned yet, instead of showing and pinning it."
+        ),
+        click.option(
+            "--checksum", is_flag=True, help="Read every file to decide what changed, instead of size and time."
+        ),
     ):
         function = option(function)
     return function

@@ -12,7 +12,13 @@ from runner.cli import options
     epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.evaluation.every_epochs=null",
 )
 @options.run_argument
-@click.option("--checkpoint", default="auto", show_default=True, metavar="NAME", help="Where to go on from; gpurun checkpoints lists them.")
+@click.option(
+    "--checkpoint",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Where to go on from; gpurun checkpoints lists them.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
 @options.json_option
 def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -33,7 +33,9 @@ cannot start twice."""
 @options.job_options
 @click.option("--follow", "-f", is_flag=True, help="Go on to the log, fetch and smoke test.")
 @click.option("--dry-run", is_flag=True, help="Stop after the checks: nothing is sent or started.")
-@click.option("--kill-stale", is_flag=True, help="End processes that hold a GPU, whoever started them in this container.")
+@click.option(
+    "--kill-stale", is_flag=True, help="End processes that hold a GPU, whoever started them in this container."
+)
 @click.option("--run", "run_id", metavar="ID", help="Go on with a submission that was cut off, or attach to its run.")
 @options.json_option
 def command(
@@ -74,7 +76,14 @@ def command(
 
 
 def _submit_all(
-    jobs: list[Job], host: str, report: Reporter, volume: str | None, strict: bool, checksum: bool, kill_stale: bool, run_id: str | None
+    jobs: list[Job],
+    host: str,
+    report: Reporter,
+    volume: str | None,
+    strict: bool,
+    checksum: bool,
+    kill_stale: bool,
+    run_id: str | None,
 ) -> list[Run]:
     from runner.workflow.connect import host_of, to_host
     from runner.workflow.mint import mint

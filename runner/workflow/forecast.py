@@ -12,9 +12,19 @@ from runner.domain.errors import GpurunError
 from runner.domain.job import Job
 from runner.workflow.checks import Finding
 
-
 # What "auto" takes: the attention projections, as the families name them.
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "query", "key", "value", "attention.output.dense", "c_attn", "attn.c_proj")
+ATTENTION = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "query",
+    "key",
+    "value",
+    "attention.output.dense",
+    "c_attn",
+    "attn.c_proj",
+)
 
 
 def forecast(job: Job, box: Box) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from runner import store
@@ -20,7 +19,10 @@ from runner.workflow.submit import submit
 
 
 def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: tuple[str, ...] = ()) -> Run:
-    """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists. Raises UserError while the old one lives."""
+    """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists.
+
+    Raises UserError while the old one lives.
+    """
     job = job_of(run, overrides)
     plan = make_plan(job)
     with to_run(run, report) as link:
@@ -40,7 +42,9 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
     """The job of a recorded run, with overrides, checked again as a job file is. Raises JobFileError."""
     folder = Path(run.code_root)
     if not folder.is_dir():
-        raise UserError(f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted.")
+        raise UserError(
+            f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted."
+        )
     file = places.run_folder(run.run_id) / "job.json"
     wire = {**run.job, "code": {**run.job.get("code", {}), "path": str(folder)}}
     store.write_json(file, {key: value for key, value in wire.items() if value is not None})

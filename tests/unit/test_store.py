@@ -1,0 +1,97 @@
+"""runner/store.py: run records that survive crashes, strangers and older versions."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import store
+from runner.domain import places
+from runner.domain.errors import StateError, UnknownRun
+from runner.domain.run import Run, mint_id
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def make(name: str = "legal", now: float | None = None) -> Run:
+    run = Run(
+        run_id=mint_id(name, now),
+        job_name=name,
+        job={"name": name},
+        job_file="/x.yaml",
+        code_root="/",
+        host="local",
+        created_at=now or time.time(),
+    )
+    store.create(run)
+    return run
+
+
+def test_what_is_saved_is_loaded() -> None:
+    run = make()
+    run.status = {"phase": "running"}
+    store.save(run)
+    assert store.load(run.run_id) == run
+
+
+def test_no_name_means_the_latest_run() -> None:
+    make("old", 1_700_000_000)
+    first, second = make(now=1_800_000_000), make(now=1_800_000_000)
+    assert store.find(None).run_id == second.run_id
+    assert store.run_ids()[-2] == first.run_id
+
+
+def test_a_run_is_found_by_its_beginning_or_ending_when_that_is_unique() -> None:
+    one = make("legal", 1_700_000_000)
+    make("brie", 1_700_000_001)
+    assert store.find("legal").run_id == one.run_id
+    assert store.find(one.run_id[-4:]).run_id == one.run_id
+    make("legal", 1_700_000_002)
+    with pytest.raises(UnknownRun, match="fits 2 runs"):
+        store.find("legal")
+
+
+@pytest.mark.parametrize("name", ["nothing", "../../etc", "", "-rf"])
+def test_an_unknown_run_is_said_to_be_unknown(name: str) -> None:
+    make()
+    with pytest.raises(UnknownRun):
+        store.find(name)
+
+
+def test_with_no_run_at_all_the_next_step_is_named() -> None:
+    with pytest.raises(UnknownRun) as caught:
+        store.find(None)
+    assert "submit" in caught.value.hint
+
+
+def test_a_record_cut_at_any_byte_is_whole_or_a_named_error(home: Path) -> None:
+    run = make()
+    file = places.run_folder(run.run_id) / "run.json"
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(StateError, match=run.run_id):
+            store.load(run.run_id)
+    runs, damaged = store.load_all()
+    assert not runs and len(damaged) == 1
+
+
+def test_a_record_with_unknown_fields_of_a_newer_version_is_read() -> None:
+    run = make()
+    file = places.run_folder(run.run_id) / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "invented": 1}))
+    assert store.load(run.run_id) == run
+
+
+def test_a_failed_write_leaves_the_old_record_and_no_litter(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make()
+    run.status = {"bad": object()}
+    with pytest.raises(TypeError):
+        store.save(run)
+    assert store.load(run.run_id).status == {}
+    assert {entry.name for entry in places.run_folder(run.run_id).iterdir()} == {"run.json", ".born"}
