@@ -23,10 +23,10 @@ class ClassifySettings:
     )
     revision: Optional[str] = setting(None, "Branch, tag or commit of the model.")
     validation: Optional[str] = setting(
-        None, "Validation data, like train; without it a share of train is held out.", kind="data"
+        None, "Validation data, like train; without it part of train is held out.", kind="data"
     )
-    validation_share: float = setting(
-        0.2, "Share of the examples (or groups) held out when there is no validation data.", gt=0, lt=1
+    validation_fraction: float = setting(
+        0.2, "Part of the examples (or groups) held out when there is no validation data.", gt=0, lt=1
     )
     text_field: str = setting("text", "The field that holds the text.")
     label_field: str = setting("label", "The field that holds the class.")

@@ -84,6 +84,6 @@ class Lora:
     rank: int = setting(16, "Rank of the adapters; 0 trains all weights of the model instead.", ge=0)
     alpha: float = setting(32, "Scale: the adapter's output is multiplied by alpha / rank.", gt=0)
     dropout: float = setting(0.0, "Dropout before the adapters.", ge=0, lt=1)
-    targets: Union[List[str], Literal["auto"]] = setting(
+    targets: Union[List[str], Literal["auto", "all-linear"]] = setting(
         "auto", "Names of the linear layers that get one; auto takes the attention projections."
     )

@@ -107,8 +107,10 @@ class Loop:
         if wanted is True or (wanted == "auto" and pays):
             self.run.log("torch.compile: on (the first steps take longer)")
             self.model.compile()
-        elif wanted == "auto":
-            self.run.log("torch.compile: off (it pays on CUDA, with fixed shapes and at least 300 steps)")
+        else:
+            self.run.log(
+                "torch.compile: off" + (" (it pays on CUDA, with fixed shapes, from 300 steps on)" if wanted else "")
+            )
 
     def before_first_step(self) -> None:
         if self.progress.step:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,6 +139,7 @@ def launch(recipe: str, body: Callable[[Run], None]) -> NoReturn:
     prints one.
     """
     code, run = 1, None
+    _quieten_libraries()
     try:
         run = Run.from_environment(recipe, sys.argv[1:])
         body(run)
@@ -159,6 +161,17 @@ def launch(recipe: str, body: Callable[[Run], None]) -> NoReturn:
     if run is not None and code in (0, 2):
         run.world.close()
     sys.exit(code)
+
+
+def _quieten_libraries() -> None:
+    """No bars that fill a log file with carriage returns, no warnings of one library about another's use of it."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(peft|transformers|torch)\b")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _say(text: str) -> None:

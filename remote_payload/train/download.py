@@ -1,0 +1,160 @@
+"""A base model on this machine: a folder as it is, or a download from the Hub that is watched.
+
+The download runs in a process of its own. When nothing arrives for a minute it is ended and started again without Xet
+(``HF_HUB_DISABLE_XET=1``), the transfer protocol that stalls on some networks; files that are complete are not fetched twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import sha256_of
+from remote_payload.train.run import Run
+
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles, no code
+STALLED_AFTER = 60.0  # seconds without a new byte
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Where a base model lies here, and what it is called elsewhere."""
+
+    id: str  # as the job names it
+    path: str
+    revision: str | None = None  # the commit, for a model of the Hub
+    sha256: str | None = None  # of model.safetensors, for a folder
+    licence: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For gpurun.json and the record: ``path`` only when the job itself named a folder."""
+        facts = asdict(self)
+        facts["path"] = self.id if self.revision is None else None
+        return facts
+
+
+def local_model(run: Run, name: str, revision: str | None = None) -> BaseModel:
+    """The base model as a folder of this machine, on every rank. Raises InputError for one that is not there or may not be read."""
+    model, problem = None, None
+    if run.world.main:
+        try:
+            model = _folder(name) if Path(name).is_dir() else _from_hub(run, name, revision)
+        except InputError as error:
+            problem = str(error)
+    model, problem = run.world.broadcast((model, problem))
+    if problem:
+        raise InputError(problem)
+    return model
+
+
+def _folder(name: str) -> BaseModel:
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"settings.model: {name} is a folder without config.json, so not a model")
+    weights = folder / "model.safetensors"
+    licence = (
+        _licence_in((folder / "README.md").read_text(encoding="utf-8")) if (folder / "README.md").is_file() else None
+    )
+    return BaseModel(name, str(folder), sha256=sha256_of(weights) if weights.is_file() else None, licence=licence)
+
+
+def _licence_in(card: str) -> str | None:
+    """The licence in a model card's YAML header."""
+    header = card.split("---")[1] if card.startswith("---") else ""
+    found = [line.partition(":")[2].strip() for line in header.splitlines() if line.startswith("license:")]
+    return found[0] if found else None
+
+
+def _from_hub(run: Run, name: str, revision: str | None) -> BaseModel:
+    run.log(f"fetching {name} from the Hub")
+    answer = _download(run, name, revision, dict(os.environ))
+    if answer is None:
+        run.telemetry.flag("download_stalled", f"no byte of {name} for {STALLED_AFTER:.0f} s; trying again without Xet")
+        answer = _download(run, name, revision, {**os.environ, "HF_HUB_DISABLE_XET": "1"})
+    if answer is None:
+        raise InputError(
+            f"settings.model: the download of {name} stalled twice; is the Hub reachable from this machine?"
+        )
+    if "error" in answer:
+        raise InputError(f"settings.model: {name}: {answer['error']}")
+    return BaseModel(name, answer["path"], revision=answer["revision"], licence=answer["licence"])
+
+
+def _download(run: Run, name: str, revision: str | None, environment: dict[str, str]) -> dict[str, Any] | None:
+    """What the download process answered; None when it stalled and was ended."""
+    command = [sys.executable, "-m", "remote_payload.train.download", name, revision or ""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        watch = StallWatch(_cache_folder(), STALLED_AFTER)
+        while process.poll() is None:
+            time.sleep(0.2)
+            if watch.stalled(time.monotonic()):
+                process.kill()
+                return None
+        output = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        return {"error": f"the download ended with status {process.returncode}"}
+    return json.loads(output.splitlines()[-1])
+
+
+class StallWatch:
+    """Whether the size of a folder has stood still for ``limit`` seconds."""
+
+    def __init__(self, folder: Path, limit: float) -> None:
+        self.folder, self.limit = folder, limit
+        self.size, self.since, self.next_look = -1, 0.0, 0.0
+
+    def stalled(self, now: float) -> bool:
+        if now < self.next_look:
+            return False
+        self.next_look = now + self.limit / 12
+        size = _folder_size(self.folder)
+        if size != self.size:
+            self.size, self.since = size, now
+        return now - self.since >= self.limit
+
+
+def _cache_folder() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME)
+
+
+def _folder_size(folder: Path) -> int:
+    total = 0
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_size
+            except OSError:
+                continue  # renamed meanwhile
+    return total
+
+
+def main() -> None:
+    """The download itself; one JSON line on stdout says where the model lies, or what the Hub refused."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    name, revision = sys.argv[1], sys.argv[2] or None
+    try:
+        path = snapshot_download(name, revision=revision, allow_patterns=WANTED)
+        info = HfApi().model_info(name, revision=revision)
+        answer = {"path": path, "revision": info.sha, "licence": (info.card_data or {}).get("license")}
+    except GatedRepoError:
+        answer = {"error": f"the model is gated and this account may not read it; ask at https://huggingface.co/{name}"}
+    except RepositoryNotFoundError:
+        answer = {"error": "neither a folder here nor a model that this account can see on the Hub"}
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Low-rank adapters through peft, on layers that exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from remote_payload.settings.training import Lora
+from remote_payload.train.errors import InputError
+
+# The projections of attention, under the names that the families give them. BERT calls those of its MLP "dense" too.
+ATTENTION = (("q_proj", "k_proj", "v_proj", "o_proj"), ("query", "key", "value", "dense"), ("c_attn", "c_proj"))
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """The last part of the name of every linear layer in the model's blocks, each once (the output head is not one of them)."""
+    linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    return sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
+
+
+def lora_targets(model: nn.Module, wanted: list[str] | str) -> list[str] | str:
+    """The layers to adapt; "auto" means the attention projections that this model has.
+
+    Raises InputError for a name that no linear layer has.
+    """
+    there = linear_names(model)
+    if wanted == "all-linear":
+        return wanted
+    if wanted == "auto":
+        found = next(([name for name in names if name in there] for names in ATTENTION if names[0] in there), None)
+        if not found:
+            raise InputError(
+                f"settings.lora.targets: auto does not know this model; name layers among {', '.join(there)}"
+            )
+        return found
+    for name in wanted:
+        if name.rpartition(".")[2] not in there:
+            raise InputError(f"settings.lora.targets: the model has no linear layer {name}; it has {', '.join(there)}")
+    return list(wanted)
+
+
+def add_lora(model: Any, lora: Lora, task: str) -> PeftModel:
+    """The model frozen, with trainable adapters in fp32; ``task`` is peft's (FEATURE_EXTRACTION, CAUSAL_LM)."""
+    config = LoraConfig(
+        task_type=task,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora_targets(model, lora.targets),
+    )
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Any, base_id: str) -> None:
+    """adapter_config.json and adapter_model.safetensors; the base model under its public name, not as a path of this machine."""
+    config = model.peft_config["default"]
+    path, config.base_model_name_or_path = config.base_model_name_or_path, base_id
+    try:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    finally:
+        config.base_model_name_or_path = path
+    (folder / "README.md").unlink(missing_ok=True)  # peft's template; the recipe writes a card with numbers in it

@@ -1,0 +1,49 @@
+"""Classification metrics from a confusion matrix, which can be summed over batches and ranks where scores cannot.
+
+Definitions are scikit-learn's with ``zero_division=0``: a class without predictions has precision 0, one without examples recall 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Counts, int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
+    return torch.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def classification_metrics(matrix: Tensor) -> dict[str, float]:
+    """accuracy, macro_f1, weighted_f1, macro_precision and macro_recall of a confusion matrix."""
+    matrix = matrix.double()
+    hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    precision, recall = _ratio(hits, predicted), _ratio(hits, truth)
+    f1 = _ratio(2 * hits, truth + predicted)
+    return {
+        "accuracy": float(hits.sum() / matrix.sum()),
+        "macro_f1": float(f1.mean()),
+        "weighted_f1": float((f1 * truth).sum() / truth.sum()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+    }
+
+
+def binary_f1(matrix: Tensor, positive: Sequence[bool]) -> float:
+    """F1 of "one of the positive classes", as of scores at or over a threshold: ``positive`` says it for each class."""
+    mask = torch.tensor(positive)
+    hits = float(matrix[mask][:, mask].sum())
+    missed, false = float(matrix[mask][:, ~mask].sum()), float(matrix[~mask][:, mask].sum())
+    return 2 * hits / (2 * hits + missed + false) if hits else 0.0
+
+
+def inverse_frequency_weights(counts: Sequence[int]) -> Tensor:
+    """Weights proportional to 1 / count with mean 1 over the classes, fp32."""
+    inverse = 1 / torch.tensor(counts, dtype=torch.float64)
+    return (inverse * len(counts) / inverse.sum()).float()
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator.clamp(min=1), 0.0)
