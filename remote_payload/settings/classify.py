@@ -25,8 +25,8 @@ class ClassifySettings:
     validation: Optional[str] = setting(
         None, "Validation data, like train; without it part of train is held out.", kind="data"
     )
-    validation_fraction: float = setting(
-        0.2, "Part of the examples (or groups) held out when there is no validation data.", gt=0, lt=1
+    validation_share: float = setting(
+        0.2, "Share of the examples (or groups) held out when there is no validation data.", gt=0, lt=1
     )
     text_field: str = setting("text", "The field that holds the text.")
     label_field: str = setting("label", "The field that holds the class.")

@@ -65,10 +65,10 @@ def read_labelled_texts(settings: ClassifySettings) -> LabelledTexts:
 def _hold_out(records: list[Record], settings: ClassifySettings) -> tuple[list[Record], list[Record]]:
     """A fixed random part for validation; with group_field whole groups go to one side."""
     if settings.group_field is None:
-        return split(records, settings.validation_fraction, settings.seed)
+        return split(records, settings.validation_share, settings.seed, "validation_share")
     kinds = (int, str)
     groups = list(dict.fromkeys(record.field(settings.group_field, kinds) for record in records))
-    held_out = set(split(groups, settings.validation_fraction, settings.seed)[1])
+    held_out = set(split(groups, settings.validation_share, settings.seed, "validation_share")[1])
     inside = [record.value[settings.group_field] in held_out for record in records]
     train = [record for record, held in zip(records, inside, strict=True) if not held]
     return train, [record for record, held in zip(records, inside, strict=True) if held]
