@@ -79,10 +79,11 @@ class LocalBox:
 
     def stop(self) -> bool:
         """Ends the sshd (sessions and runs go on); False when none ran."""
-        if self.port() is None:
-            return False
-        os.kill(int((self.folder / "sshd.pid").read_text()), signal.SIGTERM)
-        return True
+        with contextlib.suppress(OSError, ValueError):  # it may be ending already
+            if self.port() is not None:
+                os.kill(int((self.folder / "sshd.pid").read_text()), signal.SIGTERM)
+                return True
+        return False
 
     @property
     def host_key(self) -> tuple[str, str]:

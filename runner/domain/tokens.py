@@ -11,7 +11,11 @@ _KINDS = (
     ("an AWS access key", ("AKIA", "ASIA"), r"[A-Z2-7]{16}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"[A-Za-z0-9]{36,255}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("github_pat_",), r"[A-Za-z0-9_]{60,255}"),
-    ("an API key (sk-…)", ("sk-",), r"(?=[A-Za-z_-]{0,80}[0-9])(?:[A-Za-z0-9]{1,40}-){0,4}[A-Za-z0-9_]{32,255}(?![A-Za-z0-9_])"),
+    (
+        "an API key (sk-…)",
+        ("sk-",),
+        r"(?=[A-Za-z_-]{0,80}[0-9])(?:[A-Za-z0-9]{1,40}-){0,4}[A-Za-z0-9_]{32,255}(?![A-Za-z0-9_])",
+    ),
     ("a Slack token", ("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"), r"[0-9]{8,20}-[A-Za-z0-9-]{16,255}"),
     ("a private key", ("-----BEGIN ",), r"(?:[A-Z]{1,20} ){0,3}PRIVATE KEY-----(?=\s|\\n)"),
 )

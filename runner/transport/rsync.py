@@ -139,7 +139,8 @@ def _safe(path: str) -> str:
 
 def _name_list(names: Sequence[str], scratch: Path) -> Path:
     file = scratch / "names"
-    file.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in names))
+    # "./" because rsync takes a line that begins with # or ; for a comment, even with --from0.
+    file.write_bytes(b"".join(b"./" + os.fsencode(name) + b"\0" for name in names))
     return file
 
 
