@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.losses import TokenLoss, chunked_cross_entropy
+from remote_payload.train.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
 from remote_payload.train.packing import ATTENTION
 
 # What some configs do to logits after the head, with the value at which they do nothing; the chunked loss does none of it.
@@ -38,8 +38,15 @@ class CausalLoss(nn.Module):
             reason = altered[0] if altered else "the form of its output head"
             raise InputError(f"settings.model: {base.config.model_type} models are not supported yet ({reason})")
 
-    def forward(self, input_ids: Tensor, targets: Tensor, **inputs: Any) -> TokenLoss:
-        """The loss of predicting ``targets`` (already shifted); ``inputs`` go to the decoder (packing bounds, a mask)."""
+    def forward(
+        self, input_ids: Tensor, targets: Tensor, *, each_token: bool = False, **inputs: Any
+    ) -> TokenLoss | TokenScores:
+        """The loss of predicting ``targets`` (already shifted); ``inputs`` go to the decoder (packing bounds, a mask).
+
+        ``each_token`` gives every counted token's score instead, without gradients.
+        """
+        if each_token:
+            return chunked_scores(self.hidden(input_ids, **inputs), self.head, targets)
         return chunked_cross_entropy(self.hidden(input_ids, **inputs), self.head, targets)
 
     def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:

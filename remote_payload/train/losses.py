@@ -53,6 +53,26 @@ def chunked_log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, c
     return torch.cat([checkpoint(_log_probabilities, h, weight, t, use_reentrant=False) for h, t in parts])
 
 
+class TokenScores(NamedTuple):
+    """Of each token that counts, in order: its log-probability (fp32), and whether it was the most probable."""
+
+    log_probability: Tensor
+    correct: Tensor
+
+
+@torch.no_grad()
+def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenScores:
+    """What ``chunked_cross_entropy`` sums up, token by token, for measuring examples one by one."""
+    hidden, targets = _counted(hidden, targets)
+    rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
+    head, parts = weight.to(dtype), ([], [])
+    for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = (part.to(dtype) @ head.T).float()
+        parts[0].append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        parts[1].append(logits.argmax(-1) == wanted)
+    return TokenScores(torch.cat(parts[0]), torch.cat(parts[1]))
+
+
 def rows_per_chunk(weight: Tensor) -> int:
     """How many tokens' fp32 logits fit the chunk's budget of memory."""
     budget = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE)

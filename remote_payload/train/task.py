@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 @dataclass
 class Micro:
-    """What goes through the model at once: tensors by name, and how many real tokens (padding is none) they hold."""
+    """What goes through the model at once: tensors (and plain numbers) by name, and how many real tokens they hold."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Any]
     tokens: int
 
     def to(self, device: torch.device) -> Micro:
         """The same on a device; pinned memory is copied while the device works."""
-        return Micro({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}, self.tokens)
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in self.tensors.items()
+        }
+        return Micro(moved, self.tokens)
 
 
 class Task(Protocol):
