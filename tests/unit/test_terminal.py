@@ -1,5 +1,6 @@
 """runner/domain/terminal.py: what of a box's bytes may reach the terminal."""
 
+import itertools
 import re
 
 import pytest
@@ -45,7 +46,7 @@ def test_only_text_and_colours_pass(raw: bytes, expected: str) -> None:
 def test_where_the_bytes_are_split_makes_no_difference(raw: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=5)))
     edges = [0, *cuts, len(raw)]
-    pieces = [raw[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    pieces = [raw[start:stop] for start, stop in itertools.pairwise(edges)]
     assert shown(*pieces) == shown(raw)
 
 
