@@ -24,7 +24,13 @@ NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSY
 
 
 def describe(tree: str) -> Entries:
-    """What lies in ``tree``: regular files and links by relative path. Folders, devices and sockets are not listed."""
+    """What lies in ``tree``: regular files and links by relative path (a file by itself: ""). Nothing else is listed.
+
+    Raises OSError.
+    """
+    if not os.path.isdir(tree):
+        status = os.lstat(tree)
+        return {"": [status.st_size, status.st_mtime_ns]} if stat.S_ISREG(status.st_mode) else {}
     entries: Entries = {}
     for path, status in _walk(tree):
         if stat.S_ISREG(status.st_mode):
@@ -36,7 +42,12 @@ def describe(tree: str) -> Entries:
 
 def stat_digest(tree: str) -> str:
     """A digest of names, sizes and times in ``tree`` (no content is read): another one when the tree was changed."""
-    return _digest(describe(tree))
+    return digest_of(describe(tree))
+
+
+def digest_of(entries: Entries) -> str:
+    """The same of entries that were read before."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def link_tree(source: str, target: str, copy: Tuple[str, ...] = ()) -> None:
@@ -104,10 +115,6 @@ def _walk(tree: str) -> Iterator[Tuple[str, os.stat_result]]:
                     folders.append(path)
                 else:
                     yield path, entry.stat(follow_symlinks=False)
-
-
-def _digest(entries: Entries) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
