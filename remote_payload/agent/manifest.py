@@ -13,17 +13,57 @@ import time
 import unicodedata
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from remote_payload.agent import locks
 from remote_payload.agent.files import read_json, write_json
-from remote_payload.agent.paths import RunPaths
+from remote_payload.agent.paths import RunPaths, check_run_id
+from remote_payload.agent.request import AgentError, Request
+from remote_payload.agent.state import status_of
 
 APPEND_ONLY = (".jsonl", ".log")
 UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-")
 MAX_FILES = 400000  # what fits into one frame
+MAX_PATH = 1024  # bytes
+# What the laptop takes for something else than a result, and refuses the whole list for.
+FORBIDDEN = (".git", ".ssh", ".gpurun-staging")
 MAX_LEFT_OUT = 100
 # A file younger than this when it was read may change again within its filesystem's clock tick: not remembered.
 SETTLED_NS = 2 * 10**9
 
+TELL_EVERY = 0.3  # seconds between two words about progress
+
 Progress = Callable[[int, int], None]
+
+
+def manifest(request: Request) -> Dict[str, Any]:
+    """Verb: the manifest of ``run_id``, final when the run is over; progress ``{done, total}`` in bytes while it hashes.
+
+    Raises AgentError ManifestMissing for a run of which nothing is left.
+    """
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    if not os.path.isdir(run.folder):
+        raise AgentError("ManifestMissing", "run %s has no folder on the box" % run.run_id)
+    over = status_of(run)["phase"] == "finished"
+    while over and not os.path.exists(run.manifest) and locks.is_held(locks.run_lock(run.run_id)):
+        request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
+        _give_up(request)
+    return read_json(run.manifest) or build(run, complete=over, progress=_teller(request))
+
+
+def _teller(request: Request) -> Progress:
+    told = [0.0]
+
+    def tell(done: int, total: int) -> None:
+        _give_up(request)
+        if time.monotonic() - told[0] >= TELL_EVERY or done == total:
+            told[0] = time.monotonic()
+            request.progress({"done": done, "total": total})
+
+    return tell
+
+
+def _give_up(request: Request) -> None:
+    if request.cancelled.is_set():
+        raise AgentError("TransferInterrupted", "nobody waits for the manifest any more")
 
 
 def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Dict[str, Any]:
@@ -73,7 +113,24 @@ def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, str]]
             found[path] = status
         else:
             _leave_out(left_out, path, "a link" if stat.S_ISLNK(status.st_mode) else "not a regular file")
+    for path in _twins(found):
+        del found[path]
+        _leave_out(left_out, path, "on a Mac it would be the same file as another one")
     return found, left_out
+
+
+def _twins(found: Dict[str, os.stat_result]) -> List[str]:
+    """Paths that differ from an earlier one in case or Unicode form only, in a folder of theirs too."""
+    spelt: Dict[str, str] = {}
+    twins = []
+    for path in sorted(found):
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:depth])
+            if spelt.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix) != prefix:
+                twins.append(path)
+                break
+    return twins
 
 
 def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, os.stat_result]]:
@@ -88,7 +145,7 @@ def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, o
             continue
         for entry in entries:
             path = posixpath.join(below, entry.name)
-            why = _unlistable(entry.name)
+            why = _unlistable(path, entry.name)
             if why:
                 _leave_out(left_out, path, why)
             elif entry.is_dir(follow_symlinks=False):
@@ -100,13 +157,17 @@ def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, o
                     continue  # removed meanwhile: a retention rule at work
 
 
-def _unlistable(name: str) -> str:
+def _unlistable(path: str, name: str) -> str:
+    """Why a file of this name is not offered, "" if it is. The laptop checks the same, and more."""
     try:
-        name.encode("utf-8")
+        if len(path.encode("utf-8")) > MAX_PATH:
+            return "its name is too long"
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     if any(unicodedata.category(character).startswith("C") for character in name) or "\\" in name:
         return "odd characters in its name"
+    if path.startswith("-") or name in FORBIDDEN:
+        return "its name could be taken for something else"
     if name.endswith(UNFINISHED[:2]) or any(mark in name for mark in UNFINISHED[2:]):
         return "unfinished"
     return ""

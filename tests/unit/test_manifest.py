@@ -1,13 +1,18 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import manifest
+from remote_payload.agent import locks, manifest, slot
 from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.request import AgentError, Request
+from runner.domain.manifest import parse_manifest
 
 RUN_ID = "legal-20260102-142030-7f3a"
 LONG_AGO = 1_700_000_000
@@ -103,6 +108,78 @@ def test_links_devices_unfinished_and_odd_names_are_never_listed_and_said(run):
     assert paths(built) == ["good.txt"]
     assert len(built["left_out"]) == 13
     assert all(item["path"].isprintable() and item["path"].isascii() for item in built["left_out"])
+
+
+def test_what_the_laptop_would_refuse_the_whole_list_for_is_left_out(run):
+    for name in (
+        "-rf",
+        ".git/config",
+        "a/.ssh/id",
+        "Models/w",
+        "models/w",
+        "models/x",
+        "é",
+        "e\u0301",
+        "d/" * 250 + "f",
+    ):
+        write(run, name)
+    write(run, "/".join(["n" * 200] * 6))
+    built = manifest.build(run)
+    listed = parse_manifest(built)
+    assert sorted(file.path for file in listed.files) == sorted(["Models/w", "d/" * 250 + "f", "e\u0301"])
+    assert len(built["left_out"]) == 7
+
+
+def ask(run, **args):
+    request = Request({"run_id": RUN_ID, **args}, BoxPaths(os.path.dirname(os.path.dirname(run.folder))))
+    told = []
+    request.progress = told.append
+    return manifest.manifest(request), told
+
+
+def test_the_verb_gives_what_the_supervisor_wrote(run):
+    write(run, "w.bin", b"12345")
+    written = manifest.write(run)
+    assert ask(run) == (written, [])
+
+
+def test_the_verb_builds_the_manifest_of_a_run_whose_supervisor_died_and_tells_how_far_it_is(run):
+    write(run, "w.bin", b"12345")
+    slot.allocate(run)
+    slot.write(run, ExitRecord("exit", 0, 1.0))
+    built, told = ask(run)
+    assert built["complete"] and paths(built) == ["w.bin"] and told == [{"done": 5, "total": 5}]
+
+
+def test_the_verb_waits_for_the_supervisor_that_is_writing_it(run):
+    write(run, "w.bin", b"12345")
+    slot.allocate(run)
+    slot.write(run, ExitRecord("exit", 0, 1.0))
+    lock = locks.take_run(RUN_ID)
+    try:
+        threading.Timer(0.3, manifest.write, [run]).start()
+        assert ask(run)[1] == []
+    finally:
+        locks.drop(locks.run_lock(RUN_ID), lock)
+
+
+def test_the_verb_names_only_what_is_whole_while_the_run_goes_on(run):
+    write(run, "model.bin", b"half")
+    write(run, "train.log", b"line\n")
+    slot.allocate(run)
+    lock = locks.take_run(RUN_ID)
+    try:
+        built, _ = ask(run)
+    finally:
+        locks.drop(locks.run_lock(RUN_ID), lock)
+    assert not built["complete"] and paths(built) == ["train.log"]
+
+
+def test_a_run_that_is_gone_from_the_box_is_a_named_error(run):
+    shutil.rmtree(run.folder)
+    with pytest.raises(AgentError, match="no folder") as failure:
+        ask(run)
+    assert failure.value.kind == "ManifestMissing"
 
 
 def test_a_replaced_outputs_folder_that_is_a_link_is_not_followed(run):
