@@ -82,6 +82,15 @@ def drop(path: str, descriptor: int) -> None:
     os.close(descriptor)
 
 
+def leave_run(run_id: str, descriptor: int) -> None:
+    """Frees a run's lock for good and removes its volatile folder, unless that still holds something."""
+    drop(run_lock(run_id), descriptor)
+    try:
+        os.rmdir(volatile_folder(run_id))
+    except OSError:
+        pass
+
+
 class HeldGpu(NamedTuple):
     """A GPU that a run has to itself."""
 

@@ -8,6 +8,7 @@ import os
 from typing import Any, Dict, List
 
 from remote_payload.agent import locks, processes
+from remote_payload.agent.files import remove_quietly
 from remote_payload.agent.paths import BoxPaths, check_run_id, volatile_folder
 from remote_payload.agent.request import AgentError, Request
 
@@ -107,16 +108,11 @@ def _forget(paths: BoxPaths, run_id: str) -> None:
 
     A launch takes the lock before it makes the run's folder: without that folder this one may be about to be used.
     """
-    folder = volatile_folder(run_id)
     try:
-        if os.path.isdir(paths.run(run_id).folder) and "exit" not in os.listdir(folder):
+        if os.path.isdir(paths.run(run_id).folder) and "exit" not in os.listdir(volatile_folder(run_id)):
             descriptor = locks.take(locks.run_lock(run_id))
             if descriptor is not None:
-                for name in ("stop", "lock"):
-                    path = os.path.join(folder, name)
-                    if os.path.exists(path):
-                        os.unlink(path)
-                os.close(descriptor)
-                os.rmdir(folder)
+                remove_quietly(os.path.join(volatile_folder(run_id), "stop"))
+                locks.leave_run(run_id, descriptor)
     except OSError:
         pass

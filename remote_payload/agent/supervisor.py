@@ -1,6 +1,285 @@
-"""Not written yet; lands with launch."""
+"""Guards one run from before its payload starts until after it has ended. Nothing it does can stall the payload, and nothing that
+happens to it ends the payload.
+
+It holds the run's lock for life, is the parent of every orphan below it (a child subreaper), and waits for signals in one loop:
+CHLD (somebody ended), USR1 (``stop`` asks), TERM (somebody else asks: passed on).
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent import (
+    causes,
+    cgroup,
+    ending,
+    events,
+    hardware,
+    locks,
+    manifest,
+    processes,
+    secrets,
+    slot,
+    spawn,
+    state,
+)
+from remote_payload.agent.files import read_json, remove_quietly, write_json
+from remote_payload.agent.gpus import Gpu
+from remote_payload.agent.locks import HeldGpu
+from remote_payload.agent.paths import RunPaths, volatile_folder
+from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.quota import LogQuota
+from remote_payload.agent.waiting import Ticket
+
+SIGNALS = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM)
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)
+TICK = 1.0  # seconds between looks at the clock and the log's size
+SAMPLE_EVERY = 5.0
+LEFTOVERS_GRACE = 10.0  # for what the payload leaves running when it ends by itself
+ALMOST_NOTHING = 1 << 20  # bytes; a disk with less is full
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def supervise() -> int:
-    """Guards one run."""
-    raise NotImplementedError
+    """Reads what to supervise from stdin, detaches, and stays until the run is over. Gives the exit status."""
+    order = json.load(sys.stdin)
+    run = RunPaths(order["folder"])
+    confirm = detach(run)
+    supervisor = Supervisor(run, order)
+    try:
+        supervisor.start()
+        os.write(confirm, b'{"started": true}\n')
+    except BaseException as error:
+        os.write(
+            confirm, json.dumps({"error": str(error), "errno": getattr(error, "errno", None)}).encode("ascii") + b"\n"
+        )
+        raise
+    os.close(confirm)
+    supervisor.wait_for_gpus()
+    supervisor.watch()
+    supervisor.finish()
+    return 0
+
+
+def detach(run: RunPaths) -> int:
+    """Leaves the agent's session for good (double fork, ``setsid``, no descriptor shared); where to confirm the start."""
+    confirm = os.dup(1)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    log = os.open(run.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("-500")  # needs root; the payload sets its own back
+    except OSError:
+        pass
+    return confirm
+
+
+class Supervisor:
+    """One run's guard. ``order``: the locks' descriptors, the GPUs there are, and the secrets for the payload's environment."""
+
+    def __init__(self, run: RunPaths, order: Dict[str, Any]) -> None:
+        self.run = run
+        self.launch = read_json(run.launch) or {}
+        self._lock: int = order["lock"]
+        self._held = [HeldGpu(**held) for held in order["held"]]
+        self._gpus = [Gpu(**gpu) for gpu in order["gpus"]]
+        self._secrets: Dict[str, str] = order["variables"]
+        for descriptor in [self._lock] + [held.descriptor for held in self._held]:
+            os.set_inheritable(descriptor, False)  # the payload must not keep a lock
+        self._owner: Dict[str, Any] = {}
+        self._slot = -1
+        self._payload: Optional[int] = None
+        self._record: Optional[ExitRecord] = None
+        self._ended_by_us: Optional[str] = None  # the slot's kind once we told the payload to end
+        self._kill_at: Optional[float] = None
+        self._over = threading.Event()
+
+    # The start
+
+    def start(self) -> None:
+        """Up to the payload's start, or to its place in the queue. Raises what keeps it from starting; nothing runs then."""
+        self._slot = slot.allocate(self.run)
+        me = processes.read(os.getpid())
+        self._owner = {
+            "pid": os.getpid(),
+            "start": me.start if me else None,
+            "boot_id": processes.boot_id(),
+            "first_start": processes.first_start(),
+            "oom_kills": cgroup.oom_kills(),
+        }
+        if self.launch["queue"] and not self._held and self.launch["gpus"]:
+            self._say_waiting([])
+        else:
+            self._start_payload()
+
+    def _say_waiting(self, holders: List[str]) -> None:
+        waiting = "waiting for %d GPU%s" % (self.launch["gpus"], "" if self.launch["gpus"] == 1 else "s")
+        waiting += ", held by %s" % ", ".join(holders) if holders else ""
+        if self._owner.get("waiting") != waiting:
+            self._owner["waiting"] = waiting
+            write_json(self.run.owner, self._owner)
+
+    def wait_for_gpus(self) -> None:
+        """For a queued run: its turn, then its GPUs, then the payload; or the end of it when ``stop`` comes first."""
+        if not self._owner.get("waiting"):
+            return
+        ticket = Ticket(self.run.run_id)
+        while not self._held:
+            received = signal.sigtimedwait((signal.SIGUSR1, signal.SIGTERM), TICK / 2)
+            if received is not None:
+                self._record = ExitRecord("cancelled", 0, time.time())
+                return ticket.leave()
+            if ticket.is_first():
+                self._held, holders = locks.take_gpus(self._gpus, self.launch["gpus"], self.run.run_id)
+                self._say_waiting(holders)
+        ticket.leave()
+        self._start_payload()
+
+    def _start_payload(self) -> None:
+        numbers = [held.number for held in self._held]
+        environment = dict(os.environ)
+        environment.update(self.launch["environment"])
+        if secrets.TOKEN_PATH in self._secrets:
+            environment.pop(secrets.TOKEN, None)  # the box's own would win over the file
+        environment.update(self._secrets, CUDA_VISIBLE_DEVICES=",".join(map(str, numbers)))
+        child = spawn.hold(self.launch["argv"], self.run.code, environment, self.run.log)
+        self._secrets.clear()
+        self._payload = child.pid
+        started = processes.read(child.pid)
+        self._owner.pop("waiting", None)
+        self._owner.update(
+            payload={"pid": child.pid, "start": started.start if started else None},
+            gpus=numbers,
+            started_at=time.time(),
+        )
+        write_json(self.run.owner, self._owner)
+        child.go()  # that it could not be executed is in its log, and its exit status says so
+
+    # The watch
+
+    def watch(self) -> None:
+        """Until the payload has ended: its exit status, the time limit, ``stop``, the log's size."""
+        if self._payload is None:
+            return
+        quota = LogQuota(self.run.log, self.launch["log_limit"])
+        threading.Thread(target=self._sample, daemon=True).start()
+        limit = self.launch.get("time_limit")
+        out_of_time = time.monotonic() + limit if limit else None
+        while True:
+            received = signal.sigtimedwait(SIGNALS, TICK)
+            self._collect()
+            if self._record is not None:
+                return
+            self._obey(received.si_signo if received else None)
+            if out_of_time is not None and time.monotonic() > out_of_time and self._ended_by_us is None:
+                self._end("timeout", ending.GRACE)
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                ending.kill(self._family, ending.KILL_LIMIT)
+            complaint = quota.enforce()
+            if complaint:
+                events.append(self.run.events, "flag", name="log_limit", message=complaint)
+
+    def _collect(self) -> None:
+        """Collects whoever ended; the payload's status at once becomes the record."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._payload:
+                self._record = self._read_status(status)
+                slot.write(self.run, self._record, self._slot)
+
+    def _read_status(self, status: int) -> ExitRecord:
+        killed = os.WIFSIGNALED(status)
+        number = os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
+        if self._ended_by_us:
+            return ExitRecord(self._ended_by_us, 128 + number if killed else number, time.time())
+        return ExitRecord("signal" if killed else "exit", number, time.time())
+
+    def _obey(self, received: Optional[int]) -> None:
+        if received == signal.SIGUSR1:
+            self._end("cancelled", self._stop_grace())
+        elif received == signal.SIGTERM:
+            self._signal_payload(signal.SIGTERM)
+
+    def _end(self, kind: str, grace: float) -> None:
+        kill_at = time.monotonic() + grace
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        self._ended_by_us = self._ended_by_us or kind
+        self._signal_payload(signal.SIGTERM)
+
+    def _signal_payload(self, number: int) -> None:
+        """To the payload's main process only: it knows how to end its own workers, and saves before it does."""
+        main = processes.is_alive(self._payload, self._owner["payload"]["start"])
+        if main is not None:
+            processes.send(main, number)
+            processes.send(main, signal.SIGCONT)
+
+    def _stop_grace(self) -> float:
+        try:
+            with open(os.path.join(volatile_folder(self.run.run_id), ending.GRACE_FILE), encoding="ascii") as file:
+                return max(0.0, min(float(file.read(32)), 3600.0))
+        except (OSError, ValueError):
+            return ending.GRACE
+
+    def _family(self) -> List[processes.Process]:
+        found = ending.find_family(self.run.run_id, self._owner)
+        self._collect()
+        return found
+
+    def _sample(self) -> None:
+        sampler = hardware.Sampler()
+        while not self._over.wait(SAMPLE_EVERY):
+            events.append(self.run.events, "hardware", **sampler.sample(self.run.folder))
+
+    # The end
+
+    def finish(self) -> None:
+        """The record first, then leftovers, GPUs, secrets, the manifest; the lock last."""
+        record = self._record
+        assert record is not None
+        if self._payload is None:
+            slot.write(self.run, record, self._slot)
+        self._over.set()
+        grace = LEFTOVERS_GRACE if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+        survivors = ending.terminate(self._family, grace, ending.KILL_LIMIT) if self._payload is not None else []
+        for held in self._held:
+            locks.drop(held.path, held.descriptor)
+        secrets.remove(self.run.run_id)
+        self._say_ended(record, survivors)
+        try:
+            manifest.write(self.run)
+        except OSError as error:
+            print("manifest: %s" % error, file=sys.stderr)
+        remove_quietly(os.path.join(volatile_folder(self.run.run_id), ending.GRACE_FILE))
+        locks.leave_run(self.run.run_id, self._lock)
+
+    def _say_ended(self, record: ExitRecord, survivors: List[processes.Process]) -> None:
+        told: Dict[str, Any] = {"exit": {"kind": record.kind, "number": record.number}}
+        if record.kind in ("exit", "signal") and (record.kind, record.number) != ("exit", 0):
+            space = os.statvfs(self.run.folder) if os.path.isdir(self.run.folder) else None
+            full = space is not None and space.f_bavail * space.f_frsize < ALMOST_NOTHING
+            told.update(
+                causes.explain(record, causes.tail(self.run.log), state.oom_kills_since(self._owner), full)._asdict()
+            )
+        if survivors:
+            told["survivors"] = ending.describe(survivors)
+        events.append(self.run.events, "ended", **told)

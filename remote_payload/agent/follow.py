@@ -1,0 +1,114 @@
+"""The verb ``follow``: a run's log and events as they are written, from the byte where the laptop left off, until the run is over."""
+
+import time
+from typing import Any, Dict, Optional, Tuple
+
+from remote_payload.agent import locks, slot, state
+from remote_payload.agent.paths import RunPaths, check_run_id
+from remote_payload.agent.request import AgentError, Request
+from remote_payload.agent.tail import Tail
+from remote_payload.agent.watch import Watch
+
+LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
+CANCEL_WITHIN = 0.5
+SETTLE = 5.0  # seconds that leftovers of the payload may go on writing after its end
+GATHER = 0.02  # seconds of output in one frame, when there is much of it
+
+
+def follow(request: Request) -> Dict[str, Any]:
+    """LOG and EVENTS frames until the run is over: ``{status, generation, log_offset, events_offset}``.
+
+    PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start and whenever phase,
+    orphaned or stalled change.
+    Raises AgentError for a run that is not there.
+    """
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    follower = Follower(request, run)
+    try:
+        follower.follow()
+    finally:
+        follower.close()
+    return {
+        "status": state.status_of(run),
+        "generation": follower.log.generation,
+        "log_offset": follower.log.offset,
+        "events_offset": follower.events.offset,
+    }
+
+
+class Follower:
+    """One laptop's look at one run."""
+
+    def __init__(self, request: Request, run: RunPaths) -> None:
+        self._request = request
+        self._run = run
+        log, events = request.args.get("log") or {}, request.args.get("events") or {}
+        self.log = Tail(
+            run.log,
+            _offset(log),
+            str(log.get("generation") or ""),
+            request.log,
+            lambda said: request.progress({"log": said}),
+            _lines(request.args.get("tail")),
+        )
+        self.events = Tail(
+            run.events, _offset(events), "", request.events, lambda said: request.progress({"events": said})
+        )
+        self._watch = Watch(run.folder)
+        self._looked_at = float("-inf")
+        self._shown: Optional[Tuple[Any, ...]] = None
+        self._ended_at: Optional[float] = None
+
+    def follow(self) -> None:
+        """Until the run is over, or the laptop has had enough."""
+        while not self._request.cancelled.is_set():
+            over = (
+                self._is_over()
+            )  # asked before the last bytes are read, so that none written before the end is missed
+            sent = self.log.pump() | self.events.pump()
+            if over and not sent:
+                return
+            if sent:
+                time.sleep(GATHER)
+            else:
+                self._watch.wait(CANCEL_WITHIN)
+
+    def close(self) -> None:
+        """Closes files and watches."""
+        self.log.close()
+        self.events.close()
+        self._watch.close()
+
+    def _is_over(self) -> bool:
+        if slot.read(self._run) is not None:
+            if self._ended_at is None:
+                self._ended_at = time.monotonic()
+            settled = not locks.is_held(locks.run_lock(self._run.run_id)) or time.monotonic() - self._ended_at > SETTLE
+            return settled
+        if time.monotonic() - self._looked_at < LOOK_EVERY:
+            return False
+        self._looked_at = time.monotonic()
+        return self._look() == "finished"
+
+    def _look(self) -> str:
+        status = state.status_of(self._run)
+        if status.get("cause") == "folder_deleted" and self._shown is None:
+            raise AgentError(
+                "RunLost", "the box knows no run %s" % self._run.run_id, "gpurun list shows the runs it knows."
+            )
+        shown = (status["phase"], status["orphaned"], status["stalled"], status.get("evidence"))
+        if shown != self._shown:
+            self._shown = shown
+            self._request.progress({"status": status})
+        return str(status["phase"])
+
+
+def _offset(place: Dict[str, Any]) -> int:
+    offset = place.get("offset") or 0
+    if not isinstance(offset, int) or offset < 0:
+        raise AgentError("GpurunError", "%r is not an offset" % (offset,))
+    return offset
+
+
+def _lines(count: Any) -> Optional[int]:
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None

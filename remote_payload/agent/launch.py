@@ -1,0 +1,228 @@
+"""The verb ``launch``: at most one start of a run, whoever asks, however often, and whatever is cut off meanwhile.
+
+The run's lock is taken first, ``mkdir runs/<id>`` is the claim, and the lock goes to the supervisor as an open descriptor: a
+claim whose lock is free and that has no owner never started anything. Whoever finds the folder there attaches to what it finds.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent import fill, gpus, locks, secrets, state
+from remote_payload.agent.__main__ import agent_command
+from remote_payload.agent.files import write_json
+from remote_payload.agent.gpus import Gpu
+from remote_payload.agent.locks import HeldGpu
+from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
+from remote_payload.agent.request import AgentError, Request
+
+CONFIRM_LIMIT = 60.0  # seconds for the supervisor to say that it stands
+LOG_LIMIT = 1 << 30  # bytes
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def launch(request: Request) -> Dict[str, Any]:
+    """Starts the run, or attaches to it: ``{attached, status}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    lock = _claim(run)
+    if lock is None:
+        return {"attached": True, "status": state.status_of(run)}
+    held: List[HeldGpu] = []
+    try:
+        available = gpus.list_gpus()
+        wanted = _wanted(request.args, available)
+        if wanted and not request.args.get("queue"):
+            held = _take_gpus(available or [], wanted, run.run_id)
+        os.mkdir(run.folder, 0o700)
+        _prepare(request, run, wanted)
+        _start(request, run, {"lock": lock, "held": held, "gpus": available or []})
+    finally:
+        for gpu in held:
+            os.close(gpu.descriptor)  # the supervisor has its own
+        if os.path.isdir(run.folder):
+            os.close(lock)
+        else:
+            locks.leave_run(run.run_id, lock)
+    return {"attached": False, "status": state.status_of(run)}
+
+
+def _claim(run: RunPaths) -> Optional[int]:
+    """The run's lock if it is ours to start; None if it was started, once whoever is starting it now is done."""
+    deadline = time.monotonic() + CONFIRM_LIMIT
+    while time.monotonic() < deadline:
+        if not os.path.isdir(run.folder):
+            lock = locks.take_run(run.run_id)
+            if lock is not None and not os.path.isdir(run.folder):
+                os.makedirs(os.path.dirname(run.folder), 0o700, exist_ok=True)
+                return lock
+            if lock is not None:
+                os.close(lock)
+        elif os.path.exists(run.owner) or not locks.is_held(locks.run_lock(run.run_id)):
+            return None
+        time.sleep(0.05)
+    raise AgentError(
+        "NotStarted",
+        "another connection has been starting this run for a minute",
+        "Ask later: gpurun status %s" % run.run_id,
+    )
+
+
+def _wanted(args: Dict[str, Any], available: Optional[List[Gpu]]) -> int:
+    wanted = args.get("gpus", 0)
+    if wanted in (0, None):
+        return 0
+    if available is None:
+        raise AgentError(
+            "BoxNotReady", "the NVIDIA driver of the box does not answer", "Restart the box, or take another one."
+        )
+    if wanted == "all":
+        return len(available)
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
+        raise AgentError("LaunchError", "%r GPUs" % (wanted,))
+    if wanted > len(available):
+        message = "the job asks for %d GPU%s, the box has %s" % (
+            wanted,
+            "" if wanted == 1 else "s",
+            len(available) or "none",
+        )
+        raise AgentError(
+            "BoxNotReady",
+            message,
+            "Take another box, or change resources.gpus (--set resources.gpus=all takes what is there).",
+        )
+    return wanted
+
+
+def _take_gpus(available: List[Gpu], wanted: int, run_id: str) -> List[HeldGpu]:
+    held, holders = locks.take_gpus(available, wanted, run_id)
+    if held:
+        return held
+    message = "%d of %d GPUs asked for, but held by %s" % (wanted, len(available), ", ".join(holders))
+    raise AgentError("GpuBusy", message, "Wait for it, stop it (gpurun stop %s), or submit with --queue." % holders[0])
+
+
+def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
+    """Everything the supervisor finds in the run's folder. Undone if any of it fails."""
+    args = request.args
+    try:
+        if args.get("resume"):
+            _inherit(request.paths, run, args["resume"])
+        job = args.get("job") or {}
+        write_json(run.job, job)
+        for path in (run.log, run.events):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        fill.take_code(request.paths, run, args.get("code") or {})
+        fill.link_data(request.paths, run, args.get("data") or [])
+        fill.link_outputs(run, job.get("outputs") or [])
+        write_json(run.launch, plan(request.paths, run, args, wanted))
+    except BaseException:
+        _undo(request, run)
+        raise
+
+
+def _inherit(paths: BoxPaths, run: RunPaths, resume: Dict[str, Any]) -> None:
+    source = paths.run(check_run_id(resume.get("run_id")))
+    if state.status_of(source)["phase"] != "finished":
+        hint = "Stop it first: gpurun stop %s" % source.run_id
+        raise AgentError("LaunchError", "run %s is still going, so there is nothing to resume" % source.run_id, hint)
+    fill.inherit_outputs(source, run)
+
+
+def plan(paths: BoxPaths, run: RunPaths, args: Dict[str, Any], gpus_wanted: int) -> Dict[str, Any]:
+    """launch.json: what the supervisor starts, with which environment (no secrets) and limits."""
+    return {
+        "argv": arguments(args, gpus_wanted),
+        "environment": environment(paths, run, args),
+        "gpus": gpus_wanted,
+        "queue": bool(args.get("queue")),
+        "time_limit": args.get("time_limit"),
+        "log_limit": args.get("log_limit") or LOG_LIMIT,
+        "resume": args.get("resume"),
+    }
+
+
+def arguments(args: Dict[str, Any], gpus_wanted: int) -> List[str]:
+    """The payload's argv: the job's own command with ``{gpus}`` filled in, or a module of ours, under torchrun if asked."""
+    processes = gpus_wanted or int((args.get("job") or {}).get("processes") or 1)
+    if args.get("command"):
+        return [str(word).replace("{gpus}", str(processes)) for word in args["command"]]
+    interpreter, module = args.get("interpreter"), args.get("module")
+    if not interpreter or not module:
+        raise AgentError("LaunchError", "neither a command nor a module to start")
+    if args.get("torchrun"):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        return [interpreter, *launcher, "-m", module]
+    return [interpreter, "-m", module]
+
+
+def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[str, str]:
+    """What is set for the payload on top of the box's own variables; ARCHITECTURE.md, "What the payload meets"."""
+    path = os.environ.get("PATH") or STANDARD_PATH
+    if args.get("interpreter"):
+        path = "%s:%s" % (os.path.dirname(args["interpreter"]), path)
+    variables = {"PATH": path, "HF_HOME": paths.hf_home, "PYTHONUNBUFFERED": "1"}
+    if args.get("payload"):
+        places = [paths.payload(args["payload"]), os.environ.get("PYTHONPATH")]
+        variables["PYTHONPATH"] = ":".join(place for place in places if place)
+    variables.update({name: str(value) for name, value in (args.get("variables") or {}).items()})
+    variables.update(
+        GPURUN_RUN_ID=run.run_id,
+        GPURUN_RUN_DIR=run.folder,
+        GPURUN_OUTPUTS=run.outputs,
+        GPURUN_EVENTS=run.events,
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # NVML's order, which the locks count in
+    )
+    if args.get("resume"):
+        variables["GPURUN_RESUME"] = str(args["resume"].get("checkpoint") or "auto")
+    return variables
+
+
+def _start(request: Request, run: RunPaths, order: Dict[str, Any]) -> None:
+    """Starts the supervisor and waits for its word. Undone if it says that it could not start the payload."""
+    order["folder"] = run.folder
+    order["variables"] = secrets.place(run.run_id, request.args.get("secrets") or {})
+    descriptors = [order["lock"]] + [held.descriptor for held in order["held"]]
+    order["held"] = [held._asdict() for held in order["held"]]
+    order["gpus"] = [gpu._asdict() for gpu in order["gpus"]]
+    with open(run.supervisor_log, "ab") as log:
+        process = subprocess.Popen(
+            agent_command("supervise", run.run_id),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            env=box_environment(),
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+    try:
+        answer, _ = process.communicate(json.dumps(order).encode("ascii"), timeout=CONFIRM_LIMIT)
+    except subprocess.TimeoutExpired:
+        raise AgentError(
+            "NotStarted", "the box did not confirm the start in time", "It may have started: gpurun status."
+        ) from None
+    told = (
+        json.loads(answer.decode("utf-8"))
+        if answer.strip()
+        else {"error": "it ended without a word; see supervisor.log"}
+    )
+    if "error" in told:
+        secrets.remove(run.run_id)
+        _undo(request, run)
+        if told.get("errno"):
+            raise OSError(told["errno"], told["error"])
+        raise AgentError("NotStarted", "the run's supervisor could not start: %s" % told["error"])
+
+
+def box_environment() -> Dict[str, str]:
+    """The box's own variables, without those of this SSH session and of any other run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "GPURUN_"))}
+
+
+def _undo(request: Request, run: RunPaths) -> None:
+    """Takes the claim back: nothing was started, and the next try finds everything as it was."""
+    fill.give_code_back(request.paths, run, request.args.get("code") or {})
+    shutil.rmtree(run.folder, ignore_errors=True)

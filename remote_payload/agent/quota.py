@@ -1,0 +1,45 @@
+"""Keeps the newest part of a log that grows without end, with its offsets true and the payload undisturbed.
+
+The payload writes to the file itself, so nothing can be renamed or cut. A hole is punched into its beginning instead
+(fallocate(2), FALLOC_FL_PUNCH_HOLE): the disk is freed, size and offsets stay.
+"""
+
+import ctypes
+import os
+from typing import Optional
+
+PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+BLOCK = 1 << 16  # no filesystem has larger blocks
+
+
+class LogQuota:
+    """The quota of one log, asked about every second."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._limit = limit
+        self._given_up = False
+
+    def enforce(self) -> Optional[str]:
+        """Frees the beginning when the log takes more than the limit; the newest three quarters of the limit stay.
+
+        A sentence, once, where the filesystem has no holes: the log then grows on.
+        """
+        found = os.fstat(self._descriptor)
+        if self._given_up or found.st_blocks * 512 <= self._limit:
+            return None
+        end = (found.st_size - self._limit * 3 // 4) // BLOCK * BLOCK
+        if end <= 0 or _punch(self._descriptor, end):
+            return None
+        self._given_up = True
+        return (
+            "the log is over its limit of %d bytes and this filesystem cannot free the beginning of a file"
+            % self._limit
+        )
+
+
+def _punch(descriptor: int, end: int) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    punch = getattr(libc, "fallocate64", None) or libc.fallocate
+    punch.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(punch(descriptor, PUNCH_HOLE_KEEP_SIZE, 0, end) == 0)

@@ -1,0 +1,117 @@
+"""The verb ``stop``: the run's supervisor ends the payload and records it; then we look for ourselves that nothing is left.
+
+A supervisor that does not answer is overruled, and an orphaned run is ended from here. An exit that came first is kept.
+"""
+
+import os
+import signal
+import time
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent import ending, locks, processes, secrets, slot, state
+from remote_payload.agent.ending import GRACE
+from remote_payload.agent.files import read_json
+from remote_payload.agent.paths import RunPaths, check_run_id
+from remote_payload.agent.processes import Process
+from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.request import AgentError, Request
+
+PATIENCE = 10.0  # seconds beyond the grace that the supervisor gets before it is overruled
+TOLD_WITHIN = 13.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
+LOOK_EVERY = 0.1
+
+
+def stop(request: Request) -> Dict[str, Any]:
+    """Ends a run: ``{status, survivors: [{pid, name, state}], device_holders: [{pid, name, gpus}]}``; success is two empty lists.
+
+    ``grace`` seconds lie between TERM and KILL. Goes on when the laptop is gone. Raises AgentError for a run that is not there.
+    """
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    grace = _grace(request.args.get("grace"))
+    before = state.status_of(run)
+    if before.get("cause") == "folder_deleted":
+        raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
+    deadline = time.monotonic() + grace + TOLD_WITHIN
+    answered = before["phase"] == "finished" or before["orphaned"] or _ask_supervisor(request, run, grace)
+    survivors = _end_what_is_left(request, run, grace if before["orphaned"] else 0.0, answered, deadline)
+    if before["phase"] != "finished":
+        _record(run)
+    if not survivors:
+        secrets.remove(run.run_id)
+    status = state.status_of(run)
+    return {
+        "status": status,
+        "survivors": ending.describe(survivors),
+        "device_holders": _device_holders(before["gpus"] or status["gpus"]),
+    }
+
+
+def _grace(asked: Any) -> float:
+    if asked is None:
+        return GRACE
+    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 3600:
+        raise AgentError("UserError", "a grace of %r seconds" % (asked,))
+    return float(asked)
+
+
+def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
+    """Asks it to end the payload and waits until it has; False when it does not answer."""
+    with open(os.path.join(locks.make_volatile(run.run_id), ending.GRACE_FILE), "w", encoding="ascii") as file:
+        file.write("%f\n" % grace)
+    deadline = time.monotonic() + grace + PATIENCE
+    asked: Optional[Process] = None
+    told = -1
+    while time.monotonic() < deadline:
+        supervisor = _supervisor(run)
+        if supervisor is not None and asked is None:
+            processes.send(supervisor, signal.SIGUSR1)
+            processes.send(supervisor, signal.SIGCONT)
+            asked = supervisor
+        alive = len(_family(run))
+        if not locks.is_held(locks.run_lock(run.run_id)) or (not alive and slot.read(run) is not None):
+            return True
+        if alive != told:
+            told = alive
+            request.progress({"stage": "ending", "alive": alive})
+        time.sleep(LOOK_EVERY)
+    return False
+
+
+def _supervisor(run: RunPaths) -> Optional[Process]:
+    owner = read_json(run.owner) or {}
+    return processes.is_alive(owner.get("pid"), owner.get("start"))
+
+
+def _family(run: RunPaths) -> List[Process]:
+    return ending.find_family(run.run_id, read_json(run.owner))
+
+
+def _end_what_is_left(request: Request, run: RunPaths, grace: float, answered: bool, deadline: float) -> List[Process]:
+    """An orphan's processes, or those that a supervisor left or did not dare; with it, if it does not answer."""
+    left = _family(run)
+    if left:
+        request.progress({"stage": "ending", "alive": len(left)})
+    supervisor = _supervisor(run)
+    if not answered and supervisor is not None:
+        ending.signal_all([supervisor], signal.SIGKILL)
+    return ending.terminate(lambda: _family(run), grace, max(2.0, deadline - time.monotonic() - grace))
+
+
+def _record(run: RunPaths) -> None:
+    """Says ``cancelled`` where nobody else can any more; whoever holds the lock or wrote first is right."""
+    lock = locks.take_run(run.run_id)
+    if lock is None:
+        return
+    if slot.read(run) is None and os.path.isdir(run.folder):
+        slot.write(run, ExitRecord("cancelled", 128 + signal.SIGKILL, time.time()))
+    locks.leave_run(run.run_id, lock)
+
+
+def _device_holders(gpus: List[int]) -> List[Dict[str, Any]]:
+    """Who has the run's GPUs open all the same: other runs cannot, so that these are somebody else's."""
+    holders = []
+    for process in processes.scan().values():
+        shared = sorted(set(processes.gpus_open(process.pid)) & set(gpus))
+        if shared:
+            holders.append({"pid": process.pid, "name": process.name, "gpus": shared})
+    return holders
