@@ -55,6 +55,12 @@ def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
+def discard_leftovers(folder: Path) -> None:
+    """Removes what an interrupted save or deletion left; none of it has a checkpoint's name."""
+    for path in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def find_checkpoint(request: str, folder: Path) -> Path | None:
     """What ``auto`` (the latest; None when there is none), a name or a path stands for.
 

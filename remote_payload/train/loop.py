@@ -22,6 +22,7 @@ from torch import nn
 from remote_payload.train import rng
 from remote_payload.train.checkpoint import (
     NoSpace,
+    discard_leftovers,
     find_checkpoint,
     load_checkpoint,
     prune_checkpoints,
@@ -88,6 +89,8 @@ class Loop:
         )
 
     def resume(self) -> None:
+        if self.world.main:
+            discard_leftovers(self.run.checkpoints)
         if not self.run.resume:
             return
         path = find_checkpoint(self.run.resume, self.run.checkpoints)

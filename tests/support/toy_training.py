@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class ToySettings:
     max_steps: int | None = None
     seed: int = 0
     dropout: float = 0.0
+    hold_save_at: int = 0  # stop for ever in the middle of this step's save, once its tensors are written
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     batch: Batch = field(default_factory=Batch)
@@ -103,12 +105,18 @@ def toy_train(run: Run, task: Any = None, **options: Any) -> tuple[nn.Module, Ou
     return model, train(run, model, task or ToyTask(run), **options)
 
 
+def hold(run: Run, saving: Path) -> None:
+    if saving.name.endswith(f"{run.settings.hold_save_at:06d}"):
+        (saving / "held").touch()
+        signal.pause()
+
+
 def main() -> int:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     run = toy_run(folder, json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}, os.environ.get("GPURUN_RESUME"))
     try:
-        _, outcome = toy_train(run)
+        _, outcome = toy_train(run, extras=lambda saving: hold(run, saving))
     except Stopped as stop:
         return stop.exit_code
     if run.world.main:
