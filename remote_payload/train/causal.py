@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
+from remote_payload.train.folders import write_json
+from remote_payload.train.lora import save_adapter
 from remote_payload.train.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
 from remote_payload.train.packing import ATTENTION
+
+transformers.utils.logging.disable_progress_bar()  # a log is no terminal
+# peft 0.21 asks for the attribute by the name that transformers 5.23 renamed; nothing for our users to act on.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 # What some configs do to logits after the head, with the value at which they do nothing; the chunked loss does none of it.
 AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0, "lm_head_multiplier": 1.0}
@@ -127,6 +136,13 @@ def load_network(
     return network.to(device)
 
 
+def check_length(network: PreTrainedModel, max_length: int) -> None:
+    """Raises InputError for texts that the model has no positions for (GPT-2's are learned)."""
+    positions = getattr(network.config, "n_positions", None)
+    if positions is not None and max_length > positions:
+        raise InputError(f"settings.max_length: {max_length}, but this model has {positions} positions")
+
+
 def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> PeftModel:
     """The adapter in ``folder`` on its base model. Raises InputError when it is incomplete or made for another base."""
     for name in ("adapter_config.json", "adapter_model.safetensors"):  # without the second peft would look for a pickle
@@ -141,11 +157,25 @@ def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: boo
         raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({detail})") from None
 
 
-def save_network(network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The adapter alone, or the whole model, as safetensors; and the tokenizer with its chat template."""
-    network.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)  # peft's template of a card; ours is written from the run
+def save_causal(
+    network: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    base: BaseModel,
+    about: dict[str, Any],
+) -> None:
+    """What ``load_causal`` needs: adapter or whole model as safetensors, the tokenizer with its template, gpurun.json.
+
+    ``about`` says more of the model: at least its recipe.
+    """
+    adapter = isinstance(network, PeftModel)
+    if adapter:
+        save_adapter(network, folder, base.id)
+    else:
+        network.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
+    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict(), "adapter": adapter}
+    write_json(folder / "gpurun.json", {**facts, "dtype": str(network.dtype).removeprefix("torch."), **about})
 
 
 def load_causal(

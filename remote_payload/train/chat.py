@@ -113,11 +113,25 @@ def encode_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: 
     """
     prompt = fill_template(form.prompt_template or "", record)
     answer = as_text(record.field(form.completion_field, object))
-    asked = tokenizer(prompt)["input_ids"]
-    if tokenizer.eos_token_id is not None and asked[-1:] == [tokenizer.eos_token_id]:
-        asked = asked[:-1]  # some tokenizers close every text
+    asked = prompt_ids(tokenizer, prompt, add_special_tokens=True)
     said = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     return Example(Document([*asked, *said], [False] * len(asked) + [True] * len(said)), prompt, answer, record)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, add_special_tokens: bool) -> list[int]:
+    """A prompt's tokens, open at the end. A chat template has written its special tokens already: none are added then."""
+    ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+    return ids[:-1] if add_special_tokens and ids[-1:] == [tokenizer.eos_token_id] else ids  # some close every text
+
+
+def check_records(records: Iterable[Record], form: Format) -> None:
+    """Raises InputError with file and line for the first record that does not fit the format. Needs no tokenizer."""
+    for record in records:
+        if form.chat:
+            read_messages(record, form)
+        else:
+            fill_template(form.prompt_template or "", record)
+            record.field(form.completion_field, object)
 
 
 def read_messages(record: Record, form: Format) -> Messages:

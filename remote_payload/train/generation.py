@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 # Rows × (prompt + answer) of one batch: what the key/value cache holds. 0.4 GB for Qwen 2.5 0.5B in bf16.
 BATCH_TOKENS = {"cuda": 32_768}
-BATCH_TOKENS_ELSEWHERE = 4_096
+BATCH_TOKENS_ELSEWHERE = 16_384
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,14 @@ def _generate_batch(
     seed: int,
 ) -> list[Answer]:
     ids, mask = pad_left(prompts, tokenizer.pad_token_id)
+    positions = getattr(model.config, "n_positions", None)  # GPT-2's are learned: there are no more of them
+    room = sampling.max_new_tokens if positions is None else min(sampling.max_new_tokens, positions - ids.shape[1])
     with torch.random.fork_rng(enabled=sampling.temperature > 0, devices=_cuda_devices(model)):
         torch.manual_seed(sampling.seed + seed)  # the same answers however evaluation falls between training steps
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            generation_config=_config(sampling, tokenizer.pad_token_id, end_tokens),
+            generation_config=_config(sampling, room, tokenizer.pad_token_id, end_tokens),
         )
     return [_answer(tokenizer, row, end_tokens) for row in output[:, ids.shape[1] :].tolist()]
 
@@ -132,13 +134,13 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def _config(sampling: Sampling, pad: int, end_tokens: Sequence[int]) -> GenerationConfig:
+def _config(sampling: Sampling, new_tokens: int, pad: int, end_tokens: Sequence[int]) -> GenerationConfig:
     """Every option that matters, spelt out: what is left open is filled from the model's own generation_config."""
     choice: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
     if sampling.temperature > 0:
         choice = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     return GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
+        max_new_tokens=new_tokens,
         repetition_penalty=sampling.repetition_penalty,
         pad_token_id=pad,
         eos_token_id=list(end_tokens),

@@ -6,7 +6,6 @@ import torch
 from transformers import Gemma2Config, PhiConfig
 from transformers.models.auto import AutoModelForCausalLM
 
-from remote_payload.train.adapters import add_adapters, target_names
 from remote_payload.train.causal import (
     CausalLoss,
     load_adapter,
@@ -14,9 +13,11 @@ from remote_payload.train.causal import (
     load_config,
     load_network,
     load_tokenizer,
-    save_network,
+    save_causal,
 )
+from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
+from remote_payload.train.lora import add_lora
 from remote_payload.train.packing import Document, pack
 from remote_payload.train.precision import checkpoint_activations
 from tests.support.tiny_models import CAUSAL, save_tiny_model, tiny_model, tiny_tokenizer
@@ -48,7 +49,7 @@ def load_network_like(name):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_adapters_move_and_nothing_else_does_with_and_without_activation_checkpointing(name, checkpointing):
     torch.manual_seed(0)
-    network = add_adapters(load_network_like(name), LORA, "CAUSAL_LM")
+    network = add_lora(load_network_like(name), LORA, "CAUSAL_LM")
     if checkpointing:
         checkpoint_activations(network)
     before = {key: value.clone() for key, value in network.named_parameters()}
@@ -60,27 +61,20 @@ def test_adapters_move_and_nothing_else_does_with_and_without_activation_checkpo
     assert {key for key in before if "lora_B" in key} <= moved
 
 
-def test_targets_are_found_in_every_architecture_and_a_wrong_name_lists_what_there_is():
-    assert target_names(tiny_model("qwen2"), "auto") == ["q_proj", "k_proj", "v_proj", "o_proj"]
-    assert target_names(tiny_model("gpt2"), "auto") == ["c_attn"]
-    with pytest.raises(InputError, match=r"settings\.lora\.targets: no linear layer called qq_proj; .*q_proj"):
-        target_names(tiny_model("llama"), ["q_proj", "qq_proj"])
-
-
 @pytest.mark.parametrize("adapted", [True, False])
 def test_a_saved_folder_gives_back_the_same_model_with_its_tokenizer_and_template(tmp_path, tiny_folder, adapted):
     base = tiny_folder("qwen2")
     tokenizer = load_tokenizer(str(base), chat=True)
     network = load_network(str(base))
     if adapted:
-        network = add_adapters(network, LORA, "CAUSAL_LM")
+        network = add_lora(network, LORA, "CAUSAL_LM")
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_()
-    save_network(network, tokenizer, tmp_path)
-    about = {"kind": "causal_lm", "adapter": adapted, "base": {"id": "somewhere/else", "path": str(base)}}
-    (tmp_path / "gpurun.json").write_text(json.dumps(about))
+    save_causal(network, tokenizer, tmp_path, BaseModel(str(base), str(base)), {"recipe": "sft"})
+    about = json.loads((tmp_path / "gpurun.json").read_text())
+    assert (about["kind"], about["adapter"], about["base"]["id"]) == ("causal_lm", adapted, str(base))
     for source in (base, None):
         loaded, again = load_causal(tmp_path, source)
         ids = torch.tensor([IDS[0]])
@@ -92,8 +86,8 @@ def test_a_saved_folder_gives_back_the_same_model_with_its_tokenizer_and_templat
 
 
 def test_an_adapter_for_another_base_names_both(tmp_path, tiny_folder):
-    network = add_adapters(load_network(str(tiny_folder("qwen2"))), LORA, "CAUSAL_LM")
-    save_network(network, tiny_tokenizer(), tmp_path)
+    network = add_lora(load_network(str(tiny_folder("qwen2"))), LORA, "CAUSAL_LM")
+    save_causal(network, tiny_tokenizer(), tmp_path, BaseModel("tiny/qwen2", "here"), {"recipe": "sft"})
     with pytest.raises(InputError, match=r"the adapter was made for .*qwen2.*, not for .*gpt2"):
         load_adapter(load_network(str(tiny_folder("gpt2"))), tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")

@@ -1,0 +1,179 @@
+"""Recipe ``sft``: a language model learns from conversations, or prompts with completions; the loss is on the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from remote_payload.train import rng
+from remote_payload.train.answers import Expected, Questions
+from remote_payload.train.causal import CausalLoss, check_length, load_network, load_tokenizer
+from remote_payload.train.causal_results import CausalResults
+from remote_payload.train.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
+from remote_payload.train.data import DataFile, Record, find_files, read_all, read_json, split
+from remote_payload.train.download import BaseModel, local_model
+from remote_payload.train.errors import InputError
+from remote_payload.train.flops import flops_per_token
+from remote_payload.train.json_metrics import check_schema, read_schema
+from remote_payload.train.loop import train
+from remote_payload.train.lora import add_lora
+from remote_payload.train.packed_task import PackedTask
+from remote_payload.train.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.run import Run, launch
+
+METRICS = ("loss", "perplexity", "token_accuracy")
+
+
+def main(run: Run) -> None:
+    settings, world = run.settings, run.world
+    compute = resolve_precision(settings.precision, world.device)
+    form = Format(settings.messages_field, settings.prompt_template, settings.completion_field, settings.system_prompt)
+
+    with run.phase("data"):
+        check_settings(settings)
+        data = read_data(settings, form)
+        base = local_model(run, settings.model, settings.revision)
+        tokenizer = load_tokenizer(
+            base.path, chat=form.chat, chat_template=settings.chat_template, pad_token=settings.pad_token
+        )
+        examples = {name: encode(run, name, data.sides[name], tokenizer, form) for name in data.sides}
+        questions = ask_about(data.schemas, examples["test"], tokenizer, form, settings)
+
+    with run.phase("model"):
+        rng.seed_everything(settings.seed)
+        model = build_model(base, settings, compute).to(world.device)
+
+    documents = {name: [example.document for example in side] for name, side in examples.items()}
+    task = PackedTask(
+        world, documents["train"], documents["validation"],
+        batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute,
+    )  # fmt: skip
+    results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens))
+    outcome = train(
+        run, model, task,
+        flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
+        on_best=results.keep_best,
+    )  # fmt: skip
+
+    with run.phase("report"):
+        results.restore_best(outcome.progress)
+        metrics = results.report(task, documents["test"], questions, outcome.progress.micro)
+        prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
+        smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+        results.finish(outcome, metrics, smoke, questions.end_tokens)
+
+
+@dataclass
+class Data:
+    """Records of the three sides (without test data it is the validation side), their files, and schemas by record."""
+
+    sides: dict[str, list[Record]]
+    files: list[DataFile]
+    schemas: dict[str, Any] | None
+
+
+def check_settings(settings: Any) -> None:
+    """Raises InputError for settings that contradict each other."""
+    if settings.evaluation.metric not in METRICS:
+        raise InputError(
+            f"settings.evaluation.metric: there is no {settings.evaluation.metric}; there are {', '.join(METRICS)}"
+        )
+    if settings.schema and settings.schema_field:
+        raise InputError("settings.schema: give either schema or schema_field, not both")
+    if (settings.schema or settings.schema_field) and not settings.json_extraction:
+        raise InputError("settings.json_extraction: a schema is given, but the answers are not declared to be JSON")
+
+
+def read_data(settings: Any, form: Format) -> Data:
+    """Everything read, split and checked that can be checked without a tokenizer. Raises InputError with file and line."""
+    sides, files = {}, []
+    for name in ("train", "validation", "test"):
+        if place := getattr(settings, name):
+            sides[name], facts = read_all(find_files(place, name))
+            files += facts
+            if not sides[name]:
+                raise InputError(f"settings.{name}: {place!r} holds no examples")
+    for side in sides.values():
+        check_records(side, form)
+    if "validation" not in sides:
+        sides["train"], sides["validation"] = split(
+            sides["train"], settings.validation_share, settings.seed, "validation_share"
+        )
+    sides.setdefault("test", sides["validation"])
+    return Data(sides, files, read_schemas(settings, sides["test"]) if settings.json_extraction else None)
+
+
+def read_schemas(settings: Any, records: list[Record]) -> dict[str, Any]:
+    """The schema of each record, by its place; None where there is none."""
+    if settings.schema:
+        schema = read_json(settings.schema)
+        check_schema(schema, f"settings.schema: {settings.schema}")
+        return {record.place: schema for record in records}
+    field = settings.schema_field
+    return {record.place: read_schema(record, field) if field else None for record in records}
+
+
+def encode(
+    run: Run, name: str, records: list[Record], tokenizer: PreTrainedTokenizerBase, form: Format
+) -> list[Example]:
+    """The side's examples as tokens; the log says what was cut."""
+    examples, report = encode_examples(records, tokenizer, form, run.settings.max_length)
+    run.log(
+        f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "
+        f"{report.truncated:,} cut at {run.settings.max_length}, {report.dropped:,} left out"
+        + (f" ({', '.join(report.dropped_places)} …)" if report.dropped else "")
+    )
+    return examples
+
+
+def ask_about(
+    schemas: dict[str, Any] | None,
+    examples: list[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    form: Format,
+    settings: Any,
+) -> Questions:
+    """The held-out prompts that are answered at the end, asked with the generation's own system prompt if it has one."""
+    chosen = examples[: settings.generation.examples]
+    if settings.generation.system_prompt is not None and form.chat:
+        asking = replace(form, system_prompt=settings.generation.system_prompt)
+        chosen, _ = encode_examples([example.record for example in chosen], tokenizer, asking, settings.max_length)
+    prompts = [prompt_ids(tokenizer, example.prompt, add_special_tokens=not form.chat) for example in chosen]
+    expected = None
+    if schemas is not None:
+        values = [example.answer if form.chat else example.record.value[form.completion_field] for example in chosen]
+        expected = Expected(values, [schemas[example.record.place] for example in chosen])
+    return Questions(chosen, prompts, end_tokens(tokenizer, form), expected)
+
+
+def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalLoss:
+    """A frozen base in the compute dtype with fp32 adapters, or all of it in fp32 when the rank is 0."""
+    network = load_network(base.path, dtype=compute if settings.lora.rank else torch.float32)
+    check_length(network, settings.max_length)
+    if settings.lora.rank:
+        network = add_lora(network, settings.lora, "CAUSAL_LM")
+    if settings.batch.activation_checkpointing:
+        checkpoint_activations(network)
+    return CausalLoss(network)
+
+
+def about(settings: Any, form: Format, ends: list[int]) -> dict[str, Any]:
+    """What gpurun.json says of how to talk to the model."""
+    return {
+        "max_length": settings.max_length,
+        "chat": form.chat,
+        "prompt_template": form.prompt_template,
+        "system_prompt": form.system_prompt,
+        "end_tokens": ends,
+    }
+
+
+def mean_length(documents: list[Any]) -> float:
+    return sum(map(len, documents)) / len(documents)
+
+
+if __name__ == "__main__":
+    launch("sft", main)

@@ -1,0 +1,78 @@
+"""Settings of the ``sft`` recipe: a language model taught by examples of what to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+from remote_payload.settings.generation import Generation
+from remote_payload.settings.setting import group, required, setting
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
+
+
+@dataclass
+class SftSettings:
+    """A causal language model trained on conversations or on prompts with completions, the loss on the answers only."""
+
+    model: str = required(
+        "The language model: a model id on the Hub, or a folder (relative to the job's code).",
+        examples=["Qwen/Qwen2.5-0.5B"],
+        kind="model",
+    )
+    train: str = required(
+        "Training examples: a JSON Lines, JSON or parquet file, or a folder of them.",
+        examples=["data/train.jsonl"],
+        kind="data",
+    )
+    revision: Optional[str] = setting(None, "Branch, tag or commit of the model.")
+    validation: Optional[str] = setting(
+        None, "Examples to evaluate on while training; without them a share of train is held out.", kind="data"
+    )
+    validation_share: float = setting(
+        0.1, "Share of the examples held out when there are no validation examples.", gt=0, lt=1
+    )
+    test: Optional[str] = setting(
+        None,
+        "Examples that nothing is chosen by, for the report at the end; without them it uses validation.",
+        kind="data",
+    )
+    messages_field: str = setting("messages", "The field with a conversation: a list of {role, content}.")
+    prompt_template: Optional[str] = setting(
+        None,
+        "Makes the examples prompts with completions instead of conversations: this text, in which {name} stands for the "
+        "example's field of that name, is the prompt.",
+        examples=["Extract the data as JSON.\n\nInput: {prompt}\n\nOutput:"],
+    )
+    completion_field: str = setting(
+        "completion", "With prompt_template, the field with the answer; what is not text is learnt as JSON."
+    )
+    system_prompt: Optional[str] = setting(None, "The system message of conversations that have none of their own.")
+    chat_template: Optional[str] = setting(
+        None, "A Jinja file with a chat template, where the tokenizer has none or another is wanted.", kind="data"
+    )
+    pad_token: Optional[str] = setting(
+        None,
+        "A token of the vocabulary to fill short rows with, where the tokenizer has none.",
+        examples=["<|endoftext|>"],
+    )
+    max_length: int = setting(1024, "Tokens of an example; longer ones are cut at their end, and counted.", ge=8)
+    lora: Lora = group(Lora, "Adapters on the model; rank 0 trains all of it.")
+    epochs: float = setting(2.0, "Passes over the training examples.", gt=0)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    seed: int = setting(0, "Of the split, the order of the examples, adapters, dropout and sampling.", ge=0)
+    precision: Literal["auto", "bf16", "fp32"] = setting(
+        "auto", "Of the model; auto is bf16 where the GPU has it. Adapters and the loss are fp32 always."
+    )
+    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    json_extraction: bool = setting(
+        False, "The answers are JSON: report json_exact, field_f1 and, where there are schemas, schema_compliance."
+    )
+    schema_field: Optional[str] = setting(None, "The field with an example's own JSON Schema.")
+    schema: Optional[str] = setting(None, "A file with the JSON Schema of all answers.", kind="data")
+    smoke_rows: int = setting(8, "Prompts whose logits and tokens travel with the model, for the smoke test.", ge=1)
+    optimizer: Optimizer = group(Optimizer, "The optimizer.")
+    schedule: Schedule = group(Schedule, "The learning rate over time.")
+    batch: Batch = group(Batch, "Batch sizes and memory.")
+    checkpoint: Checkpoint = group(Checkpoint, "What can be resumed.")
+    evaluation: Evaluation = group(Evaluation, "Evaluation and model selection.")
+    generation: Generation = group(Generation, "The answers written after training, and the report on them.")
