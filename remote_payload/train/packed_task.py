@@ -95,9 +95,7 @@ class PackedTask:
         for batch in packed_micros(documents, capacity):
             batch = batch.to(self.world.device)
             with autocast(self.world.device, self.dtype):
-                sums += torch.stack(
-                    [part.double() for part in model(**batch.tensors)]
-                )
+                sums += torch.stack([part.double() for part in model(**batch.tensors)])
         return sums
 
 
