@@ -59,6 +59,11 @@ class Checkpoint:
     every_epochs: Optional[float] = setting(1.0, "Epochs between two checkpoints, 0.2 for five an epoch.", gt=0)
     at_start: bool = setting(False, "Save before the first step too.")
     keep: Optional[int] = setting(3, "How many of the latest are kept beside the best; null keeps all.", ge=1)
+    resumable: Optional[int] = setting(
+        None,
+        "How many of the latest can be resumed from; older ones keep only their weights, a third of the size. null: all.",
+        ge=1,
+    )
 
 
 @dataclass

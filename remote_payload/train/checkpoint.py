@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from remote_payload.train import rng
 from remote_payload.train.distributed import World, unwrapped
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import complete_folder, read_manifest, write_json
+from remote_payload.train.folders import MANIFEST, complete_folder, read_manifest, write_json
 from remote_payload.train.optimizer import load_named_state, named_state, placed_like
 
 SPARE_DISK = 256 * 2**20  # bytes that a save leaves free: logs and events must go on
@@ -38,11 +38,12 @@ class NoSpace(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A complete checkpoint: its folder, its step, and its metrics if it was evaluated."""
+    """A complete checkpoint: its folder, its step, its metrics if it was evaluated, whether training can go on from it."""
 
     path: Path
     step: int
     metrics: dict[str, float]
+    resumable: bool = True
 
 
 def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
@@ -51,7 +52,8 @@ def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
     for path in folder.glob("step-*"):
         manifest = read_manifest(path, hashes)
         if manifest is not None:
-            found.append(Found(path, int(manifest["step"]), manifest.get("metrics") or {}))
+            resumable = any(file["path"] == "optimizer.safetensors" for file in manifest["files"])
+            found.append(Found(path, int(manifest["step"]), manifest.get("metrics") or {}, resumable))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -68,12 +70,15 @@ def find_checkpoint(request: str, folder: Path) -> Path | None:
     """
     there = checkpoints_in(folder)
     if request == "auto":
-        sound = [c for c in there[::-1] if read_manifest(c.path, hashes=True) is not None]
-        return sound[0].path if sound else None
+        newest_first = (c.path for c in there[::-1] if c.resumable)
+        return next((path for path in newest_first if read_manifest(path, hashes=True) is not None), None)
     if request == "latest" and there:
         return there[-1].path
     for candidate in (folder / request, Path(request)):
         if (candidate / "state.json").is_file() and read_manifest(candidate, hashes=True) is not None:
+            if not (candidate / "optimizer.safetensors").is_file():
+                names = ", ".join(checkpoint.path.name for checkpoint in there if checkpoint.resumable) or "none"
+                raise InputError(f"resume: {request} kept only its weights; to be resumed from: {names}")
             return candidate
     torn = next((c for c in (folder / request, Path(request)) if c.is_dir() and request), None)
     names = ", ".join(checkpoint.path.name for checkpoint in there) or "none"
@@ -167,6 +172,32 @@ def _need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + SPARE_DISK:
         raise NoSpace(f"it takes {size / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free")
+
+
+def strip_checkpoints(folder: Path, resumable: int | None) -> list[Path]:
+    """Leaves only the weights in all but the latest ``resumable``; nothing unless the newest is whole. Returns those changed.
+
+    The manifest goes first: a checkpoint that is interrupted here is complete, with a file that nobody counts any more.
+    """
+    there = checkpoints_in(folder)
+    if resumable is None or len(there) <= resumable or read_manifest(there[-1].path, hashes=True) is None:
+        return []
+    changed = []
+    for checkpoint in there[:-resumable]:
+        manifest = read_manifest(checkpoint.path) or {}
+        spare = [file for file in manifest.get("files", []) if _only_for_resuming(file["path"])]
+        if spare:
+            kept = [file for file in manifest["files"] if file not in spare]
+            write_json(checkpoint.path / MANIFEST, {**manifest, "files": kept})
+            changed.append(checkpoint.path)
+        for path in checkpoint.path.glob("*.safetensors"):
+            if _only_for_resuming(path.name):
+                path.unlink()
+    return changed
+
+
+def _only_for_resuming(name: str) -> bool:
+    return name == "optimizer.safetensors" or (name.startswith("rng-") and name.endswith(".safetensors"))
 
 
 def prune_checkpoints(folder: Path, keep: int | None, metric: str, higher_is_better: bool) -> list[Path]:

@@ -27,6 +27,7 @@ from remote_payload.train.checkpoint import (
     load_checkpoint,
     prune_checkpoints,
     save_checkpoint,
+    strip_checkpoints,
 )
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.flops import mfu, peak_memory
@@ -214,6 +215,7 @@ class Loop:
         if self.world.main:
             evaluation = settings.evaluation
             prune_checkpoints(folder, settings.checkpoint.keep, evaluation.metric, evaluation.higher_is_better)
+            strip_checkpoints(folder, settings.checkpoint.resumable)
 
     def give_up(self, facts: StepFacts) -> NoReturn:
         what, step = ("gradient" if math.isfinite(facts.loss) else "loss"), self.progress.step
