@@ -150,7 +150,7 @@ Gpus = Annotated[
     BeforeValidator(_gpus),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}),
 ]
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(SIZE_SCHEMA)]
+Size = Annotated[int, BeforeValidator(_size), PlainSerializer(lambda size: f"{size}B"), WithJsonSchema(SIZE_SCHEMA)]
 Duration = Annotated[
     float, BeforeValidator(_duration), PlainSerializer(lambda seconds: f"{seconds!r}s"), WithJsonSchema(DURATION_SCHEMA)
 ]
@@ -288,8 +288,19 @@ class Job(Part):
             found.append("outputs: is empty, so nothing comes home but the log")
         return tuple(found)
 
+    @property
+    def summary(self) -> str:
+        """What it is, in a line: ``recipe classify, 1 GPU, 2 data folders, …``."""
+        what = f"recipe {self.recipe}" if self.recipe else f"command {(self.command or ('?',))[0]}"
+        gpus = self.resources.gpus
+        parts = [what, "all GPUs" if gpus == "all" else f"{gpus} GPU{'s' * (gpus != 1)}"]
+        parts += [f"data {', '.join(self.data)}"] if self.data else []
+        parts += [f"model {', '.join(self.hub.models)}"] if self.hub.models else []
+        parts += [f"at most {self.time_limit / 3600:g} h"] if self.time_limit else []
+        return ", ".join(parts)
+
     def wire(self) -> dict[str, Any]:
-        """The job as JSON, for job.json and the local record: no secrets, no paths of this machine; sizes in bytes."""
+        """The job as JSON, for job.json and the local record: no secrets, no paths of this machine."""
         return self.model_dump(mode="json")
 
     def at(self, folder: Path, file: Path | None = None) -> Job:

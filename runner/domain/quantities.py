@@ -11,11 +11,9 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def size(written: object) -> int:
-    """Bytes in ``20GiB`` or ``1.5 TB``; a whole number of 1 MiB and more is bytes, as in a record. ValueError otherwise."""
-    if isinstance(written, int) and not isinstance(written, bool) and written >= 1 << 20:
-        return written
+    """Bytes in ``20GiB``, ``1.5 TB`` or ``512MB``. ValueError otherwise: a number alone could be anything."""
     if isinstance(written, int | float) and not isinstance(written, bool):
-        raise ValueError(f"needs a unit, such as {written}GiB")
+        raise ValueError(f"needs a unit, such as {written if 0 < written <= 9999 else 20}GiB")
     match = _SIZE.fullmatch(written) if isinstance(written, str) else None
     if match is None:
         raise ValueError("must be a size, such as 20GiB or 512MB")

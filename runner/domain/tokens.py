@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# kind → the beginnings of such tokens, and what follows: the alphabet and length that the issuer documents.
+# kind → the beginnings of such tokens, and what follows: the alphabet and length that the issuer documents. Not hf_xxxxxxxxxxxxxxxx….
 _KINDS = (
-    ("a Hugging Face token", ("hf_",), r"(?=[a-z]{0,39}[A-Z])[A-Za-z]{30,40}(?![A-Za-z0-9_])"),
+    ("a Hugging Face token", ("hf_",), r"(?!([A-Za-z0-9])\1{15})[A-Za-z0-9]{30,40}(?![A-Za-z0-9_])"),
     ("an AWS access key", ("AKIA", "ASIA"), r"[A-Z2-7]{16}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"[A-Za-z0-9]{36,255}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("github_pat_",), r"[A-Za-z0-9_]{60,255}"),

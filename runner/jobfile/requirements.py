@@ -23,7 +23,21 @@ _REFUSED = {
     ("-c", "--constraint"): "constraint files are not read: write the versions into the requirements",
     ("./", "../", "/", "~", "file:", "--find-links", "-f"): "is a path of this machine, which the box does not have",
 }
+_LOCAL = re.compile(r"@\s*file:")
 _PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+
+
+def refusal(line: str) -> str | None:
+    """Why a requirement cannot be installed on a box, or None."""
+    for beginnings, why in _REFUSED.items():
+        if line.startswith(beginnings) or ("file:" in beginnings and _LOCAL.search(line)):
+            return f"{quoted(line)} {why}"
+    return "an address with a password in it would be kept on the box" if _PASSWORD.search(line) else None
+
+
+def without_comment(line: str) -> str:
+    """A line of a requirements file as pip reads it."""
+    return re.sub(r"(^|\s)#.*$", "", line).strip()
 
 
 class RequirementsReader:
@@ -69,18 +83,14 @@ class RequirementsReader:
 
     def _line(self, line: str, place: Place, name: str, file: str = "") -> list[str]:
         """A requirement as it is, an included file's lines, or nothing for a comment and for what is refused."""
-        line = re.sub(r"(^|\s)#.*$", "", line).strip()
+        line = without_comment(line)
         if not line:
             return []
         included = _FILE.fullmatch(line)
         if included is not None:
             beside = Path(file).parent.relative_to(self.checks.folder) if file else Path()
             return self._file(os.path.normpath(beside / included[1].strip()), place, name, file)
-        for beginnings, why in _REFUSED.items():
-            if line.startswith(beginnings):
-                self.checks.problem(place, f"{name}: {quoted(line)} {why}", file)
-                return []
-        if _PASSWORD.search(line):
-            self.checks.problem(place, f"{name}: an address with a password in it would be kept on the box", file)
-            return []
-        return [line]
+        why = refusal(line)
+        if why is not None:
+            self.checks.problem(place, f"{name}: {why}", file)
+        return [] if why else [line]

@@ -16,15 +16,16 @@ from runner.domain.job import Job, is_repository
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import Place, quoted
 from runner.jobfile.tree import Node
+from runner.jobfile.typing_errors import dotted, walk
 
 
 def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
     """The job with its recipe's models among ``hub.models`` where they are the hub's. What is wrong goes to ``checks``."""
     models = list(job.hub.models)
     for keys, kind, value in _marked(settings_class(job.recipe), job.settings) if job.recipe else ():
-        node = tree.get("settings", *keys)
+        node = walk(tree, ("settings", *keys))
         place = node.place if node else tree.key_place("recipe")
-        name = ".".join(("settings", *keys))
+        name = dotted(("settings", *keys))
         if kind == "data" or _is_local(value, checks):
             _must_be_sent(value, place, name, job, checks)
         elif is_repository(value):
@@ -34,17 +35,23 @@ def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
     return job.model_copy(update={"hub": job.hub.model_copy(update={"models": tuple(dict.fromkeys(models))})})
 
 
-def _marked(
-    kind: Any, values: dict[str, Any], above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], str, str]]:
+Keys = tuple[str | int, ...]
+
+
+def _marked(kind: Any, values: dict[str, Any], above: Keys = ()) -> Iterator[tuple[Keys, str, str]]:
     """``(keys, "model" or "data", value)`` of every setting that names a model or data, groups included; a list gives each of its items."""
     for field in dataclasses.fields(kind):
-        value, keys = values.get(field.name), (*above, field.name)
+        value = values.get(field.name)
+        keys: Keys = (*above, field.name)
         if isinstance(value, dict) and dataclasses.is_dataclass(field.default_factory):
             yield from _marked(field.default_factory, value, keys)
         elif "kind" in field.metadata:
-            named = value if isinstance(value, list) else [value]
-            yield from ((keys, field.metadata["kind"], item) for item in named if isinstance(item, str))
+            items = (
+                [((*keys, index), item) for index, item in enumerate(value)]
+                if isinstance(value, list)
+                else [(keys, value)]
+            )
+            yield from ((place, field.metadata["kind"], item) for place, item in items if isinstance(item, str))
 
 
 def _is_local(model: str, checks: FolderChecks) -> bool:

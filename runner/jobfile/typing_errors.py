@@ -68,7 +68,7 @@ def _locate(loc: Sequence[str | int], tree: Node) -> tuple[tuple[str | int, ...]
 def _problem(
     keys: tuple[str | int, ...], group: list[Mapping[str, Any]], tree: Node, schema: dict[str, Any], path: str
 ) -> Problem:
-    parent, node = _walk(tree, keys[:-1]), _walk(tree, keys)
+    parent, node = walk(tree, keys[:-1]), walk(tree, keys)
     name, error = dotted(keys), group[0]
     if error["type"] in ("missing", "missing_argument"):
         about = properties(schema, keys[:-1]).get(str(keys[-1]), {}).get("description", "")
@@ -121,7 +121,8 @@ def _unknown(keys: tuple[str | int, ...], known: dict[str, Any]) -> str:
     return f"unknown key {quoted(word)}" + (f" in {where}" if where else "") + near
 
 
-def _walk(tree: Node, keys: Sequence[str | int]) -> Node | None:
+def walk(tree: Node, keys: Sequence[str | int]) -> Node | None:
+    """The node under a path of keys and indexes, None when a part of it is not there."""
     node: Node | None = tree
     for key in keys:
         if node is None:
@@ -134,9 +135,9 @@ def _walk(tree: Node, keys: Sequence[str | int]) -> Node | None:
 def _own_place(tree: Node, keys: Sequence[str | int]) -> Place:
     """Where the mapping at ``keys`` begins for a reader: its key."""
     if keys and isinstance(keys[-1], str):
-        parent = _walk(tree, keys[:-1])
+        parent = walk(tree, keys[:-1])
         return parent.key_place(keys[-1]) if parent else Place()
-    node = _walk(tree, keys)
+    node = walk(tree, keys)
     return node.place if node else Place()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -133,9 +134,11 @@ def test_a_local_model_inside_the_data_is_not_asked_of_the_hub(folder: Path) -> 
 
 
 def test_a_job_survives_its_record(folder: Path) -> None:
-    (folder / "job.yaml").write_text(GOOD + "resources: {vram: 1GiB}\ntime_limit: 90s\n")
+    (folder / "job.yaml").write_text(GOOD + "resources: {vram: 1GiB, disk: 10KB}\ntime_limit: 90s\n")
     job = load("job.yaml")
-    assert Job.restore(job.wire(), job.folder).wire() == job.wire()
+    again = Job.restore(json.loads(json.dumps(job.wire())), job.folder)
+    assert (again.wire(), again.folder) == (job.wire(), job.folder)
+    assert again.resources == job.resources and again.time_limit == 90
     assert str(folder) not in str(job.wire())
 
 

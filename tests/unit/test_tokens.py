@@ -11,6 +11,7 @@ from runner.domain.tokens import find_token, without_tokens
 # In two pieces each, so that this file itself can be pushed.
 TOKENS = {
     "hf_" + "abcdefghijABCDEFGHIJabcdefghijABCD": "a Hugging Face token",
+    "hf_" + "lowercase1and2digits3are4tokens5to": "a Hugging Face token",
     "AKIA" + "IOSFODNN7EXAMPLE": "an AWS access key",
     "ghp_" + "a1B2" * 9: "a GitHub token",
     "github_pat_" + "11ABCDEFG0" * 8: "a GitHub token",
@@ -37,6 +38,7 @@ def test_a_token_is_found_whatever_stands_around_it(token: str, around: str) -> 
         "from huggingface_hub import hf_raise_for_status",
         "my_hf_" + "abcdefghijABCDEFGHIJabcdefghijABCD",
         "hf_" + "a" * 34,
+        "hf_" + "a_word_" * 6,
         "hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         "AKIA",
         "MYAKIA" + "IOSFODNN7EXAMPLE",

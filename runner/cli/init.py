@@ -1,0 +1,29 @@
+"""``gpurun init``."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli import options
+
+
+@click.command(
+    "init",
+    epilog="\b\nExamples:\n  gpurun init\n  gpurun init legal && gpurun check jobs/legal.yaml --host root@1.2.3.4",
+)
+@click.argument("name", required=False)
+@options.json_option
+def command(name: str | None, as_json: bool) -> None:
+    """Write a commented job file for the code in this folder: jobs/NAME.yaml, or NAME.yaml where there is no jobs/."""
+    from pathlib import Path
+
+    from runner.jobfile.draft import write_draft
+
+    file, findings = write_draft(Path.cwd(), name)
+    if as_json:
+        return options.print_json({"file": str(file), "findings": findings.notes})
+    for note in findings.notes:
+        click.echo(f"  {note}", err=True)
+    click.echo(
+        f"Wrote {file}. Look it over, then:\n  gpurun check {file} --host HOST\n  gpurun submit {file} --host HOST"
+    )

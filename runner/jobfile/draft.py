@@ -1,0 +1,137 @@
+"""The job file that ``gpurun init`` writes: complete, commented, and checked before it gets its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from runner.domain.errors import UserError
+from runner.domain.job import NAME
+from runner.jobfile.load import load
+from runner.jobfile.problems import InvalidJobFile, quoted
+from runner.jobfile.survey import Findings, survey
+
+_TEMPLATE = """\
+# A gpurun job. Check it: gpurun validate {file}
+# An editor completes and explains the keys if it knows the schema: gpurun validate --schema > job.schema.json,
+# and as first line here  # yaml-language-server: $schema=<where you put it>
+
+name: {name}                      # run ids begin with it
+
+# Your own program, as a list of words; {{gpus}} becomes their number. Instead of it, `recipe: classify` (and others)
+# with `settings:` runs a training script that gpurun brings along.
+command: {command}
+
+code:
+  path: {path}                    # relative to this file; .gitignore is honoured, secrets are never sent
+  exclude: []                     # patterns, as in .gitignore, of what else to leave here
+
+# Files and folders that are sent once and shared by later runs, relative to code.path.
+data: {data}
+
+environment:
+  python: "3.11"
+  requirements: {requirements}    # a file, or a list such as [torch, transformers]
+  # interpreter: /venv/main/bin/python    # use a Python that the box already has
+  variables: {{}}                   # no secrets here
+
+# Names of variables of this machine that the program gets too; they never touch the box's disk.
+secrets: {secrets}
+
+hub:
+  models: {models}                # access to each is checked before anything is sent
+
+resources:
+  gpus: 1                         # a number, or all
+  # vram: 20GiB                   # on each GPU
+  # disk: 30GiB
+
+# What comes home: names that your program writes in its working directory.
+outputs: {outputs}
+
+# time_limit: 12h                 # then the run is ended
+# price_per_hour: 0.22            # for the cost in `gpurun status`
+"""
+_COMMANDS = {
+    "python": ["python"],
+    "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "{gpus}"],
+    "accelerate": ["accelerate", "launch", "--num_processes", "{gpus}"],
+}
+_PLACEHOLDER = ["python", "-c", "print('put your own program here')"]
+
+
+def write_draft(folder: Path, name: str | None = None) -> tuple[Path, Findings]:
+    """Writes ``jobs/NAME.yaml`` (``NAME.yaml`` where there is no ``jobs/``) and returns its path relative to ``folder``.
+
+    Raises UserError when the file is there already, or the name cannot be a job's.
+    """
+    if name is not None and not NAME.fullmatch(name):
+        raise UserError(
+            f"a job cannot be called {quoted(name)}: at most 48 lower-case letters, digits and '-', since run ids begin with it."
+        )
+    findings = survey(folder, name)
+    jobs = folder / "jobs"
+    below = Path("jobs") if jobs.is_dir() else Path()
+    file = below / f"{findings.name}.yaml"
+    text = draft(findings, file, ".." if below.name else ".")
+    _write_new(folder, file, text)
+    return file, findings
+
+
+def draft(findings: Findings, file: Path, code_path: str) -> str:
+    """The text of the job file."""
+    command = [*_COMMANDS[findings.launcher], findings.script] if findings.script else _PLACEHOLDER
+    fields: dict[str, str | list[str]] = {
+        "name": findings.name,
+        "command": command,
+        "data": findings.data,
+        "requirements": findings.requirements,
+        "secrets": findings.secrets,
+        "models": findings.models,
+        "outputs": findings.outputs,
+    }
+    return _TEMPLATE.format(file=file, path=code_path, **{key: _yaml(value) for key, value in fields.items()})
+
+
+def _yaml(value: str | list[str]) -> str:
+    """Flow style; JSON's quoting, which is YAML's too, wherever a plain word would not do."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    return (
+        value
+        if re.fullmatch(r"[A-Za-z][\w./-]*", value, re.ASCII) and value.lower() not in ("true", "false", "null")
+        else json.dumps(value)
+    )
+
+
+def _write_new(folder: Path, file: Path, text: str) -> None:
+    """Under another name first; it gets its own only when it validates and nothing has it."""
+    final = folder / file
+    descriptor, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{file.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        _validate(temporary, file)
+        os.chmod(temporary, 0o644)
+        os.link(temporary, final)
+    except FileExistsError:
+        raise UserError(
+            f"{file} is there already, and stays as it is.",
+            hint=f"gpurun init ANOTHER-NAME, or look at it: gpurun validate {file}",
+        ) from None
+    finally:
+        os.unlink(temporary)
+
+
+def _validate(temporary: str, file: Path) -> None:
+    try:
+        load(temporary)
+    except InvalidJobFile as error:
+        own = [replace(problem, path=str(file)) if problem.path == temporary else problem for problem in error.problems]
+        raise InvalidJobFile(own) from None

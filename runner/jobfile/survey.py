@@ -1,0 +1,170 @@
+"""What the code in a folder seems to need, found by looking at names and reading the one script that trains."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.domain.job import NAME, OUTPUT, is_repository
+from runner.jobfile.requirements import refusal, without_comment
+
+_SCRIPTS = (
+    "train.py",
+    "main.py",
+    "run.py",
+    "finetune.py",
+    "fine_tune.py",
+    "pretrain.py",
+    "src/train.py",
+    "src/main.py",
+)
+_DATA = ("data", "dataset", "datasets", "corpus")
+_OUTPUTS = ("outputs", "output", "models", "checkpoints", "results", "logs", "runs")
+# Import name → package, where they differ.
+_PACKAGES = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "bs4": "beautifulsoup4",
+}
+_READ = 1 << 20
+
+
+@dataclass
+class Findings:
+    """What a draft is made of. ``notes`` say in sentences what was found and what was guessed."""
+
+    name: str
+    script: str | None = None
+    launcher: str = "python"
+    requirements: str | list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def survey(folder: Path, name: str | None = None) -> Findings:
+    """Looks at the folder; nothing is run or imported."""
+    findings = Findings(name or _name(folder))
+    findings.script = _script(folder)
+    text = _text(folder / findings.script) if findings.script else ""
+    imports = _imports(text)
+    findings.launcher = _launcher(text, imports)
+    findings.requirements = _requirements(folder, imports)
+    findings.data = [name for name in _DATA if (folder / name).is_dir() and not (folder / name).is_symlink()]
+    findings.outputs = _outputs(folder, text, findings.data)
+    findings.models = _models(folder, text)
+    findings.secrets = ["WANDB_API_KEY"] if "wandb" in imports else []
+    findings.notes = list(_notes(findings))
+    return findings
+
+
+def _name(folder: Path) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:48].strip("-")
+    return plain if NAME.fullmatch(plain) else "job"
+
+
+def _script(folder: Path) -> str | None:
+    """The usual names first; else the one script that has a main part, if it is one."""
+    for name in _SCRIPTS:
+        if (folder / name).is_file():
+            return name
+    scripts = sorted(path.name for path in folder.glob("*.py") if path.is_file() and path.name.isprintable())
+    runnable = [name for name in scripts if "__main__" in _text(folder / name)]
+    return (runnable or scripts)[0] if len(runnable or scripts) == 1 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_READ).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _imports(text: str) -> set[str]:
+    """The top-level modules that a script imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    from_ = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in plain | from_}
+
+
+def _launcher(text: str, imports: set[str]) -> str:
+    if "accelerate" in imports:
+        return "accelerate"
+    return "torchrun" if re.search(r"torch\.distributed|init_process_group|LOCAL_RANK", text) else "python"
+
+
+def _requirements(folder: Path, imports: set[str]) -> str | list[str]:
+    """The file, or its lines where some cannot be installed on a box (``-e .``); else what the project declares or the script imports."""
+    file = folder / "requirements.txt"
+    if file.is_file() and not file.is_symlink():
+        lines = [line for line in map(without_comment, _text(file).splitlines()) if line]
+        good = [line for line in lines if refusal(line) is None]
+        return file.name if good == lines else good
+    declared = [line for line in _declared(folder / "pyproject.toml") if refusal(line) is None]
+    if declared:
+        return declared
+    local = {path.stem for path in folder.glob("*") if path.suffix == ".py" or path.is_dir()}
+    foreign = sorted(imports - local - set(sys.stdlib_module_names))
+    return [_PACKAGES.get(name, name.replace("_", "-")) for name in foreign]
+
+
+def _declared(path: Path) -> list[str]:
+    """``[project] dependencies`` of a pyproject.toml; nothing where it cannot be read (tomllib comes with Python 3.11)."""
+    project: Any = None
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        try:
+            project = tomllib.loads(_text(path)).get("project")
+        except ValueError:
+            pass
+    found = project.get("dependencies") if isinstance(project, dict) else None
+    return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
+
+
+def _outputs(folder: Path, text: str, data: list[str]) -> list[str]:
+    """Names of folders that the script mentions; not packages of the code itself."""
+    mentioned = re.findall(r"""["']\.?/?([A-Za-z0-9._-]+)[/"']""", text)
+    named = [
+        name for name in _OUTPUTS if name in mentioned and name not in data and not list((folder / name).glob("*.py"))
+    ]
+    return [name for name in named if OUTPUT.fullmatch(name)] or ["outputs"]
+
+
+def _models(folder: Path, text: str) -> list[str]:
+    named = re.findall(r"""from_pretrained\(\s*["']([^"'\n]{1,200})["']""", text)
+    return [
+        name
+        for name in dict.fromkeys(named)
+        if "/" in name and is_repository(name) and not (folder / name.split("/")[0]).exists()
+    ]
+
+
+def _notes(findings: Findings) -> list[str]:
+    notes = []
+    if findings.script:
+        notes.append(f"script: {findings.script}, started by {findings.launcher}")
+    else:
+        notes.append("no single training script here: the command is a placeholder, put yours in")
+    if isinstance(findings.requirements, str):
+        notes.append(f"packages: {findings.requirements}")
+    elif findings.requirements:
+        notes.append(f"packages, from the project file or the imports: {', '.join(findings.requirements)}")
+    if findings.data:
+        notes.append(f"data: {', '.join(findings.data)}")
+    if findings.models:
+        notes.append(f"models of the hub that the script names: {', '.join(findings.models)}")
+    return notes
