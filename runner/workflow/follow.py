@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from remote_payload.agent import protocol
 from runner import store
@@ -83,18 +84,32 @@ def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_e
     raise HostError("the agent ended the stream without a result")  # session.stream always ends in RESULT or raises
 
 
-def _handle_notice(notice: dict[str, object], run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
-    generation, replaced, gap = notice.get("generation"), notice.get("replaced"), notice.get("gap")
-    if replaced:
+def _handle_notice(notice: dict[str, Any], run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
+    """What the agent says of the file itself: which one it is, that it was replaced, that its beginning was freed."""
+    if isinstance(events := notice.get("events"), dict) and events.get("change") in ("replaced", "truncated"):
+        copy.start_events_over()
+    log = notice.get("log")
+    if not isinstance(log, dict):
+        return
+    change, generation = log.get("change"), log.get("generation")
+    if change in ("replaced", "truncated"):
         copy.start_over()
-        sink(b"\n[gpurun: the log on the box was replaced; it starts again here]\n")
-    if isinstance(gap, dict):
-        start, size = int(gap.get("offset", 0)), int(gap.get("size", 0))
+        sink(b"\n[gpurun: the log on the box was %s; it starts again here]\n" % change.encode())
+    if change == "gap":
+        start, size = _whole(log.get("offset")), _whole(log.get("bytes"))
         copy.skip_to(start + size)
         sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % size)
     if isinstance(generation, str) and generation != run.generation:
-        run.generation = generation
+        run.generation = generation[:200]
         store.save(run)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise HostError(
+            "the box names an offset of the log that cannot be", hint="If this repeats, do not trust this box."
+        )
+    return value
 
 
 def _end(result: dict[str, object], run: Run) -> Status:
@@ -144,6 +159,9 @@ class Passing:
     def start_over(self) -> None:
         self.log_offset = 0
 
+    def start_events_over(self) -> None:
+        self.events_offset = 0
+
 
 class LocalCopy:
     """This machine's copy of one run's log and events."""
@@ -178,6 +196,10 @@ class LocalCopy:
     def start_over(self) -> None:
         os.ftruncate(self._log, 0)
         self.log_offset = 0
+
+    def start_events_over(self) -> None:
+        os.ftruncate(self._events, 0)
+        self.events_offset = 0
 
     def _fresh(self, offset: int, data: bytes, have: int, what: str) -> bytes:
         if offset > have:

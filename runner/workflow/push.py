@@ -38,7 +38,7 @@ def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) 
     same = box.have.get("code")
     if isinstance(same, str):
         report.note(f"code: unchanged since {same}, nothing to send")
-        return {"link_from": same, "digest": tree.digest, "incoming": False}
+        return {"link_from": same, "digest": tree.digest, "incoming": None}
     previous = box.have.get("link_dest")
     _send(
         link,
