@@ -53,18 +53,25 @@ def incoming(paths: BoxPaths, name: object) -> str:
 
 
 def link_data(paths: BoxPaths, run: RunPaths, data: List[Dict[str, Any]]) -> None:
-    """Makes each ``{path, key}`` appear at its own relative path in the code as a link to ``data/<key>``."""
+    """Makes each ``{path, key}`` appear at its own relative path in the code as a link to ``data/<key>``.
+
+    ``member`` names the one file in there, for data that is a file rather than a folder.
+    """
     for entry in data:
         key = entry.get("key")
         if not isinstance(key, str) or not KEY.fullmatch(key):
             raise AgentError("LaunchError", "unusable data key %r" % (key,))
-        if not os.path.exists(paths.data(key)):
+        member = entry.get("member")
+        if member is not None and (not isinstance(member, str) or "/" in member or not _stays_inside(member)):
+            raise AgentError("LaunchError", "unusable data file %r" % (member,))
+        source = os.path.join(paths.data(key), member) if member else paths.data(key)
+        if not os.path.exists(source):
             raise AgentError(
                 "TransferInterrupted", "the data %s did not arrive on the box" % entry.get("path"), "Submit again."
             )
         place = _place(run, entry.get("path"))
         _clear(place)
-        os.symlink(paths.data(key), place)
+        os.symlink(source, place)
 
 
 def link_outputs(run: RunPaths, names: List[Any]) -> None:
@@ -74,12 +81,24 @@ def link_outputs(run: RunPaths, names: List[Any]) -> None:
         place = _place(run, name)
         target = os.path.join(run.outputs, str(name))
         if os.path.isdir(place) and not os.path.islink(place):
-            shutil.copytree(
-                place, target, symlinks=True, dirs_exist_ok=True
-            )  # copies: the pushed files are shared with other runs
-        os.makedirs(target, exist_ok=True)
+            # Copies: the pushed files are shared with other runs.
+            shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)
+        if not posixpath.splitext(str(name))[1]:  # results.json is a file: the link waits for it to be written
+            os.makedirs(target, exist_ok=True)
         _clear(place)
         os.symlink(target, place)
+
+
+def gather_outputs(run: RunPaths, names: List[Any]) -> None:
+    """After the end: what the payload put in the place of an output's link (a rename over it, a folder made anew) is an output too."""
+    for name in names:
+        place, target = os.path.join(run.code, str(name)), os.path.join(run.outputs, str(name))
+        if os.path.islink(place) or not os.path.lexists(place):
+            continue
+        if os.path.isdir(target) and os.path.isdir(place):
+            shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)
+        else:
+            os.replace(place, target)
 
 
 def inherit_outputs(source: RunPaths, run: RunPaths) -> None:

@@ -16,7 +16,7 @@ GATHER = 0.02  # seconds of output in one frame, when there is much of it
 
 
 def follow(request: Request) -> Dict[str, Any]:
-    """LOG and EVENTS frames until the run is over: ``{status, generation, log_offset, events_offset}``.
+    """LOG and EVENTS frames until the run is over (``until_end``, else up to now): ``{status, generation, log_offset, events_offset}``.
 
     PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start and whenever phase,
     orphaned or stalled change.
@@ -61,10 +61,10 @@ class Follower:
 
     def follow(self) -> None:
         """Until the run is over, or the laptop has had enough."""
+        until_end = self._request.args.get("until_end", True)
         while not self._request.cancelled.is_set():
-            over = (
-                self._is_over()
-            )  # asked before the last bytes are read, so that none written before the end is missed
+            # Asked before the last bytes are read, so that none written before the end is missed.
+            over = not until_end or self._is_over()
             sent = self.log.pump() | self.events.pump()
             if over and not sent:
                 return

@@ -116,7 +116,7 @@ def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         fill.take_code(request.paths, run, args.get("code") or {})
         fill.link_data(request.paths, run, args.get("data") or [])
-        fill.link_outputs(run, job.get("outputs") or [])
+        fill.link_outputs(run, args.get("outputs") or [])
         write_json(run.launch, plan(request.paths, run, args, wanted))
     except BaseException:
         _undo(request, run)
@@ -136,6 +136,7 @@ def plan(paths: BoxPaths, run: RunPaths, args: Dict[str, Any], gpus_wanted: int)
     return {
         "argv": arguments(args, gpus_wanted),
         "environment": environment(paths, run, args),
+        "outputs": args.get("outputs") or [],
         "gpus": gpus_wanted,
         "queue": bool(args.get("queue")),
         "time_limit": args.get("time_limit"),
@@ -145,10 +146,11 @@ def plan(paths: BoxPaths, run: RunPaths, args: Dict[str, Any], gpus_wanted: int)
 
 
 def arguments(args: Dict[str, Any], gpus_wanted: int) -> List[str]:
-    """The payload's argv: the job's own command with ``{gpus}`` filled in, or a module of ours, under torchrun if asked."""
-    processes = gpus_wanted or int((args.get("job") or {}).get("processes") or 1)
+    """The payload's argv: the job's own command, ``{gpus}`` and ``{processes}`` filled in, or a module, under torchrun if asked."""
+    processes = int(args.get("processes") or gpus_wanted or 1)
     if args.get("command"):
-        return [str(word).replace("{gpus}", str(processes)) for word in args["command"]]
+        numbers = {"{gpus}": str(gpus_wanted or processes), "{processes}": str(processes)}
+        return [_filled(str(word), numbers) for word in args["command"]]
     interpreter, module = args.get("interpreter"), args.get("module")
     if not interpreter or not module:
         raise AgentError("LaunchError", "neither a command nor a module to start")
@@ -156,6 +158,12 @@ def arguments(args: Dict[str, Any], gpus_wanted: int) -> List[str]:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         return [interpreter, *launcher, "-m", module]
     return [interpreter, "-m", module]
+
+
+def _filled(word: str, numbers: Dict[str, str]) -> str:
+    for place, number in numbers.items():
+        word = word.replace(place, number)
+    return word
 
 
 def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[str, str]:

@@ -19,6 +19,7 @@ from remote_payload.agent import (
     cgroup,
     ending,
     events,
+    fill,
     hardware,
     locks,
     manifest,
@@ -266,6 +267,7 @@ class Supervisor:
         secrets.remove(self.run.run_id)
         self._say_ended(record, survivors)
         try:
+            fill.gather_outputs(self.run, self.launch.get("outputs") or [])
             manifest.write(self.run)
         except OSError as error:
             print("manifest: %s" % error, file=sys.stderr)

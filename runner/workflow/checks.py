@@ -56,7 +56,7 @@ def _system(box: Box, plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "rsync", "fail", "not there, and this user may not install it", "On the box: sudo apt-get install -y rsync"
         )
-    if box.shm and box.shm < 1 << 30 and not box.shm == 0:
+    if 0 < box.shm < 1 << 30:
         yield Finding(
             "shared memory",
             "warn",

@@ -46,7 +46,7 @@ def launch(
                 "gpus": job.resources.gpus,
                 "queue": job.queue,
                 "time_limit": job.time_limit,
-                "outputs": list(job.outputs or ()),
+                "outputs": list(job.outputs or ()) if job.command else [],  # a recipe writes to $GPURUN_OUTPUTS itself
                 "resume": resume,
                 **pushed,
             },
