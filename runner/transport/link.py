@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
 
@@ -22,12 +23,16 @@ WINDOW = 32 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Link:
-    """One box, connected: where it is, its agent, its paths, and how far away it is (``rtt``, seconds)."""
+    """One box, connected: where it is, its agent, and how far away it is (``rtt``, seconds)."""
 
     host: Host
     agent: AgentSession
-    paths: BoxPaths
     rtt: float
+
+    @property
+    def paths(self) -> BoxPaths:
+        """Every path of gpurun's on the box."""
+        return BoxPaths(self.agent.root)
 
     @property
     def slow(self) -> bool:
@@ -42,10 +47,9 @@ def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     try:
         channel = _open_channel(connection.transport, host)
         pipe = ChannelPipe(channel)
-        root = _handshake(pipe, channel, host)
-        session = AgentSession(pipe, str(host))
+        session = AgentSession(pipe, str(host), lambda early: _handshake(pipe, channel, host, early))
         try:
-            yield Link(host, session, BoxPaths(root), rtt)
+            yield Link(host, session, rtt)
         finally:
             session.close()
     finally:
@@ -84,14 +88,14 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
         raise _no_session(host, error) from None
 
 
-def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host) -> str:
-    """Starts the agent, sending it first when the box does not have it; gives its root folder."""
+def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes) -> str:
+    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder."""
     nonce = bootstrap.new_nonce()
     wanted = bundle.agent()
     talk = bootstrap.Handshake(nonce)
     try:
-        channel.exec_command(bootstrap.command(nonce, host.volume))
-        pipe.write(bootstrap.opening(wanted.sha256))
+        _execute(channel, bootstrap.command(nonce, host.volume))
+        pipe.write(bootstrap.opening(wanted.sha256, early))
         while data := pipe.read(1 << 18):
             answer = talk.feed(data)
             if isinstance(answer, bootstrap.Need):
@@ -105,6 +109,18 @@ def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host) -> str:
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise _no_session(host, error) from None
     raise talk.ended()
+
+
+def _execute(channel: paramiko.Channel, command: str) -> None:
+    """Asks for the command without waiting for a yes: ``Channel.exec_command`` spends a round trip on it, and a no shows as the end."""
+    request = paramiko.Message()
+    request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    request.add_int(channel.remote_chanid)
+    request.add_string("exec")
+    request.add_boolean(False)
+    request.add_string(command)
+    transport: Any = channel.transport
+    transport._send_user_message(request)  # paramiko's own way to send it, which has no public name
 
 
 def _silent(host: Host, ended: GpurunError) -> HostError:

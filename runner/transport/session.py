@@ -1,5 +1,6 @@
 """The laptop's end of the agent's channel: requests out, frames in, silence noticed.
 
+The handshake waits for the first request and carries it along, so that starting the agent costs no round trip of its own.
 Requests overlap: each is a stream with a queue of its own, filled by one reader thread. A link that says nothing for
 ``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with ConnectFailed.
 """
@@ -19,6 +20,7 @@ from runner.domain.errors import ConnectFailed, GpurunError, HostError
 from runner.domain.terminal import clean, clean_lines
 
 Progress = Callable[[dict[str, Any]], None]
+Handshake = Callable[[bytes], str]  # starts the agent with the first frames; gives its root folder
 
 
 class Pipe(Protocol):
@@ -32,16 +34,38 @@ class Pipe(Protocol):
 class AgentSession:
     """One agent on the box for as long as a command needs it. Thread-safe."""
 
-    def __init__(self, pipe: Pipe, where: str) -> None:
+    def __init__(self, pipe: Pipe, where: str, handshake: Handshake) -> None:
         self._pipe = pipe
         self._where = where
+        self._handshake = handshake
+        self._starting = threading.Lock()
+        self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
+        self._root = ""
         self._streams: dict[int, queue.SimpleQueue[Frame | GpurunError]] = {}
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         self._dead: GpurunError | None = None
         self._closing = False
-        self._reader = threading.Thread(target=self._read_frames, name="agent-frames", daemon=True)
-        self._reader.start()
+
+    @property
+    def root(self) -> str:
+        """``$ROOT`` on the box. Raises BoxNotReady or ConnectFailed when no agent starts there."""
+        self._start()
+        return self._root
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._dead is not None:
+                raise self._dead
+            if self._early is None:
+                return
+            early, self._early = self._early, None
+            try:
+                self._root = self._handshake(early)
+            except GpurunError as error:
+                self._dead = error
+                raise
+            threading.Thread(target=self._read_frames, name="agent-frames", daemon=True).start()
 
     def call(
         self, verb: str, args: dict[str, Any], *, progress: Progress | None = None, blobs: Iterable[bytes] = ()
@@ -64,6 +88,7 @@ class AgentSession:
             if self._dead is not None:
                 raise self._dead
             self._send(protocol.encode_json(protocol.REQUEST, number, {"verb": verb, "args": args}))
+            self._start()
             self._upload(number, blobs)
             while not finished:
                 item = inbox.get()
@@ -97,7 +122,10 @@ class AgentSession:
     def _send(self, data: bytes) -> None:
         try:
             with self._writing:
-                self._pipe.write(data)
+                if self._early is not None:
+                    self._early += data
+                else:
+                    self._pipe.write(data)
         except (OSError, EOFError) as error:
             raise self._dead or _lost(self._where, clean(error)) from None
 

@@ -30,7 +30,7 @@ class Cleaned:
 
 
 def clean(link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], everything: bool) -> Cleaned:
-    """Runs that are over and home, data, environments and agents that nothing refers to; ``run_ids`` although not home; never a live run."""
+    """Runs that are over and home, and what nothing refers to; ``run_ids`` although not home; never a live run."""
     args = {
         "dry_run": dry_run,
         "run_ids": run_ids,
