@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from runner.domain.tokens import without_tokens
+
 REDACTED = "[redacted]"
-# The hub's tokens: of a browser login, a CI job, a user, an organisation. Names such as hf_hub_download stay.
+# The hub's tokens, cut short or not: of a browser login, a CI job, a user, an organisation. Names such as hf_hub_download stay.
 _HUB_TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_(?:oauth|jwt)_[A-Za-z0-9._-]{16,}|hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,})"
 )
@@ -14,7 +16,7 @@ _SHORTEST = 4  # redacting a secret of one letter would leave no text
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` with hub tokens and the given secret values replaced by ``[redacted]``; the longest secret first."""
+    """``text`` with what looks like a token and the given secret values replaced by ``[redacted]``; the longest secret first."""
     for secret in sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
-    return _HUB_TOKEN.sub(REDACTED, text)
+    return without_tokens(_HUB_TOKEN.sub(REDACTED, text), REDACTED)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 # kind → the beginnings of such tokens, and what follows: the alphabet and length that the issuer documents. Not hf_xxxxxxxxxxxxxxxx….
 _KINDS = (
     ("a Hugging Face token", ("hf_",), r"(?!([A-Za-z0-9])\1{15})[A-Za-z0-9]{30,40}(?![A-Za-z0-9_])"),
+    ("a Hugging Face token", ("hf_oauth_", "hf_jwt_"), r"[A-Za-z0-9._-]{16,4096}"),
     ("an AWS access key", ("AKIA", "ASIA"), r"[A-Z2-7]{16}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"[A-Za-z0-9]{36,255}(?![A-Za-z0-9_])"),
     ("a GitHub token", ("github_pat_",), r"[A-Za-z0-9_]{60,255}"),
@@ -45,9 +46,9 @@ def find_token(content: bytes) -> str | None:
     return next((kind for _, kind in _found_in(content)), None)
 
 
-def without_tokens(text: str) -> str:
-    """The text with everything that looks like a secret replaced by ``…``."""
+def without_tokens(text: str, instead: str) -> str:
+    """The text with ``instead`` in place of everything that looks like a secret."""
     raw = text.encode("utf-8", "surrogatepass")
     for pattern, _ in _found_in(raw):
-        raw = pattern.sub("…".encode(), raw)
+        raw = pattern.sub(instead.encode(), raw)
     return raw.decode("utf-8", "surrogatepass")

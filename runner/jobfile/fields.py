@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from remote_payload.settings import RECIPES, settings_class
 from runner.domain.job import RECIPE_OUTPUTS, Job
 from runner.jobfile.problems import Problem, quoted, suggestion
+from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
 from runner.jobfile.typing_errors import dotted, translate
 
@@ -39,7 +40,7 @@ def job_schema() -> dict[str, Any]:
 
 @functools.cache
 def settings_adapter(recipe: str) -> TypeAdapter[Any]:
-    return TypeAdapter(settings_class(recipe))
+    return TypeAdapter(checkable(settings_class(recipe)))
 
 
 @functools.cache
@@ -126,5 +127,4 @@ def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, A
         errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
         schema = settings_schema(recipe.value)
         return None, translate(errors, tree, {**schema, "properties": {"settings": schema}}, path)
-    completed: dict[str, Any] = adapter.dump_python(settings, mode="json")
-    return completed, []
+    return asdict(settings), []

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runner.domain.errors import JobFileError
-from runner.domain.tokens import without_tokens
+from runner.domain.redact import redact
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +58,7 @@ def quoted(value: object, limit: int = 60) -> str:
         return "a list"
     if isinstance(value, int | float):
         return str(value)
-    text = escaped(without_tokens(str(value)))
+    text = escaped(redact(str(value)))
     return f"'{text}'" if len(text) <= limit else f"'{text[: limit - 3]}…'"
 
 

@@ -65,8 +65,10 @@ def _is_local(model: str, checks: FolderChecks) -> bool:
 
 
 def _must_be_sent(written: str, place: Place, name: str, job: Job, checks: FolderChecks) -> None:
-    if checks.inside(written, place, name) is None:
-        return
+    """It is there and part of ``data:``. Where that whole entry is not there, its own line says so already."""
     path = PurePosixPath(written)
-    if not any(path == PurePosixPath(entry) or PurePosixPath(entry) in path.parents for entry in job.data):
+    over = [entry for entry in job.data if path == PurePosixPath(entry) or PurePosixPath(entry) in path.parents]
+    if over and not (checks.folder / over[0]).exists():
+        return
+    if checks.inside(written, place, name) is not None and not over:
         checks.problem(place, f"{name}: {quoted(written)} is not sent: add it to data:")

@@ -87,7 +87,7 @@ def _problem(
 
 def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
     value = node.plain() if node else None
-    wanted = list(dict.fromkeys(_WANTED[error["type"]] for error in group if error["type"] in _WANTED))
+    wanted = list(dict.fromkeys(_wanted(error) for error in group if error["type"] in (*_WANTED, *_BOUNDS)))
     choices = [word for error in group if error["type"] == "literal_error" for word in _choices(error)]
     wanted += [("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []
     if wanted:
@@ -96,9 +96,6 @@ def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
             advice = f": put it in quotes, '{node.text}'"
         return f"must be {' or '.join(wanted)}, not {quoted(value)}{advice}"
     error = group[0]
-    if error["type"] in _BOUNDS:
-        words, limit = _BOUNDS[error["type"]]
-        return f"must be {words} {error['ctx'][limit]:g}, not {quoted(value)}"
     if error["type"] == "value_error":
         said = str(error["ctx"]["error"])
         head, colon, rest = said.partition(": ")
@@ -107,6 +104,13 @@ def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
     if error["type"] in ("too_short", "string_too_short"):
         return "must not be empty" if not value else f"needs at least {error['ctx'].get('min_length')} of them"
     return f"is not usable: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _wanted(error: Mapping[str, Any]) -> str:
+    if error["type"] in _WANTED:
+        return _WANTED[error["type"]]
+    words, limit = _BOUNDS[error["type"]]
+    return f"{words} {error['ctx'][limit]:g}"
 
 
 def _choices(error: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ TABLE: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "a token where its name belongs": (
         COMMAND + f"secrets: [{TOKEN}=x]\n",
-        ["4:11: secrets[0] must be the name of an environment variable, not '…=x': letters, digits and '_'"],
+        ["4:11: secrets[0] must be the name of an environment variable, not '[redacted]=x': letters, digits and '_'"],
     ),
 }
 for case in (Path(__file__).parent / "wrong_jobs.txt").read_text().split("\n=== ")[1:]:
@@ -125,6 +125,14 @@ def test_numbers_are_read_as_yaml_1_2_reads_them(folder: Path) -> None:
     job = load("job.yaml")
     assert job.settings["optimizer"]["learning_rate"] == 3e-4
     assert (job.settings["max_length"], job.settings["seed"]) == (512, 10)
+
+
+def test_a_bound_on_a_number_leaves_the_words_beside_it_alone(folder: Path) -> None:
+    text = "name: a\nrecipe: classify\nsettings: {model: a/b, train: data, batch: {micro: %s}, max_steps: ~}\ndata: [data]\n"
+    for micro in ("auto", 8):
+        (folder / "job.yaml").write_text(text % micro)
+        assert load("job.yaml").settings["batch"]["micro"] == micro
+    assert problems_of(text % 0) == ["job.yaml:3:52: settings.batch.micro must be at least 1 or auto, not 0"]
 
 
 def test_a_local_model_inside_the_data_is_not_asked_of_the_hub(folder: Path) -> None:
@@ -217,6 +225,7 @@ def test_the_schema_knows_every_field_with_a_description(folder: Path) -> None:
     assert set(schema["properties"]) == set(Job.model_fields)
     assert all("description" in part for part in schema["properties"].values())
     classify = schema["$defs"]["settings-classify"]
+    assert schema["$defs"]["Batch"]["properties"]["size"]["minimum"] == 1
     assert classify["additionalProperties"] is False and classify["required"] == ["model", "train"]
 
 
