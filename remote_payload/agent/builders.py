@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from remote_payload.agent import requirement
 from remote_payload.agent.command import CommandFailed
@@ -38,8 +38,16 @@ import importlib.metadata, json
 print(json.dumps({e.name: e.value for d in importlib.metadata.distributions() for e in d.entry_points
                   if e.group == "console_scripts"}))
 """
+PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*[^\s;,*]+\s*(;.*)?")
+CUDA_PIN = re.compile(r"(nvidia-|cuda-|triton\b)")
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCRIPT_VALUE = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)\s*(\[.*\])?")
+
+
+def without_cuda(requirements: str) -> str:
+    """The requirements without the pins of CUDA's libraries: those of the torch that fits the driver are other ones."""
+    kept = [line for line in requirements.splitlines() if not CUDA_PIN.match(line)]
+    return "\n".join(kept) + "\n"
 
 
 def build_with_uv(uv: str, partial: str, python: str, requirements: str, run: Run) -> None:
@@ -71,7 +79,7 @@ def build_over(
     with open(os.path.join(site, "gpurun_base.pth"), "w", encoding="utf-8") as file:
         file.write("".join("import site; site.addsitedir(%r)\n" % folder for folder in base.site))
     held = ["torch==%s" % installed["torch"]] if "torch" in installed else []
-    pins = held + [each.text for each in _plain(locked) if each.name not in installed]
+    pins = held + [line for name, line in _pins(locked) if name not in installed]
     wanted = _write(partial, "requirements", "\n".join(each.text for each in lacking))
     constraints = _write(partial, "constraints", "\n".join(pins))
     run([_python(partial), "-m", "pip", "install", "-r", wanted, "-c", constraints])
@@ -188,11 +196,12 @@ def _add_scripts(partial: str) -> None:
         os.chmod(path, 0o755)
 
 
-def _plain(text: str) -> List[requirement.Requirement]:
-    try:
-        return requirement.parse(text)
-    except ValueError:  # markers or options: then nothing is pinned beyond what is asked for
-        return []
+def _pins(locked: str) -> Iterator[Tuple[str, str]]:
+    """The lines ``name==version``, with their markers and without hashes; pip takes nothing else as a constraint."""
+    for line in re.sub(r"\s--hash=\S+", "", locked.replace("\\\n", " ")).splitlines():
+        pin = PIN.fullmatch(line.strip())
+        if pin:
+            yield requirement.normalise(pin.group(1)), line.strip()
 
 
 def _write(partial: str, name: str, text: str) -> str:

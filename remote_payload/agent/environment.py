@@ -194,7 +194,10 @@ def _build(
     request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
 ) -> Tuple[str, str]:
     """Builds ``partial``; gives how and with which installer."""
-    run = functools.partial(run, variables=builders.variables(request.paths.root, there, cuda))
+    variables = builders.variables(request.paths.root, there, cuda)
+    run = functools.partial(run, variables=variables)
+    if variables.get("UV_TORCH_BACKEND"):
+        wanted = wanted._replace(requirements=builders.without_cuda(wanted.requirements))
     return _layer(request, wanted, partial, there, cuda, run) or _new(request, wanted, partial, there, run)
 
 

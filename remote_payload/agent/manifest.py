@@ -20,7 +20,7 @@ from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.state import status_of
 
 APPEND_ONLY = (".jsonl", ".log")
-UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-")
+UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
 MAX_FILES = 400000  # what fits into one frame
 MAX_PATH = 1024  # bytes
 # What the laptop takes for something else than a result, and refuses the whole list for.

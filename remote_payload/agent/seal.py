@@ -12,7 +12,7 @@ from remote_payload.agent.snapshot import describe, digest_of, stat_digest
 
 
 def seal(request: Request) -> Dict[str, Any]:
-    """Moves ``incoming/<incoming>`` to ``data/<key>`` after counting its regular ``files`` and ``bytes``.
+    """Moves ``incoming/<incoming>`` to ``data/<key>`` after counting its ``files`` (links too) and their ``bytes``.
 
     Gives ``{key, path, files, bytes}``; asking again after a lost answer gives the same. Data that lies under this key
     and was changed on the box is replaced. Raises AgentError TransferInterrupted when not everything arrived.
@@ -27,13 +27,13 @@ def seal(request: Request) -> Dict[str, Any]:
         raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
     entries = describe(source)
     sizes = [int(entry[0]) for entry in entries.values() if len(entry) == 2]
-    for what, expected, found in (("files", args.get("files"), len(sizes)), ("bytes", args.get("bytes"), sum(sizes))):
+    for what, expected, found in (("files", args.get("files"), len(entries)), ("bytes", args.get("bytes"), sum(sizes))):
         if expected is not None and expected != found:
             message = "of the data's %s %s, %s arrived on the box" % (expected, what, found)
             raise AgentError("TransferInterrupted", message, "Submit again: what arrived is not sent twice.")
     _settle(paths, source, target)
     write_json(_record(paths, key), {"digest": digest, "stat": digest_of(entries)})
-    return {"key": key, "path": target, "files": len(sizes), "bytes": sum(sizes)}
+    return {"key": key, "path": target, "files": len(entries), "bytes": sum(sizes)}
 
 
 def has_data(paths: BoxPaths, key: str, digest: str) -> bool:

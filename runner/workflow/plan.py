@@ -78,6 +78,7 @@ class Plan:
             "code_digest": self.code.digest if self.code else None,
             "data": [{"key": tree.key, "digest": tree.digest, "name": tree.name} for tree in self.data],
             "env_key": self.requirements.key,
+            "python": self.requirements.python,
             "requirements": list(self.requirements.ranges),
             "payload": self.payload.sha256 if self.payload else None,
             "gpus": self.job.resources.gpus,

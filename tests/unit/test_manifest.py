@@ -100,13 +100,22 @@ def test_links_devices_unfinished_and_odd_names_are_never_listed_and_said(run):
         os.chdir(run.outputs)  # a socket's path may have 107 bytes only
         server.bind("socket")
         os.chdir(here)
-    for name in ("new\nline", "esc\x1b]0;x\x07", "c1\x9b", "bidi\u202e", "back\\slash", "w.bin.tmp", "w.tmp-17"):
+    for name in (
+        "new\nline",
+        "esc\x1b]0;x\x07",
+        "c1\x9b",
+        "bidi\u202e",
+        "back\\slash",
+        "w.bin.tmp",
+        "w.tmp-17",
+        ".old-best",
+    ):
         write(run, name)
     write(run, "step-1.partial/manifest.json", b"{}")
     Path(os.fsdecode(os.path.join(os.fsencode(run.outputs), b"\xff\xfe"))).write_bytes(b"")
     built = manifest.build(run)
     assert paths(built) == ["good.txt"]
-    assert len(built["left_out"]) == 13
+    assert len(built["left_out"]) == 14
     assert all(item["path"].isprintable() and item["path"].isascii() for item in built["left_out"])
 
 
