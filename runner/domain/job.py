@@ -5,167 +5,28 @@ Fields that need a folder to be judged (does the data exist?) are judged in ``ru
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-    WithJsonSchema,
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from runner.domain.job_fields import (
+    Command,
+    Duration,
+    Gpus,
+    Interpreter,
+    Name,
+    Output,
+    Python,
+    Repository,
+    Requirements,
+    Size,
+    Tolerance,
+    Variable,
+    VariableValue,
 )
 
-from runner.domain.quantities import duration, size
-from runner.domain.tokens import find_token
-
-# The first part of a run id (``RUN_ID`` in remote_payload/agent/paths.py) is the job's name.
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-OUTPUT = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,127}")
-REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
-PYTHON = re.compile(r"3\.(?:[89]|[1-9][0-9])(?:\.[0-9]{1,3})?")
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
-# Set by gpurun for every payload; a job that sets them itself would break the run or leak the token.
-RESERVED_VARIABLES = frozenset(
-    ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "PYTHONUNBUFFERED")
-)
-
-
-def _name(value: str) -> str:
-    if NAME.fullmatch(value):
-        return value
-    plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:48]
-    raise ValueError(
-        "must be at most 48 lower-case letters, digits and '-' (run ids begin with it)"
-        + (f": try '{plain}'" if plain else "")
-    )
-
-
-def _command(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            split = shlex.split(value)
-        except ValueError:
-            split = value.split()
-        words = ", ".join(
-            word if re.fullmatch(r"[A-Za-z0-9_./][\w./=-]*", word) else json.dumps(word) for word in split
-        )
-        raise ValueError(f"must be a list of words (no shell splits it): [{words}]")
-    if value == []:
-        raise ValueError("must not be empty: name the program, such as [python, train.py]")
-    return _words(value)
-
-
-def _gpus(value: Any) -> Any:
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64):
-        return value
-    raise ValueError("must be a whole number (0 to 64) or all")
-
-
-def _size(value: Any) -> Any:
-    return value if value is None else size(value)
-
-
-def _duration(value: Any) -> Any:
-    return value if value is None else duration(value)
-
-
-def _variable(value: str) -> str:
-    if not VARIABLE.fullmatch(value):
-        raise ValueError("must be the name of an environment variable: letters, digits and '_'")
-    if value in RESERVED_VARIABLES or value.startswith("GPURUN_"):
-        raise ValueError(f"must not name {value}, which gpurun sets itself")
-    return value
-
-
-def _variable_value(value: str) -> str:
-    kind = find_token(value.encode("utf-8"))
-    if kind is not None:
-        raise ValueError(
-            f"must not hold {kind}: job files are kept and sent. Export it here and name the variable under secrets:"
-        )
-    return value
-
-
-def _output(value: str) -> str:
-    if not OUTPUT.fullmatch(value) or value in (".", ".."):
-        raise ValueError("must be the name of one file or folder of letters, digits, '.', '_' and '-', without '/'")
-    return value
-
-
-def _repository(value: str) -> str:
-    if not is_repository(value):
-        raise ValueError("must be a model of the hub, such as google/embeddinggemma-300m")
-    return value
-
-
-def _python(value: str) -> str:
-    if not PYTHON.fullmatch(value):
-        raise ValueError("must be a version of Python, such as '3.11'")
-    return value
-
-
-def _interpreter(value: str) -> str:
-    if not value.startswith("/") or any(ord(char) < 32 or ord(char) == 127 for char in value):
-        raise ValueError("must be the absolute path of a Python on the box, such as /venv/main/bin/python")
-    return value
-
-
-def _requirements(value: Any) -> Any:
-    return (f"-r {value}",) if isinstance(value, str) else _words(value)
-
-
-def _words(value: Any) -> Any:
-    """A list as the tuple that strict pydantic wants from a validator."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def is_repository(text: str) -> bool:
-    """Whether the hub could have a model of this name (``org/name`` or ``name``; huggingface_hub's ``validate_repo_id``)."""
-    return (
-        bool(REPOSITORY.fullmatch(text))
-        and ".." not in text
-        and "--" not in text
-        and not text.endswith((".git", "-", "."))
-    )
-
-
-SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[KMGT]?i?B\s*$", "examples": ["20GiB"]}
-DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(\.\d+)?[dhms]\s*)+$", "examples": ["12h", "1h30m"]}
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
-Command = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_command),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
-]
-Gpus = Annotated[
-    int | Literal["all"],
-    BeforeValidator(_gpus),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}),
-]
-Size = Annotated[int, BeforeValidator(_size), PlainSerializer(lambda size: f"{size}B"), WithJsonSchema(SIZE_SCHEMA)]
-Duration = Annotated[
-    float, BeforeValidator(_duration), PlainSerializer(lambda seconds: f"{seconds!r}s"), WithJsonSchema(DURATION_SCHEMA)
-]
-Requirements = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_requirements),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-Variable = Annotated[str, AfterValidator(_variable)]
-VariableValue = Annotated[str, AfterValidator(_variable_value)]
-Output = Annotated[str, AfterValidator(_output)]
-Repository = Annotated[str, AfterValidator(_repository)]
-Python = Annotated[str, AfterValidator(_python)]
-Interpreter = Annotated[str, AfterValidator(_interpreter)]
-Tolerance = Annotated[float, Field(gt=0, le=1000)]
 
 
 class Part(BaseModel):

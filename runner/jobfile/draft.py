@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.domain.errors import UserError
-from runner.domain.job import NAME
+from runner.domain.job_fields import NAME
 from runner.jobfile.load import load
 from runner.jobfile.problems import InvalidJobFile, quoted
 from runner.jobfile.survey import Findings, survey

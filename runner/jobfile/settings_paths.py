@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from remote_payload.settings import settings_class
-from runner.domain.job import Job, is_repository
+from runner.domain.job import Job
+from runner.domain.job_fields import is_repository
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import Place, quoted
 from runner.jobfile.tree import Node

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.domain.job import NAME, OUTPUT, is_repository
+from runner.domain.job_fields import NAME, OUTPUT, is_repository
 from runner.jobfile.requirements import refusal, without_comment
 
 _SCRIPTS = (

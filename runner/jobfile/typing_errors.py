@@ -30,6 +30,7 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "multiple_of": ("a multiple of", "multiple_of"),
 }
+_MISSING = ("missing", "missing_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -39,7 +40,7 @@ def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str,
     The members of a union fail one by one with pydantic: what they want is joined into one sentence, and where a member got further into
     the value than the others, only its complaint counts.
     """
-    located = [(_locate(error["loc"], tree), error) for error in errors]
+    located = [(_locate(error, tree), error) for error in errors]
     deepest = [keys for (keys, tags), _ in located if tags]
     groups: dict[tuple[str | int, ...], list[Mapping[str, Any]]] = {}
     for (keys, tags), error in located:
@@ -49,20 +50,21 @@ def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str,
     return [_problem(keys, group, tree, schema, path) for keys, group in groups.items()]
 
 
-def _locate(loc: Sequence[str | int], tree: Node) -> tuple[tuple[str | int, ...], bool]:
+def _locate(error: Mapping[str, Any], tree: Node) -> tuple[tuple[str | int, ...], bool]:
     """The part of pydantic's location that is in the file (a missing last key included), and whether union tags were dropped."""
+    *above, last = [*error["loc"]] or [""]
     keys: list[str | int] = []
     node, tags = tree, False
-    for index, key in enumerate(loc):
-        if isinstance(key, str) and key in node.entries:
-            node = node.entries[key].node
-        elif isinstance(key, int) and key < len(node.items):
-            node = node.items[key]
-        elif not (isinstance(key, str) and node.kind == "mapping" and index == len(loc) - 1 and key.isidentifier()):
+    for key in above:
+        below = walk(node, (key,))
+        if below is None:
             tags = True
-            continue
-        keys.append(key)
-    return tuple(keys), tags
+        else:
+            node = below
+            keys.append(key)
+    if walk(node, (last,)) or error["type"] in _MISSING:
+        return (*keys, last), tags
+    return tuple(keys), True
 
 
 def _problem(
@@ -70,7 +72,7 @@ def _problem(
 ) -> Problem:
     parent, node = walk(tree, keys[:-1]), walk(tree, keys)
     name, error = dotted(keys), group[0]
-    if error["type"] in ("missing", "missing_argument"):
+    if error["type"] in _MISSING:
         about = properties(schema, keys[:-1]).get(str(keys[-1]), {}).get("description", "")
         return Problem(path, _own_place(tree, keys[:-1]), f"{name} is missing" + (f": {about}" if about else ""))
     if error["type"] in _UNKNOWN:

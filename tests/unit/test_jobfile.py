@@ -135,6 +135,13 @@ def test_a_bound_on_a_number_leaves_the_words_beside_it_alone(folder: Path) -> N
     assert problems_of(text % 0) == ["job.yaml:3:52: settings.batch.micro must be at least 1 or auto, not 0"]
 
 
+def test_a_mapping_where_one_of_two_types_belongs_is_named_at_its_place(folder: Path) -> None:
+    found = problems_of(RECIPE + "settings:\n  model: a/b\n  train: data\n  labels: {str: 1}\ndata: [data]\n")
+    assert found == ["job.yaml:6:11: settings.labels must be a list, not a mapping"]
+    found = problems_of(RECIPE + "settings:\n  model: a/b\n  train: data\n  batch: {micro: {int: 1}}\ndata: [data]\n")
+    assert found == ["job.yaml:6:18: settings.batch.micro must be a whole number or auto, not a mapping"]
+
+
 def test_a_local_model_inside_the_data_is_not_asked_of_the_hub(folder: Path) -> None:
     text = "name: a\nrecipe: classify\nsettings: {model: encoder, train: data/batches}\ndata: [data/batches, encoder]\n"
     (folder / "job.yaml").write_text(text)
