@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from remote_payload.train.architecture import Architecture
+from remote_payload.train.card import hub_metadata, render_card
 from remote_payload.train.classifier import Classifier, save_classifier
 from remote_payload.train.download import BaseModel
-from remote_payload.train.folders import complete_folder, recover_folder, write_json
+from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
+from remote_payload.train.forecast import Plan, forecast_memory
 from remote_payload.train.labelled import LabelledTexts, Tokenised
+from remote_payload.train.provenance import write_metadata
 from remote_payload.train.run import Run
 from remote_payload.train.smoke import write_classifier_smoke
 from remote_payload.train.task import Outcome, Progress
+
+USAGE = """
+import torch
+from remote_payload.train.classifier import load_classifier  # pip install gpurun[smoke]
+
+model, tokenizer = load_classifier("models/best", device="cpu")
+batch = tokenizer(["Permission is hereby granted …"], truncation=True, max_length={max_length}, return_tensors="pt")
+with torch.no_grad():
+    label = {labels}[model(batch["input_ids"], batch["attention_mask"]).argmax(-1).item()]
+"""
 
 
 class ClassifierResults:
@@ -28,23 +44,121 @@ class ClassifierResults:
             data,
             sides,
         )
+        self.settings = run.settings
         if run.world.main:
             recover_folder(run.best)
 
     def keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
+        """Saves the model as it is now; the reference predictions come from loading it again."""
         if self.run.world.main:
-            settings = self.run.settings
-            about = {"labels": self.data.labels, "max_length": settings.max_length, "step": progress.step}
-            texts = [example.text for example in evenly(self.data.validation, settings.smoke_rows)]
+            about = {"labels": self.data.labels, "max_length": self.settings.max_length, "step": progress.step}
+            texts = [example.text for example in evenly(self.data.validation, self.settings.smoke_rows)]
             with complete_folder(self.run.best) as folder:
                 save_classifier(self.model, self.tokenizer, folder, self.base, about)
                 epoch = progress.evaluations[-1]["epoch"]
                 write_json(folder / "metrics.json", {"epoch": epoch, "step": progress.step, **metrics})
                 write_classifier_smoke(folder, self.base.path, texts, self.run.world.device)
+                write_text(folder / "README.md", self.card(progress))
         self.run.world.barrier()
 
     def finish(self, outcome: Outcome) -> None:
-        """The card and the record, with the numbers of the whole run."""
+        """The card again with the numbers of the whole run, and the record."""
+        with self.run.phase("results"):
+            if self.run.world.main and self.run.best.is_dir():
+                with complete_folder(self.run.best) as folder:
+                    shutil.copytree(self.run.best, folder, copy_function=os.link, dirs_exist_ok=True)
+                    for replaced in ("README.md", "manifest.json"):  # links: never written to in place
+                        (folder / replaced).unlink()
+                    write_text(folder / "README.md", self.card(outcome.progress, outcome))
+        progress = outcome.progress
+        write_metadata(
+            self.run, self.model, outcome,
+            base=self.base.as_dict(),
+            data=[*(file.as_dict() for file in self.data.files), *self.side_facts()],
+            results={"best": best_entry(progress), "last": progress.evaluations[-1]},
+            memory_predicted=self.predicted_memory(outcome),
+        )  # fmt: skip
+        best = best_entry(progress)
+        if best:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in best["metrics"].items())
+            self.run.log(f"best model: step {best['step']}, epoch {best['epoch']:.2f}: {shown}")
+
+    def side_facts(self) -> list[dict[str, Any]]:
+        sides = zip(("train", "validation"), self.sides, strict=True)
+        return [{"side": name, "rows": len(s.ids), "tokens": sum(s.lengths), "texts_cut": s.cut} for name, s in sides]
+
+    def predicted_memory(self, outcome: Outcome) -> dict[str, Any] | None:
+        """The forecast that ``gpurun check`` makes, with the micro-batch that ran; None for a family without formula."""
+        settings, encoder = self.settings, self.model.encoder
+        half = self.run.world.device.type == "cuda" and settings.precision != "fp32"
+        lora = settings.lora
+        targets = sorted(encoder.peft_config["default"].target_modules) if lora.rank else "all-linear"
+        try:
+            plan = Plan(
+                micro_batch=outcome.progress.micro, length=min(settings.max_length, max(self.sides[0].lengths)),
+                weights="bfloat16" if half and lora.rank else "float32", autocast=half, lora_rank=lora.rank, lora_targets=targets,
+                lora_dropout=lora.dropout, checkpoint_activations=settings.batch.activation_checkpointing,
+                language_head=False, masked=True,
+            )  # fmt: skip
+            forecast = forecast_memory(Architecture.from_config(encoder.config.to_dict()), plan)
+            return forecast.as_dict()
+        except (ValueError, KeyError):
+            return None
+
+    def card(self, progress: Progress, outcome: Outcome | None = None) -> str:
+        settings, name = self.settings, str(self.run.job.get("name") or self.run.recipe)
+        best = best_entry(progress) or progress.evaluations[-1]
+        adapter = settings.lora.rank > 0
+        metadata = hub_metadata(
+            base_model=self.base.id, adapter=adapter, licence=self.base.licence, task="text-classification",
+            tags=["text-classification", *(["lora"] if adapter else [])], name=name, dataset=settings.train, metrics=best["metrics"],
+        )  # fmt: skip
+        how = f"LoRA of rank {settings.lora.rank}" if adapter else "full fine-tuning"
+        return render_card(
+            title=name,
+            summary=f"A text classifier with the classes {', '.join(map(str, self.data.labels))}: `{self.base.id}` with {how}, "
+            "the mean of its token vectors, and one linear layer in fp32.",
+            usage=USAGE.format(max_length=settings.max_length, labels=self.data.labels),
+            metadata=metadata,
+            metric=settings.evaluation.metric,
+            higher_is_better=settings.evaluation.higher_is_better,
+            best=best,
+            history=progress.evaluations,
+            data=self.data_lines(),
+            training=self.training_lines(progress, outcome),
+        )
+
+    def data_lines(self) -> list[str]:
+        lines = []
+        for fact in self.side_facts():
+            cut = f", {fact['texts_cut']} cut at {self.settings.max_length}" if fact["texts_cut"] else ""
+            lines.append(f"{fact['side']}: {fact['rows']:,} texts, {fact['tokens']:,} tokens{cut}")
+        counts = zip(self.data.labels, self.data.counts(), strict=True)
+        return [*lines, "training texts of each class: " + ", ".join(f"{label}: {count:,}" for label, count in counts)]
+
+    def training_lines(self, progress: Progress, outcome: Outcome | None) -> dict[str, Any]:
+        settings, world = self.settings, self.run.world
+        lines: dict[str, Any] = {
+            "learning rate": f"{settings.optimizer.learning_rate:g}, {settings.schedule.name}, warm-up {settings.schedule.warmup:g}",
+            "effective batch": f"{settings.batch.size} (micro-batch {progress.micro}, {world.size} device(s))",
+            "class weights": settings.class_weights,
+            "steps": progress.step,
+            "seed": settings.seed,
+        }
+        if outcome:
+            lines["time"] = (
+                f"{outcome.seconds:,.0f} s, {outcome.tokens_per_second:,.0f} tokens/s, ended: {outcome.reason}"
+            )
+            if outcome.mfu:
+                lines["MFU"] = f"{outcome.mfu:.1%}"
+            if outcome.peak_memory:
+                lines["GPU memory"] = f"{outcome.peak_memory / 2**30:.1f} GiB"
+        return lines
+
+
+def best_entry(progress: Progress) -> dict[str, Any] | None:
+    """The evaluation that selected the model."""
+    return next((entry for entry in progress.evaluations if entry["step"] == progress.best_step), None)
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:

@@ -18,9 +18,9 @@ class Watchdog:
     def __init__(self, telemetry: Telemetry) -> None:
         self.telemetry = telemetry
         self.losses: deque[float] = deque(maxlen=WINDOW)
-        self.times: deque[float] = deque(maxlen=WINDOW)
+        self.speeds: deque[float] = deque(maxlen=WINDOW)
         self.best_loss: float | None = None
-        self.usual_time: float | None = None
+        self.best_speed = 0.0
         self.raised: set[str] = set()
         self.seen = 0
 
@@ -28,12 +28,12 @@ class Watchdog:
         """``facts`` are those of a step event."""
         self.seen += 1
         self.losses.append(facts["loss"])
-        self.times.append(facts["ms"])
+        self.speeds.append(facts["tokens_per_second"])  # not the time of a step: ragged steps differ in tokens
         if len(self.losses) < WINDOW:
             return
-        loss, time = fmean(self.losses), median(self.times)
+        loss, speed = fmean(self.losses), median(self.speeds)
         self.best_loss = min(loss, self.best_loss if self.best_loss is not None else loss)
-        self.usual_time = min(time, self.usual_time if self.usual_time is not None else time)
+        self.best_speed = max(speed, self.best_speed)
         self._judge(
             "loss_rising",
             loss > 1.5 * self.best_loss and loss - self.best_loss > 0.3,
@@ -41,8 +41,8 @@ class Watchdog:
         )
         self._judge(
             "step_time_growing",
-            time > 1.8 * self.usual_time,
-            f"a step takes {time:.0f} ms, it took {self.usual_time:.0f} ms",
+            speed < self.best_speed / 2,
+            f"the same tokens take {self.best_speed / max(speed, 1e-9):.1f} times as long as they have taken before",
         )
         mfu = facts.get("mfu")
         self._judge("mfu_low", mfu is not None and self.seen > 2 * WINDOW and mfu < LOW_MFU, f"MFU is {mfu or 0:.1%}")
