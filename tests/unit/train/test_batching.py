@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from remote_payload.train.batching import cut, epoch_steps
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 32), st.integers(0, 5), st.integers(0, 3))
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 32), st.integers(0, 5), st.integers(0, 3)
+)
 def test_every_text_is_in_exactly_one_step_of_an_epoch(lengths: list[int], size: int, seed: int, epoch: int) -> None:
     steps = epoch_steps(lengths, size, seed, epoch)
     assert sorted(itertools.chain(*steps)) == list(range(len(lengths)))
@@ -54,7 +56,9 @@ def test_the_cut_is_the_cheapest_there_is(lengths: list[int], budget: int, overh
                 cheapest = min(cost(cuts), cheapest if cheapest is not None else cost(cuts))
     ours = cut(lengths, budget, overhead)
     assert allowed(ours)
-    assert [start for start, _ in ours] + [len(lengths)] == [0] + [end for _, end in ours], "a text is lost or twice there"
+    assert [start for start, _ in ours] + [len(lengths)] == [0] + [end for _, end in ours], (
+        "a text is lost or twice there"
+    )
     assert cost(ours) == cheapest
 
 
