@@ -1,0 +1,232 @@
+"""Verb ``probe``: what the box is and what is there already, in one request. Nothing of it can hang: what is late is unknown."""
+
+import os
+import platform
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+from typing import Any, Callable, Dict, List, Optional
+
+from remote_payload.agent import bounded, builders, gpus, hardware, interpreters, locks, processes, snapshot, tools
+from remote_payload.agent.environment import read_ranges
+from remote_payload.agent.paths import KEY, SHA256, BoxPaths
+from remote_payload.agent.request import AgentError, Request
+from remote_payload.agent.seal import has_data
+
+LIMIT = 20.0  # seconds for everything; a healthy box needs less than one
+CUDA_LIMIT = 5.0
+TEXT_LIMIT = 200  # characters of any one fact
+SPACE_TRIED = 64 << 10  # bytes written to see whether a disk takes them
+GPU_MAX = 64
+
+
+def probe(request: Request) -> Dict[str, Any]:
+    """The facts that ARCHITECTURE.md lists. ``gpus`` is None where the driver does not answer in time.
+
+    ``problems`` says of each fact that could not be had why; ``disk.error`` why nothing can be written.
+    """
+    args, paths = request.args, request.paths
+    questions: Dict[str, Callable[[], Any]] = {
+        "gpus": _gpus,
+        "cuda": _cuda,
+        "disk": lambda: disk(paths.root),
+        "rsync": _rsync,
+        "ram": lambda: hardware.ram()["total"],
+        "cpus": hardware.cpus,
+        "shm": _shm,
+        **{"have." + name: ask for name, ask in _possessions(args, paths).items()},
+    }
+    answers = bounded.gather(questions, LIMIT)
+    problems = {name: text(answer) for name, answer in answers.items() if isinstance(answer, BaseException)}
+    facts = {name: None if name in problems else answer for name, answer in answers.items()}
+    have = {name[len("have.") :]: facts.pop(name) for name in list(facts) if name.startswith("have.")}
+    facts["disk"] = facts["disk"] or {
+        "total": 0,
+        "free": 0,
+        "inodes_free": None,
+        "writable": False,
+        "error": "no answer",
+    }
+    return {**_static_facts(paths), **facts, "have": have, "problems": problems}
+
+
+def _static_facts(paths: BoxPaths) -> Dict[str, Any]:
+    """What cannot take long."""
+    uv = builders.find_uv(os.path.join(paths.root, "tools"))
+    driver = interpreters.driver_release()
+    return {
+        "root": paths.root,
+        "user": text(_user()),
+        "home": text(os.path.expanduser("~")),
+        "python": platform.python_version(),
+        "os": text(_os_name()),
+        "machine": text(platform.machine()),
+        "in_container": in_container(),
+        "boot_id": processes.boot_id(),
+        "driver": text(driver) if driver else None,
+        "apt": tools.can_install(),
+        "tools": {"uv": text(uv) if uv else None, "git": shutil.which("git") is not None},
+    }
+
+
+def _possessions(args: Dict[str, Any], paths: BoxPaths) -> Dict[str, Callable[[], Any]]:
+    """Questions about what is there already, each only if the request names it."""
+    code, job, env, payload = (args.get(name) for name in ("code_digest", "job_name", "env_key", "payload"))
+    data = [each for each in args.get("data") or () if isinstance(each, dict) and _is_key(each.get("key"))]
+    return {
+        "code": lambda: snapshot.find_code(paths, code) if isinstance(code, str) else None,
+        "link_dest": lambda: snapshot.latest_code(paths, job) if isinstance(job, str) else None,
+        "data": lambda: {each["key"]: has_data(paths, each["key"], str(each.get("digest"))) for each in data},
+        "data_link_dest": lambda: {each["key"]: earlier_version(paths, each["key"]) for each in data},
+        "env": lambda: _is_key(env) and os.path.exists(os.path.join(paths.env(env), "bin", "python")),
+        "payload": lambda: (
+            isinstance(payload, str) and bool(SHA256.fullmatch(payload)) and os.path.isdir(paths.payload(payload))
+        ),
+        "interpreter": lambda: _interpreter(args),
+    }
+
+
+def _interpreter(args: Dict[str, Any]) -> Optional[str]:
+    ranges = read_ranges(args.get("requirements"))
+    if "requirements" not in args or ranges is None:
+        return None
+    named = [path for path in args.get("interpreters") or () if isinstance(path, str)]
+    python = args.get("python") if isinstance(args.get("python"), str) else None
+    there = interpreters.find(named)
+    found = interpreters.satisfying(there, python, ranges, interpreters.driver_cuda())
+    return found.path if found else None
+
+
+def earlier_version(paths: BoxPaths, key: str) -> Optional[str]:
+    """The newest other ``data/<name>-<digest>`` of the same name: what rsync takes unchanged files from."""
+    folder, prefix = os.path.dirname(paths.data(key)), key.rpartition("-")[0] + "-"
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(prefix) and name != key and _is_key(name)]
+        names = [name for name in names if name.rpartition("-")[0] + "-" == prefix]
+        return max((os.path.join(folder, name) for name in names), key=os.path.getmtime, default=None)
+    except OSError:
+        return None
+
+
+def disk(root: str) -> Dict[str, Any]:
+    """``{total, free, inodes_free, writable, error}`` of where ``root`` lies; writable means that it took some bytes just now."""
+    there = root
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    space = os.statvfs(there)
+    error = _try_to_write(root)
+    return {
+        "total": space.f_blocks * space.f_frsize,
+        "free": space.f_bavail * space.f_frsize,
+        "inodes_free": space.f_favail if space.f_files else None,  # btrfs and some network volumes count none
+        "writable": error is None,
+        "error": error,
+    }
+
+
+def _try_to_write(root: str) -> Optional[str]:
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".probe-") as file:
+            file.write(b"\0" * SPACE_TRIED)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or "cannot be written"
+    return None
+
+
+def _gpus() -> Optional[List[Dict[str, Any]]]:
+    found = gpus.list_gpus()
+    if found is None:
+        return None
+    return [
+        {
+            "index": gpu.number,
+            "uuid": text(gpu.uuid),
+            "name": text(gpu.name),
+            "memory_total": gpu.memory_total,
+            "memory_used": gpu.memory_used,
+            "utilisation": gpu.utilisation,
+            "held_by": text(holder) if holder else None,
+        }
+        for gpu, holder in ((gpu, locks.holder(gpu)) for gpu in found[:GPU_MAX])
+    ]
+
+
+def _cuda() -> Optional[str]:
+    """The newest CUDA that the driver runs, from NVML; its major version from /proc where NVML does not say."""
+
+    def ask() -> str:
+        import pynvml
+
+        pynvml.nvmlInit()
+        version = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+        return "%d.%d" % (version // 1000, version % 1000 // 10)
+
+    try:
+        return bounded.Call(ask).result(CUDA_LIMIT)
+    except Exception:
+        major = interpreters.driver_cuda()
+        return str(major) if major else None
+
+
+def _rsync() -> Optional[str]:
+    """rsync's version, "unknown" where it is there and does not say, None where it is not."""
+    try:
+        said = subprocess.run(
+            ["rsync", "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=10,
+        ).stdout
+    except FileNotFoundError:
+        return None
+    found = re.search(rb"version\s+v?([0-9][0-9A-Za-z.]{0,30})", said[:4096])
+    return found.group(1).decode("ascii") if found else "unknown"
+
+
+def _shm() -> int:
+    """Bytes of /dev/shm, 0 where there is none."""
+    if not os.path.ismount("/dev/shm"):
+        return 0
+    space = os.statvfs("/dev/shm")
+    return space.f_blocks * space.f_frsize
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # some containers run as a number without a name
+        return str(os.getuid())
+
+
+def _os_name() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8", errors="replace") as file:
+            found = re.search(r'^PRETTY_NAME="?([^"\n]*)', file.read(65536), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.system()
+
+
+def in_container() -> bool:
+    """Whether PID 1 is something else than a machine's init."""
+    if any(os.path.exists(path) for path in ("/.dockerenv", "/run/.containerenv")):
+        return True
+    first = processes.read(1)
+    return first is not None and first.name not in ("systemd", "init", "runit", "openrc-init")
+
+
+def text(value: object) -> str:
+    """Any fact as printable text of bounded length; the laptop checks it again."""
+    if isinstance(value, (OSError, AgentError)):
+        value = getattr(value, "strerror", None) or str(value)
+    return "".join(each if each.isprintable() else "?" for each in str(value)[:TEXT_LIMIT])
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and bool(KEY.fullmatch(value))
