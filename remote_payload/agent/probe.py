@@ -73,17 +73,15 @@ def _static_facts(paths: BoxPaths) -> Dict[str, Any]:
 
 def _possessions(args: Dict[str, Any], paths: BoxPaths) -> Dict[str, Callable[[], Any]]:
     """Questions about what is there already, each only if the request names it."""
-    code, job, env, payload = (args.get(name) for name in ("code_digest", "job_name", "env_key", "payload"))
+    code, job, env, payload = (_text_or_none(args, name) for name in ("code_digest", "job_name", "env_key", "payload"))
     data = [each for each in args.get("data") or () if isinstance(each, dict) and _is_key(each.get("key"))]
     return {
-        "code": lambda: snapshot.find_code(paths, code) if isinstance(code, str) else None,
-        "link_dest": lambda: snapshot.latest_code(paths, job) if isinstance(job, str) else None,
+        "code": lambda: snapshot.find_code(paths, code) if code else None,
+        "link_dest": lambda: snapshot.latest_code(paths, job) if job else None,
         "data": lambda: {each["key"]: has_data(paths, each["key"], str(each.get("digest"))) for each in data},
         "data_link_dest": lambda: {each["key"]: earlier_version(paths, each["key"]) for each in data},
-        "env": lambda: _is_key(env) and os.path.exists(os.path.join(paths.env(env), "bin", "python")),
-        "payload": lambda: (
-            isinstance(payload, str) and bool(SHA256.fullmatch(payload)) and os.path.isdir(paths.payload(payload))
-        ),
+        "env": lambda: bool(env and KEY.fullmatch(env)) and os.path.exists(paths.env(str(env)) + "/bin/python"),
+        "payload": lambda: bool(payload and SHA256.fullmatch(payload)) and os.path.isdir(paths.payload(str(payload))),
         "interpreter": lambda: _interpreter(args),
     }
 
@@ -93,9 +91,8 @@ def _interpreter(args: Dict[str, Any]) -> Optional[str]:
     if "requirements" not in args or ranges is None:
         return None
     named = [path for path in args.get("interpreters") or () if isinstance(path, str)]
-    python = args.get("python") if isinstance(args.get("python"), str) else None
-    there = interpreters.find(named)
-    found = interpreters.satisfying(there, python, ranges, interpreters.driver_cuda())
+    cuda, python = interpreters.driver_cuda(), _text_or_none(args, "python")
+    found = interpreters.satisfying(interpreters.find(named), python, ranges, cuda)
     return found.path if found else None
 
 
@@ -226,6 +223,11 @@ def text(value: object) -> str:
     if isinstance(value, (OSError, AgentError)):
         value = getattr(value, "strerror", None) or str(value)
     return "".join(each if each.isprintable() else "?" for each in str(value)[:TEXT_LIMIT])
+
+
+def _text_or_none(args: Dict[str, Any], name: str) -> Optional[str]:
+    value = args.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _is_key(value: object) -> bool:
