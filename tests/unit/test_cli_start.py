@@ -1,0 +1,40 @@
+"""The command line starts light: nothing heavy is loaded before a command needs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "peft", "pydantic", "rich", "fabric", "paramiko", "huggingface_hub", "yaml", "numpy"}
+SCRIPT = """
+import sys
+from runner.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as ended:
+    assert ended.code in (0, None), ended.code
+print("loaded:", *sorted(set(sys.modules) & {heavy!r}), file=sys.stderr)
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    script = SCRIPT.format(arguments=list(arguments), heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "loaded:" in done.stderr, done.stderr
+    return set(done.stderr.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["submit", "--help"], ["logs", "--help"], ["list"]])
+def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
+    assert loaded(*arguments) == set()
+
+
+def test_every_command_of_the_table_exists_and_has_help() -> None:
+    from click.testing import CliRunner
+
+    from runner.cli.main import COMMANDS, gpurun
+
+    for name in COMMANDS:
+        shown = CliRunner().invoke(gpurun, [name, "--help"])
+        assert shown.exit_code == 0, (name, shown.output)
+        assert "Usage:" in shown.output
