@@ -118,9 +118,8 @@ class _CodeRules:
             return "a virtual environment"
         if not path or ".git" in names:
             above = path + "/" if path else ""
-            answer = ignored_by_git(self.root / path)
-            # A folder that lies in an ignored one of its repository: whoever names it as code wants it.
-            self.ignored |= set() if "./" in answer else {above + ignored for ignored in answer}
+            # In a folder that its repository ignores whole the answer is just "./": whoever names that folder as code wants it.
+            self.ignored |= {above + ignored for ignored in ignored_by_git(self.root / path)}
         return None
 
     def reason(self, path: str, name: str, is_folder: bool) -> str | None:

@@ -191,12 +191,10 @@ def test_a_wrong_override_names_its_key(override: str, message: str, folder: Pat
 
 
 def test_an_override_of_an_anchored_mapping_changes_one_place_only(folder: Path) -> None:
-    text = COMMAND + "environment: {variables: &v {A: x}}\n"
-    (folder / "job.yaml").write_text(text)
-    assert load("job.yaml", ["environment.variables.A=y"]).environment.variables == {"A": "y"}
-    both = RECIPE + "settings: {model: a/b, train: data, optimizer: &o {clip: 1}, schedule: {final: 0}}\ndata: [data]\n"
-    (folder / "job.yaml").write_text(both)
-    assert load("job.yaml", ["settings.optimizer.clip=2"]).settings["optimizer"]["clip"] == 2
+    groups = "settings: {model: a/b, train: data, checkpoint: &often {every_steps: 10}, evaluation: *often}"
+    (folder / "job.yaml").write_text(RECIPE + groups + "\ndata: [data]\n")
+    settings = load("job.yaml", ["settings.checkpoint.every_steps=20"]).settings
+    assert (settings["checkpoint"]["every_steps"], settings["evaluation"]["every_steps"]) == (20, 10)
 
 
 def test_a_requirements_file_reports_its_own_line(folder: Path) -> None:
