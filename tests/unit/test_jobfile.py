@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "requirements.txt").write_text("numpy>=2  # numbers\n\n# nothing\ntqdm\n")
     (tmp_path / "encoder").mkdir()
     (tmp_path / "outside").symlink_to("/etc")
+    (tmp_path / "linked.py").symlink_to("train.py")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
