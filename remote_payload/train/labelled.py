@@ -95,8 +95,10 @@ def _labels_of(records: Sequence[Record], field: str) -> list[Label]:
 def _example(record: Record, settings: ClassifySettings, index: dict[Label, int]) -> Example:
     label = _label(record, settings.label_field)
     if label not in index:
-        known = ", ".join(repr(known) for known in index)
-        raise InputError(f"{record.place}: label {label!r} is not one of the classes {known} (settings.labels)")
+        known = ", ".join(repr(known)[:40] for known in list(index)[:12]) + (" …" if len(index) > 12 else "")
+        raise InputError(
+            f"{record.place}: label {repr(label)[:80]} is not one of the classes {known} (settings.labels)"
+        )
     text = record.field(settings.text_field)
     if not text.strip():
         raise InputError(f"{record.place}: field {settings.text_field!r} is empty")
