@@ -50,16 +50,6 @@ def digest_of(entries: Entries) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def link_tree(source: str, target: str, copy: Tuple[str, ...] = ()) -> None:
-    """Makes ``target`` (must not exist) a copy of ``source`` by hard links, renamed into place when complete.
-
-    Files whose name ends with one of ``copy`` get content of their own: append-only logs, which the next run goes on
-    writing. Links are recreated; devices, sockets and empty folders left out. Where the filesystem has no hard links,
-    files are copied. Raises OSError; nothing is then left behind.
-    """
-    _link_entries(source, target, describe(source), copy)
-
-
 def record_code(run: RunPaths, digest: str) -> None:
     """Writes ``snapshot.json``: the laptop's digest and what ``code/`` holds, before anything is linked into it."""
     write_json(run.snapshot, {"digest": digest, "entries": describe(run.code)})
@@ -75,11 +65,25 @@ def find_code(paths: BoxPaths, digest: str) -> Optional[str]:
 
 
 def link_code(source: RunPaths, target: str) -> None:
-    """Makes ``target`` the code that ``source`` was pushed with, by hard links. Raises OSError (ESTALE: changed)."""
+    """Makes ``target`` (must not exist) the code that ``source`` was pushed with, by hard links, renamed when complete.
+
+    Links are recreated. Where the filesystem has no hard links, files are copied. Raises OSError (ESTALE: the code was
+    changed since); nothing is then left behind.
+    """
     snapshot = read_json(source.snapshot)
     if not snapshot or not _unchanged(source.code, snapshot):
         raise OSError(errno.ESTALE, "the code of run %s was changed on the box" % source.run_id)
-    _link_entries(source.code, target, snapshot["entries"])
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "already there", target)
+    partial = "%s.partial-%d" % (target, os.getpid())
+    os.makedirs(partial)
+    try:
+        for path, entry in snapshot["entries"].items():
+            _link(os.path.join(source.code, path), os.path.join(partial, path), entry)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
@@ -135,31 +139,14 @@ def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
     return True
 
 
-def _link_entries(source: str, target: str, entries: Entries, copy: Tuple[str, ...] = ()) -> None:
-    partial = "%s.partial-%d" % (target, os.getpid())
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, "already there", target)
-    os.makedirs(partial)
-    try:
-        for path, entry in entries.items():
-            _link(
-                os.path.join(source, path), os.path.join(partial, path), entry, path.endswith(copy) if copy else False
-            )
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _link(source: str, target: str, entry: List[Union[int, str]], copy: bool) -> None:
+def _link(source: str, target: str, entry: List[Union[int, str]]) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if len(entry) == 1:
         os.symlink(str(entry[0]), target)
         return
-    if not copy:
-        try:
-            return os.link(source, target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in NO_LINK:
-                raise
-    shutil.copy2(source, target, follow_symlinks=False)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)

@@ -23,63 +23,54 @@ def write(folder, files):
         path.write_text(content)
 
 
-def pushed_run(box, run_id, files, digest):
+def failing_with(number):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def pushed_run(box, run_id, files, digest, link=None):
     run = box.run(run_id)
     write(run.code, files)
+    if link:
+        os.symlink(link, os.path.join(run.code, "link"))
     snapshot.record_code(run, digest)
     return run
 
 
-def test_link_tree_shares_inodes_and_recreates_links_under_hostile_names(tmp_path):
-    source, target = str(tmp_path / "source"), str(tmp_path / "target")
-    write(source, {os.path.join("deep", name): name.encode("utf-8", "replace").decode() for name in HOSTILE})
-    os.symlink("/etc/passwd", os.path.join(source, "link"))
-    os.mkfifo(os.path.join(source, "pipe"))
-    snapshot.link_tree(source, target)
+def test_linked_code_shares_inodes_and_recreates_links_under_hostile_names(box):
+    files = {os.path.join("deep", name): "x" for name in HOSTILE}
+    old = pushed_run(box, "legal-20260102-142030-7f3a", files, "d1", link="/etc/passwd")
+    os.mkfifo(os.path.join(old.code, "pipe"))
+    target = os.path.join(box.root, "target")
+    snapshot.link_code(old, target)
     for name in HOSTILE:
-        assert os.path.samefile(os.path.join(source, "deep", name), os.path.join(target, "deep", name))
+        assert os.path.samefile(os.path.join(old.code, "deep", name), os.path.join(target, "deep", name))
     assert os.readlink(os.path.join(target, "link")) == "/etc/passwd"
     assert sorted(os.listdir(target)) == ["deep", "link"]
-    assert os.listdir(str(tmp_path)) != [] and not [n for n in os.listdir(str(tmp_path)) if "partial" in n]
 
 
-def test_link_tree_gives_append_only_logs_content_of_their_own(tmp_path):
-    source, target = str(tmp_path / "source"), str(tmp_path / "target")
-    write(source, {"logs/train.jsonl": "{}\n", "models/w.bin": "weights"})
-    snapshot.link_tree(source, target, copy=(".jsonl",))
-    with open(os.path.join(target, "logs/train.jsonl"), "a") as log:
-        log.write("more\n")
-    assert Path(source, "logs/train.jsonl").read_text() == "{}\n"
-    assert os.path.samefile(os.path.join(source, "models/w.bin"), os.path.join(target, "models/w.bin"))
+def test_code_is_copied_where_the_filesystem_has_no_hard_links(box, monkeypatch):
+    monkeypatch.setattr(os, "link", failing_with(errno.EPERM))
+    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": "print()"}, "d1")
+    target = Path(box.root, "target")
+    snapshot.link_code(old, str(target))
+    assert (target / "a.py").read_text() == "print()" and (target / "a.py").stat().st_nlink == 1
 
 
-def test_link_tree_copies_where_the_filesystem_has_no_hard_links(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    write(str(tmp_path / "source"), {"a.py": "print()"})
-    snapshot.link_tree(str(tmp_path / "source"), str(tmp_path / "target"))
-    assert (tmp_path / "target" / "a.py").read_text() == "print()"
-    assert (tmp_path / "target" / "a.py").stat().st_nlink == 1
-
-
-def test_link_tree_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "link", full)
-    write(str(tmp_path / "source"), {"a.py": ""})
+def test_a_link_that_fails_leaves_nothing_behind(box, monkeypatch):
+    monkeypatch.setattr(os, "link", failing_with(errno.ENOSPC))
+    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
     with pytest.raises(OSError, match="No space"):
-        snapshot.link_tree(str(tmp_path / "source"), str(tmp_path / "target"))
-    assert os.listdir(tmp_path) == ["source"]
+        snapshot.link_code(old, os.path.join(box.root, "target"))
+    assert os.listdir(box.root) == ["runs"]
 
 
-def test_link_tree_never_writes_over_what_is_there(tmp_path):
-    write(str(tmp_path / "source"), {"a.py": ""})
-    (tmp_path / "target").mkdir()
+def test_code_is_never_linked_over_what_is_there(box):
+    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
     with pytest.raises(FileExistsError):
-        snapshot.link_tree(str(tmp_path / "source"), str(tmp_path / "target"))
+        snapshot.link_code(old, old.code)
 
 
 @pytest.mark.parametrize("change", ["content", "new", "removed", "link"])
