@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from remote_payload.agent import bounded, builders, gpus, hardware, interpreters, locks, processes, snapshot, tools
 from remote_payload.agent.environment import read_ranges
-from remote_payload.agent.paths import KEY, SHA256, BoxPaths
+from remote_payload.agent.paths import KEY, SHA256, BoxPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.seal import has_data
 
@@ -28,6 +28,7 @@ def probe(request: Request) -> Dict[str, Any]:
     ``problems`` says of each fact that could not be had why; ``disk.error`` why nothing can be written.
     """
     args, paths = request.args, request.paths
+    _make_room(args, paths)
     questions: Dict[str, Callable[[], Any]] = {
         "gpus": _gpus,
         "cuda": _cuda,
@@ -50,6 +51,15 @@ def probe(request: Request) -> Dict[str, Any]:
         "error": "no answer",
     }
     return {**_static_facts(paths), **facts, "have": have, "problems": problems}
+
+
+def _make_room(args: Dict[str, Any], paths: BoxPaths) -> None:
+    """For a submission: the folder that rsync will write below, since old ones make no parents. What hinders it shows under ``disk``."""
+    if args.get("run_id") is not None:
+        try:
+            os.makedirs(paths.incoming(check_run_id(args["run_id"])), 0o700, exist_ok=True)
+        except OSError:
+            pass
 
 
 def _static_facts(paths: BoxPaths) -> Dict[str, Any]:

@@ -40,21 +40,15 @@ def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) 
         report.note(f"code: unchanged since {same}, nothing to send")
         return {"link_from": same, "digest": tree.digest, "incoming": None}
     previous = box.have.get("link_dest")
-    _send(
-        link,
-        tree,
-        link.paths.incoming(f"{run_id}/code"),
-        previous if isinstance(previous, str) else None,
-        "code",
-        report,
-    )
-    return {"incoming": True, "digest": tree.digest, "link_from": None}
+    incoming = f"{run_id}/code"
+    _send(link, tree, incoming, previous if isinstance(previous, str) else None, "code", report)
+    return {"incoming": incoming, "digest": tree.digest, "link_from": None}
 
 
 def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
     incoming = f"{tree.key}.partial"
     previous = (box.have.get("data_link_dest") or {}).get(tree.key)
-    _send(link, tree, link.paths.incoming(incoming), previous if isinstance(previous, str) else None, tree.name, report)
+    _send(link, tree, incoming, previous if isinstance(previous, str) else None, tree.name, report)
     link.agent.call(
         "seal",
         {
@@ -67,7 +61,7 @@ def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
     )
 
 
-def _send(link: Link, tree: Tree, target: str, link_dest: str | None, what: str, report: Reporter) -> None:
+def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: str, report: Reporter) -> None:
     names = [entry.path for entry in tree.selection.files]
     with report.stage(f"push {what} ({len(names)} files)", "bytes") as stage:
         stage.update(done=0, total=tree.selection.total_bytes)
@@ -77,7 +71,7 @@ def _send(link: Link, tree: Tree, target: str, link_dest: str | None, what: str,
                     link.host,
                     tree.source,
                     names,
-                    target,
+                    link.paths.incoming(incoming),
                     link_dest=link_dest,
                     compress=link.slow,
                     progress=lambda done: stage.update(done=done),

@@ -47,5 +47,5 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
         )
     file = places.run_folder(run.run_id) / "job.json"
     wire = {**run.job, "code": {**run.job.get("code", {}), "path": str(folder)}}
-    store.write_json(file, {key: value for key, value in wire.items() if value is not None})
+    store.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
     return load(file, overrides).at(folder, Path(run.job_file))

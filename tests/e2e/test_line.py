@@ -89,7 +89,7 @@ def test_data_is_shared_and_appears_where_it_was(gpurun: Gpurun, job: Any) -> No
     (file.parent / "data/one.csv").write_text("x,y")
     gpurun.submit(file)
     assert gpurun("logs", "-f").stdout == "first text x,y\n"
-    assert len(list((gpurun.box_root / "data").iterdir())) == 2
+    assert len([entry for entry in (gpurun.box_root / "data").iterdir() if entry.is_dir()]) == 2
 
 
 def test_stop_ends_everything_and_says_so(gpurun: Gpurun, job: Any) -> None:
