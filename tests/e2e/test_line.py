@@ -83,7 +83,11 @@ def test_an_unchanged_folder_is_not_sent_again(gpurun: Gpurun, job: Any) -> None
 
 
 def test_data_is_shared_and_appears_where_it_was(gpurun: Gpurun, job: Any) -> None:
-    file = job("print(open('data/texts/a.txt').read(), open('data/one.csv').read())", data=["data/texts", "data/one.csv"], outputs=[])
+    file = job(
+        "print(open('data/texts/a.txt').read(), open('data/one.csv').read())",
+        data=["data/texts", "data/one.csv"],
+        outputs=[],
+    )
     (file.parent / "data/texts").mkdir(parents=True)
     (file.parent / "data/texts/a.txt").write_text("first text")
     (file.parent / "data/one.csv").write_text("x,y")
