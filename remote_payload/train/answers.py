@@ -140,7 +140,7 @@ def summary(answered: dict[str, Answers], held_out: dict[str, dict[str, float]])
     """Lines for the log: each figure, base beside tuned."""
     names = list(held_out)
     rows: dict[str, list[float | None]] = {}
-    for key in ("loss", "perplexity", "token_accuracy"):
+    for key in held_out[names[0]]:
         rows[key] = [held_out[name].get(key) for name in names]
     for key in ("json_exact", "field_f1", "schema_compliance", "bleu", "rougeL", "ended_share"):
         rows[key] = [answered[name].scores.get(key) if name in answered else None for name in names]

@@ -1,0 +1,123 @@
+"""Recipe ``preference``: an adapter goes on learning from pairs of a better and a worse answer (DPO)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from remote_payload.train import rng
+from remote_payload.train.answers import Questions
+from remote_payload.train.causal import CausalLoss, load_adapter, load_network, read_json_file
+from remote_payload.train.causal_results import CausalResults
+from remote_payload.train.chat import Format, end_tokens, prompt_ids
+from remote_payload.train.data import find_files, read_all
+from remote_payload.train.download import BaseModel, local_model
+from remote_payload.train.errors import InputError
+from remote_payload.train.flops import flops_per_token
+from remote_payload.train.loop import train
+from remote_payload.train.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.preferences import METRICS, Pair, PreferenceTask, encode_pairs
+from remote_payload.train.run import Run, launch
+
+
+def main(run: Run) -> None:
+    settings, world = run.settings, run.world
+    compute = resolve_precision(settings.precision, world.device)
+
+    with run.phase("data"):
+        check_metric(settings.evaluation.metric)
+        trained = read_json_file(Path(settings.adapter) / "gpurun.json")
+        form = format_of(trained, settings)
+        records = {name: read(settings, name) for name in ("train", "validation") if getattr(settings, name)}
+        base = local_model(run, settings.model, settings.revision)
+        check_base(trained, base, settings)
+        tokenizer = AutoTokenizer.from_pretrained(settings.adapter, trust_remote_code=False)
+        pairs = {name: encode(run, name, side, tokenizer, form) for name, side in records.items()}
+
+    with run.phase("model"):
+        rng.seed_everything(settings.seed)
+        model = build_model(base, settings, compute).to(world.device)
+        task = PreferenceTask(settings, world, pairs["train"], pairs.get("validation", []), compute)
+        with model.eval().network.disable_adapter():
+            task.pairs = task.with_reference(model, task.pairs)
+            task.held_out = task.with_reference(model, task.held_out) or task.pairs
+
+    questions = ask_about(task.held_out, tokenizer, form, settings)
+    kept = {key: value for key, value in trained.items() if key not in ("format", "kind", "base", "adapter", "dtype")}
+    results = CausalResults(run, model, tokenizer, base, compute, {**kept, "recipe": run.recipe})
+    length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
+    outcome = train(
+        run, model, task,
+        flops_per_token=flops_per_token(model, model.network.config, length, causal=True),
+        on_best=results.keep_best,
+    )  # fmt: skip
+
+    with run.phase("report"):
+        results.restore_best(outcome.progress)
+        metrics = results.report(task, task.held_out, questions, outcome.progress.micro)
+        prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
+        smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+        results.finish(outcome, metrics, smoke, questions.end_tokens)
+
+
+def check_metric(metric: str) -> None:
+    """Raises InputError for a metric to choose by that there is not."""
+    if metric not in METRICS:
+        raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(METRICS)}")
+
+
+def format_of(trained: dict[str, Any], settings: Any) -> Format:
+    """How prompts are written: as the adapter was taught, so that nothing but the answers differs."""
+    system = settings.system_prompt if settings.system_prompt is not None else trained.get("system_prompt")
+    template = None if trained.get("chat", True) else trained.get("prompt_template")
+    return Format(prompt_template=template, completion_field="completion", system_prompt=system)
+
+
+def read(settings: Any, name: str) -> list[Any]:
+    """The records of ``settings.train`` or ``settings.validation``; InputError when there are none."""
+    place = getattr(settings, name)
+    records, _ = read_all(find_files(place, name))
+    if not records:
+        raise InputError(f"settings.{name}: {place!r} holds no pairs")
+    return records
+
+
+def encode(run: Run, name: str, records: list[Any], tokenizer: PreTrainedTokenizerBase, form: Format) -> list[Pair]:
+    """The side's pairs as tokens; the log says what was left out."""
+    pairs, left_out = encode_pairs(records, tokenizer, form, run.settings)
+    where = f" ({', '.join(left_out[:5])})" if left_out else ""
+    run.log(f"{name}: {len(pairs):,} pairs, {sum(map(len, pairs)):,} tokens; {len(left_out):,} left out{where}")
+    return pairs
+
+
+def check_base(trained: dict[str, Any], base: BaseModel, settings: Any) -> None:
+    """Raises InputError when the adapter was trained on another model than ``settings.model``."""
+    of = trained.get("base") or {}
+    if not trained.get("adapter"):
+        raise InputError(f"settings.adapter: {settings.adapter} is a whole model, not an adapter")
+    same = of.get("id") == base.id or (base.sha256 is not None and of.get("sha256") == base.sha256)
+    if not same:
+        raise InputError(f"settings.adapter: {settings.adapter} was trained on {of.get('id')}, not on {base.id}")
+
+
+def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalLoss:
+    """The frozen base in the compute dtype, with the adapter ready to go on."""
+    network: PeftModel = load_adapter(load_network(base.path, dtype=compute), settings.adapter, trainable=True)
+    if settings.batch.activation_checkpointing:
+        checkpoint_activations(network)
+    return CausalLoss(network)
+
+
+def ask_about(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any) -> Questions:
+    """The prompts of the pairs, to see what is answered now."""
+    examples = [pair.question for pair in pairs[: settings.generation.examples]]
+    prompts = [prompt_ids(tokenizer, example.prompt, add_special_tokens=not form.chat) for example in examples]
+    return Questions(examples, prompts, end_tokens(tokenizer, form))
+
+
+if __name__ == "__main__":
+    launch("preference", main)
