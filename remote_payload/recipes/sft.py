@@ -56,6 +56,7 @@ def main(run: Run) -> None:
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
         on_best=results.keep_best,
+        extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):

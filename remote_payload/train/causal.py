@@ -161,12 +161,12 @@ def save_causal(
     network: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    base: BaseModel,
+    base: BaseModel | None,
     about: dict[str, Any],
 ) -> None:
     """What ``load_causal`` needs: adapter or whole model as safetensors, the tokenizer with its template, gpurun.json.
 
-    ``about`` says more of the model: at least its recipe.
+    ``about`` says more of the model: at least its recipe. A model trained from nothing has no base.
     """
     adapter = isinstance(network, PeftModel)
     if adapter:
@@ -174,7 +174,7 @@ def save_causal(
     else:
         network.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict(), "adapter": adapter}
+    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
     write_json(folder / "gpurun.json", {**facts, "dtype": str(network.dtype).removeprefix("torch."), **about})
 
 

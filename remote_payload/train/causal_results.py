@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from remote_payload.train.answers import Answers, Questions, ask, summary, write_reports
 from remote_payload.train.causal import CausalLoss, load_network, save_causal
 from remote_payload.train.checkpoint import load_weights
+from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
 from remote_payload.train.folders import complete_folder, recover_folder, write_json
 from remote_payload.train.greedy import write_causal_smoke
@@ -31,7 +33,7 @@ class CausalResults:
         run: Run,
         model: CausalLoss,
         tokenizer: PreTrainedTokenizerBase,
-        base: BaseModel,
+        base: BaseModel | None,
         compute: torch.dtype,
         about: dict[str, Any],
     ) -> None:
@@ -47,6 +49,10 @@ class CausalResults:
                 save_causal(self.model.network, self.tokenizer, folder, self.base, self.about)
                 write_json(folder / "metrics.json", {**_moment(progress), **metrics})
         self.run.world.barrier()
+
+    def describe_checkpoint(self, folder: Path) -> None:
+        """What a checkpoint needs, besides its tensors, to be tried by itself (``extras`` of the loop)."""
+        describe_checkpoint(folder, self.model.network, self.tokenizer, self.base, self.about)
 
     def restore_best(self, progress: Progress) -> None:
         """Puts the best weights back, from their checkpoint, unless they are the last."""
@@ -86,7 +92,7 @@ class CausalResults:
                 device = self.run.world.device
                 self.model.to("cpu")  # makes room for the copy that is loaded back
                 release_memory()
-                write_causal_smoke(folder, self.base.path, prompts, ends, device)
+                write_causal_smoke(folder, self.base.path if self.base else None, prompts, ends, device)
                 self.model.to(device)
         self.run.world.barrier()
 

@@ -55,7 +55,11 @@ def decode_greedily(
 
 
 def write_causal_smoke(
-    folder: Path, base_path: str, inputs: Sequence[dict[str, Any]], end_tokens: Sequence[int], device: torch.device
+    folder: Path,
+    base_path: str | None,
+    inputs: Sequence[dict[str, Any]],
+    end_tokens: Sequence[int],
+    device: torch.device,
 ) -> None:
     """Loads the model in ``folder`` again as the other machine will, in fp32, and stores what it says to the inputs."""
     network, tokenizer = load_causal(folder, base_path, device, torch.float32)

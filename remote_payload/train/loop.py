@@ -45,10 +45,12 @@ class Loop:
     def __init__(
         self, run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
         on_best: Callable[[dict[str, float], Progress], None] | None = None,
+        on_evaluation: Callable[[dict[str, float], Progress], None] | None = None,
         extras: Callable[[Path], None] | None = None,
     ) -> None:  # fmt: skip
         self.run, self.model, self.task, self.settings, self.world = run, model, task, run.settings, run.world
-        self.flops_per_token, self.on_best, self.extras = flops_per_token, on_best, extras
+        self.flops_per_token, self.extras = flops_per_token, extras
+        self.on_best, self.on_evaluation = on_best, on_evaluation
         self.stepper = Stepper(run, model, task)
         self.progress = Progress()
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
@@ -177,6 +179,8 @@ class Loop:
         self.run.telemetry.evaluation("validation", self.progress.step, metrics)
         entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
         self.progress.evaluations.append({**entry, "metrics": metrics})
+        if self.on_evaluation:
+            self.on_evaluation(metrics, self.progress)
         return metrics
 
     def judge(self, metrics: dict[str, float]) -> bool:
@@ -263,7 +267,7 @@ def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
     batch, checkpoint, evaluation), resuming where ``run.resume`` says.
 
     Options: ``flops_per_token`` (forward and backward, for MFU), ``on_best(metrics, progress)`` called on every rank when an
-    evaluation is the best so far, ``extras(folder)`` adds files to each checkpoint on the main rank.
+    evaluation is the best so far and ``on_evaluation`` after each, ``extras(folder)`` adds files to each checkpoint on the main rank.
 
     Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot go on, InputError for a checkpoint or
     metric that does not exist.

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.losses import IGNORED
-from remote_payload.train.packing import Document, fill, pack
+from remote_payload.train.packed_task import micro
+from remote_payload.train.packing import Document, fill
 from remote_payload.train.precision import autocast
 from remote_payload.train.task import Micro
 
@@ -76,8 +77,7 @@ class PackedRows:
         return [document for index in indices for document in self.rows[index]]
 
     def micro(self, indices: Sequence[int]) -> Micro:
-        tensors = pack([self.documents[document] for document in self.documents_of(indices)])
-        return Micro(tensors, tensors["input_ids"].numel())
+        return micro([self.documents[document] for document in self.documents_of(indices)])
 
 
 class RowTask:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 MAX_EVENT = 64 * 1024  # bytes; one write of at most this much is never mixed with another's
 LINE_EVERY = 2.0  # seconds between two step lines in the log
@@ -49,6 +49,7 @@ class Telemetry:
 
     def __init__(self, run_id: str, events: Path, logs: Path, main: bool, config: dict[str, Any] | None = None) -> None:
         self._last_line = 0.0
+        self._copy: TextIO | None = None
         self._events = Events(events) if main else None
         self._board = _tensorboard(logs) if main else None
         self._wandb = _wandb(run_id, config or {}) if main else None
@@ -59,6 +60,14 @@ class Telemetry:
         """A line of the log."""
         if self._events:
             print(text, flush=True)
+        if self._copy:
+            self._copy.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def copy_to(self, path: Path) -> None:
+        """Every later line of the log also goes to this file, with the time in front."""
+        if self._events:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._copy = path.open("a", encoding="utf-8", buffering=1)
 
     def event(self, kind: str, **fields: Any) -> None:
         """An event of any type (ARCHITECTURE.md, "What the payload meets")."""
@@ -73,7 +82,7 @@ class Telemetry:
     def step(self, facts: dict[str, Any]) -> None:
         """One optimizer step; ``facts`` are the fields of a ``step`` event. The log gets a line every few seconds."""
         self.event("step", **facts)
-        self._scalars(
+        self.scalars(
             "train", {key: value for key, value in facts.items() if key not in ("step", "total")}, facts["step"]
         )
         now = time.monotonic()
@@ -84,10 +93,11 @@ class Telemetry:
     def evaluation(self, name: str, step: int, metrics: dict[str, float]) -> None:
         """The metrics of one evaluation."""
         self.event("eval", name=name, step=step, metrics=metrics)
-        self._scalars(name, metrics, step)
+        self.scalars(name, metrics, step)
         self.log(f"eval {name} at step {step}: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
-    def _scalars(self, group: str, values: dict[str, Any], step: int) -> None:
+    def scalars(self, group: str, values: dict[str, Any], step: int) -> None:
+        """Curves for TensorBoard and W&B, without a line or an event."""
         numbers = {f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
         if self._board:
             for name, value in numbers.items():
@@ -97,6 +107,8 @@ class Telemetry:
 
     def close(self) -> None:
         """Writes out what is buffered."""
+        if self._copy:
+            self._copy.close()
         if self._board:
             self._board.close()
         if self._wandb:

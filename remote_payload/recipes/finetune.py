@@ -1,0 +1,151 @@
+"""Recipe ``finetune``: all weights of a causal language model learn documents, while many named sets ask what it knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from remote_payload.train import rng
+from remote_payload.train.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
+from remote_payload.train.causal_results import CausalResults
+from remote_payload.train.checkpoint_model import load_any
+from remote_payload.train.continuations import write_continuations
+from remote_payload.train.distributed import World
+from remote_payload.train.download import local_model
+from remote_payload.train.errors import InputError
+from remote_payload.train.experiment import ExperimentLog
+from remote_payload.train.flops import flops_per_token
+from remote_payload.train.loop import train
+from remote_payload.train.named_sets import NamedSets, Results, encode, overall
+from remote_payload.train.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.rows import PackedRows, RowTask
+from remote_payload.train.run import Run, launch
+from remote_payload.train.structured import StructuredDataset, read_structured
+from remote_payload.train.task import Progress
+
+METRICS = ("loss", "accuracy", "token_accuracy")
+
+
+def main(run: Run) -> None:
+    settings, world = run.settings, run.world
+    compute = resolve_precision(settings.precision, world.device)
+
+    with run.phase("data"):
+        check_settings(settings, world)
+        dataset = read_structured(settings.dataset)
+        base = local_model(run, settings.model, settings.revision)
+        tokenizer = load_tokenizer(base.path, chat=False)
+        rows, sets = tokenise(run, dataset, tokenizer)
+
+    with run.phase("model"):
+        rng.seed_everything(settings.seed)
+        model = build_model(base.path, settings, world)
+
+    evaluation = Evaluation(sets, world, compute)
+    task = RowTask(settings, world, rows, compute, evaluation.measure)
+    history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
+    about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
+    results = CausalResults(run, model, tokenizer, base, compute, about)
+    outcome = train(
+        run, model, task,
+        flops_per_token=flops_per_token(model, model.network.config, mean_length(rows), causal=True),
+        on_evaluation=lambda metrics, progress: history.record(*moment(progress), evaluation.latest),
+        extras=results.describe_checkpoint,
+    )  # fmt: skip
+
+    with run.phase("report"):
+        if settings.shard:
+            results.model = whole_model(run, outcome.progress)
+        else:
+            results.restore_best(outcome.progress)
+        write_continuations(run, results.model.network, tokenizer, settings.prompts)
+        questions = [example.prompt for examples in dataset.evaluations.values() for example in examples[:1]]
+        smoke = [{"prompt": prompt, "add_special_tokens": True} for prompt in questions[: settings.smoke_rows]]
+        results.finish(outcome, best_metrics(outcome.progress), smoke, about["end_tokens"])
+
+
+def check_settings(settings: Any, world: World) -> None:
+    """Raises InputError for settings that contradict each other or this machine."""
+    if settings.evaluation.metric not in METRICS:
+        raise InputError(
+            f"settings.evaluation.metric: there is no {settings.evaluation.metric}; there are {', '.join(METRICS)}"
+        )
+    if settings.shard and world.size == 1:
+        raise InputError("settings.shard: there is one process alone, so nothing to cut the model over")
+
+
+def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[PackedRows, NamedSets]:
+    """Documents packed into rows of max_length, and the evaluation sets; the log says what they are."""
+    length = run.settings.max_length
+    documents = [encode(example, tokenizer, length, ending=True) for example in dataset.documents]
+    rows = PackedRows(documents, length)
+    asked = {
+        name: [encode(example, tokenizer, length, ending=False) for example in examples]
+        for name, examples in dataset.evaluations.items()
+    }
+    tokens, cut = sum(map(len, documents)), sum(len(document) == length for document in documents)
+    run.log(
+        f"train: {len(documents):,} documents, {tokens:,} tokens in {len(rows):,} rows of {length} "
+        f"({tokens / (len(rows) * length):.0%} full), {cut} documents as long as a row or cut"
+    )
+    run.log(f"evaluation: {len(asked)} sets, {sum(map(len, asked.values())):,} questions")
+    for name, count in dataset.left_out.items():
+        run.log(f"{dataset.file.path} asks for {name} in {count} sets, which is not computed here")
+    return rows, NamedSets(asked, length)
+
+
+def build_model(path: str, settings: Any, world: World) -> CausalLoss:
+    """The model with trainable weights of the dtype asked for, on its device, or cut over all of them."""
+    dtype = torch.bfloat16 if settings.weights == "bf16" else torch.float32
+    network = load_network(path, dtype=dtype)
+    check_length(network, settings.max_length)
+    if settings.batch.activation_checkpointing:
+        checkpoint_activations(network)
+    model = CausalLoss(network)
+    if settings.shard:
+        world.shard(model, blocks(network))
+    return model.to(world.device)
+
+
+def blocks(network: Any) -> list[nn.Module]:
+    """The decoder's layers, whatever the family calls them."""
+    decoder = base_of(network).get_decoder()
+    return list(decoder.layers if hasattr(decoder, "layers") else decoder.h)
+
+
+class Evaluation:
+    """All sets at once; the means are what the loop judges by, the rest is kept for the experiment's log."""
+
+    def __init__(self, sets: NamedSets, world: World, compute: torch.dtype) -> None:
+        self.sets, self.world, self.compute = sets, world, compute
+        self.latest: Results = {}
+
+    def measure(self, model: nn.Module, size: int) -> dict[str, float]:
+        self.latest = self.sets.measure(model, self.world, self.compute, size)
+        return overall(self.latest)
+
+
+def whole_model(run: Run, progress: Progress) -> CausalLoss:
+    """The best model in one piece, on the CPU, from its checkpoint: no GPU may have room for all of it."""
+    network, _ = load_any(run.checkpoints / f"step-{progress.best_step:06d}")
+    return CausalLoss(network)
+
+
+def moment(progress: Progress) -> tuple[int, float]:
+    """Step and epoch of the latest evaluation."""
+    return progress.step, progress.evaluations[-1]["epoch"]
+
+
+def best_metrics(progress: Progress) -> dict[str, float]:
+    """The metrics of the evaluation whose model was kept."""
+    return next((entry["metrics"] for entry in progress.evaluations if entry["step"] == progress.best_step), {})
+
+
+def mean_length(rows: PackedRows) -> float:
+    return sum(map(len, rows.documents)) / len(rows.documents)
+
+
+if __name__ == "__main__":
+    launch("finetune", main)
