@@ -132,7 +132,8 @@ class World:
         mesh = dist.init_device_mesh(self.device.type, (self.size,))
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        # The root too, which FSDP2 otherwise leaves whole after a forward pass: saving after an evaluation then crashes (torch 2.13).
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
         self.sharded = True
 
     def close(self) -> None:
