@@ -21,7 +21,7 @@ def json_option(function: F) -> F:
 
 def run_argument(function: F) -> F:
     """``[RUN]``: an id, its unique beginning or ending; the latest run when left out."""
-    return click.argument("run", required=False, shell_complete=_complete_run)(function)
+    return click.argument("run", required=False, shell_complete=complete_run)(function)
 
 
 def host_option(*, required: bool) -> Callable[[F], F]:
@@ -86,7 +86,8 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
         click.echo(empty)
 
 
-def _complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Run ids that begin so, the newest first, for the shell."""
     from runner import store
 
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]

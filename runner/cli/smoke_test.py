@@ -1,0 +1,82 @@
+"""``gpurun smoke-test``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.smoke.report import SmokeReport
+
+
+@click.command(
+    "smoke-test",
+    epilog="\b\nExamples:\n"
+    "  gpurun smoke-test                    the latest run, on the best device there is\n"
+    "  gpurun smoke-test --device mps\n"
+    "  gpurun smoke-test ./models/best --inputs texts.jsonl",
+)
+@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_run)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "mps", "cuda", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to run it. One that is not there is a failure, not a pass.",
+)
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help='Ask these instead: JSON Lines with "text" (classifier) or "prompt". Nothing is compared then.',
+)
+@options.json_option
+def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> int:
+    """Load what was fetched, predict, and compare with what the box predicted for the same inputs."""
+    from runner.workflow.smoke import raise_for, smoke_test, target_of
+
+    folder, run = target_of(target)
+    reports = smoke_test(folder, options.reporter(as_json), run=run, device=device, inputs=inputs)
+    if as_json:
+        passed = all(report.passed for report in reports)
+        options.print_json({"passed": passed, "models": [report.as_json() for report in reports]})
+        return 0 if passed else 6
+    for report in reports:
+        say(report)
+    raise_for(reports)
+    return 0
+
+
+def say(report: SmokeReport) -> None:
+    """What a person reads of one model."""
+    from runner.cli.render import duration, print_lines, size
+
+    device = report.device if report.device_name == report.device else f"{report.device} ({report.device_name})"
+    speed = f"{report.samples_per_second:.3g} samples/s"
+    if report.tokens_per_second is not None:
+        speed += f", {report.tokens_per_second:.3g} tokens/s"
+    lines = [
+        f"{report.folder}",
+        f"{device}, {report.dtype}: loaded in {duration(report.load_seconds)}, {speed}, {size(report.peak_memory)} at most",
+    ]
+    if report.counts is not None:
+        counted = " / ".join(f"{count} {label}" for label, count in report.counts.items())
+        lines.append(f"{report.samples} samples: {counted}")
+    lines += [f"… {text}" for text in report.texts[:3]]
+    print_lines([*lines, *_verdict(report)])
+
+
+def _verdict(report: SmokeReport) -> list[str]:
+    found = report.comparison
+    if found is None:
+        return ["loads and answers; there was nothing of the box's to compare with"]
+    what = "tokens" if report.kind == "causal_lm" else "labels"
+    lines = [
+        f"largest difference of a logit {found.difference:.2g} (row {found.worst_row}), {found.limit:.2g} allowed",
+        f"{found.agree} of {found.answers} {what} as on the box",
+    ]
+    return [*lines, "passed" if report.passed else "FAILED"]

@@ -1,0 +1,96 @@
+"""Model folders as a finished run leaves them, with the box's own predictions, of tiny models; and ways to spoil them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from remote_payload.settings.training import Lora
+from remote_payload.train.classifier import build_classifier, save_classifier
+from remote_payload.train.download import BaseModel
+from remote_payload.train.smoke import write_classifier_smoke
+from tests.support.tiny_models import CORPUS, save_tiny_model, tiny_model, tiny_tokenizer
+
+LABELS = ["NON-LEGAL", "LEGAL"]
+
+
+def classifier_run(root: Path, encoder: str = "bert", *, rank: int = 4) -> Path:
+    """``root/models/best``, a classifier on ``root/base`` (named ``base`` in the job): a LoRA, or all of it with rank 0."""
+    base = save_tiny_model(encoder, root / "base")
+    torch.manual_seed(1)
+    model = build_classifier(BaseModel("base", str(base)), len(LABELS), Lora(rank=rank), torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        model.head.weight.mul_(4)
+    folder = root / "models/best"
+    folder.mkdir(parents=True)
+    about = {"labels": LABELS, "max_length": 64}
+    save_classifier(model, tiny_tokenizer(), folder, BaseModel("base", str(base)), about)
+    write_classifier_smoke(folder, str(base), CORPUS, torch.device("cpu"))
+    return folder
+
+
+def causal_run(root: Path, *, adapter: bool = True, new: int = 12) -> Path:
+    """``root/models/best``, a Qwen2 with or without a LoRA on ``root/base``; its predictions made by transformers' generate."""
+    base = save_tiny_model("qwen2", root / "base")
+    model: Any = tiny_model("qwen2")
+    if adapter:
+        torch.manual_seed(2)
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+        model = get_peft_model(model, config)
+        model.peft_config["default"].base_model_name_or_path = "base"
+    folder = root / "models/best"
+    model.eval().save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(base)  # for this model_type it is Qwen's, whatever the folder's own says
+    tokenizer.save_pretrained(folder)
+    about = {"format": 1, "recipe": "sft", "kind": "causal_lm", "adapter": adapter, "dtype": "float32"}
+    about["base"] = {"id": "base", "revision": None, "path": "base"}
+    (folder / "gpurun.json").write_text(json.dumps(about))
+    write_causal_reference(folder, model, tokenizer, new)
+    return folder
+
+
+def write_causal_reference(folder: Path, model: Any, tokenizer: Any, new: int) -> None:
+    """What the box predicts, by another way than the smoke test's own."""
+    (folder / "smoke").mkdir()
+    logits, tokens = [], []
+    for text in CORPUS:
+        ids = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            out = model.generate(**ids, max_new_tokens=new, do_sample=False, pad_token_id=1)
+            logits.append(model(**ids).logits[0, -1])
+        row = out[0, ids["input_ids"].shape[1] :]
+        tokens.append(torch.nn.functional.pad(row, (0, new - len(row)), value=-1))
+    save_file({"logits": torch.stack(logits), "tokens": torch.stack(tokens)}, folder / "smoke/expected.safetensors")
+    rows = [json.dumps({"prompt": text, "add_special_tokens": True}) for text in CORPUS]
+    (folder / "smoke/inputs.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "smoke/about.json").write_text(json.dumps({"dtype": "float32", "device": "cpu", "rows": len(CORPUS)}))
+
+
+def change_tensor(file: Path, name: str, change: Callable[[torch.Tensor], Any]) -> None:
+    """Rewrites a safetensors file with one tensor (whose name holds ``name``) changed in place."""
+    tensors = load_file(file)
+    chosen = next(found for found in sorted(tensors) if name in found)
+    change(tensors[chosen])
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def flip_bit(file: Path, name: str, bit: int = 30) -> None:
+    """Flips one bit of the first number of a tensor: 30 is the highest of an fp32 exponent."""
+    raw = bytearray(file.read_bytes())
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    chosen = next(found for found in sorted(header) if name in found)
+    at = 8 + length + header[chosen]["data_offsets"][0] + bit // 8
+    raw[at] ^= 1 << bit % 8
+    file.write_bytes(bytes(raw))
