@@ -1,5 +1,13 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and the figures they measure."""
+
+import pytest
 
 from tests.support.cli import gpurun as gpurun
 from tests.support.cli import job as job
+from tests.support.figures import Gathered
+from tests.support.figures import figure as figure
 from tests.support.hub import hub as hub
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Gathered(), "figures")
