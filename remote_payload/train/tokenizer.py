@@ -24,16 +24,22 @@ def prepare_tokenizer(
     *,
     boundary: str = "paragraph",
     text_field: str = "text",
-    fresh: bool = False,
+    mode: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Any:
-    """The tokenizer for a corpus (``corpus.fingerprint``): the one in ``folder`` where it was made for it, else a new one."""
+    """The tokenizer for a corpus (``corpus.fingerprint``): the one in ``folder`` where it was made for it, else a new one.
+
+    ``mode`` is that of the rows: ``fresh`` makes a new one, ``cached`` raises InputError where one would have to be made.
+    """
     wanted = {"vocabulary": vocabulary, "text_field": text_field, "corpus": corpus}
     with alone(folder, say):
-        manifest = read_manifest(folder)
-        if fresh or manifest is None or manifest.get("made_from") != wanted:
+        stale = _why_not(folder, wanted)
+        if mode == "cached" and stale:
+            raise InputError(f"settings.tokens is cached, but {stale}; auto or fresh makes it anew")
+        if mode == "fresh" or stale:
             size = sum(file["bytes"] for file in corpus)
-            say(f"training a tokenizer of {vocabulary:,} tokens from {size / 1e6:,.1f} MB")
+            reason = stale or "settings.tokens is fresh"
+            say(f"training a tokenizer of {vocabulary:,} tokens from {size / 1e6:,.1f} MB: {reason}")
             pieces = read_pieces([file["path"] for file in corpus], boundary, text_field)
             tokenizer = train_tokenizer(texts(pieces), vocabulary, max_length)
             with complete_folder(folder, made_from=wanted) as building:
@@ -41,6 +47,16 @@ def prepare_tokenizer(
         tokenizer = load_tokenizer(folder)
     tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def _why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
+    """Why the tokenizer in a folder cannot be used, None where it can."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return f"there is no tokenizer in {folder}"
+    made_from = manifest.get("made_from") or {}
+    changed = [name for name, value in wanted.items() if made_from.get(name) != value]
+    return f"the tokenizer in {folder} was made from another {' and '.join(changed)}" if changed else None
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> Any:

@@ -3,6 +3,7 @@
 import pytest
 
 from remote_payload.train.corpus import fingerprint
+from remote_payload.train.errors import InputError
 from remote_payload.train.tokenizer import END, PAD, load_tokenizer, prepare_tokenizer, tokenizer_hash, train_tokenizer
 
 TEXT = "In the year 1834, I walked through the streets of London. The streets of London were wet.\n"
@@ -61,10 +62,16 @@ def test_it_is_trained_once_for_a_corpus_and_anew_when_that_changes(tmp_path):
 
     first = prepare()
     assert tokenizer_hash(prepare()) == tokenizer_hash(first)
-    assert said == ["training a tokenizer of 320 tokens from 0.0 MB"]
+    assert said == [
+        f"training a tokenizer of 320 tokens from 0.0 MB: there is no tokenizer in {tmp_path / 'tokenizer'}"
+    ]
     assert len(prepare(vocabulary=300)) <= 300
     file.write_text(TEXT.upper() * 50)
     assert tokenizer_hash(prepare()) != tokenizer_hash(first)
     assert len(said) == 3
-    prepare(fresh=True)
+    assert "was made from another vocabulary and corpus" in said[2]
+    prepare(mode="fresh")
     assert len(said) == 4
+    prepare(mode="cached")
+    with pytest.raises(InputError, match=r"settings\.tokens is cached, but the tokenizer in .* another vocabulary"):
+        prepare(vocabulary=310, mode="cached")
