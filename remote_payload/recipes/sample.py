@@ -1,0 +1,164 @@
+"""Tries a model: prompts in, text out. Not a recipe that trains; run on the box beside one that does, or at home.
+
+    python -m remote_payload.recipes.sample --outputs outputs --checkpoint latest --prompt "In the year 1834,"
+
+Prompts come from ``--prompt``, or as lines of JSON (``{"prompt": …}``) on stdin until it ends. stdout carries one JSON object a line:
+``{"loaded": {…}}``, then ``{"prompt", "text", "tokens", "seconds", "ended"}`` for each, or ``{"error": …}`` and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remote_payload.train.causal import read_json_file
+from remote_payload.train.chat import PLACEHOLDER, prompt_ids, render
+from remote_payload.train.checkpoint import checkpoints_in
+from remote_payload.train.checkpoint_model import load_any, load_base
+from remote_payload.train.errors import InputError
+from remote_payload.train.generation import Sampling, generate
+
+SPARE = 2 * 2**30  # bytes of GPU memory that are left to whoever else uses it
+WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        folder = options.folder or find_model(options.outputs, options.checkpoint)
+        about = read_json_file(folder / "gpurun.json")
+        device = choose_device(options.device, folder)
+        network, tokenizer = load(folder, options, device)
+        say(loaded=describe(folder, device, options.base))
+        sampling = Sampling(
+            options.max_new_tokens, options.temperature, options.top_p, options.repetition_penalty, options.seed
+        )
+        for prompt in prompts(options.prompt):
+            say(**answer(network, tokenizer, prompt, about, sampling))
+    except InputError as error:
+        say(error=str(error))
+        return 2
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sample", description="Tries a model: prompts in, text out.")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--outputs", type=Path, help="a run's outputs, in which --checkpoint is looked for")
+    where.add_argument("--folder", type=Path, help="a checkpoint or a finished model")
+    parser.add_argument("--checkpoint", default="latest", help="latest, best or a checkpoint's name")
+    parser.add_argument("--prompt", action="append", default=[], help="may be given several times")
+    parser.add_argument("--base", action="store_true", help="the model that training began with")
+    parser.add_argument("--base-path", help="where the base model lies on this machine")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most probable token each time")
+    parser.add_argument("--top-p", type=float, default=0.95)
+    parser.add_argument("--repetition-penalty", type=float, default=1.1)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def find_model(outputs: Path, name: str) -> Path:
+    """The folder that ``latest``, ``best`` or a checkpoint's name stands for. Raises InputError naming those that are there."""
+    there = checkpoints_in(outputs / "checkpoints")
+    best = outputs / "models" / "best"
+    finished = [best] if (best / "manifest.json").is_file() else []
+    chosen: list[Path] = []
+    if name == "latest":
+        chosen = [found.path for found in there[-1:]] or finished
+    elif name == "best":
+        chosen = finished
+    else:
+        chosen = [found.path for found in there if found.path.name == name]
+    if not chosen:
+        names = [found.path.name for found in there] + (["best"] if finished else [])
+        raise InputError(f"there is no checkpoint {name} yet; there are: {', '.join(names) or 'none'}")
+    return chosen[0]
+
+
+def choose_device(wanted: str, folder: Path) -> torch.device:
+    """``auto`` is CUDA where its free memory holds the model and leaves room for a run beside it, else Metal, else the CPU."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        weights = sum(
+            path.stat().st_size for path in folder.glob("*.safetensors") if path.name.startswith(("model", "adapter"))
+        )
+        if free > WORKSPACE * weights + SPARE:
+            return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load(folder: Path, options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
+    """Model and tokenizer; bf16 on CUDA, fp32 elsewhere."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if not options.base:
+        return load_any(folder, options.base_path, device, dtype)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return load_base(folder, options.base_path, device, dtype), tokenizer
+
+
+def describe(folder: Path, device: torch.device, base: bool) -> dict[str, Any]:
+    """Which model this is: its name, and of a checkpoint the step and metrics."""
+    manifest = read_json_file(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+    facts = {"model": folder.name, "base": base, "device": str(device)}
+    return {**facts, "step": manifest.get("step"), "metrics": manifest.get("metrics") or {}}
+
+
+def prompts(given: list[str]) -> Iterator[str]:
+    """Those of the command line; without any, lines of stdin as they come."""
+    if given:
+        yield from given
+        return
+    while line := sys.stdin.readline():
+        if line.strip():
+            try:
+                yield str(json.loads(line)["prompt"])
+            except (ValueError, KeyError, TypeError):
+                raise InputError('a line on stdin is not {"prompt": …}') from None
+
+
+def answer(network: Any, tokenizer: Any, prompt: str, about: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
+    """One prompt, asked as the model was taught to be asked."""
+    started = time.perf_counter()
+    asked, chat = as_asked(tokenizer, prompt, about)
+    ids = prompt_ids(tokenizer, asked, add_special_tokens=not chat)
+    room = about.get("max_length") if getattr(network.config, "n_positions", None) else None
+    if room and len(ids) >= room:
+        ids = ids[-(room // 2) :]
+    new = min(sampling.max_new_tokens, room - len(ids)) if room else sampling.max_new_tokens
+    ends = about.get("end_tokens") or [tokenizer.eos_token_id]
+    (found,) = generate(network, tokenizer, [ids], Sampling(**{**vars(sampling), "max_new_tokens": new}), ends)
+    seconds = round(time.perf_counter() - started, 3)
+    return {"prompt": prompt, "text": found.text, "tokens": len(found.ids), "seconds": seconds, "ended": found.ended}
+
+
+def as_asked(tokenizer: Any, prompt: str, about: dict[str, Any]) -> tuple[str, bool]:
+    """The prompt inside the chat template or the prompt template of training, and whether it was the chat template."""
+    if about.get("chat"):
+        system = about.get("system_prompt")
+        messages = [{"role": "system", "content": system}] if system else []
+        return render(tokenizer, [*messages, {"role": "user", "content": prompt}], "the prompt", answering=True), True
+    template = about.get("prompt_template") or ""
+    if len(set(PLACEHOLDER.findall(template))) == 1:
+        return PLACEHOLDER.sub(lambda _: prompt, template), False
+    return prompt, False
+
+
+def say(**facts: Any) -> None:
+    print(json.dumps(facts, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
