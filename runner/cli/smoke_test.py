@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
+from runner.domain.errors import SmokeTestFailed
 
 if TYPE_CHECKING:
+    from runner.domain.progress import Reporter
+    from runner.domain.run import Run
     from runner.smoke.report import SmokeReport
 
 
@@ -35,20 +39,35 @@ if TYPE_CHECKING:
     help='Ask these instead: JSON Lines with "text" (classifier) or "prompt". Nothing is compared then.',
 )
 @options.json_option
-def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> int:
+def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> None:
     """Load what was fetched, predict, and compare with what the box predicted for the same inputs."""
-    from runner.workflow.smoke import raise_for, smoke_test, target_of
+    from runner.workflow.smoke import smoke_test, target_of
 
     folder, run = target_of(target)
-    reports = smoke_test(folder, options.reporter(as_json), run=run, device=device, inputs=inputs)
+    _print(smoke_test(folder, options.reporter(as_json), run=run, device=device, inputs=inputs), as_json)
+
+
+def test_and_print(run: Run, report: Reporter, *, device: str, as_json: bool) -> None:
+    """The same for a run that was just fetched."""
+    from runner.workflow.smoke import smoke_test, target_of
+
+    folder, _ = target_of(run.run_id)
+    _print(smoke_test(folder, report, run=run, device=device), as_json)
+
+
+def _print(reports: list[SmokeReport], as_json: bool) -> None:
+    """Raises SmokeTestFailed after the figures; with ``--json`` the one document says it, and the exit code."""
+    from runner.workflow.smoke import raise_for
+
     if as_json:
         passed = all(report.passed for report in reports)
         options.print_json({"passed": passed, "models": [report.as_json() for report in reports]})
-        return 0 if passed else 6
+        if not passed:
+            sys.exit(SmokeTestFailed.exit_code)
+        return
     for report in reports:
         say(report)
     raise_for(reports)
-    return 0
 
 
 def say(report: SmokeReport) -> None:

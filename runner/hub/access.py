@@ -56,7 +56,8 @@ def require_access(
     except HubUnreachable as error:
         if strict:
             raise
-        reporter.warn(f"{error.message}: access to {', '.join(model for model, _ in models) or 'it'} was not checked.")
+        named = ", ".join(model for model, _ in models) or "it"
+        reporter.warn(f"{error.message}: access to {named} was not checked, and an unchecked token is not sent.")
         return None, [ModelAccess(*model, readable=None, problem=error.message) for model in models]
     if identity and not allow_write_token:
         refuse_write_token(identity)
