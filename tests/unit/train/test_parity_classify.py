@@ -101,4 +101,4 @@ def test_losses_are_those_of_the_transformers_trainer(
 
     assert len(ours) == 9
     assert ours == pytest.approx(trainer.losses, abs=TOLERANCE)
-    assert max(ours) - min(ours) > 0.2, "nothing was learnt, so equality says little"
+    assert max(ours) - min(ours) > 100 * TOLERANCE, "nothing was learnt, so equality says little"
