@@ -78,9 +78,13 @@ class Gpurun:
 
 @pytest.fixture
 def gpurun(tmp_path: Path) -> Iterator[Gpurun]:
-    """A gpurun whose embedded sshd ends with the test."""
+    """A gpurun whose runs and embedded sshd end with the test."""
     command = Gpurun(tmp_path / "gpurun-home", {"HF_HOME": str(tmp_path / "hf-home")})
     yield command
+    if (command.box_root / "runs").is_dir():
+        for run in json.loads(command("list", "--host", "local", "--json", check=None).stdout).get("runs", []):
+            if run["phase"] != "finished":
+                command("stop", run["run_id"], "--grace", "0", check=None)
     command("hosts", "forget", "local", check=None)
 
 
