@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from remote_payload.settings.training import Lora
+from remote_payload.train.causal import save_causal
 from remote_payload.train.classifier import build_classifier, save_classifier
 from remote_payload.train.download import BaseModel
+from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.smoke import write_classifier_smoke
 from tests.support.tiny_models import CORPUS, save_tiny_model, tiny_model, tiny_tokenizer
 
@@ -40,27 +42,30 @@ def classifier_run(root: Path, encoder: str = "bert", *, rank: int = 4) -> Path:
     return folder
 
 
-def causal_run(root: Path, *, adapter: bool = True, new: int = 12) -> Path:
-    """``root/models/best``, a Qwen2 with or without a LoRA on ``root/base``; its predictions made by transformers' generate."""
+def causal_run(root: Path, *, adapter: bool = True, generated: bool = True) -> Path:
+    """``root/models/best``, a Qwen2 with or without a LoRA on ``root/base``.
+
+    Its predictions are made by transformers' ``generate``, which knows nothing of ours, or by the recipes' own code.
+    """
     base = save_tiny_model("qwen2", root / "base")
     model: Any = tiny_model("qwen2")
     if adapter:
         torch.manual_seed(2)
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
         model = get_peft_model(model, config)
-        model.peft_config["default"].base_model_name_or_path = "base"
     folder = root / "models/best"
-    model.eval().save_pretrained(folder)
+    folder.mkdir(parents=True)
     tokenizer = AutoTokenizer.from_pretrained(base)  # for this model_type it is Qwen's, whatever the folder's own says
-    tokenizer.save_pretrained(folder)
-    about = {"format": 1, "recipe": "sft", "kind": "causal_lm", "adapter": adapter, "dtype": "float32"}
-    about["base"] = {"id": "base", "revision": None, "path": "base"}
-    (folder / "gpurun.json").write_text(json.dumps(about))
-    write_causal_reference(folder, model, tokenizer, new)
+    save_causal(model.eval(), tokenizer, folder, BaseModel("base", str(base)), {"recipe": "sft"})
+    if generated:
+        write_generated(folder, model, tokenizer)
+    else:
+        prompts = [{"prompt": text, "add_special_tokens": True} for text in CORPUS]
+        write_causal_smoke(folder, str(base), prompts, [3], torch.device("cpu"))
     return folder
 
 
-def write_causal_reference(folder: Path, model: Any, tokenizer: Any, new: int) -> None:
+def write_generated(folder: Path, model: Any, tokenizer: Any, new: int = 12) -> None:
     """What the box predicts, by another way than the smoke test's own."""
     (folder / "smoke").mkdir()
     logits, tokens = [], []

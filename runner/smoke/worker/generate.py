@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from remote_payload.train.chat import prompt_ids
 from runner.smoke.worker import Refused
 from runner.smoke.worker.device import synchronize
 from runner.smoke.worker.reference import check_finite, check_width, read_expected, read_inputs
@@ -42,7 +44,7 @@ def generate(request: dict[str, Any], model: Any, tokenizer: Any, device: str, s
 
 
 def _encode(tokenizer: Any, row: dict[str, Any]) -> list[int]:
-    ids = tokenizer(row["prompt"], add_special_tokens=row.get("add_special_tokens", True) is True)["input_ids"]
+    ids = prompt_ids(tokenizer, row["prompt"], row.get("add_special_tokens", True) is True)
     if not ids:
         raise Refused("a prompt has no tokens")
     return list(ids)
@@ -59,14 +61,21 @@ def _continue(model: Any, prompt: list[int], new: int, ends: set[int], device: s
     ids, cache = torch.tensor([prompt], device=device), None
     tokens: list[int] = []
     logits: list[Tensor] = []
+    only_last = _only_last(model)
     while len(tokens) < new and not (tokens and tokens[-1] in ends):
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True, **only_last)
         cache = output.past_key_values
         logits.append(output.logits[0, -1].float().cpu())
         tokens.append(int(logits[-1].argmax()))
         ids = torch.tensor([[tokens[-1]]], device=device)
     check_finite(torch.stack(logits), "this machine's predictions")
     return tokens, logits
+
+
+def _only_last(model: Any) -> dict[str, int]:
+    """Keeps the logits of a prompt's last token only, where the model can: all of them are a vocabulary for each token."""
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(network.forward).parameters else {}
 
 
 def _compare(

@@ -19,6 +19,7 @@ def _runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         "bert": lambda root: classifier_run(root, "bert", rank=0),
         "gemma3": lambda root: classifier_run(root, "gemma3"),
         "qwen2": lambda root: causal_run(root),
+        "qwen2-recipe": lambda root: causal_run(root, generated=False),
         "qwen2-full": lambda root: causal_run(root, adapter=False),
     }
 

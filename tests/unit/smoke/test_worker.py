@@ -20,7 +20,7 @@ from tests.support.smoke_models import LABELS, change_tensor, flip_bit
 from tests.support.tiny_models import CORPUS, save_tiny_model
 
 RunOf = Callable[[str], Path]
-EVERY_RUN = ["bert", "gemma3", "qwen2", "qwen2-full"]
+EVERY_RUN = ["bert", "gemma3", "qwen2", "qwen2-recipe", "qwen2-full"]
 
 
 def ask(root: Path, *, device: str = "cpu", inputs: Path | None = None, dtype: str = "float32") -> dict[str, Any]:
