@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,35 @@ def test_an_interpreter_with_torch_gets_a_layer_with_only_what_it_lacks(box):
     ran = subprocess.run([Path(box.env("key-1"), "bin", "torchrun")], capture_output=True, text=True, timeout=60)
     assert ran.stdout.strip() == "running under " + box.env("key-1"), ran.stderr
     assert provision(box, ranges="torch>=2.6\nsix>=1.16")["how"] == "reused"
+
+
+def wheel(folder, name, version, requires=""):
+    """A wheel with nothing but metadata in it."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+
+
+@pytest.mark.stand_in
+def test_a_layer_never_brings_a_torch_of_its_own_a_new_environment_is_built_instead(box, tmp_path, monkeypatch):
+    stand_in_torch(site_of(box.base))
+    (tmp_path / "wheels").mkdir()
+    wheel(tmp_path / "wheels", "torch", "2.14.0")
+    wheel(tmp_path / "wheels", "gpurun_needs_torch", "1.0", "Requires-Dist: torch>=2.14\n")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    locked = "torch==2.14.0\ngpurun-needs-torch==1.0\n"
+    answer = provision(box, requirements=locked, ranges="torch>=2.6\ngpurun-needs-torch")
+    assert (answer["how"], answer["installer"]) == ("built", "uv")
+    assert any("building a new environment instead" in line for line in answer["lines"])
+    assert leftovers(box) == []
 
 
 @pytest.mark.stand_in

@@ -242,6 +242,18 @@ def test_a_model_that_is_written_to_while_it_is_read_is_left_out_and_said(run):
     assert built["left_out"] == [{"path": "model.bin", "why": "changed while it was read"}]
 
 
+def test_a_file_that_is_swapped_for_a_link_meanwhile_is_not_followed(run):
+    write(run, "a.bin", b"1")
+    swapped = write(run, "b.bin", b"2")
+
+    def swap(done, total):
+        if not swapped.is_symlink():
+            swapped.unlink()
+            swapped.symlink_to("/etc/passwd")
+
+    assert paths(manifest.build(run, progress=swap)) == ["a.bin"]
+
+
 def test_an_outputs_folder_that_is_missing_gives_an_empty_manifest(run):
     os.rmdir(run.outputs)
     assert manifest.build(run)["files"] == []
