@@ -15,6 +15,7 @@ GRACE = 45.0  # seconds between TERM and KILL
 GRACE_FILE = "stop"  # in the run's volatile folder: the grace that ``stop`` was asked for
 KILL_LIMIT = 10.0  # seconds of KILL without effect, after which the survivors are named
 PAUSE = 0.05
+SHOWN = 200  # characters of a command line
 
 Find = Callable[[], List[Process]]
 
@@ -78,4 +79,7 @@ def kill(find: Find, limit: float) -> List[Process]:
 
 def describe(members: Iterable[Process]) -> List[Dict[str, Any]]:
     """Processes as the laptop shows them."""
-    return [{"pid": process.pid, "name": process.name, "state": process.state} for process in members]
+    return [
+        {"pid": process.pid, "command": processes.command(process.pid)[:SHOWN] or process.name, "state": process.state}
+        for process in members
+    ]

@@ -1,12 +1,13 @@
 """Fills a run's folder: the code it was pushed with, links to data and outputs, and what an earlier run left to go on from."""
 
+import errno
 import os
 import posixpath
 import shutil
 from typing import Any, Dict, List, Optional
 
 from remote_payload.agent import snapshot
-from remote_payload.agent.paths import KEY, SAFE_PATH, BoxPaths, RunPaths, check_run_id
+from remote_payload.agent.paths import KEY, BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.request import AgentError
 
 LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
@@ -14,21 +15,25 @@ NOT_INHERITED = "logs"  # a resumed run writes its own
 
 
 def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
-    """Puts the pushed code in place: by rename from ``incoming/``, or by hard links from an earlier run. Raises AgentError."""
+    """Puts the pushed code in place: by rename from ``incoming/<run id>/code``, or by hard links from an earlier run.
+
+    Raises AgentError when it is not there (any more).
+    """
     if code.get("incoming"):
-        source = incoming(paths, code["incoming"])
-        if not os.path.isdir(source):
+        if not os.path.isdir(incoming(paths, run)):
             raise AgentError(
                 "TransferInterrupted",
                 "the code did not arrive on the box",
                 "Submit again: what arrived is not sent twice.",
             )
-        os.rename(source, run.code)
-        _remove_empty(os.path.dirname(source))
+        os.rename(incoming(paths, run), run.code)
+        _remove_empty(os.path.dirname(incoming(paths, run)))
     elif code.get("link_from"):
         try:
             snapshot.link_code(paths.run(check_run_id(code["link_from"])), run.code)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
             raise AgentError(
                 "TransferInterrupted", "the code of run %s is gone" % code["link_from"], "Submit again."
             ) from None
@@ -40,16 +45,13 @@ def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
 def give_code_back(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
     """After a launch that did not come off: the pushed code lies in ``incoming/`` again, for the next try."""
     if code.get("incoming") and os.path.isdir(run.code):
-        source = incoming(paths, code["incoming"])
-        os.makedirs(os.path.dirname(source), 0o700, exist_ok=True)
-        os.rename(run.code, source)
+        os.makedirs(os.path.dirname(incoming(paths, run)), 0o700, exist_ok=True)
+        os.rename(run.code, incoming(paths, run))
 
 
-def incoming(paths: BoxPaths, name: object) -> str:
-    """The path below ``incoming/`` that a request names. Raises AgentError for a name that leads anywhere else."""
-    if not isinstance(name, str) or not SAFE_PATH.fullmatch(name) or not _stays_inside(name):
-        raise AgentError("LaunchError", "unusable name below incoming/: %r" % (name,))
-    return paths.incoming(name)
+def incoming(paths: BoxPaths, run: RunPaths) -> str:
+    """Where a run's code is pushed to."""
+    return paths.incoming(run.run_id + "/code")
 
 
 def link_data(paths: BoxPaths, run: RunPaths, data: List[Dict[str, Any]]) -> None:

@@ -110,8 +110,7 @@ def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
     try:
         if args.get("resume"):
             _inherit(request.paths, run, args["resume"])
-        job = args.get("job") or {}
-        write_json(run.job, job)
+        write_json(run.job, args.get("job") or {})
         for path in (run.log, run.events):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         fill.take_code(request.paths, run, args.get("code") or {})

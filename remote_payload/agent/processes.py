@@ -9,6 +9,7 @@ import signal
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set
 
 COOKIE = "GPURUN_RUN_ID"
+AGENT_MARK = "remote_payload.agent"
 GPU_DEVICE = re.compile(r"/dev/nvidia(\d+)")
 PROC = "/proc"
 
@@ -141,6 +142,22 @@ def send(process: Process, number: int, proc: str = PROC) -> bool:
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def command(pid: int, proc: str = PROC) -> str:
+    """The process's command line, words apart by spaces; empty when it is gone or a kernel thread."""
+    try:
+        with open("%s/%d/cmdline" % (proc, pid), "rb") as file:
+            return file.read(16384).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def is_agent(pid: int, proc: str = PROC) -> bool:
+    """Whether the process is one of ours: an agent or a supervisor. Both ask NVML, so that they have GPUs open; both carry the
+    package's name in their command line, whatever started them.
+    """
+    return AGENT_MARK in command(pid, proc)
 
 
 def gpus_open(pid: int, proc: str = PROC) -> List[int]:

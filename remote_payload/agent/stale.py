@@ -74,7 +74,7 @@ class _Candidates:
                 continue
             run_id = processes.cookie(process.pid)
             about = describe(process, opened, run_id)
-            if process.pid in spared:
+            if process.pid in spared or processes.is_agent(process.pid):
                 about["kept"] = "gpurun itself, or what started it"
             if run_id and run_id not in over:
                 over[run_id] = is_over(paths, run_id)

@@ -14,6 +14,7 @@ from remote_payload.agent.processes import Process
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import Request
 
+ALMOST_NOTHING = 1 << 20  # bytes
 OUTCOMES = {"timeout": ("timed_out", "time_limit"), "cancelled": ("cancelled", "stopped")}
 
 
@@ -156,7 +157,7 @@ def _evidence(
         return {"evidence": ended["evidence"], "advice": ended.get("advice")}
     if status["cause"] == "not_started":
         return {}
-    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(owner), False)
+    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(owner), disk_is_full(run.folder))
     answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}
     if facts.slot is not None and status["outcome"] == "failed":
         answer["cause"] = found.cause
@@ -167,6 +168,15 @@ def oom_kills_since(owner: Dict[str, Any]) -> int:
     """Processes of the container that the kernel ended for want of memory since the run started."""
     now, before = cgroup.oom_kills(), owner.get("oom_kills")
     return max(0, now - before) if now is not None and isinstance(before, int) else 0
+
+
+def disk_is_full(folder: str) -> bool:
+    """Whether the filesystem of ``folder`` has next to nothing left."""
+    try:
+        space = os.statvfs(folder)
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize < ALMOST_NOTHING
 
 
 def _last_sign(run: RunPaths) -> Optional[float]:

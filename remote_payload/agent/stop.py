@@ -22,9 +22,10 @@ LOOK_EVERY = 0.1
 
 
 def stop(request: Request) -> Dict[str, Any]:
-    """Ends a run: ``{status, survivors: [{pid, name, state}], device_holders: [{pid, name, gpus}]}``; success is two empty lists.
+    """Ends a run: ``{status, survivors: [{pid, command, state}], device_holders: [{pid, command, state, gpus}]}``.
 
-    ``grace`` seconds lie between TERM and KILL. Goes on when the laptop is gone. Raises AgentError for a run that is not there.
+    Nobody survives is the proof of success; who holds the GPUs all the same is somebody else. ``grace`` seconds lie between
+    TERM and KILL. Goes on when the laptop is gone. Raises AgentError for a run that is not there.
     """
     run = request.paths.run(check_run_id(request.args.get("run_id")))
     grace = _grace(request.args.get("grace"))
@@ -72,7 +73,7 @@ def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
             return True
         if alive != told:
             told = alive
-            request.progress({"stage": "ending", "alive": alive})
+            _tell(request, alive)
         time.sleep(LOOK_EVERY)
     return False
 
@@ -90,7 +91,7 @@ def _end_what_is_left(request: Request, run: RunPaths, grace: float, answered: b
     """An orphan's processes, or those that a supervisor left or did not dare; with it, if it does not answer."""
     left = _family(run)
     if left:
-        request.progress({"stage": "ending", "alive": len(left)})
+        _tell(request, len(left))
     supervisor = _supervisor(run)
     if not answered and supervisor is not None:
         ending.signal_all([supervisor], signal.SIGKILL)
@@ -107,11 +108,15 @@ def _record(run: RunPaths) -> None:
     locks.leave_run(run.run_id, lock)
 
 
+def _tell(request: Request, alive: int) -> None:
+    request.progress({"line": "%d process%s left" % (alive, "" if alive == 1 else "es"), "alive": alive})
+
+
 def _device_holders(gpus: List[int]) -> List[Dict[str, Any]]:
     """Who has the run's GPUs open all the same: other runs cannot, so that these are somebody else's."""
     holders = []
     for process in processes.scan().values():
         shared = sorted(set(processes.gpus_open(process.pid)) & set(gpus))
-        if shared:
-            holders.append({"pid": process.pid, "name": process.name, "gpus": shared})
+        if shared and not processes.is_agent(process.pid):
+            holders.append(dict(ending.describe([process])[0], gpus=shared))
     return holders

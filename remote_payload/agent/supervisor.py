@@ -42,7 +42,6 @@ IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)
 TICK = 1.0  # seconds between looks at the clock and the log's size
 SAMPLE_EVERY = 5.0
 LEFTOVERS_GRACE = 10.0  # for what the payload leaves running when it ends by itself
-ALMOST_NOTHING = 1 << 20  # bytes; a disk with less is full
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -277,11 +276,8 @@ class Supervisor:
     def _say_ended(self, record: ExitRecord, survivors: List[processes.Process]) -> None:
         told: Dict[str, Any] = {"exit": {"kind": record.kind, "number": record.number}}
         if record.kind in ("exit", "signal") and (record.kind, record.number) != ("exit", 0):
-            space = os.statvfs(self.run.folder) if os.path.isdir(self.run.folder) else None
-            full = space is not None and space.f_bavail * space.f_frsize < ALMOST_NOTHING
-            told.update(
-                causes.explain(record, causes.tail(self.run.log), state.oom_kills_since(self._owner), full)._asdict()
-            )
+            oom_kills, full = state.oom_kills_since(self._owner), state.disk_is_full(self.run.folder)
+            told.update(causes.explain(record, causes.tail(self.run.log), oom_kills, full)._asdict())
         if survivors:
             told["survivors"] = ending.describe(survivors)
         events.append(self.run.events, "ended", **told)

@@ -40,7 +40,7 @@ PLACES = (
 SHELL = (
     "for p in " + PLACES + "; do command -v $p >/dev/null 2>&1 || continue; "
     '$p -I -S -c "import sys;sys.version_info<(3,8)and sys.exit(97);import base64,zlib;'
-    'exec(zlib.decompress(base64.b64decode(sys.argv[3])))" "$1" "$2" "$3"; '
+    'exec(zlib.decompress(base64.b64decode(sys.argv[3])))" "$1" "$2" "$3" remote_payload.agent; '
     "r=$?; case $r in 1|2|97|126|127) ;; *) exit $r ;; esac; done; "
     'echo "$1 refused python none"; exit 127'
 )

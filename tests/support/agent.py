@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from remote_payload.agent import locks, protocol
 from runner.transport.session import AgentSession
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -61,8 +65,15 @@ def running_agent(home: Path, python: str = sys.executable, **environment: str) 
     )
     try:
         pipe = ProcessPipe(process)
-        assert read_line(pipe).split()[:2] == [b"0" * 32, b"ready"]
-        session = AgentSession(pipe, "the box")
+        said = read_line(pipe)
+        assert said.split()[:2] == [b"0" * 32, b"ready"], said
+        root = said.split()[3].decode()
+
+        def handshake(early: bytes) -> str:
+            pipe.write(early)
+            return root
+
+        session = AgentSession(pipe, "the box", handshake)
         yield session
         session.close()
         assert process.wait(30) == 0
@@ -72,3 +83,44 @@ def running_agent(home: Path, python: str = sys.executable, **environment: str) 
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def run_id(name: str = "test") -> str:
+    """A new run id; locks of all tests on a machine share one folder, so each needs its own."""
+    return f"{name}-20260102-142030-{secrets.token_hex(2)}"
+
+
+def launch(agent: AgentSession, command: list[str], run: str | None = None, **args: Any) -> dict[str, Any]:
+    """Launches ``command`` and gives the answer."""
+    return agent.call("launch", {"run_id": run or run_id(), "job": {}, "code": {}, "command": command, **args})
+
+
+def status(agent: AgentSession, run: str) -> dict[str, Any]:
+    """The status of one run."""
+    answer: dict[str, Any] = agent.call("status", {"run_ids": [run]})["runs"][0]
+    return answer
+
+
+def until_finished(agent: AgentSession, run: str) -> dict[str, Any]:
+    """Awaits the end of a run, supervisor and all; its status."""
+    for frame in agent.stream("follow", {"run_id": run}):
+        if frame.type == protocol.RESULT:
+            final: dict[str, Any] = frame.json()["status"]
+    wait_until(lambda: not locks.is_held(locks.run_lock(run)))
+    return final
+
+
+def log_of(agent: AgentSession, run: str, **args: Any) -> bytes:
+    """The run's log as ``follow`` sends it, to its end."""
+    return b"".join(
+        frame.payload[8:] for frame in agent.stream("follow", {"run_id": run, **args}) if frame.type == protocol.LOG
+    )
+
+
+def wait_until(condition: Callable[[], Any], limit: float = 20.0) -> Any:
+    """Awaits a condition by asking; its first true value. Fails the test after ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.02)
+    return value

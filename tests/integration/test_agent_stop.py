@@ -1,0 +1,211 @@
+"""Stopping through a real agent: nothing of the run is left, and nobody else is touched."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from remote_payload.agent import processes
+from remote_payload.agent.files import read_json
+from remote_payload.agent.paths import BoxPaths
+from runner.domain.errors import RunLost
+from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished, wait_until
+
+# Everything a training job can look like at once: TERM ignored, workers with sessions of their own, double forks, an
+# environment without the cookie, and children born all the time.
+TREE = r"""
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleep = [sys.executable, "-c", "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"]
+subprocess.Popen(sleep)                                              # a data-loader worker
+subprocess.Popen(sleep, start_new_session=True)                      # torchrun's worker
+subprocess.Popen(sleep, env={}, start_new_session=True)              # no cookie, no session
+if os.fork() == 0:                                                   # double fork
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, sleep, {})
+    os._exit(0)
+os.wait()
+if os.fork() == 0:                                                   # gives birth while it is killed
+    while True:
+        if os.fork() == 0:
+            time.sleep(0.05)
+            os._exit(0)
+        time.sleep(0.005)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def agent(home):
+    with running_agent(home) as session:
+        yield session
+
+
+@pytest.fixture
+def paths(home):
+    return BoxPaths(str(home / ".gpurun-box"))
+
+
+@pytest.fixture
+def decoy():
+    """Somebody else's process of the same name, started at the same time."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+    yield process
+    assert process.poll() is None, "a stranger was killed"
+    process.kill()
+    process.wait()
+
+
+def tree_of(run, paths):
+    everything = processes.scan()
+    owner = read_json(paths.run(run).owner)
+    seeds = {pid for pid in everything if processes.cookie(pid) == run} | processes.descendants(
+        everything, owner["pid"]
+    )
+    return processes.family(everything, seeds, {owner["pid"], *processes.self_and_ancestors()})
+
+
+def launch_tree(agent, paths):
+    run = run_id()
+    launch(agent, [sys.executable, "-c", TREE], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    members = tree_of(run, paths)
+    assert len(members) >= 6
+    return run, members
+
+
+def test_a_tree_that_ignores_term_is_gone_after_the_grace(agent, paths, decoy):
+    run, members = launch_tree(agent, paths)
+    told = []
+    answer = agent.call("stop", {"run_id": run, "grace": 1}, progress=told.append)
+    assert answer["survivors"] == []
+    assert [process for process in members if processes.is_alive(process.pid, process.start)] == []
+    assert (answer["status"]["outcome"], answer["status"]["exit"]["kind"]) == ("cancelled", "cancelled")
+    assert any("left" in each["line"] for each in told)
+
+
+def test_an_orphaned_tree_is_ended_too(agent, paths, decoy):
+    run, members = launch_tree(agent, paths)
+    os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
+    wait_until(lambda: status(agent, run)["orphaned"])
+    assert agent.call("stop", {"run_id": run, "grace": 0.5})["survivors"] == []
+    cookie_or_session = [
+        p for p in members if processes.is_alive(p.pid, p.start) and p.session in {m.session for m in members}
+    ]
+    # Without a supervisor nobody knows of a process that gave up cookie, parent and session all at once.
+    assert len(cookie_or_session) <= 2
+    for process in cookie_or_session:
+        processes.send(process, signal.SIGKILL)
+    assert status(agent, run)["outcome"] == "cancelled"
+
+
+def test_a_payload_that_saves_on_term_is_given_the_time(agent):
+    program = (
+        "import signal,sys,time\n"
+        "def save(*_): time.sleep(0.5); print('saved', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(60)"
+    )
+    run = run_id()
+    launch(agent, [sys.executable, "-c", program], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    answer = agent.call("stop", {"run_id": run, "grace": 20})
+    assert answer["status"]["outcome"] == "cancelled" and answer["status"]["exit"]["number"] == 0
+    assert log_of(agent, run) == b"ready\nsaved\n"
+
+
+def test_a_shell_that_dies_at_once_does_not_take_the_grace_from_what_it_started(agent):
+    inner = "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
+    run = run_id()
+    launch(agent, ["sh", "-c", f'{sys.executable} -c "{inner}"; true'], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    agent.call("stop", {"run_id": run, "grace": 20})
+    assert log_of(agent, run) == b"ready\nsaved\n"
+
+
+def test_a_payload_that_is_stopped_by_a_signal_is_ended_all_the_same(agent):
+    run = run_id()
+    launch(agent, ["sleep", "60"], run)
+    os.kill(status(agent, run)["pid"], signal.SIGSTOP)
+    answer = agent.call("stop", {"run_id": run, "grace": 20})
+    assert answer["survivors"] == [] and answer["status"]["outcome"] == "cancelled"
+
+
+def test_a_supervisor_that_is_frozen_is_woken(agent, paths):
+    run = run_id()
+    launch(agent, ["sleep", "60"], run)
+    os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGSTOP)
+    assert agent.call("stop", {"run_id": run, "grace": 1})["survivors"] == []
+    assert until_finished(agent, run)["outcome"] == "cancelled"
+
+
+def test_stopping_what_is_over_keeps_its_exit(agent):
+    run = run_id()
+    launch(agent, ["sh", "-c", "exit 3"], run)
+    until_finished(agent, run)
+    answer = agent.call("stop", {"run_id": run})
+    assert (answer["status"]["outcome"], answer["status"]["exit"]["number"]) == ("failed", 3)
+
+
+def test_a_stop_that_races_with_the_exit_says_one_or_the_other_and_never_loses_it(agent):
+    outcomes = []
+    for pause in ("0", "0.02", "0.04", "0.06", "0.08"):
+        run = run_id()
+        launch(agent, ["sh", "-c", f"sleep {pause}; exit 5"], run)
+        status_seen = agent.call("stop", {"run_id": run, "grace": 5})["status"]
+        outcomes.append((status_seen["outcome"], status_seen["exit"]["number"]))
+    assert set(outcomes) <= {("failed", 5), ("cancelled", 143), ("cancelled", 5)}
+
+
+def test_two_who_stop_at_once_agree(home):
+    run = run_id()
+    answers = []
+
+    def stopper():
+        with running_agent(home) as agent:
+            answers.append(agent.call("stop", {"run_id": run, "grace": 1}))
+
+    with running_agent(home) as agent:
+        launch(agent, ["sleep", "60"], run)
+    stoppers = [threading.Thread(target=stopper) for _ in range(2)]
+    for each in stoppers:
+        each.start()
+    for each in stoppers:
+        each.join()
+    assert [answer["survivors"] for answer in answers] == [[], []]
+    assert {answer["status"]["outcome"] for answer in answers} == {"cancelled"}
+
+
+def test_stop_goes_on_when_the_laptop_is_gone(home):
+    run = run_id()
+    ignoring = (
+        "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    )
+    with running_agent(home) as agent:
+        launch(agent, [sys.executable, "-c", ignoring], run)
+        wait_until(lambda: status(agent, run)["log_size"])
+        for _ in agent.stream("stop", {"run_id": run, "grace": 1}):
+            break  # the connection ends while the grace is running
+    with running_agent(home) as agent:
+        wait_until(lambda: status(agent, run)["outcome"] == "cancelled")
+
+
+def test_a_run_that_nobody_knows_cannot_be_stopped(agent):
+    with pytest.raises(RunLost, match="knows no run"):
+        agent.call("stop", {"run_id": run_id()})
