@@ -64,7 +64,7 @@ class Copy:
             assert offset == len(self.data), "a byte was sent twice or left out"
             self.data += frame.payload[protocol.OFFSET.size :]
         elif frame.type == protocol.PROGRESS:
-            notice = frame.json()
+            notice = frame.json().get("log", {})
             self.notices.append(notice)
             self.generation = notice.get("generation", self.generation)
         elif frame.type == protocol.RESULT:
@@ -81,7 +81,7 @@ def test_a_log_followed_over_a_connection_that_is_cut_all_the_time_is_equal_to_t
     while copy.final is None:
         cut_after = len(copy.data) + 150_000
         try:
-            with running_agent(home, SIGKILLED="1") as agent:
+            with running_agent(home) as agent:
                 for frame in agent.stream("follow", copy.args(run)):
                     copy.take(frame)
                     if len(copy.data) > cut_after:
@@ -169,7 +169,7 @@ def test_a_log_that_is_replaced_or_cut_is_said_and_starts_again(agent, paths):
 
     def follow():
         for frame in agent.stream("follow", {"run_id": run}):
-            if frame.type == protocol.PROGRESS and "replaced" in frame.json():
+            if frame.type == protocol.PROGRESS and "change" in frame.json().get("log", {}):
                 copy.data.clear()
             copy.take(frame)
 
@@ -187,10 +187,7 @@ def test_a_log_that_is_replaced_or_cut_is_said_and_starts_again(agent, paths):
     wait_until(lambda: copy.data == b"ano")
     agent.call("stop", {"run_id": run, "grace": 1})
     follower.join()
-    assert [notice["replaced"] for notice in copy.notices if "replaced" in notice] == [
-        "it is another file",
-        "it was cut",
-    ]
+    assert [notice["change"] for notice in copy.notices if "change" in notice] == ["replaced", "truncated"]
 
 
 def test_a_copy_of_another_generation_starts_again(agent, paths):
@@ -198,8 +195,8 @@ def test_a_copy_of_another_generation_starts_again(agent, paths):
     launch(agent, ["echo", "hello"], run)
     log_of(agent, run)
     frames = list(agent.stream("follow", {"run_id": run, "log": {"offset": 3, "generation": "another"}}))
-    notices = [frame.json() for frame in frames if frame.type == protocol.PROGRESS and "replaced" in frame.json()]
-    assert notices[0]["offset"] == 0
+    notices = [frame.json()["log"] for frame in frames if frame.type == protocol.PROGRESS and "log" in frame.json()]
+    assert (notices[0]["change"], notices[0]["offset"]) == ("replaced", 0)
     assert b"".join(frame.payload[8:] for frame in frames if frame.type == protocol.LOG) == b"hello\n"
 
 
@@ -221,7 +218,11 @@ def test_a_gigabyte_without_a_newline_costs_the_agent_little_memory(home):
 def test_the_log_quota_keeps_the_newest_part_and_the_offsets_true(home, paths):
     run = run_id()
     limit = 4 << 20
-    program = "import os,time\nfor n in range(200000): os.write(1, b'%08d %s\\n' % (n, b'y' * 90))\ntime.sleep(2.5); print('end', flush=True)"
+    program = (
+        "import os,time\n"
+        "for n in range(200000): os.write(1, b'%08d %s\\n' % (n, b'y' * 90))\n"
+        "time.sleep(2.5); print('end', flush=True)"
+    )
     with running_agent(home) as agent:
         launch(agent, [sys.executable, "-c", program], run, log_limit=limit)
         wait_until(lambda: status(agent, run)["phase"] == "finished")
@@ -231,12 +232,12 @@ def test_the_log_quota_keeps_the_newest_part_and_the_offsets_true(home, paths):
         assert found.st_blocks * 512 <= limit + (1 << 20)
         gaps, data, at = [], b"", None
         for frame in agent.stream("follow", {"run_id": run}):
-            if frame.type == protocol.PROGRESS and "gap" in frame.json():
-                gaps.append(frame.json()["gap"])
+            if frame.type == protocol.PROGRESS and frame.json().get("log", {}).get("change") == "gap":
+                gaps.append((frame.json()["log"]["offset"], frame.json()["log"]["bytes"]))
             elif frame.type == protocol.LOG:
                 at = protocol.OFFSET.unpack_from(frame.payload)[0] if at is None else at
                 data += frame.payload[8:]
-    assert gaps == [{"offset": 0, "size": at}]
+    assert gaps == [(0, at)]
     assert at + len(data) == whole and b"\0" not in data
     number, inside = divmod(at, 100)
     assert data.startswith((b"%08d " % number + b"y" * 90 + b"\n")[inside:]) and data.endswith(b"end\n")

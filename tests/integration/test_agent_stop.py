@@ -131,7 +131,10 @@ def test_a_payload_that_saves_on_term_is_given_the_time(agent):
 
 
 def test_a_shell_that_dies_at_once_does_not_take_the_grace_from_what_it_started(agent):
-    inner = "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
+    inner = (
+        "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(0)));"
+        "print('ready', flush=True); time.sleep(60)"
+    )
     run = run_id()
     launch(agent, ["sh", "-c", f'{sys.executable} -c "{inner}"; true'], run)
     wait_until(lambda: status(agent, run)["log_size"])

@@ -7,6 +7,7 @@ import secrets
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,11 +28,15 @@ class ProcessPipe:
         self.process = process
         self.silence = silence
         self._in, self._out = process.stdin.fileno(), process.stdout.fileno()
+        self._reading = threading.Lock()
 
     def read(self, count: int) -> bytes:
-        if not select.select([self._out], [], [], self.silence)[0]:
-            raise TimeoutError("silence")
-        return os.read(self._out, count)
+        with self._reading:
+            if self._out < 0:
+                return b""
+            if not select.select([self._out], [], [], self.silence)[0]:
+                raise TimeoutError("silence")
+            return os.read(self._out, count)
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -41,6 +46,13 @@ class ProcessPipe:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def end(self) -> None:
+        """Closes the other direction, once no reader is in it: its number is given to the next pipe at once."""
+        assert self.process.stdout is not None
+        with self._reading:
+            self._out = -1
+            self.process.stdout.close()
 
 
 def read_line(pipe: ProcessPipe) -> bytes:
@@ -63,8 +75,8 @@ def running_agent(home: Path, python: str = sys.executable, **environment: str) 
         env={**os.environ, "HOME": str(home), "PYTHONPATH": str(SOURCE), **environment},
         cwd=home,
     )
+    pipe = ProcessPipe(process)
     try:
-        pipe = ProcessPipe(process)
         said = read_line(pipe)
         assert said.split()[:2] == [b"0" * 32, b"ready"], said
         root = said.split()[3].decode()
@@ -81,8 +93,7 @@ def running_agent(home: Path, python: str = sys.executable, **environment: str) 
         if process.poll() is None:
             process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        pipe.end()
 
 
 def run_id(name: str = "test") -> str:
