@@ -1,6 +1,5 @@
 """Verb ``provision``: an interpreter with the packages a run needs, by the cheapest way there is on this box."""
 
-import fcntl
 import functools
 import os
 import re
@@ -10,10 +9,10 @@ import zlib
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from remote_payload.agent import builders, command, interpreters, requirement, tools
+from remote_payload.agent import builders, command, interpreters, locks, requirement, tools
 from remote_payload.agent.command import CommandCancelled, CommandFailed
 from remote_payload.agent.interpreters import Interpreter
-from remote_payload.agent.paths import KEY, volatile_folder
+from remote_payload.agent.paths import KEY
 from remote_payload.agent.request import AgentError, Request
 
 OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers still run on
@@ -159,28 +158,20 @@ def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
 @contextmanager
 def _lock(final: str, request: Request) -> Iterator[int]:
     """Held while one builds ``final``; the others wait and say so. In memory: network volumes know no flock."""
-    os.makedirs(volatile_folder(), mode=0o700, exist_ok=True)
-    name = "env-%08x.lock" % zlib.crc32(os.fsencode(final))
-    descriptor = os.open(os.path.join(volatile_folder(), name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = os.path.join(locks.make_volatile(), "env-%08x.lock" % zlib.crc32(os.fsencode(final)))
+    waited = 0.0
+    descriptor = locks.take(path)
+    while descriptor is None:
+        if waited % 10 == 0:
+            request.progress({"line": "another submit builds this environment; waiting (%d s)" % waited})
+        if request.cancelled.wait(0.5):
+            raise AgentError("EnvironmentFailed", "cancelled while another submit builds the environment")
+        waited += 0.5
+        descriptor = locks.take(path)
     try:
-        waited = 0.0
-        while not _try_lock(descriptor):
-            if waited % 10 == 0:
-                request.progress({"line": "another submit builds this environment; waiting (%d s)" % waited})
-            waited += 0.5
-            if request.cancelled.wait(0.5):
-                raise AgentError("EnvironmentFailed", "cancelled while another submit builds the environment")
         yield descriptor
     finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        os.close(descriptor)  # not removed: a command that outlives us may still hold it
 
 
 def _remove_leftovers(final: str) -> None:

@@ -20,7 +20,11 @@ def clear(link: Link, plan: Plan, box: Box, report: Reporter, *, kill: bool) -> 
         ended = _entries(answer, "ended")
         stage.update(note=f"{len(ended)} ended" if ended else "none of ours")
     for entry in _entries(answer, "others"):
-        report.warn(f"a process that is not gpurun's has a GPU open: {_shown(entry)}; --kill-stale ends it")
+        if not entry.get("run_id"):  # a run of gpurun's is no surprise: GPUs that it holds are not given to another
+            advice = f"left alone ({clean(entry['kept'], 80)})" if entry.get("kept") else "--kill-stale ends it"
+            report.warn(f"a process that is not gpurun's has a GPU open: {_shown(entry)}; {advice}")
+    for entry in _entries(answer, "survivors"):
+        report.warn(f"pid {clean(entry.get('pid'))} ({clean(entry.get('name'), 40)}) could not be ended")
     for entry in _entries(answer, "held"):
         gibibytes = (entry.get("bytes") or 0) / 2**30
         report.warn(
