@@ -14,7 +14,7 @@ from remote_payload.train.answers import Questions
 from remote_payload.train.causal import CausalLoss, load_adapter, load_network, read_json_file
 from remote_payload.train.causal_results import CausalResults
 from remote_payload.train.chat import Format, end_tokens, prompt_ids
-from remote_payload.train.data import find_files, read_all
+from remote_payload.train.data import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.flops import flops_per_token
@@ -32,11 +32,11 @@ def main(run: Run) -> None:
         check_metric(settings.evaluation.metric)
         trained = read_json_file(Path(settings.adapter) / "gpurun.json")
         form = format_of(trained, settings)
-        records = {name: read(settings, name) for name in ("train", "validation") if getattr(settings, name)}
+        records, facts = read(settings)
         base = local_model(run, settings.model, settings.revision)
         check_base(trained, base, settings)
         tokenizer = AutoTokenizer.from_pretrained(settings.adapter, trust_remote_code=False)
-        pairs = {name: encode(run, name, side, tokenizer, form) for name, side in records.items()}
+        pairs = {name: encode(run, name, side, tokenizer, form, facts) for name, side in records.items()}
 
     with run.phase("model"):
         rng.seed_everything(settings.seed)
@@ -48,20 +48,21 @@ def main(run: Run) -> None:
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
     kept = {key: value for key, value in trained.items() if key not in ("format", "kind", "base", "adapter", "dtype")}
-    results = CausalResults(run, model, tokenizer, base, compute, {**kept, "recipe": run.recipe})
+    results = CausalResults(run, model, tokenizer, base, compute, {**kept, "recipe": run.recipe}, facts)
     length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, length, causal=True),
         on_best=results.keep_best,
+        extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
-        metrics = results.report(task, task.held_out, questions, outcome.progress.micro)
+        report = results.report(task, task.held_out, questions, outcome.progress.micro)
         prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
         smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
-        results.finish(outcome, metrics, smoke, questions.end_tokens)
+        results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 
 def check_metric(metric: str) -> None:
@@ -77,20 +78,31 @@ def format_of(trained: dict[str, Any], settings: Any) -> Format:
     return Format(prompt_template=template, completion_field="completion", system_prompt=system)
 
 
-def read(settings: Any, name: str) -> list[Any]:
-    """The records of ``settings.train`` or ``settings.validation``; InputError when there are none."""
-    place = getattr(settings, name)
-    records, _ = read_all(find_files(place, name))
-    if not records:
-        raise InputError(f"settings.{name}: {place!r} holds no pairs")
-    return records
+def read(settings: Any) -> tuple[dict[str, list[Record]], list[dict[str, Any]]]:
+    """The records of each side that the settings name, and the facts of their files. InputError when there are none."""
+    sides, facts = {}, []
+    for name in ("train", "validation"):
+        if place := getattr(settings, name):
+            sides[name], files = read_all(find_files(place, name))
+            facts += [file.as_dict() for file in files]
+            if not sides[name]:
+                raise InputError(f"settings.{name}: {place!r} holds no pairs")
+    return sides, facts
 
 
-def encode(run: Run, name: str, records: list[Any], tokenizer: PreTrainedTokenizerBase, form: Format) -> list[Pair]:
-    """The side's pairs as tokens; the log says what was left out."""
+def encode(
+    run: Run,
+    name: str,
+    records: list[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    form: Format,
+    facts: list[dict[str, Any]],
+) -> list[Pair]:
+    """The side's pairs as tokens; the log says what was left out, ``facts`` is told."""
     pairs, left_out = encode_pairs(records, tokenizer, form, run.settings)
-    where = f" ({', '.join(left_out[:5])})" if left_out else ""
-    run.log(f"{name}: {len(pairs):,} pairs, {sum(map(len, pairs)):,} tokens; {len(left_out):,} left out{where}")
+    tokens, where = sum(map(len, pairs)), f" ({', '.join(left_out[:5])})" if left_out else ""
+    facts.append({"side": name, "pairs": len(pairs), "tokens": tokens, "left_out": len(left_out)})
+    run.log(f"{name}: {len(pairs):,} pairs, {tokens:,} tokens; {len(left_out):,} left out{where}")
     return pairs
 
 

@@ -39,7 +39,7 @@ def main(run: Run) -> None:
         tokenizer = load_tokenizer(
             base.path, chat=form.chat, chat_template=settings.chat_template, pad_token=settings.pad_token
         )
-        examples = {name: encode(run, name, data.sides[name], tokenizer, form) for name in data.sides}
+        examples, facts = encode(run, data, tokenizer, form)
         questions = ask_about(data.schemas, examples["test"], tokenizer, form, settings)
 
     with run.phase("model"):
@@ -51,7 +51,7 @@ def main(run: Run) -> None:
         world, documents["train"], documents["validation"],
         batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute,
     )  # fmt: skip
-    results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens))
+    results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens), facts)
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
@@ -61,10 +61,10 @@ def main(run: Run) -> None:
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
-        metrics = results.report(task, documents["test"], questions, outcome.progress.micro)
+        report = results.report(task, documents["test"], questions, outcome.progress.micro)
         prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
         smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
-        results.finish(outcome, metrics, smoke, questions.end_tokens)
+        results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 
 @dataclass
@@ -118,16 +118,19 @@ def read_schemas(settings: Any, records: list[Record]) -> dict[str, Any]:
 
 
 def encode(
-    run: Run, name: str, records: list[Record], tokenizer: PreTrainedTokenizerBase, form: Format
-) -> list[Example]:
-    """The side's examples as tokens; the log says what was cut."""
-    examples, report = encode_examples(records, tokenizer, form, run.settings.max_length)
-    run.log(
-        f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "
-        f"{report.truncated:,} cut at {run.settings.max_length}, {report.dropped:,} left out"
-        + (f" ({', '.join(report.dropped_places)} …)" if report.dropped else "")
-    )
-    return examples
+    run: Run, data: Data, tokenizer: PreTrainedTokenizerBase, form: Format
+) -> tuple[dict[str, list[Example]], list[dict[str, Any]]]:
+    """Every side's examples as tokens, and the facts of files and sides for the record; the log says what was cut."""
+    limit, sides, facts = run.settings.max_length, {}, [file.as_dict() for file in data.files]
+    for name, records in data.sides.items():
+        sides[name], report = encode_examples(records, tokenizer, form, limit)
+        facts.append({"side": name, **report.as_dict()})
+        run.log(
+            f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "
+            f"{report.truncated:,} cut at {limit}, {report.dropped:,} left out"
+            + (f" ({', '.join(report.dropped_places)} …)" if report.dropped else "")
+        )
+    return sides, facts
 
 
 def ask_about(

@@ -21,7 +21,7 @@ class PreferenceSettings:
     )
     adapter: str = required(
         "The adapter to start from: a folder that the sft recipe left as models/best.",
-        examples=["models/brie"],
+        examples=["adapters/brie"],
         kind="data",
     )
     train: str = required(

@@ -89,41 +89,63 @@ def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:
     return scores
 
 
-def write_reports(
-    folder: Path, questions: Questions, settings: Generation, answered: dict[str, Answers], held_out: dict[str, Any]
-) -> None:
+@dataclass
+class Report:
+    """What was found at the end, by model ("tuned", "base"): figures over held-out documents, and answers."""
+
+    questions: Questions
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    answered: dict[str, Answers] = field(default_factory=dict)
+
+    def numbers(self, name: str) -> dict[str, float]:
+        """All single figures of one model; those of its answers are called ``generation/…``."""
+        scores = self.answered[name].scores if name in self.answered else {}
+        single = {f"generation/{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
+        return {**self.held_out[name], **single}
+
+    def rows(self) -> list[dict[str, str]]:
+        """Each question with what was expected and what every model answered."""
+        return [
+            {
+                "prompt": example.prompt,
+                "expected": example.answer,
+                **{name: answers.texts[index] for name, answers in self.answered.items()},
+            }
+            for index, example in enumerate(self.questions.examples)
+        ]
+
+    def table(self) -> dict[str, list[str]]:
+        """Each single figure by its name, one cell a model."""
+        columns = {name: self.numbers(name) for name in self.held_out}
+        keys = dict.fromkeys(key for column in columns.values() for key in column)
+        return {key: [_cell(column.get(key)) for column in columns.values()] for key in keys}
+
+    def lines(self) -> list[str]:
+        """The table for the log."""
+        head = f"{'':<32}" + "".join(f"{name:>12}" for name in self.held_out)
+        return [head, *(f"{key:<32}" + "".join(f"{cell:>12}" for cell in cells) for key, cells in self.table().items())]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def write_report(folder: Path, report: Report, settings: Generation) -> None:
     """``evaluation.json`` (all figures, by model), ``answers.jsonl`` (every prompt and answer) and ``samples.md``."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "held_out": held_out,
-        "generation": {
-            "settings": asdict(settings),
-            "examples": len(questions.examples),
-            **{name: answers.scores for name, answers in answered.items()},
-        },
-    }
-    write_json(folder / "evaluation.json", figures)
-    if answered:
-        lines = [json.dumps(row, ensure_ascii=False) for row in _rows(questions, answered)]
+    scores = {name: answers.scores for name, answers in report.answered.items()}
+    generation = {"settings": asdict(settings), "examples": len(report.questions.examples), **scores}
+    write_json(folder / "evaluation.json", {"held_out": report.held_out, "generation": generation})
+    if report.answered:
+        lines = [json.dumps(row, ensure_ascii=False) for row in report.rows()]
         write_text(folder / "answers.jsonl", "\n".join(lines) + "\n")
-        write_text(folder / "samples.md", samples(questions, answered))
+        write_text(folder / "samples.md", samples(report))
 
 
-def _rows(questions: Questions, answered: dict[str, Answers]) -> list[dict[str, Any]]:
-    return [
-        {
-            "prompt": example.prompt,
-            "expected": example.answer,
-            **{name: answers.texts[index] for name, answers in answered.items()},
-        }
-        for index, example in enumerate(questions.examples)
-    ]
-
-
-def samples(questions: Questions, answered: dict[str, Answers]) -> str:
+def samples(report: Report) -> str:
     """The first questions with every model's answer, to be read."""
     parts = ["# Sample outputs\n"]
-    for number, row in enumerate(_rows(questions, answered)[:SHOWN], start=1):
+    for number, row in enumerate(report.rows()[:SHOWN], start=1):
         parts.append(f"## {number}\n")
         parts += [f"**{name}**\n\n{_fenced(text[-LONGEST_SHOWN:])}\n" for name, text in row.items()]
     return "\n".join(parts)
@@ -134,18 +156,3 @@ def _fenced(text: str) -> str:
     while fence in text:
         fence += "`"
     return f"{fence}text\n{text}\n{fence}"
-
-
-def summary(answered: dict[str, Answers], held_out: dict[str, dict[str, float]]) -> list[str]:
-    """Lines for the log: each figure, base beside tuned."""
-    names = list(held_out)
-    rows: dict[str, list[float | None]] = {}
-    for key in held_out[names[0]]:
-        rows[key] = [held_out[name].get(key) for name in names]
-    for key in ("json_exact", "field_f1", "schema_compliance", "bleu", "rougeL", "ended_share"):
-        rows[key] = [answered[name].scores.get(key) if name in answered else None for name in names]
-    shown = {key: values for key, values in rows.items() if any(value is not None for value in values)}
-    cells = {key: ["-" if value is None else f"{value:.4f}" for value in values] for key, values in shown.items()}
-    return [f"{'':<20}" + "".join(f"{name:>12}" for name in names)] + [
-        f"{key:<20}" + "".join(f"{cell:>12}" for cell in values) for key, values in cells.items()
-    ]

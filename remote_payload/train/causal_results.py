@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.train.answers import Answers, Questions, ask, summary, write_reports
+from remote_payload.train.answers import Questions, Report, ask, write_report
 from remote_payload.train.causal import CausalLoss, load_network, save_causal
+from remote_payload.train.causal_card import causal_card, predicted_memory
 from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
-from remote_payload.train.folders import complete_folder, recover_folder, write_json
+from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
 from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.micro_batch import release_memory
-from remote_payload.train.packed_task import PackedTask
-from remote_payload.train.packing import Document
+from remote_payload.train.provenance import write_metadata
+from remote_payload.train.results import best_entry
 from remote_payload.train.run import Run
 from remote_payload.train.task import Outcome, Progress
 
 
+class Measured(Protocol):
+    """A task that can say how good any model is at some documents (or pairs of them)."""
+
+    def measure(self, model: CausalLoss, documents: Sequence[Any], size: int) -> dict[str, float]: ...
+
+
 class CausalResults:
-    """Keeps ``models/best`` whole at any moment; at the end it goes back to the best weights and reports on them."""
+    """Keeps ``models/best`` whole at any moment; at the end it goes back to the best weights and reports on them.
+
+    ``about`` is what gpurun.json says of talking to the model, ``data`` the facts of files and sides for the record.
+    """
 
     def __init__(
-        self,
-        run: Run,
-        model: CausalLoss,
-        tokenizer: PreTrainedTokenizerBase,
-        base: BaseModel | None,
-        compute: torch.dtype,
-        about: dict[str, Any],
-    ) -> None:
+        self, run: Run, model: CausalLoss, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None,
+        compute: torch.dtype, about: dict[str, Any], data: Sequence[dict[str, Any]] = (),
+    ) -> None:  # fmt: skip
         self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
-        self.about = {"recipe": run.recipe, **about}
+        self.about, self.data = {"recipe": run.recipe, **about}, list(data)
         if run.world.main:
             recover_folder(run.best)
 
@@ -46,8 +51,7 @@ class CausalResults:
         """The model as it is now, while training goes on; reference predictions come at the end."""
         if self.run.world.main:
             with complete_folder(self.run.best) as folder:
-                save_causal(self.model.network, self.tokenizer, folder, self.base, self.about)
-                write_json(folder / "metrics.json", {**_moment(progress), **metrics})
+                self._save(folder, progress, metrics)
         self.run.world.barrier()
 
     def describe_checkpoint(self, folder: Path) -> None:
@@ -65,40 +69,61 @@ class CausalResults:
         else:
             self.run.log(f"{path.name} was not kept, so the reports are on the last weights")
 
-    def report(self, task: PackedTask, held_out: list[Document], questions: Questions, size: int) -> dict[str, Any]:
-        """Held-out loss and answers, base beside tuned, written to ``reports/``; gives the tuned model's figures."""
-        settings, model = self.run.settings.generation, self.model.eval()
-        figures, answered = {}, {}
+    def report(self, task: Measured, held_out: Sequence[Any], questions: Questions, size: int) -> Report:
+        """Held-out figures and answers, base beside tuned, written to ``reports/``. Every rank must call it."""
+        settings, report = self.run.settings.generation, Report(questions)
+        self.model.eval()
         wanted = {"tuned": self._tuned, "base": self._base} if settings.base else {"tuned": self._tuned}
         for name, context in wanted.items():
             with context() as network:
-                figures[name] = task.measure(CausalLoss(network), held_out, size)
+                report.held_out[name] = task.measure(CausalLoss(network), held_out, size)
                 if questions.prompts:
                     self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
-                    answered[name] = self._ask(network, questions)
+                    seed = self.run.settings.seed
+                    report.answered[name] = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
         if self.run.world.main:
-            write_reports(self.run.reports, questions, settings, answered, figures)
-        for line in summary(answered, figures):
+            write_report(self.run.reports, report, settings)
+        for line in report.lines():
             self.run.log(line)
-        model.train()
-        return {**figures["tuned"], **{f"generation/{k}": v for k, v in _numbers(answered.get("tuned")).items()}}
+        return report
 
-    def finish(self, outcome: Outcome, metrics: dict[str, Any], prompts: list[dict[str, Any]], ends: list[int]) -> None:
-        """``models/best`` once more, complete: weights, figures, and what the smoke test will compare with."""
+    def finish(
+        self, outcome: Outcome, metrics: dict[str, Any], inputs: Sequence[dict[str, Any]], ends: Sequence[int],
+        report: Report | None = None,
+    ) -> None:  # fmt: skip
+        """``models/best`` once more, complete with card and what the smoke test compares; and the record of the run.
+
+        ``inputs`` are the smoke test's (``{"prompt", "add_special_tokens"}``), ``ends`` the tokens at which answers end.
+        """
         if self.run.world.main:
             with complete_folder(self.run.best) as folder:
-                save_causal(self.model.network, self.tokenizer, folder, self.base, self.about)
-                write_json(folder / "metrics.json", {**_moment(outcome.progress), **metrics})
+                self._save(folder, outcome.progress, metrics, outcome, report)
                 device = self.run.world.device
                 self.model.to("cpu")  # makes room for the copy that is loaded back
                 release_memory()
-                write_causal_smoke(folder, self.base.path if self.base else None, prompts, ends, device)
+                write_causal_smoke(folder, self.base.path if self.base else None, inputs, ends, device)
                 self.model.to(device)
         self.run.world.barrier()
+        best, last = best_entry(outcome.progress), outcome.progress.evaluations[-1:]
+        compared = {name: report.numbers(name) for name in report.held_out} if report else {}
+        write_metadata(
+            self.run, self.model, outcome,
+            base=self.base.as_dict() if self.base else None,
+            data=self.data,
+            results={"best": best, "last": last[0] if last else None, **compared},
+            memory_predicted=predicted_memory(self.run, self.model.network, self.about, outcome),
+        )  # fmt: skip
 
-    def _ask(self, network: Any, questions: Questions) -> Answers:
-        run = self.run
-        return ask(run.world, network, self.tokenizer, questions, run.settings.generation, run.settings.seed)
+    def _save(
+        self, folder: Path, progress: Progress, metrics: dict[str, float],
+        outcome: Outcome | None = None, report: Report | None = None,
+    ) -> None:  # fmt: skip
+        network = self.model.network
+        save_causal(network, self.tokenizer, folder, self.base, self.about)
+        best = best_entry(progress) or progress.evaluations[-1]
+        write_json(folder / "metrics.json", {"epoch": best["epoch"], "step": best["step"], **metrics})
+        card = causal_card(self.run, network, self.base, self.about, progress, self.data, outcome, report)
+        write_text(folder / "README.md", card)
 
     @contextmanager
     def _tuned(self) -> Iterator[Any]:
@@ -117,14 +142,3 @@ class CausalResults:
         yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
         release_memory()
         self.model.to(self.run.world.device)
-
-
-def _moment(progress: Progress) -> dict[str, Any]:
-    """Step and epoch of the best evaluation."""
-    best = next((entry for entry in progress.evaluations if entry["step"] == progress.best_step), None)
-    return {"step": progress.best_step or progress.step, "epoch": best["epoch"] if best else None}
-
-
-def _numbers(answers: Answers | None) -> dict[str, float]:
-    scores = answers.scores if answers else {}
-    return {key: value for key, value in scores.items() if isinstance(value, (int, float))}

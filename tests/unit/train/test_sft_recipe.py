@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from remote_payload.train.causal import load_causal
 from remote_payload.train.checkpoint import checkpoints_in
@@ -59,6 +60,22 @@ def test_brie_reports_base_and_tuned_side_by_side(brie):
     rows = [json.loads(line) for line in (reports / "answers.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all({"prompt", "expected", "tuned", "base"} == set(row) for row in rows)
     assert "**tuned**" in (reports / "samples.md").read_text()
+
+
+def test_brie_has_a_finished_card_and_a_record_with_numbers_from_the_run(brie):
+    card = (brie / "outputs" / "models" / "best" / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert (header["pipeline_tag"], header["library_name"]) == ("text-generation", "peft")
+    figures = json.loads((brie / "outputs" / "reports" / "evaluation.json").read_text())["held_out"]
+    assert f"| loss | {figures['tuned']['loss']:.4f} | {figures['base']['loss']:.4f} |" in card
+    assert "## Samples" in card and "apply_chat_template" in card and "…\n" not in card.split("## Results")[1]
+    record = json.loads((brie / "outputs" / "training_metadata.json").read_text())
+    sides = {entry["side"]: entry for entry in record["data"] if "side" in entry}
+    assert sides["train"]["examples"] == 54 and sides["train"]["learnt_tokens"] > 0 and sides["train"]["truncated"] == 0
+    assert record["data"][0]["rows"] == 60 and len(record["data"][0]["sha256"]) == 64
+    assert record["results"]["tuned"]["loss"] == figures["tuned"]["loss"]
+    assert record["memory"]["predicted"]["total"] > 0
+    assert record["parameters"]["trained"] < record["parameters"]["total"]
 
 
 def test_brie_says_what_happens_in_events(brie):
