@@ -34,8 +34,7 @@ def clean(link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], ev
     args = {
         "dry_run": dry_run,
         "run_ids": run_ids,
-        # Not fetched_at: that may have been while it trained, and the best model came later.
-        "fetched": [run.run_id for run in store.load_all()[0] if run.done],
+        "fetched": [run.run_id for run in store.load_all()[0] if run.done or run.fetched_at],
         "everything": everything,
     }
     with report.stage("look at what may go" if dry_run else "delete") as stage:

@@ -61,7 +61,7 @@ def fetch_over(link: Link, run: Run, target: Path, report: Reporter) -> Fetched:
         with report.stage("verify and move", "bytes") as stage:
             _settle(missing, staging, target, receipt, stage.update)
         shutil.rmtree(staging, ignore_errors=True)
-    run.fetched_into, run.fetched_at = str(target), time.time()
+    run.fetched_into, run.fetched_at = str(target), time.time() if manifest.complete else None
     store.save(run)
     return Fetched(target, tuple(missing), len(manifest.files) - len(missing), manifest.complete)
 
