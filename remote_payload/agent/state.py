@@ -41,14 +41,18 @@ def derive(facts: Facts) -> Dict[str, Any]:
     if not alive and facts.owner is not None and _restarted(facts):
         return _finished("interrupted", "box_restarted")
     if alive and facts.folder:
-        return {"phase": _phase(facts.owner), "orphaned": False, "stalled": _stalled(facts)}
+        return _going(_phase(facts.owner), facts)
     if facts.members:
-        return {"phase": "running", "orphaned": not alive, "stalled": _stalled(facts)}
+        return _going("running", facts, orphaned=not alive)
     if alive:
-        return {"phase": "running", "orphaned": False, "stalled": False}
+        return _going("running", facts)
     if not facts.folder:
         return _finished("lost", "folder_deleted")
     return _finished("lost", "not_started" if facts.owner is None else "vanished")
+
+
+def _going(phase: str, facts: Facts, orphaned: bool = False) -> Dict[str, Any]:
+    return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts)}
 
 
 def _finished(outcome: str, cause: Optional[str]) -> Dict[str, Any]:
@@ -141,6 +145,7 @@ def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
     status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
     status["progress"] = progress
     status["log_size"], status["generation"] = log_identity(run.log)
+    status.update(evidence=None, advice=None)
     status.update(_evidence(run, status, facts, owner, progress.get("ended") or {}))
     return status
 
