@@ -121,7 +121,7 @@ class Server:
 
 def find_verb(verb: Any) -> Callable[[Request], Dict[str, Any]]:
     """The function behind a verb. Raises AgentError for one that this version does not know."""
-    if verb not in VERBS:
+    if not isinstance(verb, str) or verb not in VERBS:
         raise AgentError("GpurunError", "the agent on the box knows no request %r" % (verb,))
     module, _, function = VERBS[verb].partition(":")
     found = getattr(importlib.import_module("remote_payload.agent." + module), function)

@@ -1,5 +1,7 @@
 """Why runs fail, told from messages as the libraries print them."""
 
+from pathlib import Path
+
 import pytest
 
 from remote_payload.agent import causes
@@ -8,86 +10,10 @@ from remote_payload.agent.protocol import ExitRecord
 FAILED = ExitRecord("exit", 1, 1.0)
 KILLED = ExitRecord("signal", 9, 1.0)
 
-# Real messages: torch 2.x, transformers 5, huggingface_hub 1 and 2, NCCL, the C library.
 MESSAGES = [
-    (
-        "cuda_oom",
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.64 GiB. GPU 0 has a total capacity of 23.69 GiB of which 1.20 GiB is free.",
-    ),
-    ("cuda_oom", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    ("cuda_oom", "RuntimeError: MPS backend out of memory (MPS allocated: 4.64 GB)"),
-    ("host_oom", "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed. "),
-    (
-        "host_oom",
-        "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000000000 bytes. Error code 12 (Cannot allocate memory)",
-    ),
-    ("host_oom", "MemoryError"),
-    ("host_oom", "OSError: [Errno 12] Cannot allocate memory"),
-    ("disk_full", "OSError: [Errno 28] No space left on device: 'outputs/checkpoints/step-000500'"),
-    (
-        "disk_full",
-        "RuntimeError: [enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data/12: file write failed",
-    ),
-    (
-        "disk_full",
-        "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)",
-    ),
-    ("disk_full", "OSError: [Errno 122] Disk quota exceeded"),
-    ("gated_model", "huggingface_hub.errors.GatedRepoError: 403 Client Error. (Request ID: ViT1Bf7O_026LGSQuVqfa)"),
-    ("gated_model", "Access to model google/embeddinggemma-300m is restricted and you are not in the authorized list."),
-    ("gated_model", "OSError: You are trying to access a gated repo."),
-    ("missing_model", "Repository Not Found for url: https://huggingface.co/api/models/nobody/nothing."),
-    (
-        "missing_model",
-        "OSError: nobody/nothing is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'",
-    ),
-    ("missing_model", "huggingface_hub.errors.RevisionNotFoundError: 404 Client Error. (Request ID: x)"),
-    ("missing_model", "OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/nonexistent/x'."),
-    (
-        "driver_too_old",
-        "RuntimeError: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver",
-    ),
-    ("driver_too_old", "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
-    (
-        "driver_too_old",
-        "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 804: forward compatibility was attempted on non supported HW",
-    ),
-    ("no_gpu", "RuntimeError: ProcessGroupNCCL is only supported with GPUs, no GPUs found!"),
-    ("no_gpu", "RuntimeError: Distributed package doesn't have NCCL built in"),
-    ("no_gpu", "AssertionError: Torch not compiled with CUDA enabled"),
-    ("no_gpu", "RuntimeError: No CUDA GPUs are available"),
-    ("dtype_mismatch", "RuntimeError: mat1 and mat2 must have the same dtype, but got BFloat16 and Float"),
-    ("dtype_mismatch", "RuntimeError: expected m1 and m2 to have the same dtype, but got: c10::BFloat16 != float"),
-    ("dtype_mismatch", "RuntimeError: Input type (c10::BFloat16) and bias type (float) should be the same"),
-    ("dtype_mismatch", "RuntimeError: expected scalar type Float but found BFloat16"),
-    (
-        "renamed_argument",
-        "TypeError: TrainingArguments.__init__() got an unexpected keyword argument 'evaluation_strategy'",
-    ),
-    ("missing_module", "ModuleNotFoundError: No module named 'flash_attn'"),
-    ("missing_module", "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"),
-    ("missing_module", "ImportError: cannot import name 'AdamW' from 'transformers' (/x/transformers/__init__.py)"),
-    (
-        "timed_out",
-        "[rank1]:[E ProcessGroupNCCL.cpp:632] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE) ran for 600010 milliseconds before timing out.",
-    ),
-    (
-        "timed_out",
-        "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined.",
-    ),
-    (
-        "connection_lost",
-        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.",
-    ),
-    ("connection_lost", "httpx.ReadTimeout: The read operation timed out"),
-    (
-        "connection_lost",
-        "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4242",
-    ),
-    (
-        "connection_lost",
-        "'[Errno -2] Name or service not known' thrown while requesting HEAD https://huggingface.co/x/y",
-    ),
+    tuple(line.split(" | ", 1))
+    for line in Path(__file__).with_name("failure_messages.txt").read_text().splitlines()
+    if not line.startswith("#")
 ]
 
 

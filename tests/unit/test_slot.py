@@ -1,6 +1,7 @@
 """The exit slot on disk."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_slot_is_never_allocated_twice(run):
 def test_a_slot_that_is_torn_at_any_byte_is_empty(run):
     descriptor = slot.allocate(run)
     slot.write(run, RECORD, descriptor)
-    whole = open(run.exit_slot, "rb").read()
+    whole = Path(run.exit_slot).read_bytes()
     text = len(whole.rstrip())
     for length in range(text):
         with open(run.exit_slot, "wb") as file:
