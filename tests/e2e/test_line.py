@@ -166,6 +166,7 @@ def test_clean_shows_first_and_deletes_only_what_is_over(gpurun: Gpurun, job: An
     over = gpurun.submit(job(TRAIN))
     gpurun("logs", "-f")
     gpurun("fetch")
+    gpurun("done")
     running = gpurun.submit(job(WAIT))
     gpurun("clean", "--host", "local", "--dry-run")
     assert gpurun.box_run(over).exists()
