@@ -85,7 +85,7 @@ def _submit_all(
     kill_stale: bool,
     run_id: str | None,
 ) -> list[Run]:
-    from runner.workflow.connect import host_of, to_host
+    from runner.workflow.connect import host_of, persist, to_host
     from runner.workflow.mint import mint
     from runner.workflow.plan import make_plan
     from runner.workflow.submit import submit
@@ -94,8 +94,17 @@ def _submit_all(
     minted = [mint(job, host, volume=volume, run_id=run_id) for job in jobs]
     for run in minted:
         report.note(f"run {run.run_id}")
-    with to_host(host_of(host, volume), report, strict=strict) as link:
-        return [submit(link, run, plan, report, kill_stale=kill_stale) for run, plan in zip(minted, plans, strict=True)]
+    waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
+
+    def launch_those_left() -> None:
+        with to_host(host_of(host, volume), report, strict=strict) as link:
+            for run in minted:
+                if run.run_id in waiting:
+                    submit(link, run, waiting[run.run_id], report, kill_stale=kill_stale)
+                    del waiting[run.run_id]
+
+    persist(launch_those_left, report)
+    return minted
 
 
 def _document(run: Run) -> dict[str, object]:
@@ -103,6 +112,8 @@ def _document(run: Run) -> dict[str, object]:
 
 
 def _say(run: Run, report: Reporter) -> None:
+    if run.status.get("phase") == "finished":
+        return report.note(f"{run.run_id} is over: {run.status.get('outcome')}. next: gpurun logs    gpurun fetch")
     report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")
     report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")
 

@@ -47,6 +47,10 @@ class ConnectFailed(HostError):
     """No connection, or it was lost and did not come back."""
 
 
+class LinkLost(ConnectFailed):
+    """A connection that stood, or was half-way up, broke: another try may well get through."""
+
+
 class AuthFailed(HostError):
     """The host answered and refused this key or user."""
 

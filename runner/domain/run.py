@@ -28,7 +28,8 @@ class Run:
     address: str = ""  # as resolved when submitted, for display
     volume: str | None = None
     root: str | None = None  # $ROOT on the box, once known
-    launched: bool = False
+    attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
+    launched: bool = False  # the box has confirmed the start
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
     status: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +42,8 @@ class Run:
 
     def confirmed(self, root: str, address: str) -> Run:
         """The same record, now that the box has confirmed the start."""
-        self.launched, self.root, self.address = True, root, address
+        self.attempted = self.launched = True
+        self.root, self.address = root, address
         return self
 
     def as_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import paramiko
 
 from remote_payload.agent import protocol
 from remote_payload.agent.paths import BoxPaths
-from runner.domain.errors import ConnectFailed, GpurunError, HostError
+from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host
 from runner.transport import bootstrap, bundle
 from runner.transport.session import AgentSession
@@ -85,7 +85,7 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
     try:
         return transport.open_session(window_size=WINDOW, max_packet_size=1 << 18, timeout=CONNECT_TIMEOUT)
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _no_session(host, error) from None
+        raise _no_session(transport, host, error) from None
 
 
 def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes) -> str:
@@ -107,7 +107,9 @@ def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: 
     except TimeoutError:
         raise _silent(host, talk.ended()) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _no_session(host, error) from None
+        raise _no_session(channel.transport, host, error) from None
+    if _broke(channel.transport):
+        raise _link_lost(host)
     raise talk.ended()
 
 
@@ -132,7 +134,26 @@ def _silent(host: Host, ended: GpurunError) -> HostError:
     )
 
 
-def _no_session(host: Host, error: Exception) -> HostError:
+def _broke(transport: paramiko.Transport | None) -> bool:
+    """Whether the whole connection ended, and not just our session on it: paramiko ends the sessions a moment earlier."""
+    if transport is None:
+        return True
+    transport.join(1.0)
+    return not transport.is_active()
+
+
+def _link_lost(host: Host) -> LinkLost:
+    return LinkLost(
+        f"the connection to {host} broke before gpurun's agent could start",
+        meaning="What runs on the box goes on running.",
+        hint="Try again; if this repeats, try ssh to it by hand.",
+        retryable=True,
+    )
+
+
+def _no_session(transport: paramiko.Transport | None, host: Host, error: Exception) -> HostError:
+    if _broke(transport):
+        return _link_lost(host)
     return HostError(
         f"{host} let us in, but refuses to run a command ({type(error).__name__}: {error})",
         meaning="Nothing was started there.",

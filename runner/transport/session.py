@@ -2,7 +2,7 @@
 
 The handshake waits for the first request and carries it along, so that starting the agent costs no round trip of its own.
 Requests overlap: each is a stream with a queue of its own, filled by one reader thread. A link that says nothing for
-``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with ConnectFailed.
+``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with LinkLost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from remote_payload.agent import protocol
 from remote_payload.agent.protocol import Frame
 from runner.domain import errors
-from runner.domain.errors import ConnectFailed, GpurunError, HostError
+from runner.domain.errors import GpurunError, HostError, LinkLost
 from runner.domain.terminal import clean, clean_lines
 
 Progress = Callable[[dict[str, Any]], None]
@@ -70,7 +70,7 @@ class AgentSession:
     def call(
         self, verb: str, args: dict[str, Any], *, progress: Progress | None = None, blobs: Iterable[bytes] = ()
     ) -> dict[str, Any]:
-        """One request, answered. Raises the agent's error under its own class, or ConnectFailed when the link died."""
+        """One request, answered. Raises the agent's error under its own class, or LinkLost."""
         for frame in self.stream(verb, args, blobs=blobs):
             if frame.type == protocol.PROGRESS and progress is not None:
                 progress(frame.json())
@@ -151,8 +151,8 @@ class AgentSession:
             inbox.put(failure)
 
 
-def _lost(where: str, why: str = "the box closed it") -> ConnectFailed:
-    return ConnectFailed(
+def _lost(where: str, why: str = "the box closed it") -> LinkLost:
+    return LinkLost(
         f"the connection to {where} was lost: {why}",
         meaning="What runs on the box goes on running.",
         hint="Try again; gpurun logs and gpurun fetch go on from where they were.",

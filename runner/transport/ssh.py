@@ -8,6 +8,7 @@ keys are offered in the order that OpenSSH would use.
 from __future__ import annotations
 
 import base64
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +19,16 @@ import paramiko
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 
 from runner.domain import places
-from runner.domain.errors import AuthFailed, ConnectFailed, HostError
+from runner.domain.errors import AuthFailed, ConnectFailed, HostError, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean
 from runner.transport import known_hosts
 
 CONNECT_TIMEOUT = 15  # seconds, for TCP and for the banner each
+
+# paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
 
 # First contact: told the host and the key's fingerprint; raises to refuse.
 FirstContact = Callable[[Host, str], None]
@@ -48,7 +53,7 @@ def open_connection(host: Host, first_contact: FirstContact) -> tuple[fabric.Con
     except paramiko.BadHostKeyException as error:
         raise _changed(host, error) from None
     except Exception as error:
-        raise _explain(host, error) from None
+        raise _explain(host, error, time.monotonic() - asked) from None
     connection.transport.set_keepalive(15)
     return connection, distance
 
@@ -173,29 +178,52 @@ def _changed(host: Host, error: paramiko.BadHostKeyException) -> HostError:
     return known_hosts.changed(culprit, seen, expected, "gpurun's known_hosts")
 
 
-def _explain(host: Host, error: Exception) -> HostError:
-    """Which of the ways to fail this was, in words, with what was tried."""
-    if isinstance(error, paramiko.AuthenticationException):
+def _explain(host: Host, error: Exception, took: float) -> HostError:
+    """Which of the ways to fail this was, in words, with what was tried; ``took`` seconds tell silence from a reset."""
+    broke = _broke(error)
+    if isinstance(error, paramiko.AuthenticationException) and not broke:
         return _refused(host)
-    tried = f"{host} (from {host.typed!r})" if host.typed != str(host) else str(host)
+    kind: type[ConnectFailed] = ConnectFailed
     if isinstance(error, socket.gaierror):
         return ConnectFailed(
             f"no such host name: {host.hostname}", hint="Check the address in your provider's console."
         )
-    if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
-        why = f"no answer within {CONNECT_TIMEOUT} seconds"
-    elif isinstance(error, ConnectionRefusedError | paramiko.ssh_exception.NoValidConnectionsError):
+    if isinstance(error, ConnectionRefusedError | paramiko.ssh_exception.NoValidConnectionsError):
         why = "connection refused: nothing listens on that port (the box may still be starting)"
-    elif "banner" in str(error).lower():
+    elif took >= CONNECT_TIMEOUT and "banner" in str(error):
         why = f"something listens there, but it sent no SSH banner within {CONNECT_TIMEOUT} seconds"
+    elif isinstance(error, TimeoutError) or took >= CONNECT_TIMEOUT:
+        why = f"no answer within {CONNECT_TIMEOUT} seconds"
+    elif broke:
+        kind, why = LinkLost, "the connection broke while it was being opened"
+    elif "banner" in str(error) or "protocol version" in str(error):
+        why = "what listens there does not speak SSH"
     else:
         why = clean(error, 200) or type(error).__name__
-    return ConnectFailed(
+    tried = f"{host} (from {host.typed!r})" if host.typed != str(host) else str(host)
+    return kind(
         f"cannot reach {tried}: {why}",
         meaning="What runs on the box goes on running.",
         hint=f"Check address and port in your provider's console, or try: ssh -p {host.port} {host.user}@{host.hostname}",
         retryable=True,
     )
+
+
+def _broke(error: BaseException | None) -> bool:
+    """Whether the other end hung up: paramiko hides it in the context of an error, or among the results of the keys tried."""
+    if isinstance(error, paramiko.auth_strategy.AuthFailure):
+        tried = [each.result for each in error.result]
+        return bool(tried) and isinstance(tried[0], Exception) and _broke(tried[0])
+    while error is not None:
+        said = str(error)
+        if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError) or "saw EOF" in said:
+            return True
+        if said in ("Negotiation failed.", "No existing session", "Socket is closed") or isinstance(
+            error, paramiko.ProxyCommandFailure
+        ):
+            return True
+        error = error.__context__
+    return False
 
 
 def _refused(host: Host) -> AuthFailed:

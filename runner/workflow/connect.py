@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import HostError
+from runner.domain.errors import HostError, LinkLost
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -17,6 +19,23 @@ from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.transport.link import Link, connect
 from runner.transport.resolve import resolve
+
+PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
+T = TypeVar("T")
+
+
+def persist(attempt: Callable[[], T], report: Reporter) -> T:
+    """Calls ``attempt`` (it connects and does what may be done twice), again with growing pauses while the link breaks under it.
+
+    A box that cannot be reached at all, or refuses, is not tried again. Raises the last LinkLost.
+    """
+    for pause in PAUSES:
+        try:
+            return attempt()
+        except LinkLost as error:
+            report.warn(f"{error.message}; trying again")
+            time.sleep(pause * random.uniform(0.7, 1.3))  # the link itself cannot be awaited, only tried
+    return attempt()
 
 
 @contextmanager

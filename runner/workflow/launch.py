@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from runner import store
+from runner.domain.errors import NotStarted, RunLost
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -12,6 +14,29 @@ from runner.domain.status import Status
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.plan import Plan
+from runner.workflow.status import ask
+
+
+def attach(link: Link, run: Run, report: Reporter) -> bool:
+    """Whether an earlier try of this submission has started the run; nothing need be pushed or checked then.
+
+    Raises NotStarted for a claim that came to nothing, RunLost for a run that was there and is gone: neither starts a second time.
+    """
+    if not run.attempted and not run.launched:
+        return False
+    try:
+        status = ask(link, run).status
+    except RunLost:
+        return False
+    if status is not None and status.outcome == "lost":
+        kind = NotStarted if status.cause == "not_started" else RunLost
+        raise kind(
+            f"{run.run_id} was claimed on the box before, and is lost ({status.cause})",
+            meaning="It is not started a second time under this id.",
+            hint="Submit again without --run: what was pushed is not sent twice.",
+        )
+    report.note(f"{run.run_id} was there already: attached")
+    return True
 
 
 def launch(
@@ -30,6 +55,8 @@ def launch(
     """
     job = plan.job
     secrets = {**plan.secrets, **({"HF_TOKEN": token} if token else {})}
+    run.attempted = True
+    store.save(run)  # from here on the run may be there, whatever is heard of it
     with report.stage("launch") as stage:
         answer = link.agent.call(
             "launch",

@@ -67,22 +67,26 @@ class Seen:
 
 def look(run: Run, report: Reporter) -> Seen:
     """The run's status, from its box; from the record, with the reason, when the box cannot be reached."""
-    if not run.launched:
+    if not run.launched and not run.attempted:
         return Seen(run, None, None)
     if (known := last_seen(run)) and known.status and known.status.finished:
         return known
     try:
         with to_run(run, report) as link:
             return ask(link, run)
+    except RunLost:
+        return Seen(run, None, None)
     except HostError as error:
         return Seen(run, known.status if known else None, run.status_at, unreachable=error.message)
 
 
 def ask(link: Link, run: Run) -> Seen:
-    """The run's status over a link that is there. Raises RunLost when the box knows no such run."""
+    """The run's status over a link that is there. Raises RunLost when the box knows no such run and never confirmed it."""
     answer = link.agent.call("status", {"run_ids": [run.run_id]})
     for status in answer.get("runs") or ():
         if isinstance(status, dict) and status.get("run_id") == run.run_id:
+            if status.get("cause") == "folder_deleted" and not run.launched:
+                break
             return Seen(run, remember_status(run, status), time.time())
     raise RunLost(
         f"the box {link.host} has no run {run.run_id}",

@@ -32,12 +32,18 @@ def submit(
     resume: dict[str, Any] | None = None,
 ) -> Run:
     """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
+    if launch.attach(link, run, report):
+        return _remember(run, link)
     box = probe(link, plan, run.run_id, report)
     checks.require(checks.look_at(box, plan))
     token = access.require(plan.job, report)
     interpreter, pushed = _provision_and_push(link, plan, box, run, report)
     stale.clear(link, plan, box, report, kill=kill_stale)
     launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
+    return _remember(run, link)
+
+
+def _remember(run: Run, link: Link) -> Run:
     store.save(run.confirmed(link.paths.root, str(link.host)))
     return run
 
