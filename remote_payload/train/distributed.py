@@ -136,11 +136,6 @@ class World:
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         self.sharded = True
 
-    def close(self) -> None:
-        """Leaves the process group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
     """Parameters in groups of one dtype and about BUCKET_BYTES, in the same order on every rank."""

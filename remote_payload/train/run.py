@@ -133,34 +133,41 @@ def _read_job(path: Path) -> dict[str, Any]:
 
 
 def launch(recipe: str, body: Callable[[Run], None]) -> NoReturn:
-    """Runs a recipe and exits: 0 done, 2 bad input, 1 training failed, 128 + n stopped by signal n.
+    """Runs a recipe and exits with its code."""
+    _quieten_libraries()
+
+    def work() -> None:
+        run = Run.from_environment(recipe, sys.argv[1:])
+        try:
+            body(run)
+        finally:
+            run.telemetry.close()
+
+    sys.exit(exit_code(work))
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Does the work: 0 done, 2 bad input, 1 training failed, 128 + n stopped by signal n.
 
     What is expected to go wrong is one line on stderr. A traceback means a bug; of several ranks only the first to fail
-    prints one.
+    prints one, since the others then fail of a lost connection.
     """
-    code, run = 1, None
-    _quieten_libraries()
+    code = 0
     try:
-        run = Run.from_environment(recipe, sys.argv[1:])
-        body(run)
-        code = 0
+        work()
     except Stopped as stop:
         code = stop.exit_code
         _say(str(stop))
-    except InputError as error:
-        code = 2
+    except (InputError, TrainingError) as error:
         _say(f"error: {error}")
-    except TrainingError as error:
-        _say(f"error: {error}")
+        return 2 if isinstance(error, InputError) else 1
     except Exception:
         if _first_to_fail():
             traceback.print_exc()
-    finally:
-        if run is not None:
-            run.telemetry.close()
-    if run is not None and code in (0, 2):
-        run.world.close()
-    sys.exit(code)
+        return 1
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return code
 
 
 def _quieten_libraries() -> None:

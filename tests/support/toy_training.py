@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
-from remote_payload.train.errors import Stopped
 from remote_payload.train.loop import train
-from remote_payload.train.run import Run
+from remote_payload.train.run import Run, exit_code
 from remote_payload.train.task import Micro, Outcome
 from remote_payload.train.telemetry import Telemetry
 from tests.support.tiny_models import tiny_model
@@ -36,6 +35,9 @@ class ToySettings:
     max_steps: int | None = None
     seed: int = 0
     dropout: float = 0.0
+    sharded: bool = False  # FSDP2
+    oom_on_rank: int = -1  # in its first micro-batch of more than two rows
+    fail_on_rank: int = -1
     hold_save_at: int = 0  # stop for ever in the middle of this step's save, once its tensors are written
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -80,6 +82,10 @@ class ToyTask:
         return Micro({"ids": ids, "labels": labels}, sum(len(row) for row in rows))
 
     def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
+        if self.world.rank == self.run.settings.fail_on_rank:
+            raise RuntimeError(f"the toy was told to fail on rank {self.world.rank}")
+        if self.world.rank == self.run.settings.oom_on_rank and len(micro.tensors["ids"]) > 2 and model.training:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         logits = model(input_ids=micro.tensors["ids"], use_cache=False).logits.float()
         logits = nn.functional.dropout(logits, self.run.settings.dropout, model.training)
         labels = micro.tensors["labels"]
@@ -102,6 +108,8 @@ def toy_run(folder: Path, settings: dict[str, Any] | None = None, resume: str | 
 def toy_train(run: Run, task: Any = None, **options: Any) -> tuple[nn.Module, Outcome]:
     """Trains the toy model; gives it and the outcome."""
     model = tiny_model("llama")
+    if run.settings.sharded:
+        run.world.shard(model, model.model.layers)
     return model, train(run, model, task or ToyTask(run), **options)
 
 
@@ -111,19 +119,18 @@ def hold(run: Run, saving: Path) -> None:
         signal.pause()
 
 
-def main() -> int:
+def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     run = toy_run(folder, json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}, os.environ.get("GPURUN_RESUME"))
-    try:
+
+    def work() -> None:
         _, outcome = toy_train(run, extras=lambda saving: hold(run, saving))
-    except Stopped as stop:
-        return stop.exit_code
-    if run.world.main:
-        (folder / "losses.json").write_text(json.dumps(outcome.losses))
-    run.world.close()
-    return 0
+        if run.world.main:
+            (folder / "losses.json").write_text(json.dumps(outcome.losses))
+
+    sys.exit(exit_code(work))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
