@@ -1,4 +1,4 @@
-"""One job file that means many runs: which ones, under which names, and which of them to keep in the end.
+"""One job file that means many runs: which ones, under which names.
 
     sweep:
       settings.epochs: [1, 5]
@@ -29,24 +29,6 @@ class SweepRun:
     name: str
     experiment: str
     overrides: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What must be known of a run to decide whether it stays. ``outcome`` is None while it has none."""
-
-    run_id: str
-    outcome: str | None
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which runs of an experiment stay, which go, and which have not ended yet (to be stopped first)."""
-
-    keep: list[str]
-    remove: list[str]
-    unfinished: list[str]
 
 
 def expand(name: str, sweep: Mapping[str, Any]) -> list[SweepRun]:
@@ -110,18 +92,3 @@ def _check_names(runs: Sequence[SweepRun]) -> None:
         other = seen.setdefault(run.name, run)
         if other is not run:
             raise ValueError(f"sweep: {other.overrides} and {run.overrides} would both be called {run.name}")
-
-
-def keep_first(runs: Iterable[Finished], keep: int) -> Choice:
-    """Of an experiment's runs the first ``keep`` that succeeded stay; later ones, and those that failed, go."""
-    runs = list(runs)
-    ended = [run for run in runs if run.outcome is not None]
-    succeeded = sorted(
-        (run for run in ended if run.outcome == "succeeded"), key=lambda run: (run.ended_at or 0.0, run.run_id)
-    )
-    kept = [run.run_id for run in succeeded[:keep]]
-    return Choice(
-        keep=kept,
-        remove=[run.run_id for run in ended if run.run_id not in kept],
-        unfinished=[run.run_id for run in runs if run.outcome is None],
-    )

@@ -35,6 +35,7 @@ VERBS = {
     "manifest": "manifest:manifest",
     "wipe": "secrets:wipe",
     "clean": "clean:clean",
+    "checkpoints": "checkpoints:checkpoints",
     "sample": "sample:sample",
 }
 LINGER = 300.0  # seconds that a launch or a stop may go on after the laptop is gone

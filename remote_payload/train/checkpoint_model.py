@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def describe_checkpoint(
     adapter = isinstance(network, PeftModel)
     base_of(network).config.save_pretrained(str(folder))
     if adapter:
-        network.peft_config["default"].save_pretrained(str(folder))
+        config = copy.copy(network.peft_config["default"])
+        config.base_model_name_or_path = base.id if base else None  # its public name, not a path of this machine
+        config.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
     write_json(folder / "gpurun.json", {**facts, **about})

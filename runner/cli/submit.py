@@ -55,16 +55,16 @@ def command(
 
     Returns when the box has confirmed the start; the run needs this machine no more.
     """
-    from runner.jobfile import load
+    from runner.jobfile import load_runs
 
-    if run_id and len(jobs) > 1:
-        raise click.UsageError("--run goes with one job")
     report = options.reporter(as_json)
-    loaded = [load(path, overrides) for path in jobs]
+    loaded = [run for path in jobs for run in load_runs(path, overrides)]
+    if run_id and len(loaded) > 1:
+        raise click.UsageError("--run goes with one job")
     if dry_run:
         from runner.cli.check import check_and_print
 
-        sys.exit(max(check_and_print(job, host, report, volume, strict, checksum, as_json) for job in loaded))
+        sys.exit(max(check_and_print(job, host, report, volume, strict, checksum, as_json) for job, _ in loaded))
     runs = _submit_all(loaded, host, report, volume, strict, checksum, kill_stale, run_id)
     if as_json and not follow:
         return options.print_json({"runs": [_document(run) for run in runs]})
@@ -76,7 +76,7 @@ def command(
 
 
 def _submit_all(
-    jobs: list[Job],
+    jobs: list[tuple[Job, str | None]],
     host: str,
     report: Reporter,
     volume: str | None,
@@ -90,8 +90,8 @@ def _submit_all(
     from runner.workflow.plan import make_plan
     from runner.workflow.submit import submit
 
-    plans = [make_plan(job, checksum=checksum) for job in jobs]
-    minted = [mint(job, host, volume=volume, run_id=run_id) for job in jobs]
+    plans = [make_plan(job, checksum=checksum) for job, _ in jobs]
+    minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
     for run in minted:
         report.note(f"run {run.run_id}")
     waiting = dict(zip((run.run_id for run in minted), plans, strict=True))

@@ -120,6 +120,9 @@ class Job(Part):
     """The run is ended after this long, such as 12h."""
     secrets: tuple[Variable, ...] = ()
     """Names of environment variables of this machine that the payload gets too, such as WANDB_API_KEY. They never touch the box's disk."""
+    sweep: dict[str, tuple[Any, ...]] | None = None
+    """One job file, many runs: every combination of the values given for fields such as settings.seed. Runs that differ in
+    the seed alone are one experiment."""
     queue: bool = False
     """Wait for free GPUs instead of refusing to start."""
 

@@ -1,7 +1,7 @@
 """Job files: YAML text → Job, every error with its line and column."""
 
-from runner.jobfile.load import check, examine, load
+from runner.jobfile.load import check, examine, load, load_runs
 from runner.jobfile.problems import InvalidJobFile, Place, Problem
 from runner.jobfile.schema import json_schema
 
-__all__ = ["InvalidJobFile", "Place", "Problem", "check", "examine", "json_schema", "load"]
+__all__ = ["InvalidJobFile", "Place", "Problem", "check", "examine", "json_schema", "load", "load_runs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from runner.jobfile.problems import InvalidJobFile, Place, Problem
 from runner.jobfile.requirements import RequirementsReader
 from runner.jobfile.settings_paths import resolve_settings_paths
 from runner.jobfile.tree import Node, read_tree
+from runner.sweep import SweepRun, expand
 
 MAX_BYTES = 1 << 20
 
@@ -25,6 +27,21 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Job:
     if job is None or problems:
         raise InvalidJobFile(problems)
     return job
+
+
+def load_runs(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> list[tuple[Job, str | None]]:
+    """The jobs that a file means, each with its experiment: one and none, or what its ``sweep`` expands to."""
+    overrides = list(overrides)
+    job = load(path, overrides)
+    if not job.sweep:
+        return [(job, None)]
+    runs = expand(job.name, {field: list(values) for field, values in job.sweep.items()})
+    return [(load(path, [*overrides, *_as_overrides(run)]), run.experiment) for run in runs]
+
+
+def _as_overrides(run: SweepRun) -> list[str]:
+    values = [f"{field}={json.dumps(value)}" for field, value in run.overrides.items()]
+    return [*values, f"name={run.name}", "sweep=null"]
 
 
 def check(paths: Iterable[str | os.PathLike[str]]) -> list[Problem]:
@@ -45,6 +62,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     problems += _one_payload(tree, path)
     job, wrong = check_fields(tree, path)
     problems += wrong
+    problems += _sweep(job, tree, path)
     checks = FolderChecks(tree, path, _folder(tree, path))
     if not checks.folder_is_there():
         return None, problems + checks.problems
@@ -98,6 +116,17 @@ def _one_payload(tree: Node, path: str) -> list[Problem]:
             "neither recipe: nor command: says what to run, such as recipe: classify or command: [python, train.py]"
         )
         return [Problem(path, tree.place, message)]
+    return []
+
+
+def _sweep(job: Job | None, tree: Node, path: str) -> list[Problem]:
+    """What is wrong with the sweep: what it cannot expand to. Its fields are checked when it is expanded."""
+    if job is None or not job.sweep:
+        return []
+    try:
+        expand(job.name, {field: list(values) for field, values in job.sweep.items()})
+    except ValueError as error:
+        return [Problem(path, tree.key_place("sweep"), str(error))]
     return []
 
 

@@ -80,7 +80,8 @@ def read_model_folder(folder: Path) -> ModelFolder:
     adapter = inspected.configs.get(ADAPTER)
     if about is not None and about.get("format") != 1:
         raise _bad(folder, f"its {DESCRIPTION} is of a format that this gpurun does not know")
-    if adapter is not None and "adapter_model.safetensors" not in inspected.tensors:
+    checkpoint = "state.json" in inspected.files  # its adapter is in model.safetensors
+    if adapter is not None and not checkpoint and "adapter_model.safetensors" not in inspected.tensors:
         raise _bad(folder, "it has an adapter_config.json and no adapter_model.safetensors")
     given = about or {}
     base: dict[str, Any] = given["base"] if isinstance(given.get("base"), dict) else {}

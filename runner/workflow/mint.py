@@ -11,7 +11,13 @@ from runner.domain.run import Run, mint_id
 
 
 def mint(
-    job: Job, host: str, *, volume: str | None = None, run_id: str | None = None, parent: str | None = None
+    job: Job,
+    host: str,
+    *,
+    volume: str | None = None,
+    run_id: str | None = None,
+    parent: str | None = None,
+    experiment: str | None = None,
 ) -> Run:
     """A new run's record, or the one that was minted before under ``run_id``. Raises UnknownRun, or UserError when it is another job's."""
     if run_id is not None:
@@ -26,6 +32,7 @@ def mint(
         created_at=time.time(),
         volume=volume,
         parent=parent,
+        experiment=experiment,
     )
     store.create(run)
     return run

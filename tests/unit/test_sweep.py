@@ -1,11 +1,13 @@
 """One job file that means many runs."""
 
+import json
 import re
 
 import pytest
 
 from remote_payload.agent.paths import RUN_ID
-from runner.sweep import MAX_NAME, Finished, SweepRun, expand, keep_first
+from runner.jobfile import InvalidJobFile, load_runs
+from runner.sweep import MAX_NAME, SweepRun, expand
 
 S2 = {"settings.epochs": [1, 5], "settings.seed": [0, 1, 2, 3, 4]}
 
@@ -65,17 +67,27 @@ def test_a_sweep_that_makes_no_sense_says_why(sweep, message):
         expand("job", sweep)
 
 
-def test_the_first_that_succeeded_stay_and_the_rest_go():
-    runs = [
-        Finished("late", "succeeded", 30.0),
-        Finished("failed", "failed", 5.0),
-        Finished("first", "succeeded", 10.0),
-        Finished("second", "succeeded", 20.0),
-        Finished("training", None, None),
-        Finished("stopped", "cancelled", 40.0),
-    ]
-    choice = keep_first(runs, 2)
-    assert choice.keep == ["first", "second"]
-    assert choice.remove == ["late", "failed", "stopped"]
-    assert choice.unfinished == ["training"]
-    assert keep_first(runs, 0).keep == []
+def write_job(folder, **fields):
+    (folder / "train.py").write_text("")
+    body = {"name": "probe", "command": ["python", "train.py"], "outputs": ["models"], **fields}
+    (folder / "job.yaml").write_text(json.dumps(body))
+    return folder / "job.yaml"
+
+
+def test_a_job_file_with_a_sweep_is_many_jobs_with_names_and_fields_of_their_own(tmp_path):
+    file = write_job(tmp_path, sweep={"environment.variables.SEED": ["1", "2"], "time_limit": ["1h", "2h"]}, queue=True)
+    runs = load_runs(file)
+    assert [experiment for _, experiment in runs] == [job.name for job, _ in runs]
+    assert [(job.environment.variables["SEED"], job.time_limit) for job, _ in runs] == [
+        ("1", 3600), ("1", 7200), ("2", 3600), ("2", 7200),
+    ]  # fmt: skip
+    assert all(job.sweep is None and job.queue for job, _ in runs)
+    assert len(load_runs(file, ["sweep=null"])) == 1
+
+
+def test_a_wrong_sweep_has_its_line_and_a_wrong_field_in_it_is_named(tmp_path):
+    file = write_job(tmp_path, sweep={"settings.seed": [1, 1]})
+    with pytest.raises(InvalidJobFile, match=r"job\.yaml:1:\d+: sweep\.settings\.seed: 1 is there twice"):
+        load_runs(file)
+    with pytest.raises(InvalidJobFile, match="time_limt"):
+        load_runs(write_job(tmp_path, sweep={"time_limt": ["1h", "2h"]}))

@@ -1,0 +1,57 @@
+"""Verb ``checkpoints``: which complete checkpoints and models a run has, by what their own manifests say."""
+
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent.files import read_json
+from remote_payload.agent.paths import check_run_id
+from remote_payload.agent.request import AgentError, Request
+
+NAME = re.compile(r"step-[0-9]{1,12}")
+
+
+def checkpoints(request: Request) -> Dict[str, Any]:
+    """``{checkpoints: [{name, step, metrics, size, resumable}], best}``, oldest first. Raises AgentError UnknownRun."""
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    if not os.path.isdir(run.folder):
+        raise AgentError("UnknownRun", "run %s has no folder on the box" % run.run_id)
+    return list_checkpoints(run.outputs)
+
+
+def list_checkpoints(outputs: str) -> Dict[str, Any]:
+    """The same of any ``outputs`` folder, a fetched one too. Folders without a manifest are not complete and left out."""
+    folder = os.path.join(outputs, "checkpoints")
+    names = sorted(name for name in _names(folder) if NAME.fullmatch(name))
+    found = [_describe(os.path.join(folder, name), name) for name in names]
+    best = _describe(os.path.join(outputs, "models", "best"), "best")
+    if best is not None:
+        metrics = read_json(os.path.join(outputs, "models", "best", "metrics.json")) or {}
+        best.update(step=metrics.pop("step", None), metrics=_numbers(metrics))
+    return {"checkpoints": [each for each in found if each], "best": best}
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _describe(folder: str, name: str) -> Optional[Dict[str, Any]]:
+    manifest = read_json(os.path.join(folder, "manifest.json"))
+    if manifest is None or not isinstance(manifest.get("files"), list):
+        return None
+    files = [file for file in manifest["files"] if isinstance(file, dict) and isinstance(file.get("size"), int)]
+    return {
+        "name": name,
+        "step": manifest.get("step"),
+        "metrics": _numbers(manifest.get("metrics")),
+        "size": sum(file["size"] for file in files),
+        "resumable": any(file.get("path") == "optimizer.safetensors" for file in files),
+    }
+
+
+def _numbers(metrics: Any) -> Dict[str, float]:
+    named = metrics.items() if isinstance(metrics, dict) else ()
+    return {str(name)[:100]: value for name, value in named if isinstance(value, (int, float))}

@@ -1,0 +1,42 @@
+"""``gpurun checkpoints``."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli import options
+
+
+@click.command(
+    "checkpoints",
+    epilog="\b\nExamples:\n  gpurun checkpoints\n  gpurun checkpoints --json\n"
+    "  gpurun resume --checkpoint step-000500     go on from one of them\n"
+    "  gpurun sample --checkpoint step-000500     try one of them",
+)
+@options.run_argument
+@options.json_option
+def command(run: str | None, as_json: bool) -> None:
+    """The complete checkpoints of a run: step, metrics, size, and whether they are on the box, here or both."""
+    from runner import store
+    from runner.cli.render import size
+    from runner.workflow.checkpoints import checkpoints
+
+    record = store.find(run)
+    found = checkpoints(record, options.reporter(as_json))
+    if as_json:
+        options.print_json({"run_id": record.run_id, "checkpoints": [each.as_json() for each in found]})
+        return
+    chosen = ((record.job.get("settings") or {}).get("evaluation") or {}).get("metric", "loss")
+    rows = [
+        [
+            each.name,
+            "" if each.step is None else str(each.step),
+            f"{each.metrics[chosen]:.4f}" if chosen in each.metrics else "",
+            size(each.size),
+            " and ".join(place for place, true in (("box", each.on_box), ("here", each.here)) if true),
+            "yes" if each.resumable else "",
+        ]
+        for each in found
+    ]
+    columns = ("checkpoint", "step", str(chosen), "size", "where", "resumable")
+    options.print_rows(columns, rows, f"{record.run_id} has no complete checkpoint yet")

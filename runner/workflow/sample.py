@@ -1,0 +1,222 @@
+"""``gpurun sample``: prompts in, text out, from a checkpoint that is here or, while it trains, on the box."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.domain.errors import ArtifactError, UserError
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.domain.terminal import clean, clean_lines
+from runner.hub import fetch_model
+from runner.smoke.base import required_base
+from runner.smoke.model_folder import read_model_folder
+from runner.smoke.process import worker_environment
+from runner.workflow.checkpoints import fetched
+from runner.workflow.connect import to_run
+
+MODULE = "remote_payload.recipes.sample"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Which model, and how its tokens are chosen."""
+
+    checkpoint: str = "latest"
+    base: bool = False
+    device: str = "auto"
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_p: float = 0.95
+    repetition_penalty: float = 1.1
+    seed: int = 0
+
+    def arguments(self) -> list[str]:
+        """As the module takes them."""
+        named = {
+            "--device": self.device,
+            "--max-new-tokens": self.max_new_tokens,
+            "--temperature": self.temperature,
+            "--top-p": self.top_p,
+            "--repetition-penalty": self.repetition_penalty,
+            "--seed": self.seed,
+        }
+        return [word for name, value in named.items() for word in (name, str(value))] + ["--base"] * self.base
+
+
+@dataclass(frozen=True)
+class Said:
+    """One prompt and what the model made of it; ``seconds`` for all of it."""
+
+    prompt: str
+    text: str
+    tokens: int
+    seconds: float
+    ended: bool
+
+
+def sample(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter, *, on_box: bool) -> Iterator[Said]:
+    """The answers, each as soon as it is there. Raises UserError, ArtifactError and HostErrors."""
+    return _on_box(run, ask, prompts, report) if on_box else _here(run, ask, prompts, report)
+
+
+def is_here(run: Run, checkpoint: str) -> bool:
+    """Whether that checkpoint was fetched."""
+    there = fetched(run)
+    return bool(there) if checkpoint == "latest" else checkpoint in there
+
+
+def read_prompts(file: Path) -> list[str]:
+    """One prompt a line, or JSON Lines with ``prompt``. Raises UserError with file and line."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: {error}") from None
+    if file.suffix != ".jsonl":
+        return [line for line in lines if line.strip()]
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(str(json.loads(line)["prompt"]))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f'{file}:{number}: not an object with "prompt"') from None
+    return found
+
+
+def _on_box(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
+    """One request a prompt when they come one by one, so that each is answered before the next is typed."""
+    together = [list(prompts)] if isinstance(prompts, list | tuple) else ([prompt] for prompt in prompts)
+    with to_run(run, report) as link:
+        outputs = link.paths.run(run.run_id).outputs
+        for group in together:
+            asked = [word for prompt in group for word in ("--prompt", prompt)]
+            arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments(), *asked]
+            lines: list[str] = []
+            call = {"run_id": run.run_id, "module": MODULE, "arguments": arguments}
+            with report.stage(f"ask {ask.checkpoint} on the box"):
+                link.agent.call("sample", call, progress=_keep_in(lines))
+            yield from _read(lines, report)
+
+
+def _keep_in(lines: list[str]) -> Callable[[dict[str, Any]], None]:
+    return lambda value: lines.append(str(value.get("line", "")))
+
+
+def _here(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
+    folder = _folder(run, ask.checkpoint)
+    with report.stage(f"inspect {folder.name}"):
+        model = read_model_folder(folder)
+    base = _base(run, folder, ask, report)
+    arguments = ["--folder", str(folder), *(["--base-path", str(base)] if base else []), *ask.arguments()]
+    with tempfile.TemporaryDirectory(prefix="gpurun-sample-") as empty, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=empty,
+            env=worker_environment(empty),
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            with report.stage(f"load {model.folder.name}"):
+                first = _line(process, errors)
+            yield from _read([first], report)
+            for prompt in prompts:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps({"prompt": prompt}) + "\n")
+                    process.stdin.flush()
+                yield from _read([_line(process, errors)], report)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _folder(run: Run, name: str) -> Path:
+    there = fetched(run)
+    trained = [each for each in there if each != "best"] or list(there)
+    wanted = trained[-1] if name == "latest" and trained else name
+    if wanted not in there:
+        raise ArtifactError(
+            f"{run.run_id} has no checkpoint {name} on this machine; here are: {', '.join(there) or 'none'}",
+            hint="Bring them home with gpurun fetch, or ask on the box: gpurun sample --on-box",
+        )
+    return there[wanted]
+
+
+def _base(run: Run, folder: Path, ask: Ask, report: Reporter) -> Path | None:
+    """Where the base model lies here, for an adapter or for ``--base``: never one that only the box names."""
+    model = read_model_folder(folder)
+    if not model.adapter and not ask.base:
+        return None
+    named = run.job.get("settings", {}).get("model")
+    if not model.adapter and not isinstance(named, str):
+        raise UserError(f"{run.run_id} was trained from nothing, so there is no base to try")
+    if model.adapter:
+        base = required_base(model, run.job, run.code_root)
+        if base is None or base.folder is not None:
+            return base.folder if base else None
+        name, revision = base.id, base.revision
+    else:
+        local = Path(run.code_root, str(named))
+        if local.is_dir():
+            return local
+        name, revision = str(named), run.job.get("settings", {}).get("revision")
+    with report.stage(f"base model {name}", "bytes") as stage:
+        return fetch_model(name, revision, stage)
+
+
+def _line(process: subprocess.Popen[str], errors: Any) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if line:
+        return line
+    errors.seek(0)
+    said = clean_lines(errors.read().decode("utf-8", "replace")[-4000:])
+    missing = "No module named" in said
+    raise ArtifactError(
+        f"the model could not be loaded here:\n{said}",
+        hint="Install what it takes: pip install 'gpurun[smoke]'"
+        if missing
+        else "Try it on the box: gpurun sample --on-box",
+    )
+
+
+def _read(lines: Iterable[str], report: Reporter) -> Iterator[Said]:
+    """The answers among lines of JSON; ``loaded`` is noted. Raises ArtifactError for an ``error``."""
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue  # a library that prints
+        if not isinstance(value, dict):
+            continue
+        if "error" in value:
+            raise ArtifactError(clean_lines(value["error"]))
+        if isinstance(value.get("loaded"), dict):
+            report.note(_spell(value["loaded"]))
+        elif isinstance(value.get("text"), str):
+            yield Said(
+                prompt=str(value.get("prompt", "")),
+                text=value["text"],
+                tokens=value["tokens"] if isinstance(value.get("tokens"), int) else 0,
+                seconds=float(value.get("seconds") or 0.0),
+                ended=value.get("ended") is True,
+            )
+
+
+def _spell(loaded: dict[str, Any]) -> str:
+    metrics = loaded.get("metrics")
+    shown = ", ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:4]) if isinstance(metrics, dict) else ""
+    what = "the base model" if loaded.get("base") else str(loaded.get("model"))
+    return clean(f"{what} on {loaded.get('device')}" + (f" ({shown})" if shown and not loaded.get("base") else ""))
