@@ -22,6 +22,7 @@ from remote_payload.train.causal import read_json_file
 from remote_payload.train.chat import PLACEHOLDER, prompt_ids, render
 from remote_payload.train.checkpoint import checkpoints_in
 from remote_payload.train.checkpoint_model import load_any, load_base
+from remote_payload.train.continuations import with_room
 from remote_payload.train.errors import InputError
 from remote_payload.train.generation import Sampling, generate
 
@@ -133,13 +134,9 @@ def answer(network: Any, tokenizer: Any, prompt: str, about: dict[str, Any], sam
     """One prompt, asked as the model was taught to be asked."""
     started = time.perf_counter()
     asked, chat = as_asked(tokenizer, prompt, about)
-    ids = prompt_ids(tokenizer, asked, add_special_tokens=not chat)
-    room = about.get("max_length") if getattr(network.config, "n_positions", None) else None
-    if room and len(ids) >= room:
-        ids = ids[-(room // 2) :]
-    new = min(sampling.max_new_tokens, room - len(ids)) if room else sampling.max_new_tokens
+    ids = with_room(network, prompt_ids(tokenizer, asked, add_special_tokens=not chat))
     ends = about.get("end_tokens") or [tokenizer.eos_token_id]
-    (found,) = generate(network, tokenizer, [ids], Sampling(**{**vars(sampling), "max_new_tokens": new}), ends)
+    (found,) = generate(network, tokenizer, [ids], sampling, ends)
     seconds = round(time.perf_counter() - started, 3)
     return {"prompt": prompt, "text": found.text, "tokens": len(found.ids), "seconds": seconds, "ended": found.ended}
 
