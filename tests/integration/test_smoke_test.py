@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from runner import store
-from runner.domain.run import Run, mint_id
 from tests.support.cli import Gpurun
 from tests.support.hub import Hub
-from tests.support.smoke_models import causal_run, change_tensor, classifier_run, flip_bit
+from tests.support.smoke_models import causal_run, change_tensor, classifier_run, flip_bit, record_fetched
 from tests.support.tiny_models import CORPUS
 
 READER = "hf_readerreaderreaderreaderreader00"
@@ -37,25 +33,8 @@ def gpurun(tmp_path: Path) -> Gpurun:
     return Gpurun(tmp_path / "home", {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"})
 
 
-@pytest.fixture
-def fetched(gpurun: Gpurun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Run]:
-    """Puts a run on record whose outputs lie in ``outputs``; ``code`` is where its job's names are relative to."""
-
-    def record(outputs: Path | None, code: Path, model: str = "base", **job: Any) -> Run:
-        monkeypatch.setenv("GPURUN_HOME", str(gpurun.home))
-        body = {"name": "legal", "recipe": "classify", "settings": {"model": model}, **job}
-        run = Run(mint_id("legal"), "legal", body, "/x.yaml", str(code), "local", 1e9)
-        run.fetched_into = str(outputs) if outputs else None
-        store.create(run)
-        return run
-
-    return record
-
-
-def test_a_fetched_run_passes_with_its_base_from_the_jobs_folder(
-    gpurun: Gpurun, fetched: Callable[..., Run], trained: Path
-) -> None:
-    fetched(trained, trained)
+def test_a_fetched_run_passes_with_its_base_from_the_jobs_folder(gpurun: Gpurun, trained: Path) -> None:
+    record_fetched(gpurun.home, trained, trained)
     done = gpurun("smoke-test", "--device", "cpu")
     assert "7 samples: " in done.stdout and " LEGAL" in done.stdout
     assert "7 of 7 labels as on the box" in done.stdout
@@ -64,11 +43,11 @@ def test_a_fetched_run_passes_with_its_base_from_the_jobs_folder(
 
 
 def test_a_flipped_bit_fails_with_the_worst_row_and_json_says_the_same(
-    gpurun: Gpurun, fetched: Callable[..., Run], trained: Path, tmp_path: Path
+    gpurun: Gpurun, trained: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(trained, tmp_path / "copy"))
     flip_bit(root / "models/best/head.safetensors", "weight", bit=24)
-    run = fetched(root, root)
+    run = record_fetched(gpurun.home, root, root)
     done = gpurun("smoke-test", run.run_id, check=6)
     assert "does not say here what it said on the box" in done.stderr
     assert "row " in done.stderr and "FAILED" in done.stdout
@@ -78,34 +57,16 @@ def test_a_flipped_bit_fails_with_the_worst_row_and_json_says_the_same(
     assert model["comparison"]["problems"] and model["comparison"]["difference"] > model["comparison"]["limit"]
 
 
-def test_the_jobs_own_tolerance_counts(
-    gpurun: Gpurun, fetched: Callable[..., Run], trained: Path, tmp_path: Path
-) -> None:
+def test_the_jobs_own_tolerance_counts(gpurun: Gpurun, trained: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(trained, tmp_path / "copy"))
     change_tensor(root / "models/best/smoke/expected.safetensors", "logits", lambda tensor: tensor.add_(0.3))
-    run = fetched(root, root, smoke_test={"enabled": True, "tolerance": {"cpu": 0.5}})
+    run = record_fetched(gpurun.home, root, root, smoke_test={"enabled": True, "tolerance": {"cpu": 0.5}})
     [model] = gpurun.json("smoke-test", run.run_id, "--device", "cpu")["models"]
     assert model["comparison"]["limit"] == 0.5 and 0.29 < model["comparison"]["difference"] < 0.31
 
 
-def test_nan_in_the_weights_fails(gpurun: Gpurun, fetched: Callable[..., Run], trained: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(trained, tmp_path / "copy"))
-    file = root / "models/best/adapter_model.safetensors"
-    change_tensor(file, "lora_B", lambda tensor: tensor.fill_(float("nan")))
-    fetched(root, root)
-    assert "holds NaN or infinity" in gpurun("smoke-test", check=6).stderr
-
-
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has Metal")
-def test_metal_that_is_not_there_exits_6(gpurun: Gpurun, fetched: Callable[..., Run], trained: Path) -> None:
-    fetched(trained, trained)
-    done = gpurun("smoke-test", "--device", "mps", check=6)
-    assert "no Metal (MPS) on this machine, so nothing was tested" in done.stderr
-    assert "passed" not in done.stdout + done.stderr
-
-
 def test_a_base_on_the_hub_is_fetched_with_the_token_and_the_worker_never_asks(
-    gpurun: Gpurun, hub: Hub, fetched: Callable[..., Run], tmp_path: Path
+    gpurun: Gpurun, hub: Hub, tmp_path: Path
 ) -> None:
     root = tmp_path / "run"
     causal_run(root)
@@ -114,7 +75,7 @@ def test_a_base_on_the_hub_is_fetched_with_the_token_and_the_worker_never_asks(
     shutil.rmtree(root / "base")
     point_at(root / "models/best", "acme/base", commit)
     gpurun.env |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": READER, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    run = fetched(root, tmp_path, model="acme/base")
+    run = record_fetched(gpurun.home, root, tmp_path, model="acme/base")
     [model] = gpurun.json("smoke-test", run.run_id)["models"]
     assert model["comparison"]["agree"] == model["comparison"]["answers"] > 0
     assert model["tokens_per_second"] > 0 and len(model["texts"]) == len(CORPUS)
@@ -127,12 +88,12 @@ def test_a_base_on_the_hub_is_fetched_with_the_token_and_the_worker_never_asks(
 
 
 def test_a_redirected_base_is_refused_before_anything_is_asked_of_the_hub(
-    gpurun: Gpurun, hub: Hub, fetched: Callable[..., Run], trained: Path, tmp_path: Path
+    gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(trained, tmp_path / "copy"))
     point_at(root / "models/best", "evil/base", "e" * 40)
     gpurun.env |= {"HF_ENDPOINT": hub.endpoint}
-    fetched(root, root)
+    record_fetched(gpurun.home, root, root)
     assert "wants 'evil/base' as its base model, and the job named base" in gpurun("smoke-test", check=6).stderr
     # The same folder, named as a folder: it is still known which run it came from.
     assert "evil/base" in gpurun("smoke-test", str(root / "models/best"), check=6).stderr
@@ -149,40 +110,13 @@ def point_at(folder: Path, base: str, commit: str) -> None:
         (folder / name).write_text(json.dumps(value))
 
 
-class Canary:
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.file), "w"))
-
-
-def test_pickles_and_code_in_the_folder_are_never_run(
-    gpurun: Gpurun, fetched: Callable[..., Run], trained: Path, tmp_path: Path
-) -> None:
-    """Canaries wherever a library might look: pickles by their usual names, code beside the model and in the working directory."""
-    root = Path(shutil.copytree(trained, tmp_path / "copy"))
-    best, ran = root / "models/best", tmp_path / "ran"
-    for name in ("adapter_model.bin", "pytorch_model.bin", "training_args.bin", "head.pt"):
-        (best / name).write_bytes(pickle.dumps(Canary(ran)))
-    for name in ("modeling_evil.py", "transformers.py", "torch.py", "sitecustomize.py", "head.py"):
-        (best / name).write_text(f"open({str(ran)!r}, 'w')\n")
-    fetched(root, root)
-    done = gpurun("smoke-test", "--device", "cpu", cwd=None)
-    assert "never opened, since they are pickles" in done.stderr and done.stdout.rstrip().endswith("passed")
-    for text in ('{"auto_map": {"AutoModel": "modeling_evil.Model"}, "model_type": "evil"}',):
-        (best / "config.json").write_text(text)
-        assert "names code to be run" in gpurun("smoke-test", check=6).stderr
-    assert not ran.exists()
-
-
 def test_the_working_directory_of_the_user_is_not_on_the_workers_path(
-    gpurun: Gpurun, fetched: Callable[..., Run], trained: Path, tmp_path: Path
+    gpurun: Gpurun, trained: Path, tmp_path: Path
 ) -> None:
     project, ran = tmp_path / "project", tmp_path / "ran"
     project.mkdir()
     (project / "peft.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    fetched(trained, trained)
+    record_fetched(gpurun.home, trained, trained)
     gpurun("smoke-test", "--device", "cpu", cwd=project)
     assert not ran.exists()
 
@@ -209,11 +143,9 @@ def test_what_is_no_model_gets_a_sentence(
     assert said in gpurun("smoke-test", str(tmp_path / "it"), check=code).stderr
 
 
-def test_runs_that_are_unknown_or_not_fetched_get_a_sentence(
-    gpurun: Gpurun, fetched: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_runs_that_are_unknown_or_not_fetched_get_a_sentence(gpurun: Gpurun, tmp_path: Path) -> None:
     assert "there is no run yet" in gpurun("smoke-test", check=2).stderr
-    run = fetched(None, tmp_path)
+    run = record_fetched(gpurun.home, None, tmp_path)
     done = gpurun("smoke-test", check=6)
     assert f"nothing of {run.run_id} was fetched yet" in done.stderr and "gpurun fetch" in done.stderr
     assert "knows no run 'nonsense'" in gpurun("smoke-test", "nonsense", check=2).stderr

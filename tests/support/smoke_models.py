@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -19,6 +21,8 @@ from remote_payload.train.classifier import build_classifier, save_classifier
 from remote_payload.train.download import BaseModel
 from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.smoke import write_classifier_smoke
+from runner import store
+from runner.domain.run import Run, mint_id
 from tests.support.tiny_models import CORPUS, save_tiny_model, tiny_model, tiny_tokenizer
 
 LABELS = ["NON-LEGAL", "LEGAL"]
@@ -80,6 +84,26 @@ def write_generated(folder: Path, model: Any, tokenizer: Any, new: int = 12) -> 
     rows = [json.dumps({"prompt": text, "add_special_tokens": True}) for text in CORPUS]
     (folder / "smoke/inputs.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "smoke/about.json").write_text(json.dumps({"dtype": "float32", "device": "cpu", "rows": len(CORPUS)}))
+
+
+def record_fetched(home: Path, outputs: Path | None, code: Path, model: str = "base", **job: Any) -> Run:
+    """Puts a run on the record of the gpurun whose state is in ``home``: fetched to ``outputs``, its job relative to ``code``."""
+    body = {"name": "legal", "recipe": "classify", "settings": {"model": model}, **job}
+    run = Run(mint_id("legal"), "legal", body, "/x.yaml", str(code), "local", 1e9)
+    run.fetched_into = str(outputs) if outputs else None
+    with patch.dict(os.environ, {"GPURUN_HOME": str(home)}):
+        store.create(run)
+    return run
+
+
+class Canary:
+    """A pickle that writes ``file`` when somebody opens it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.file), "w"))
 
 
 def change_tensor(file: Path, name: str, change: Callable[[torch.Tensor], Any]) -> None:

@@ -14,16 +14,7 @@ from safetensors.torch import save_file
 
 from runner.domain.errors import SmokeTestFailed
 from runner.smoke.inspect import inspect
-
-
-class Canary:
-    """A pickle that writes a file when it is opened."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.file), "w"))
+from tests.support.smoke_models import Canary
 
 
 @pytest.fixture
