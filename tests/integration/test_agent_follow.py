@@ -13,7 +13,6 @@ import pytest
 
 from remote_payload.agent import protocol
 from remote_payload.agent.files import read_json
-from remote_payload.agent.paths import BoxPaths
 from runner.domain.errors import RunLost
 from tests.support.agent import launch, log_of, run_id, running_agent, status, wait_until
 
@@ -24,24 +23,6 @@ for number in range(int(sys.argv[1]) * 50):
     os.write(1, b"".join(b"%09d \\xff\\x00\\r%s\\n" % (number * 100 + i, b"x" * 190) for i in range(100)))
     time.sleep(0.02)
 """
-
-
-@pytest.fixture
-def home(tmp_path):
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def agent(home):
-    with running_agent(home) as session:
-        yield session
-
-
-@pytest.fixture
-def paths(home):
-    return BoxPaths(str(home / ".gpurun-box"))
 
 
 def sha256(path):

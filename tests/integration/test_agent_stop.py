@@ -10,7 +10,6 @@ import pytest
 
 from remote_payload.agent import processes
 from remote_payload.agent.files import read_json
-from remote_payload.agent.paths import BoxPaths
 from runner.domain.errors import RunLost
 from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
@@ -43,24 +42,6 @@ if os.fork() == 0:                                                   # gives bir
 print("ready", flush=True)
 time.sleep(300)
 """
-
-
-@pytest.fixture
-def home(tmp_path):
-    folder = tmp_path / "home"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def agent(home):
-    with running_agent(home) as session:
-        yield session
-
-
-@pytest.fixture
-def paths(home):
-    return BoxPaths(str(home / ".gpurun-box"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from remote_payload.agent import locks, protocol
 from runner.transport.session import AgentSession
 
 SOURCE = Path(__file__).resolve().parents[2]
+FROM_SOURCE = (sys.executable, "-m", "remote_payload.agent")
 
 
 class ProcessPipe:
@@ -66,10 +67,10 @@ def read_line(pipe: ProcessPipe) -> bytes:
 
 
 @contextmanager
-def running_agent(home: Path, python: str = sys.executable, **environment: str) -> Iterator[AgentSession]:
-    """``python -m remote_payload.agent serve`` with ``$HOME`` at ``home``, as a session."""
+def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment: str) -> Iterator[AgentSession]:
+    """An agent started by ``start``, with ``$HOME`` at ``home``, as a session. Ends in good order unless the test ended it."""
     process = subprocess.Popen(
-        [python, "-m", "remote_payload.agent", "serve", "0" * 32],
+        [*start, "serve", "0" * 32],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "HOME": str(home), "PYTHONPATH": str(SOURCE), **environment},
@@ -87,8 +88,9 @@ def running_agent(home: Path, python: str = sys.executable, **environment: str) 
 
         session = AgentSession(pipe, "the box", handshake)
         yield session
-        session.close()
-        assert process.wait(30) == 0
+        if process.poll() is None:
+            session.close()
+            assert process.wait(30) == 0
     finally:
         if process.poll() is None:
             process.kill()

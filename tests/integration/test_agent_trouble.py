@@ -1,0 +1,126 @@
+"""The box in trouble: killed, stopped, full, restarted. What is said of the run stays true."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from remote_payload.agent import locks, processes
+from remote_payload.agent.files import read_json
+from runner.domain.errors import BoxNotReady
+from tests.support.agent import FROM_SOURCE, launch, run_id, running_agent, status, until_finished, wait_until
+
+
+def test_the_exit_code_survives_a_disk_that_was_filled(tmp_path):
+    if os.getuid():
+        pytest.skip("needs root, to mount a small tmpfs")
+    home = tmp_path / "small"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(home)], check=True)
+    try:
+        run = run_id()
+        with running_agent(home) as agent:
+            launch(
+                agent, ["sh", "-c", "cat /dev/zero > $GPURUN_OUTPUTS/fill; echo 'No space left on device'; exit 7"], run
+            )
+            final = until_finished(agent, run)
+            assert (final["exit"]["number"], final["outcome"], final["cause"]) == (7, "failed", "disk_full")
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
+
+
+def test_a_disk_without_room_refuses_the_launch_and_leaves_nothing(tmp_path):
+    if os.getuid():
+        pytest.skip("needs root, to mount a small tmpfs")
+    home = tmp_path / "small"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(home)], check=True)
+    try:
+        run = run_id()
+        (home / ".gpurun-box").mkdir()
+        subprocess.run(["cp", "/dev/zero", str(home / "fill")], stderr=subprocess.DEVNULL)
+        with running_agent(home) as agent, pytest.raises(BoxNotReady, match="full"):
+            launch(agent, ["true"], run)
+        assert not (home / ".gpurun-box" / "runs" / run).exists()
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
+
+
+def test_a_killed_supervisor_leaves_an_orphan_that_goes_on_and_can_be_stopped(agent, paths):
+    run = run_id()
+    launch(agent, ["sh", "-c", "while :; do echo tick; sleep 0.1; done"], run)
+    os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
+    wait_until(lambda: status(agent, run)["orphaned"])
+    before = status(agent, run)["log_size"]
+    wait_until(lambda: status(agent, run)["log_size"] > before)
+    answer = agent.call("stop", {"run_id": run, "grace": 2})
+    assert answer["survivors"] == [] and answer["status"]["outcome"] == "cancelled"
+    assert run not in processes.by_cookie(processes.scan())
+
+
+def test_an_orphan_that_ends_by_itself_is_lost_with_its_last_words(agent, paths):
+    run = run_id()
+    launch(
+        agent, ["sh", "-c", "sleep 1; echo torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.64 GiB"], run
+    )
+    os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
+    wait_until(lambda: status(agent, run)["phase"] == "finished")
+    final = status(agent, run)
+    assert final["outcome"] == "lost" and "CUDA out of memory" in final["evidence"]
+
+
+def test_a_stopped_payload_is_stalled_not_dead(agent):
+    run = run_id()
+    launch(agent, ["sleep", "60"], run)
+    os.kill(status(agent, run)["pid"], signal.SIGSTOP)
+    wait_until(lambda: status(agent, run)["stalled"])
+    assert status(agent, run)["phase"] == "running"
+    os.kill(status(agent, run)["pid"], signal.SIGCONT)
+    wait_until(lambda: not status(agent, run)["stalled"])
+    agent.call("stop", {"run_id": run, "grace": 1})
+
+
+def test_a_deleted_run_folder_is_lost_not_succeeded(agent, paths):
+    run = run_id()
+    launch(agent, ["sh", "-c", "sleep 1; exit 0"], run)
+    subprocess.run(["rm", "-rf", paths.run(run).folder], check=True)
+    assert status(agent, run)["phase"] == "running"
+    wait_until(lambda: status(agent, run)["phase"] == "finished")
+    assert status(agent, run)["outcome"] == "lost"
+
+
+def test_a_lock_whose_file_was_removed_is_no_false_death(agent):
+    run = run_id()
+    launch(agent, ["sleep", "60"], run)
+    os.unlink(locks.run_lock(run))  # as systemd does at a user's last logout
+    assert status(agent, run)["phase"] == "running" and not status(agent, run)["orphaned"]
+    assert agent.call("stop", {"run_id": run, "grace": 1})["survivors"] == []
+    assert status(agent, run)["outcome"] == "cancelled"
+
+
+def test_hardware_is_sampled_while_the_run_lasts(agent, paths):
+    run = run_id()
+    launch(agent, ["sleep", "60"], run)
+    began = time.monotonic()
+    wait_until(lambda: status(agent, run)["progress"].get("hardware"))
+    assert time.monotonic() - began > 1
+    agent.call("stop", {"run_id": run, "grace": 1})
+
+
+def test_a_container_that_was_restarted_interrupted_its_run(home, paths):
+    if os.getuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare, for a PID namespace")
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *FROM_SOURCE]
+    run = run_id()
+    with running_agent(home, container) as agent:
+        launch(agent, ["sleep", "300"], run)
+        assert status(agent, run)["phase"] == "running"
+        agent._pipe.process.kill()  # its PID 1 and all that is in it
+        agent._pipe.process.wait()
+    wait_until(lambda: not locks.is_held(locks.run_lock(run)))
+    with running_agent(home, container) as agent:
+        seen = status(agent, run)
+        assert (seen["phase"], seen["outcome"], seen["cause"]) == ("finished", "interrupted", "box_restarted")
