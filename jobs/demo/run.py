@@ -43,7 +43,9 @@ def report(took: list[tuple[str, float]]) -> None:
     best = Path(run["fetched_into"]) / "models" / "best"
     metrics = json.loads((best / "metrics.json").read_text())
     print(f"\nThe model lies in {best}")
-    print("held out: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float)))
+    print(
+        "held out: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
+    )
     print("\n" + "\n".join(f"{name:<12}{seconds:6.1f} s" for name, seconds in took))
     print(f"{'in all':<12}{sum(seconds for _, seconds in took):6.1f} s")
     command = os.path.relpath(Path(sys.executable).parent / "gpurun")

@@ -34,7 +34,9 @@ class Run:
     experiment: str | None = None
     status: dict[str, Any] = field(default_factory=dict)
     status_at: float | None = None
-    fetched_at: float | None = None  # when all outputs of the finished run were home; None after a fetch while it trained
+    fetched_at: float | None = (
+        None  # when all outputs of the finished run were home; None after a fetch while it trained
+    )
     fetched_into: str | None = None
     done: bool = False  # "safe to destroy" was said
     generation: str | None = None  # of the log that the local copy continues

@@ -43,9 +43,13 @@ def main() -> None:
     options = parser.parse_args()
     results = {}
     for name, lengths in (("fixed", [128] * BATCH * STEPS), ("ragged", ragged(BATCH * STEPS))):
-        rows = [[random.Random(index).randint(1000, 30000) for _ in range(length)] for index, length in enumerate(lengths)]
+        rows = [
+            [random.Random(index).randint(1000, 30000) for _ in range(length)] for index, length in enumerate(lengths)
+        ]
         model = minilm()
-        pairs = [(ours(model, rows, options.device), trainer(model, rows, options.device)) for _ in range(options.rounds)]
+        pairs = [
+            (ours(model, rows, options.device), trainer(model, rows, options.device)) for _ in range(options.rounds)
+        ]
         ratios = [theirs / own for own, theirs in pairs]
         padded = sum(BATCH * max(lengths[at : at + BATCH]) for at in range(0, len(lengths), BATCH)) / sum(lengths)
         results[name] = {"ratio": statistics.median(ratios), "all": ratios, "padded_per_real": padded}
@@ -123,7 +127,11 @@ def trainer(model: Classifier, rows: list[list[int]], device: str) -> float:
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in batch], batch_first=True)
-        return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": torch.tensor([row["labels"] for row in batch])}
+        return {
+            "input_ids": ids,
+            "attention_mask": (ids != 0).long(),
+            "labels": torch.tensor([row["labels"] for row in batch]),
+        }
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

@@ -85,7 +85,7 @@ def test_a_gated_model_is_trained_fetched_and_tested_and_the_token_is_nowhere(
     assert tested, tested
     assert TOKEN not in submitted.stdout + submitted.stderr + followed.stdout + followed.stderr
     assert found(gpurun.home, TOKEN.encode()) == []
-    assert not [path for path in found(Path("/dev/shm"), TOKEN.encode())]
+    assert found(Path("/dev/shm"), TOKEN.encode()) == []
 
 
 @pytest.mark.parametrize("token", [None, "hf_" + "wrongwrongwrongwrongwrong"])

@@ -20,7 +20,10 @@ def write_texts(path: Path, rows: int, classes: int = 3, seed: int = 0, **more: 
     lines = []
     for index in range(rows):
         label = index % classes
-        words = [generator.choice(WORDS[label if generator.random() < 0.9 else (label + 1) % 3]) for _ in range(generator.randint(3, 40))]
+        words = [
+            generator.choice(WORDS[label if generator.random() < 0.9 else (label + 1) % 3])
+            for _ in range(generator.randint(3, 40))
+        ]
         lines.append(json.dumps({"text": " ".join(words), "label": label, "kind": "abc"[label], **more}))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -46,5 +49,7 @@ def classify_settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]
 def write_job(folder: Path, settings: dict[str, Any], recipe: str = "classify") -> Path:
     """The folder as gpurun makes it for a run, with job.json in it; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps({"name": "tiny", "recipe": recipe, "settings": settings}), encoding="utf-8")
+    (folder / "job.json").write_text(
+        json.dumps({"name": "tiny", "recipe": recipe, "settings": settings}), encoding="utf-8"
+    )
     return folder

@@ -15,8 +15,13 @@ OPEN = "openrsync: protocol version 29\nrsync version 2.6.9 compatible\n"
 
 @pytest.mark.parametrize(
     ("said", "version", "openrsync", "modern"),
-    [(GNU, (3, 2, 7), False, True), (OPEN, (2, 6, 9), True, False), ("rsync  version 3.0.9  protocol", (3, 0, 9), False, False), ("?", (2, 6, 9), False, False)],
-)  # fmt: skip
+    [
+        (GNU, (3, 2, 7), False, True),
+        (OPEN, (2, 6, 9), True, False),
+        ("rsync  version 3.0.9  protocol", (3, 0, 9), False, False),
+        ("?", (2, 6, 9), False, False),
+    ],
+)
 def test_the_version_says_what_the_argv_may_hold(
     said: str, version: tuple[int, int, int], openrsync: bool, modern: bool
 ) -> None:
