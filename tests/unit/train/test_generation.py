@@ -44,6 +44,19 @@ def test_rows_times_length_never_exceed_the_budget(monkeypatch):
     assert max(map(len, shapes)) > 1
 
 
+def test_a_long_prompt_never_makes_logits_of_all_its_tokens():
+    model, rows = tiny_model("qwen2"), []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1]))
+    generate(model, tiny_tokenizer(), [list(range(5, 205)), list(range(5, 105))], GREEDY, [3])
+    assert len(rows) == 8 and set(rows) == {1}
+
+
+def test_a_model_with_learned_positions_answers_until_the_last_of_them():
+    model = tiny_model("gpt2")
+    (answer,) = generate(model, tiny_tokenizer(), [[5] * 508], GREEDY, [])
+    assert len(answer.ids) == 512 - 508
+
+
 @pytest.mark.stand_in
 def test_a_batch_that_runs_out_of_memory_is_done_in_halves(monkeypatch, capsys):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()

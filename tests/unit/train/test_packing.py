@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, LlamaConfig, Olmo2Config, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
+from remote_payload.train import packing
 from remote_payload.train.losses import IGNORED, chunked_cross_entropy
 from remote_payload.train.packing import ATTENTION, Document, fill, pack
 
@@ -94,6 +95,33 @@ def test_the_same_model_takes_padded_batches_and_generates_as_with_transformers_
     mask = (ids != 2).long()
     options = {"attention_mask": mask, "max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
     assert torch.equal(model.generate(ids, **options), reference.generate(ids, **options))
+
+
+def varlen_by_definition(query, key, value, bounds, key_bounds, longest, _, *, scale, window_size, enable_gqa):
+    """What torch.nn.attention.varlen documents: [T, heads, width], causal for a right window of 0, left of any width."""
+    assert enable_gqa and torch.equal(bounds, key_bounds) and longest >= bounds.diff().max()
+    groups = query.shape[1] // key.shape[1]
+    rows = []
+    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        q = query[start:end].transpose(0, 1)
+        k, v = (each[start:end].transpose(0, 1).repeat_interleave(groups, 0) for each in (key, value))
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)[None, :]
+        left, right = window_size
+        seen = (distance >= -right) & (distance <= (left if left >= 0 else end - start))
+        scores = (q @ k.transpose(1, 2) * scale).masked_fill(~seen, -torch.inf)
+        rows.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(rows)
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("longest", [None, 64])
+def test_the_flash_kernel_is_asked_for_what_the_loop_over_documents_computes(monkeypatch, name, longest):
+    model, batch = build(CONFIGS[name], ATTENTION).eval(), pack(documents())
+    expected = packed_loss(model, batch)
+    monkeypatch.setattr(packing, "varlen_attn", varlen_by_definition)
+    monkeypatch.setattr(packing, "_has_flash_kernel", lambda query, dropout: True)
+    torch.testing.assert_close(packed_loss(model, {**batch, "max_length_q": longest}), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_targets_are_the_next_token_where_it_is_to_be_learnt_and_never_cross_documents():

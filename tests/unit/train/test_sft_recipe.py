@@ -19,6 +19,7 @@ from tests.support.language_data import (
     run_recipe_here,
     write_lines,
 )
+from tests.support.tiny_models import save_tiny_model
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -161,6 +162,13 @@ TEMPLATE = {"prompt_template": "{prompt}", "completion_field": "out"}
             {"lora": {"targets": ["qq_proj"]}},
             "settings.lora.targets: the model has no linear layer qq_proj",
         ),
+        ([GOOD] * 20, {"model": "BARE"}, "settings.pad_token: the tokenizer of {model} has no padding token; name one"),
+        (
+            [GOOD] * 20,
+            {"model": "BARE", "pad_token": "<|endoftext|>"},
+            "settings.chat_template: the tokenizer of {model} has no chat template",
+        ),
+        ([GOOD] * 20, {"max_length": 8}, "settings.max_length: 8 tokens leave nothing to learn of any example"),
         ([GOOD] * 20, {"model": "nowhere/at-all"}, "settings.model: nowhere/at-all"),
     ],
 )
@@ -170,8 +178,10 @@ def test_bad_input_is_one_line_that_names_its_place_and_exit_code_2(
     data = tmp_path / "chat.jsonl"
     data.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
     chosen = {"model": str(tiny_folder("qwen2")), "train": str(data), **settings}
+    if chosen["model"] == "BARE":
+        chosen["model"] = str(save_tiny_model("llama", tmp_path / "bare", chat=False, pad=False))
     assert run_recipe_here("sft", tmp_path / "run", chosen) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
-    assert message.replace("{data}", str(data)) in line
+    assert message.replace("{data}", str(data)).replace("{model}", chosen["model"]) in line
