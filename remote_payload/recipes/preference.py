@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from remote_payload.train import rng
 from remote_payload.train.answers import Questions
 from remote_payload.train.causal import CausalLoss, load_adapter, load_network, read_json_file
-from remote_payload.train.causal_results import CausalResults
+from remote_payload.train.causal_results import CausalResults, check_metric
 from remote_payload.train.chat import Format, end_tokens, prompt_ids
 from remote_payload.train.data import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
@@ -29,7 +29,7 @@ def main(run: Run) -> None:
     compute = resolve_precision(settings.precision, world.device)
 
     with run.phase("data"):
-        check_metric(settings.evaluation.metric)
+        check_metric(settings.evaluation, METRICS)
         trained = read_json_file(Path(settings.adapter) / "gpurun.json")
         form = format_of(trained, settings)
         records, facts = read(settings)
@@ -63,12 +63,6 @@ def main(run: Run) -> None:
         prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
         smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
-
-
-def check_metric(metric: str) -> None:
-    """Raises InputError for a metric to choose by that there is not."""
-    if metric not in METRICS:
-        raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(METRICS)}")
 
 
 def format_of(trained: dict[str, Any], settings: Any) -> Format:

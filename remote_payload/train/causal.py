@@ -94,6 +94,8 @@ def load_tokenizer(
     """
     with _explained(model):
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"settings.model: {model} has no fast tokenizer, so its tokens cannot be traced to the text")
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise InputError(f"settings.pad_token: {pad_token!r} is not in the vocabulary of {model}")

@@ -26,7 +26,14 @@ from remote_payload.train.packing import Document, fill, pack
 from remote_payload.train.precision import autocast
 from remote_payload.train.task import Micro
 
-METRICS = ("loss", "reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward")
+# Whether higher is better, in the order in which they are measured.
+METRICS = {
+    "loss": False,
+    "reward_accuracy": True,
+    "reward_margin": True,
+    "chosen_reward": True,
+    "rejected_reward": False,
+}
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,11 @@ TEMPLATE = {"prompt_template": "{prompt}", "completion_field": "out"}
         ([GOOD], {}, "settings.validation_share: 0.1 of 1 examples leaves an empty split"),
         ([GOOD] * 20, {"epoch": 3}, "settings.epoch: no such setting; did you mean epochs?"),
         ([GOOD] * 20, {"evaluation": {"metric": "f1"}}, "settings.evaluation.metric: there is no f1; there are loss"),
+        (
+            [GOOD] * 20,
+            {"evaluation": {"metric": "token_accuracy"}},
+            "settings.evaluation.higher_is_better: token_accuracy is better when it is higher",
+        ),
         ([GOOD] * 20, {"schema": "x.json"}, "settings.json_extraction: a schema is given"),
         (
             [{"prompt": "a", "out": 1, "schema": {"type": "objekt"}}] * 20,
