@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from runner import store
 from runner.domain.progress import Reporter
 from runner.domain.terminal import clean as cleaned
-from runner.sweep import Finished, keep_first
 from runner.transport.link import Link
 
 
@@ -45,9 +44,15 @@ def clean(link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], ev
 
 def experiment_leftovers(experiment: str, keep: int) -> list[str]:
     """Of an experiment's runs that succeeded, all but the first ``keep`` to finish; of the others, every one that is over."""
-    runs = [run for run in store.load_all()[0] if run.experiment == experiment]
-    ended = [Finished(run.run_id, run.status.get("outcome"), run.status.get("ended_at")) for run in runs]
-    return keep_first(ended, keep).remove
+    runs = [
+        run for run in store.load_all()[0] if run.experiment == experiment and run.status.get("phase") == "finished"
+    ]
+    good = sorted(
+        (run for run in runs if run.status.get("outcome") == "succeeded"),
+        key=lambda run: run.status.get("ended_at") or 0,
+    )
+    kept = {run.run_id for run in good[:keep]}
+    return [run.run_id for run in runs if run.run_id not in kept]
 
 
 def _items(entries: object) -> tuple[Item, ...]:

@@ -27,8 +27,8 @@ from remote_payload.settings.reading import read_settings
 from remote_payload.train.classifier import Classifier
 from remote_payload.train.distributed import World
 from remote_payload.train.labelled import Example, LabelledTexts, Tokenised
-from remote_payload.train.lora import add_lora
 from remote_payload.train.loop import train
+from remote_payload.train.lora import add_lora
 from remote_payload.train.precision import resolve_precision
 from remote_payload.train.run import Run
 from remote_payload.train.telemetry import Telemetry
