@@ -94,7 +94,8 @@ def save_checkpoint(
 
     Raises NoSpace on every rank when the disk has no room, before anything is written.
     """
-    tensors = {"model": trained_tensors(model), "optimizer": _whole(named_state(model, optimizer))}
+    keep = world.main
+    tensors = {"model": trained_tensors(model, keep), "optimizer": _whole(named_state(model, optimizer), keep)}
     generators = world.gather(rng.capture())
     final = folder / f"step-{state['step']:06d}"
     problem = None
@@ -145,12 +146,13 @@ def load_weights(path: Path, model: nn.Module) -> None:
         own[name].copy_(placed_like(tensor, own[name]))
 
 
-def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes, whole and on the CPU: trainable parameters, and every buffer unless part of the model is frozen."""
-    return _whole(_trained(model))
+def trained_tensors(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """The content of ``model.safetensors``, on the CPU; empty on ranks that do not ``keep`` it."""
+    return _whole(_trained(model), keep)
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: trainable parameters, and every buffer that is saved unless part of the model is frozen."""
     parameters = dict(model.named_parameters())  # each tied weight once, under its first name
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     if len(trainable) < len(parameters):
@@ -159,8 +161,14 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {**trainable, **{name: buffer for name, buffer in model.named_buffers() if name in persistent}}
 
 
-def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: unwrapped(tensor.detach()).cpu().contiguous().clone() for name, tensor in tensors.items()}
+def _whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Copies on the CPU, gathered one by one from all ranks where they are cut; the ranks that do not write keep none."""
+    whole = {}
+    for name, tensor in tensors.items():
+        gathered = unwrapped(tensor.detach())
+        if keep:
+            whole[name] = gathered.cpu().contiguous().clone()
+    return whole
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:

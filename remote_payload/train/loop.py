@@ -36,7 +36,7 @@ from remote_payload.train.schedule import due, rate
 from remote_payload.train.signals import Requests
 from remote_payload.train.step import StepFacts, Stepper
 from remote_payload.train.task import Outcome, Progress, Task
-from remote_payload.train.watchdog import Watchdog
+from remote_payload.train.watchdog import Stillness, Watchdog, watching
 
 
 class Loop:
@@ -55,7 +55,7 @@ class Loop:
         self.progress = Progress()
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
         self.requests = Requests()
-        self.watchdog = Watchdog(run.telemetry)
+        self.watchdog, self.stillness = Watchdog(run.telemetry), Stillness()
         self.losses: list[float] = []
         self.saved_step: int | None = None
         self.stop_asked = self.save_asked = False
@@ -68,7 +68,7 @@ class Loop:
         self.prepare()
         started = time.perf_counter()
         reason = "finished"
-        with self.run.phase("train"):
+        with self.run.phase("train"), watching(self.stillness, self.run.telemetry):
             self.before_first_step()
             for work in self.remaining_steps():
                 self.optimizer_step(work)
@@ -174,7 +174,7 @@ class Loop:
         """The task's metrics now; training's random numbers are not touched."""
         self.model.eval()
         started = time.perf_counter()
-        with torch.no_grad(), rng.preserved():
+        with self.stillness.resting(), torch.no_grad(), rng.preserved():
             metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
         self.run.telemetry.evaluation("validation", self.progress.step, metrics)
         entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
@@ -207,7 +207,10 @@ class Loop:
             return
         state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
         try:
-            path = save_checkpoint(folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras)
+            with self.stillness.resting():
+                path = save_checkpoint(
+                    folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras
+                )
         except NoSpace as error:
             self.run.telemetry.flag("disk_full", f"{error}; training goes on without this checkpoint")
             return
@@ -254,6 +257,7 @@ class Loop:
         }
         self.run.telemetry.step(facts)
         self.watchdog.step(facts)
+        self.stillness.stepped(time.monotonic())
 
     def outcome(self, reason: str, seconds: float) -> Outcome:
         speed = self.spent["tokens"] / self.spent["seconds"] if self.spent["seconds"] else 0.0

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ class Events:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """One event; NaN and infinity become null, one that is too long loses its longest field."""
+        """One event; NaN and infinity become null, one that is too long loses its longest field, a full disk loses it all."""
         event = {"t": round(time.time(), 3), "type": kind, **_finite(fields)}
         line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
         while len(line) > MAX_EVENT:
@@ -31,7 +32,8 @@ class Events:
             )
             event[longest] = None
             line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
-        os.write(self._descriptor, line)
+        with suppress(OSError):
+            os.write(self._descriptor, line)
 
 
 def _finite(value: Any) -> Any:
@@ -57,11 +59,12 @@ class Telemetry:
             self.log(f"also writing to W&B: {self._wandb.url}")
 
     def log(self, text: str) -> None:
-        """A line of the log."""
-        if self._events:
-            print(text, flush=True)
-        if self._copy:
-            self._copy.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        """A line of the log. Like everything here it may fail for want of disk, and training goes on."""
+        with suppress(OSError):
+            if self._events:
+                print(text, flush=True)
+            if self._copy:
+                self._copy.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def copy_to(self, path: Path) -> None:
         """Every later line of the log also goes to this file, with the time in front."""
@@ -100,8 +103,9 @@ class Telemetry:
         """Curves for TensorBoard and W&B, without a line or an event."""
         numbers = {f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
         if self._board:
-            for name, value in numbers.items():
-                self._board.add_scalar(name, value, step)
+            with suppress(OSError):
+                for name, value in numbers.items():
+                    self._board.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(numbers, step=step)
 

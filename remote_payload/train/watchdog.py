@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import fmean, median
 from typing import Any
 
@@ -10,6 +14,7 @@ from remote_payload.train.telemetry import Telemetry
 
 WINDOW = 20  # steps that are compared with what came before
 LOW_MFU = 0.05
+STILL = 300.0  # seconds without a step that are never normal when steps are short
 
 
 class Watchdog:
@@ -53,3 +58,51 @@ class Watchdog:
             self.telemetry.flag(name, message)
         elif not bad:
             self.raised.discard(name)
+
+
+class Stillness:
+    """When the last step ended, and whether that is too long ago: ten times what a step takes, and five minutes at least."""
+
+    def __init__(self) -> None:
+        self.last: float | None = None
+        self.times: deque[float] = deque(maxlen=WINDOW)
+        self.said = False
+
+    def stepped(self, now: float) -> None:
+        if self.last is not None:
+            self.times.append(now - self.last)
+        self.last, self.said = now, False
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Evaluating or saving inside: that takes what it takes."""
+        self.last = None
+        yield
+        self.last = time.monotonic()
+
+    def too_long(self, now: float) -> bool:
+        """Whether no step has ended for too long; true once for each such pause."""
+        if self.last is None or self.said or not self.times:
+            return False
+        self.said = now - self.last > max(STILL, 10 * median(self.times))
+        return self.said
+
+
+@contextmanager
+def watching(stillness: Stillness, telemetry: Telemetry, every: float = 10.0) -> Iterator[None]:
+    """A thread that flags ``no_progress`` while the loop inside makes none; a stuck collective or file system cannot say so itself."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            now = time.monotonic()
+            if stillness.too_long(now):
+                telemetry.flag("no_progress", f"no step has ended for {now - (stillness.last or now):.0f} s")
+
+    thread = threading.Thread(target=watch, name="watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

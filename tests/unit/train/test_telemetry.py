@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from remote_payload.train.telemetry import MAX_EVENT, Events, Telemetry, step_line
+
+STEP = {
+    "step": 12, "total": 100, "epoch": 0.36, "loss": 1.23456, "lr": 2e-4, "grad_norm": 0.81, "tokens_per_second": 3456.0,
+    "mfu": 0.31, "ms": 210.4, "memory": 5 * 2**30,
+}  # fmt: skip
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_an_event_has_its_time_and_type_and_nan_is_null(tmp_path: Path) -> None:
+    Events(tmp_path / "e").emit("step", loss=math.nan, norms=[1.0, math.inf], place=Path("x"))
+    (event,) = lines(tmp_path / "e")
+    assert abs(event.pop("t") - os.stat(tmp_path / "e").st_mtime) < 5
+    assert event == {"type": "step", "loss": None, "norms": [1.0, None], "place": "x"}
+
+
+def test_an_event_that_is_too_long_loses_its_longest_field(tmp_path: Path) -> None:
+    Events(tmp_path / "e").emit("eval", name="sets", metrics={f"set {n}": 1.0 for n in range(10_000)})
+    assert (tmp_path / "e").stat().st_size < MAX_EVENT
+    assert lines(tmp_path / "e")[0]["name"] == "sets"
+
+
+def test_several_writers_never_mix_their_lines(tmp_path: Path) -> None:
+    def write(name: str) -> None:
+        events = Events(tmp_path / "e")
+        for number in range(200):
+            events.emit("step", step=number, writer=name, padding="x" * 500)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in "ab":
+        assert [event["step"] for event in lines(tmp_path / "e") if event["writer"] == name] == list(range(200))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_loses_events_and_not_the_run() -> None:
+    Events(Path("/dev/full")).emit("step", step=1)
+
+
+def test_tensorboard_has_the_curves_of_steps_and_evaluations(tmp_path: Path) -> None:
+    telemetry = Telemetry("run", tmp_path / "e", tmp_path / "logs", main=True)
+    telemetry.step(STEP)
+    telemetry.evaluation("validation", 12, {"loss": 0.5, "macro_f1": 0.75})
+    telemetry.close()
+    board = EventAccumulator(str(tmp_path / "logs"))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) >= {"train/loss", "train/lr", "train/mfu", "validation/macro_f1"}
+    (point,) = board.Scalars("validation/macro_f1")
+    assert (point.step, point.value) == (12, 0.75)
+
+
+def test_other_ranks_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = Telemetry("run", tmp_path / "e", tmp_path / "logs", main=False)
+    telemetry.step(STEP)
+    telemetry.flag("nan", "a loss")
+    telemetry.close()
+    assert (list(tmp_path.iterdir()), capsys.readouterr().out) == ([], "")
+
+
+def test_a_step_is_one_line_for_people() -> None:
+    assert step_line(STEP) == (
+        "step 12/100  epoch 0.36  loss 1.2346  lr 2.0e-04  norm 0.81  3,456 tok/s  MFU 31.0%  210 ms  5.0 GiB"
+    )
+    assert "MFU" not in step_line({**STEP, "mfu": None})
+
+
+def test_wandb_without_its_package_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    Telemetry("run", tmp_path / "e", tmp_path / "logs", main=True).close()
+    said = capsys.readouterr().err
+    assert "W&B is left out" in said and "0123456789abcdef" not in said
