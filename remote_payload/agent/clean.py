@@ -21,7 +21,7 @@ from remote_payload.agent.snapshot import runs_newest_first
 YOUNG = 3600.0  # seconds
 REMOVED = ".removed-"  # begins the name of what is being deleted
 HALF = re.compile(r".*\.(partial|tmp|changed)(-.*)?|\.removed-.*")
-AGENT = re.compile(r"[0-9a-f]{64}\.pyz")
+AGENT = re.compile(r"[0-9a-f]{64}(\.pyz)?")  # and unpacked
 MAX_READ = 16 << 20
 NEW = "it is new: a submission may be under way"
 
@@ -127,7 +127,8 @@ def _agents(paths: BoxPaths) -> Iterator[Item]:
     """Other versions' agents; a supervisor goes on reading its own."""
     commands = [_read("/proc/%d/cmdline" % pid) for pid in processes.scan()]
     for path in _inside(paths.root, "agent", AGENT):
-        used = __file__.startswith(path) or any(path in command for command in commands)
+        version = path[: -len(".pyz")] if path.endswith(".pyz") else path
+        used = __file__.startswith(version) or any(version in command for command in commands)
         yield Item(path, _why_stays(path, used), functools.partial(_remove, path))
 
 

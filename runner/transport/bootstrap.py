@@ -1,13 +1,15 @@
 """From an exec channel to an agent: the command that starts it on any box, and the few lines said before frames begin.
 
-The laptop writes, at once and without waiting, ``<sha256> <n>`` and n bytes of frames. The box answers with lines that begin with the
-nonce (anything else is a login shell's noise):
+The laptop says, at once and without waiting, ``<sha256> <n>`` and n bytes of frames: in the command line where they are short and anybody
+on the box may see them (OpenSSH opens a session with no window, so that standard input costs a round trip before its first
+byte), else on standard input. The box answers with lines that begin with the nonce (anything else is a login shell's noise):
 
     <nonce> ready <protocol version> <root>     frames follow; the n bytes are being worked on
     <nonce> need <sha256>                       send ``<length>`` and the zipapp; ``ready`` comes next, the n bytes are kept
     <nonce> refused <reason> <text>             python (none ≥ 3.8), terminal (a PTY was forced on us), root (no place to work)
 
-So an agent that is already there costs no round trip more than its first request.
+So an agent that is already there costs no round trip more than its first request. It is unpacked beside the zipapp, since Python compiles
+what it imports from a zip anew each time: 100 ms for every connection.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from runner.transport.bundle import Bundle
 MAX_NOISE = 1024 * 1024  # of a login shell, before the agent's first line
 MAX_LINE = 8192
 SHOWN_NOISE = 2000
+MAX_WORD = 4000
 
 # Where rented images keep a Python when PATH of a non-login shell does not say.
 PLACES = (
@@ -40,7 +43,7 @@ PLACES = (
 SHELL = (
     "for p in " + PLACES + "; do command -v $p >/dev/null 2>&1 || continue; "
     '$p -I -S -c "import sys;sys.version_info<(3,8)and sys.exit(97);import base64,zlib;'
-    'exec(zlib.decompress(base64.b64decode(sys.argv[3])))" "$1" "$2" "$3" remote_payload.agent; '
+    'exec(zlib.decompress(base64.b64decode(sys.argv[3])))" "$1" "$2" "$3" "$4" remote_payload.agent; '
     "r=$?; case $r in 1|2|97|126|127) ;; *) exit $r ;; esac; done; "
     'echo "$1 refused python none"; exit 127'
 )
@@ -49,12 +52,14 @@ SHELL = (
 STUB = """
 import hashlib, os, sys
 nonce, volume = sys.argv[1:3]
+ahead = bytearray(zlib.decompress(base64.b64decode(sys.argv[4])))
 
 def say(*words):
     os.write(1, (" ".join((nonce,) + words) + chr(10)).encode("ascii", "replace"))
 
 def read(count):
-    data = bytearray()
+    data = ahead[:count]
+    del ahead[:count]
     while len(data) < count:
         part = os.read(0, min(count - len(data), 1 << 20))
         if not part:
@@ -71,6 +76,20 @@ def line():
 def refuse(reason, text):
     say("refused", reason, str(text).replace(chr(10), " ")[:2000])
     os._exit(71)
+
+def unpacked(path, place):
+    if os.path.isdir(place):
+        return place
+    import shutil, zipfile
+    partial = place + ".tmp-" + str(os.getpid())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(partial)
+        os.rename(partial, place)
+        return place
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        return path
 
 if os.isatty(0):
     refuse("terminal", "standard input is a terminal")
@@ -108,7 +127,7 @@ try:
         except OSError:
             os.unlink(partial)
             raise
-    sys.path.insert(0, path)
+    sys.path.insert(0, unpacked(path, os.path.join(folder, sha256)))
     from remote_payload.agent.__main__ import main
 except Exception as error:
     refuse("root", error)
@@ -121,17 +140,26 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def command(nonce: str, volume: str | None = None) -> str:
+def command(nonce: str, volume: str | None = None, said: bytes = b"") -> str:
     """The exec request's command line; the same for bash, zsh, fish, dash and csh. ``volume`` holds ``.gpurun-box`` instead of the home.
 
-    Raises ValueError for a volume that could mean anything to a shell.
+    ``said`` is what would be said first on standard input, if ``fits_command`` allows it here. Raises ValueError for a
+    volume that could mean anything to a shell.
     """
     if not re.fullmatch(r"[0-9a-f]{32}", nonce):
         raise ValueError(f"not a nonce: {nonce!r}")
     if volume is not None and not (volume.startswith("/") and SAFE_PATH.fullmatch(volume)):
         raise ValueError(f"unusable volume: {volume!r}")
-    stub = base64.b64encode(zlib.compress(STUB.encode(), 9)).decode()
-    return f"exec /bin/sh -c '{SHELL}' gpurun {nonce} {volume or '-'} {stub}"
+    return f"exec /bin/sh -c '{SHELL}' gpurun {nonce} {volume or '-'} {_packed(STUB.encode())} {_packed(said)}"
+
+
+def fits_command(said: bytes) -> bool:
+    """Whether it is short enough for every login shell (csh has the shortest words), and names no URL, which may hold a password."""
+    return b"://" not in said and len(_packed(said)) < MAX_WORD
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def opening(sha256: str, early: bytes = b"") -> bytes:

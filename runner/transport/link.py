@@ -47,7 +47,7 @@ def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     try:
         channel = _open_channel(connection.transport, host)
         pipe = ChannelPipe(channel)
-        session = AgentSession(pipe, str(host), lambda early: _handshake(pipe, channel, host, early))
+        session = AgentSession(pipe, str(host), lambda early, public: _handshake(pipe, channel, host, early, public))
         try:
             yield Link(host, session, rtt)
         finally:
@@ -88,14 +88,21 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
         raise _no_session(transport, host, error) from None
 
 
-def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes) -> str:
-    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder."""
+def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
+    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder.
+
+    ``public`` frames may stand in the command line.
+    """
     nonce = bootstrap.new_nonce()
     wanted = bundle.agent()
     talk = bootstrap.Handshake(nonce)
     try:
-        _execute(channel, bootstrap.command(nonce, host.volume))
-        pipe.write(bootstrap.opening(wanted.sha256, early))
+        opening = bootstrap.opening(wanted.sha256, early)
+        if public and bootstrap.fits_command(opening):
+            _execute(channel, bootstrap.command(nonce, host.volume, opening))
+        else:
+            _execute(channel, bootstrap.command(nonce, host.volume))
+            pipe.write(opening)
         while data := pipe.read(1 << 18):
             answer = talk.feed(data)
             if isinstance(answer, bootstrap.Need):

@@ -20,7 +20,12 @@ from runner.domain.errors import GpurunError, HostError, LinkLost
 from runner.domain.terminal import clean, clean_lines
 
 Progress = Callable[[dict[str, Any]], None]
-Handshake = Callable[[bytes], str]  # starts the agent with the first frames; gives its root folder
+Handshake = Callable[
+    [bytes, bool], str
+]  # starts the agent with the first frames (public or not); gives its root folder
+
+# Requests that hold nothing which other users of the box may not see in its process list.
+PUBLIC = frozenset(("probe", "status", "follow", "stop", "manifest"))
 
 
 class Pipe(Protocol):
@@ -40,6 +45,7 @@ class AgentSession:
         self._handshake = handshake
         self._starting = threading.Lock()
         self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
+        self._public = True  # whether all of it may be seen
         self._root = ""
         self._streams: dict[int, queue.SimpleQueue[Frame | GpurunError]] = {}
         self._numbers = itertools.count(1)
@@ -59,12 +65,13 @@ class AgentSession:
                 raise self._dead
             if self._early is None:
                 return
-            early, self._early = self._early, None
-            try:
-                self._root = self._handshake(early)
-            except GpurunError as error:
-                self._dead = error
-                raise
+            with self._writing:  # nobody else speaks before the agent does
+                early, self._early = self._early, None
+                try:
+                    self._root = self._handshake(early, self._public)
+                except GpurunError as error:
+                    self._dead = error
+                    raise
             threading.Thread(target=self._read_frames, name="agent-frames", daemon=True).start()
 
     def call(
@@ -87,7 +94,8 @@ class AgentSession:
         try:
             if self._dead is not None:
                 raise self._dead
-            self._send(protocol.encode_json(protocol.REQUEST, number, {"verb": verb, "args": args}))
+            request = protocol.encode_json(protocol.REQUEST, number, {"verb": verb, "args": args})
+            self._send(request, public=verb in PUBLIC)
             self._start()
             self._upload(number, blobs)
             while not finished:
@@ -119,11 +127,12 @@ class AgentSession:
         if some:
             self._send(protocol.encode(protocol.BLOB, number))
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, public: bool = True) -> None:
         try:
             with self._writing:
                 if self._early is not None:
                     self._early += data
+                    self._public = self._public and public
                 else:
                     self._pipe.write(data)
         except (OSError, EOFError) as error:

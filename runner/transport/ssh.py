@@ -88,6 +88,7 @@ def _connection(host: Host, gateway: Any, first_contact: FirstContact) -> fabric
         connect_timeout=CONNECT_TIMEOUT,
         connect_kwargs={
             "auth_strategy": KeysInOrder(host),
+            "transport_factory": DirectTransport,
             "allow_agent": False,
             "look_for_keys": False,
             "banner_timeout": CONNECT_TIMEOUT,
@@ -121,6 +122,33 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         if not theirs:
             self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
         known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
+
+
+_Transport: Any = paramiko.transport.ServiceRequestingTransport  # its stubs say little of it
+
+
+class DirectTransport(_Transport):  # type: ignore[misc]
+    """paramiko's, less a wait: the request for authentication follows the request for its service at once.
+
+    Servers answer in order (RFC 4253, 10), and one that refuses the service disconnects. paramiko's own waits for the answer
+    between them, a round trip, in steps of 0.1 s.
+    """
+
+    # AES-GCM first, as for OpenSSH: encryption is most of what a log costs on a fast link.
+    _preferred_ciphers = tuple(sorted(_Transport._preferred_ciphers, key=lambda name: "gcm" not in name))
+
+    _asked = False
+
+    def ensure_session(self) -> None:
+        if not (self.active and self.initial_kex_done):
+            raise paramiko.SSHException("there is no session to authenticate")
+        if not self._asked:
+            self._asked = True
+            request = paramiko.Message()
+            request.add_byte(paramiko.common.cMSG_SERVICE_REQUEST)
+            request.add_string("ssh-userauth")
+            self._send_message(request)
+            self.auth_handler = self.get_auth_handler()
 
 
 class KeysInOrder(AuthStrategy):

@@ -24,16 +24,18 @@ def home(tmp_path):
     return folder
 
 
-def start(home, shell="sh", volume=None, nonce=None, early=b"", path=None):
+def start(home, shell="sh", volume=None, nonce=None, early=b"", path=None, in_command=False):
     nonce = nonce or bootstrap.new_nonce()
+    said = bootstrap.opening(bundle.agent().sha256, early)
     process = subprocess.Popen(
-        [shutil.which(shell), "-c", bootstrap.command(nonce, volume)],
+        [shutil.which(shell), "-c", bootstrap.command(nonce, volume, said if in_command else b"")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"HOME": str(home), "PATH": path or os.environ["PATH"], "LANG": "C.UTF-8"},
     )
     pipe = ProcessPipe(process, silence=20)
-    pipe.write(bootstrap.opening(bundle.agent().sha256, early))
+    if not in_command:
+        pipe.write(said)
     return process, pipe, Handshake(nonce)
 
 
@@ -80,13 +82,45 @@ def test_cold_and_warm_start_from_every_login_shell(home, shell):
     assert "no-such-verb" in first_error(pipe, ready.rest)["message"]  # sent before the agent was there, not lost
     finish(process)
 
-    process, pipe, handshake = start(home, shell, early=UNKNOWN)
-    ready = next_answer(pipe, handshake)
-    assert isinstance(ready, Ready)
-    assert "no-such-verb" in first_error(pipe, ready.rest)["message"]
-    finish(process)
-    assert [path.name for path in (home / ".gpurun-box" / "agent").iterdir()] == [bundle.agent().sha256 + ".pyz"]
+    for in_command in (False, True):
+        process, pipe, handshake = start(home, shell, early=UNKNOWN, in_command=in_command)
+        ready = next_answer(pipe, handshake)
+        assert isinstance(ready, Ready)
+        assert "no-such-verb" in first_error(pipe, ready.rest)["message"]
+        finish(process)
+    assert agents(home) == [bundle.agent().sha256, bundle.agent().sha256 + ".pyz"]
     assert (home / ".gpurun-box").stat().st_mode & 0o777 == 0o700
+
+
+def agents(home):
+    return sorted(path.name for path in (home / ".gpurun-box" / "agent").iterdir())
+
+
+def test_the_agent_is_unpacked_once_so_that_its_bytecode_is_kept(home):
+    process, pipe, handshake = start(home)
+    next_answer(pipe, handshake)
+    pipe.write(bootstrap.upload(bundle.agent()))
+    next_answer(pipe, handshake)
+    finish(process)
+    unpacked = home / ".gpurun-box" / "agent" / bundle.agent().sha256 / "remote_payload" / "agent"
+    assert list(unpacked.glob("__pycache__/serve.*.pyc"))
+    shutil.rmtree(unpacked.parent.parent)
+    process, pipe, handshake = start(home, in_command=True)
+    assert isinstance(next_answer(pipe, handshake), Ready)  # from the zipapp that is there
+    finish(process)
+    assert unpacked.exists()
+
+
+def test_where_it_cannot_be_unpacked_it_runs_from_the_zipapp(home):
+    folder = home / ".gpurun-box" / "agent"
+    folder.mkdir(parents=True)
+    (folder / bundle.agent().sha256).write_text("in the way")
+    process, pipe, handshake = start(home, early=UNKNOWN)
+    next_answer(pipe, handshake)
+    pipe.write(bootstrap.upload(bundle.agent()))
+    assert "no-such-verb" in first_error(pipe, next_answer(pipe, handshake).rest)["message"]
+    finish(process)
+    assert agents(home) == [bundle.agent().sha256, bundle.agent().sha256 + ".pyz"]
 
 
 def test_an_agent_damaged_on_the_disk_is_sent_again(home):
@@ -149,7 +183,7 @@ def test_a_volume_that_cannot_be_used_is_named(home, volume):
 
 def test_a_box_without_python_says_so():
     script = bootstrap.SHELL.replace(bootstrap.PLACES, "no-such-python /no/such/python")
-    told = subprocess.run(["/bin/sh", "-c", script, "gpurun", "0" * 32, "-", ""], capture_output=True)
+    told = subprocess.run(["/bin/sh", "-c", script, "gpurun", "0" * 32, "-", "", ""], capture_output=True)
     assert told.returncode == 127
     with pytest.raises(BoxNotReady, match="no Python"):
         Handshake("0" * 32).feed(told.stdout)

@@ -40,7 +40,7 @@ def test_the_agent_is_sent_once_and_started_from_then_on(host: Host, box: LocalB
     for _ in range(2):
         with connect(host, refuse) as link:
             assert link.paths.root == str(box.home / ".gpurun-box")
-    assert len(list((box.home / ".gpurun-box" / "agent").iterdir())) == 1
+    assert len(list((box.home / ".gpurun-box" / "agent").glob("*.pyz"))) == 1
 
 
 def test_first_contact_shows_the_fingerprint_and_pins_it(host: Host) -> None:

@@ -1,5 +1,7 @@
 """What is said between the login shell and the first frame."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,11 +87,17 @@ def test_a_channel_that_ends_is_explained_by_what_the_box_said_without_its_escap
 
 
 def test_the_command_holds_nothing_that_a_login_shell_could_read_in_its_own_way():
-    command = bootstrap.command(NONCE, "/workspace")
+    command = bootstrap.command(NONCE, "/workspace", bootstrap.opening("a" * 64, random.Random(0).randbytes(2700)))
     quoted = command.split("'")
     assert len(quoted) == 3 and quoted[2].startswith(f" gpurun {NONCE} /workspace ")
     assert not set("\n\\!") & set(command)
     assert max(len(word) for word in command.replace("'", " ").split(" ")) < 4000  # csh: "Word too long"
+
+
+def test_what_is_long_or_names_a_url_does_not_go_into_the_command():
+    assert bootstrap.fits_command(b"{}" * 5000)
+    assert not bootstrap.fits_command(random.Random(0).randbytes(3100))
+    assert not bootstrap.fits_command(b'{"requirements": ["tool @ https://user:password@example.com/tool.whl"]}')
 
 
 @pytest.mark.parametrize("volume", ["relative", "/a b", "/a;b", "/a'b", "/$(id)", "", "-", "/a\nb"])
