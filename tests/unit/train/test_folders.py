@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remote_payload.train.folders import complete_folder, read_manifest, recover_folder, write_json, write_text
+
+
+def fill(folder: Path, text: str) -> None:
+    with complete_folder(folder, step=1) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").write_text(text)
+
+
+def test_a_folder_appears_with_its_manifest_when_it_is_complete(tmp_path: Path) -> None:
+    with complete_folder(tmp_path / "best", step=7) as temporary:
+        (temporary / "file").write_text("abc")
+        assert not (tmp_path / "best").exists()
+    manifest = read_manifest(tmp_path / "best", hashes=True)
+    assert manifest is not None
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (manifest["step"], manifest["files"]) == (7, [{"path": "file", "size": 3, "sha256": abc}])
+
+
+def test_a_failure_leaves_the_previous_folder_and_nothing_else(tmp_path: Path) -> None:
+    fill(tmp_path / "best", "first")
+    with pytest.raises(RuntimeError), complete_folder(tmp_path / "best") as temporary:
+        (temporary / "file").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "best" / "inner" / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_replacing_leaves_only_the_new_one(tmp_path: Path) -> None:
+    fill(tmp_path / "best", "first")
+    fill(tmp_path / "best", "second")
+    assert (tmp_path / "best" / "inner" / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_replacement_cut_between_its_two_renames_is_undone(tmp_path: Path) -> None:
+    fill(tmp_path / "best", "first")
+    (tmp_path / "best").rename(tmp_path / ".old-best")
+    (tmp_path / ".tmp-best").mkdir()
+    recover_folder(tmp_path / "best")
+    assert (tmp_path / "best" / "inner" / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_replacement_that_was_finished_stays(tmp_path: Path) -> None:
+    fill(tmp_path / "best", "second")
+    fill(tmp_path / ".old-best", "first")
+    recover_folder(tmp_path / "best")
+    assert (tmp_path / "best" / "inner" / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "a torn manifest", "a file gone", "a file cut", "a byte changed"])
+def test_a_damaged_folder_has_no_manifest(damage: str, tmp_path: Path) -> None:
+    fill(tmp_path / "best", "content")
+    file, manifest = tmp_path / "best/inner/file", tmp_path / "best/manifest.json"
+    match damage:
+        case "no manifest":
+            manifest.unlink()
+        case "a torn manifest":
+            manifest.write_text(manifest.read_text()[:40])
+        case "a file gone":
+            file.unlink()
+        case "a file cut":
+            file.write_text("conten")
+        case "a byte changed":
+            file.write_text("Content")
+    assert read_manifest(tmp_path / "best", hashes=True) is None
+    assert (read_manifest(tmp_path / "best") is None) == (damage != "a byte changed"), "sizes alone do not see it"
+
+
+def test_files_are_whole_under_their_name(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"ä": [1, None]})
+    write_text(tmp_path / "b.md", "text")
+    assert (tmp_path / "a.json").read_text() == '{\n  "ä": [\n    1,\n    null\n  ]\n}\n'
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert "ä" in (tmp_path / "a.json").read_text()
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.json", "b.md"}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remote_payload.settings import RECIPES, settings_class
+from remote_payload.settings.classify import ClassifySettings
+from remote_payload.settings.reading import SettingError, read_settings
+
+NEEDED = {"model": "m", "train": "d"}
+
+
+def test_what_is_left_out_has_its_default_in_every_group() -> None:
+    settings = read_settings(ClassifySettings, {**NEEDED, "batch": {"size": 64}})
+    assert (settings.batch.size, settings.batch.micro, settings.optimizer.beta2) == (64, "auto", 0.999)
+    assert settings == read_settings(ClassifySettings, {**NEEDED, "batch": {"size": 64}, "optimizer": {}})
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "expected"),
+    [
+        ({"optimizer": {"learning_rate": "3e-4"}}, "optimizer.learning_rate", 3e-4),  # YAML 1.1 reads 3e-4 as text
+        ({"epochs": 2}, "epochs", 2.0),
+        ({"batch": {"micro": 4}}, "batch.micro", 4),
+        ({"lora": {"targets": ["query"]}}, "lora.targets", ["query"]),
+        ({"labels": [0, 1, "other"]}, "labels", [0, 1, "other"]),
+        ({"evaluation": {"every_epochs": None}}, "evaluation.every_epochs", None),
+        ({"batch": {"compile": True}}, "batch.compile", True),
+    ],
+)
+def test_values_become_what_the_setting_is(given: dict[str, Any], name: str, expected: Any) -> None:
+    value: Any = read_settings(ClassifySettings, {**NEEDED, **given})
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "m"}, "settings.train: is required: Training data"),
+        ({**NEEDED, "max_lenght": 1}, "settings.max_lenght: no such setting; did you mean max_length?"),
+        ({**NEEDED, "batch": {"sise": 1}}, "settings.batch.sise: no such setting; did you mean size?"),
+        ({**NEEDED, "batch": 3}, "settings.batch: expected a mapping, got 3"),
+        ({**NEEDED, "batch": {"micro": "four"}}, "settings.batch.micro: expected a whole number or 'auto', got 'four'"),
+        ({**NEEDED, "batch": {"size": True}}, "settings.batch.size: expected a whole number, got True"),
+        ({**NEEDED, "batch": {"size": 1.5}}, "settings.batch.size: expected a whole number, got 1.5"),
+        ({**NEEDED, "epochs": "many"}, "settings.epochs: expected a number, got 'many'"),
+        (
+            {**NEEDED, "schedule": {"name": "step"}},
+            "settings.schedule.name: expected 'cosine' or 'linear' or 'constant', got 'step'",
+        ),
+        ([], "settings: expected a mapping, got []"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_path(given: Any, message: str) -> None:
+    with pytest.raises(SettingError) as error:
+        read_settings(ClassifySettings, given)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_says_what_it_can_be_told(recipe: str) -> None:
+    import dataclasses
+
+    for field in dataclasses.fields(settings_class(recipe)):
+        assert field.metadata["description"].endswith((".", "?")), field.name
