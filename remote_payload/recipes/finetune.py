@@ -47,7 +47,7 @@ def main(run: Run) -> None:
     task = RowTask(settings, world, rows, compute, evaluation.measure)
     history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
-    results = CausalResults(run, model, tokenizer, base, compute, about)
+    results = CausalResults(run, model, tokenizer, base, compute, about, facts(dataset, rows, sets))
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(rows), causal=True),
@@ -94,6 +94,21 @@ def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[Pack
     for name, count in dataset.left_out.items():
         run.log(f"{dataset.file.path} asks for {name} in {count} sets, which is not computed here")
     return rows, NamedSets(asked, length)
+
+
+def facts(dataset: StructuredDataset, rows: PackedRows, sets: NamedSets) -> list[dict[str, Any]]:
+    """File and sides for the record and the card."""
+    train = {
+        "side": "train",
+        "rows": len(rows),
+        "documents": len(rows.documents),
+        "tokens": sum(map(len, rows.documents)),
+    }
+    return [
+        dataset.file.as_dict(),
+        train,
+        {"side": "evaluation", "sets": len(sets.names), "questions": len(sets.owners)},
+    ]
 
 
 def build_model(path: str, settings: Any, world: World) -> CausalLoss:

@@ -54,7 +54,7 @@ def main(run: Run) -> None:
     task = RowTask(settings, world, TokenRows(tokens.train), compute, measure)
     expected = ExpectedLoss(run, task.steps_per_epoch)
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
-    results = CausalResults(run, model, tokenizer, None, compute, about)
+    results = CausalResults(run, model, tokenizer, None, compute, about, facts(corpus, tokens))
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, settings.max_length, causal=True),
@@ -125,6 +125,12 @@ def describe(run: Run, tokens: Tokens) -> None:
     for name, rows in (("train", tokens.train), ("validation", tokens.validation)):
         run.log(f"{name}: {len(rows):,} rows of {rows.shape[1]} tokens, {rows.size:,} in all")
     run.log(f"rows {tokens.how} in {tokens.seconds:.1f} s: {tokens.reason}")
+
+
+def facts(corpus: list[dict[str, Any]], tokens: Tokens) -> list[dict[str, Any]]:
+    """Files and sides for the record and the card."""
+    sides = (("train", tokens.train), ("validation", tokens.validation))
+    return [*corpus, *({"side": name, "rows": len(rows), "tokens": rows.size} for name, rows in sides)]
 
 
 def build_model(settings: Any, tokenizer: Any) -> CausalLoss:

@@ -86,7 +86,8 @@ def summary(run: Run, network: Any, base: BaseModel | None, adapter: bool) -> st
 def data_line(fact: dict[str, Any]) -> str:
     """A file or a side of the data in words."""
     if "path" in fact:
-        return f"`{fact['path']}`: {fact['rows']:,} rows, sha256 `{fact['sha256'][:16]}…`"
+        size = f"{fact['rows']:,} rows" if "rows" in fact else f"{fact['bytes']:,} bytes"
+        return f"`{fact['path']}`: {size}, sha256 `{fact['sha256'][:16]}…`"
     words = [f"{value:,} {key.replace('_', ' ')}" for key, value in fact.items() if isinstance(value, int)]
     return f"{fact.get('side', 'data')}: {', '.join(words)}"
 

@@ -108,6 +108,14 @@ def test_a_checkpoint_is_a_model_that_can_be_tried(run, code):
         assert torch.equal(start(ids).logits, untrained(ids).logits)
 
 
+def test_the_card_and_the_record_have_the_numbers_of_the_run(run):
+    record = json.loads((run.outputs / "training_metadata.json").read_text())
+    assert [fact.get("side") for fact in record["data"]] == [None, "train", "evaluation"]
+    assert record["data"][2] == {"side": "evaluation", "sets": 5, "questions": 10}
+    assert record["base_model"]["id"] == "data/olmo"
+    assert "full fine-tuning" in (run.outputs / "models" / "best" / "README.md").read_text()
+
+
 def test_the_smoke_test_finds_what_it_needs(run):
     smoke = run.outputs / "models" / "best" / "smoke"
     assert {path.name for path in smoke.iterdir()} == {"inputs.jsonl", "expected.safetensors", "about.json"}

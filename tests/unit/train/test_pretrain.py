@@ -73,6 +73,16 @@ def test_loss_perplexity_and_checkpoints_are_reported(run):
     assert json.loads((run.outputs / "reports" / "samples.jsonl").read_text())["prompt"] == "In the year 1750"
 
 
+def test_the_card_and_the_record_have_the_numbers_of_the_run(run):
+    card = (run.outputs / "models" / "best" / "README.md").read_text()
+    record = json.loads((run.outputs / "training_metadata.json").read_text())
+    assert "trained from nothing" in card and "`data/corpus.txt`: " in card and " bytes, sha256" in card
+    assert record["data"][0]["path"] == "data/corpus.txt" and record["data"][1]["side"] == "train"
+    assert record["batch"]["effective"] == 8 and record["base_model"] is None
+    assert record["results"]["best"]["metrics"]["perplexity"] > 1
+    assert record["memory"]["predicted"]["total"] > 0
+
+
 def test_two_processes_learn_what_one_does_from_the_rows_that_are_there(run, code, runs):
     two = succeeded(run_recipe(job(), code, runs / "two", processes=2))
     assert two.losses == pytest.approx(run.losses, abs=2e-5)
