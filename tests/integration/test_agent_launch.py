@@ -2,17 +2,19 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import processes
+from remote_payload.agent import processes, protocol
 from remote_payload.agent.files import read_json
 from remote_payload.agent.paths import volatile_folder
 from runner.domain.errors import GpurunError, LaunchError, TransferInterrupted
-from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished
+from tests.support.agent import FROM_SOURCE, launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
 SHOW = "import json,os,sys; print(json.dumps({'argv': sys.argv[1:], 'env': dict(os.environ), 'cwd': os.getcwd()}))"
 
@@ -252,3 +254,28 @@ def test_the_supervisor_costs_little(agent, paths):
         resident = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
     agent.call("stop", {"run_id": run, "grace": 1})
     assert resident < 30 * 1024
+
+
+@pytest.mark.parametrize("pause", [0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_a_connection_dropped_between_command_and_answer_starts_the_run_once(home, paths, pause):
+    run = run_id()
+    args = {"run_id": run, "job": {}, "code": {}, "command": ["sh", "-c", "echo started; exec sleep 60"]}
+    process = subprocess.Popen(
+        [*FROM_SOURCE, "serve", "0" * 32],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "HOME": str(home)},
+    )
+    process.stdin.write(protocol.encode_json(protocol.REQUEST, 1, {"verb": "launch", "args": args}))
+    process.stdin.flush()
+    time.sleep(pause)  # the moment at which the link dies, not something awaited
+    process.stdout.close()
+    process.stdin.close()
+    with running_agent(home) as agent:
+        answer = launch(agent, args["command"], run)
+        assert process.wait(30) == 0
+        wait_until(lambda: status(agent, run)["log_size"])
+        assert answer["status"]["phase"] in ("launched", "running")
+        with open(paths.run(run).log, "rb") as log:
+            assert log.read() == b"started\n"
+        agent.call("stop", {"run_id": run, "grace": 1})
