@@ -14,21 +14,25 @@ from runner.domain.errors import RunLost
 from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
 # Everything a training job can look like at once: TERM ignored, workers with sessions of their own, double forks, an
-# environment without the cookie, and children born all the time.
+# environment without the cookie, and children born all the time. It prints the pids of what it starts.
 TREE = r"""
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sleep = [sys.executable, "-c", "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"]
-subprocess.Popen(sleep)                                              # a data-loader worker
-subprocess.Popen(sleep, start_new_session=True)                      # torchrun's worker
-subprocess.Popen(sleep, env={}, start_new_session=True)              # no cookie, no session
-if os.fork() == 0:                                                   # double fork
+print('main', os.getpid())
+print('loader', subprocess.Popen(sleep).pid)                         # a data-loader worker
+print('worker', subprocess.Popen(sleep, start_new_session=True).pid) # torchrun's worker
+print('bare', subprocess.Popen(sleep, env={}, start_new_session=True).pid)  # no cookie, no session
+sys.stdout.flush()
+if os.fork() == 0:                                                   # double fork, no cookie, no session, no parent
     os.setsid()
     if os.fork() == 0:
+        print('loose', os.getpid(), flush=True)
         os.execve(sys.executable, sleep, {})
     os._exit(0)
 os.wait()
 if os.fork() == 0:                                                   # gives birth while it is killed
+    print('mother', os.getpid(), flush=True)
     while True:
         if os.fork() == 0:
             time.sleep(0.05)
@@ -39,9 +43,9 @@ if os.fork() == 0:                                                   # gives bir
                 pass
         except ChildProcessError:
             pass
-print("ready", flush=True)
 time.sleep(300)
 """
+STARTED = 6
 
 
 @pytest.fixture
@@ -54,46 +58,41 @@ def decoy():
     process.wait()
 
 
-def tree_of(run, paths):
-    everything = processes.scan()
-    owner = read_json(paths.run(run).owner)
-    seeds = {pid for pid in everything if processes.cookie(pid) == run} | processes.descendants(
-        everything, owner["pid"]
-    )
-    return processes.family(everything, seeds, {owner["pid"], *processes.self_and_ancestors()})
-
-
-def launch_tree(agent, paths):
+def launch_tree(agent):
+    """A run of TREE, and the processes it is made of as they told it themselves."""
     run = run_id()
     launch(agent, [sys.executable, "-c", TREE], run)
-    wait_until(lambda: status(agent, run)["log_size"])
-    members = tree_of(run, paths)
-    assert len(members) >= 6
+    wait_until(lambda: log_of(agent, run, until_end=False).count(b"\n") == STARTED)
+    lines = log_of(agent, run, until_end=False).decode().splitlines()
+    members = {name: processes.read(int(pid)) for name, pid in map(str.split, lines)}
+    assert None not in members.values()
     return run, members
 
 
-def test_a_tree_that_ignores_term_is_gone_after_the_grace(agent, paths, decoy):
-    run, members = launch_tree(agent, paths)
+def alive(members):
+    return [name for name, process in members.items() if processes.is_alive(process.pid, process.start)]
+
+
+def test_a_tree_that_ignores_term_is_gone_after_the_grace(agent, decoy):
+    run, members = launch_tree(agent)
     told = []
     answer = agent.call("stop", {"run_id": run, "grace": 1}, progress=told.append)
-    assert answer["survivors"] == []
-    assert [process for process in members if processes.is_alive(process.pid, process.start)] == []
+    assert answer["survivors"] == [] and alive(members) == []
+    assert run not in processes.by_cookie(processes.scan())
     assert (answer["status"]["outcome"], answer["status"]["exit"]["kind"]) == ("cancelled", "cancelled")
     assert any("left" in each["line"] for each in told)
 
 
 def test_an_orphaned_tree_is_ended_too(agent, paths, decoy):
-    run, members = launch_tree(agent, paths)
+    run, members = launch_tree(agent)
     os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
     wait_until(lambda: status(agent, run)["orphaned"])
     assert agent.call("stop", {"run_id": run, "grace": 0.5})["survivors"] == []
-    cookie_or_session = [
-        p for p in members if processes.is_alive(p.pid, p.start) and p.session in {m.session for m in members}
-    ]
-    # Without a supervisor nobody knows of a process that gave up cookie, parent and session all at once.
-    assert len(cookie_or_session) <= 2
-    for process in cookie_or_session:
-        processes.send(process, signal.SIGKILL)
+    escaped = alive(members)
+    # Without a supervisor nobody knows of a process that gave up cookie, session and parent all at once.
+    assert set(escaped) <= {"loose"}
+    for name in escaped:
+        processes.send(members[name], signal.SIGKILL)
     assert status(agent, run)["outcome"] == "cancelled"
 
 
