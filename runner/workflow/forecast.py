@@ -1,4 +1,4 @@
-"""Predicted VRAM of a recipe job, from its settings and the model's config.json: nothing is downloaded but that."""
+"""Predicted VRAM and disk of a recipe job, from its settings and the model's config.json: nothing is downloaded but that."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import json
 from typing import Any
 
 from remote_payload.train.architecture import Architecture
-from remote_payload.train.forecast import GIB, MemoryForecast, Plan, forecast_memory, largest_micro_batch
+from remote_payload.train.forecast import (
+    GIB,
+    MemoryForecast,
+    Plan,
+    checkpoint_bytes,
+    checkpoints_of_a_run,
+    forecast_memory,
+    largest_micro_batch,
+)
 from runner.domain.box import Box
 from runner.domain.errors import GpurunError
 from runner.domain.job import Job
+from runner.sweep import SweepRun, expand
 from runner.workflow.checks import Finding
 
 # What "auto" takes: the attention projections, as the families name them.
@@ -28,7 +37,7 @@ ATTENTION = (
 
 
 def forecast(job: Job, box: Box) -> list[Finding]:
-    """One finding: how much VRAM the job will want on each GPU, and what to set when that does not fit."""
+    """How much VRAM the job will want on each GPU and how much disk for checkpoints, and what to set when that does not fit."""
     if not job.recipe:
         return []
     try:
@@ -42,7 +51,8 @@ def forecast(job: Job, box: Box) -> list[Finding]:
     if micro == "auto":
         fits = largest_micro_batch(model, wanted, batch, capacity) if capacity else 1
         wanted = plan_of(job, box, max(fits, 1))
-    return [_finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")]
+    memory = _finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")
+    return [memory, *_disk(job, model, wanted, box)]
 
 
 def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
@@ -52,21 +62,64 @@ def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
     given = batch.get("micro")
     half = settings.get("precision", "auto") != "fp32" and bool(box.gpus)
     rank = int(lora.get("rank") or 0)
-    targets = lora.get("targets", "auto")
     return Plan(
         micro_batch=micro_batch or (given if isinstance(given, int) else 1),
         length=int(settings.get("max_length") or settings.get("length") or 512),
-        weights="bfloat16" if half and rank else "float32",
+        weights="bfloat16" if (half and rank) or settings.get("weights") == "bf16" else "float32",
         autocast=half,
         lora_rank=rank,
-        lora_targets=ATTENTION if targets == "auto" else tuple(targets),
+        lora_targets=_targets(lora.get("targets", "auto")),
         lora_dropout=float(lora.get("dropout", 0.0)),
         checkpoint_activations=bool(batch.get("activation_checkpointing")),
         language_head=job.recipe != "classify",
+        shards=max(len(box.gpus), 1) if settings.get("shard") else 1,
     )
 
 
+def _targets(wanted: Any) -> tuple[str, ...] | str:
+    if wanted == "auto":
+        return ATTENTION
+    return tuple(wanted) if isinstance(wanted, list | tuple) else "all-linear"
+
+
+def _disk(job: Job, model: Architecture, plan: Plan, box: Box) -> list[Finding]:
+    """What the checkpoints of the run, or of all runs of its sweep, will take; nothing where their number is not known yet."""
+    kept = job.settings.get("checkpoint", {})
+    epochs = [run.overrides.get("settings.epochs", job.settings.get("epochs")) for run in _runs(job)]
+    every, keep = kept.get("every_epochs"), kept.get("keep")
+    if keep is not None:
+        made = [keep + 1] * len(epochs)  # the best one is kept beside the latest
+    elif every and not kept.get("every_steps") and not job.settings.get("max_steps"):
+        made = [
+            checkpoints_of_a_run(float(each or 1), every, start=bool(kept.get("at_start")), final=False)
+            for each in epochs
+        ]
+    else:
+        return []
+    whole, bare = (checkpoint_bytes(model, plan, resumable) for resumable in (True, False))
+    resumable = sum(min(count, kept.get("resumable") or count) for count in made)
+    total = resumable * whole + (sum(made) - resumable) * bare + len(made) * bare  # and the finished model
+    runs = f"{len(made)} runs, " if len(made) > 1 else ""
+    said = (
+        f"{total / GIB:,.0f} GiB: {runs}{sum(made)} checkpoints of {bare / GIB:.1f} GiB, {resumable} of them resumable"
+    )
+    free = box.disk_free
+    if total <= free:
+        return [Finding("disk forecast", "ok", f"{said}; {free / GIB:,.0f} GiB are free")]
+    hint = "Set settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
+    return [Finding("disk forecast", "warn", f"{said}; {free / GIB:,.0f} GiB are free", hint)]
+
+
+def _runs(job: Job) -> list[SweepRun]:
+    return expand(job.name, {field: list(values) for field, values in (job.sweep or {}).items()})
+
+
 def _config(job: Job) -> dict[str, Any]:
+    if job.recipe == "pretrain":
+        shape = job.settings["model"]
+        widths = {"n_layer": shape["layers"], "n_embd": shape["width"], "n_head": shape["heads"]}
+        tokens = {"vocab_size": job.settings["vocabulary"], "n_positions": job.settings["max_length"]}
+        return {"model_type": "gpt2", **widths, **tokens}
     model = job.settings.get("model")
     if not isinstance(model, str):
         raise ValueError("the recipe builds its own model")
