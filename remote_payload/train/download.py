@@ -139,14 +139,18 @@ def _folder_size(folder: Path) -> int:
 
 def main() -> None:
     """The download itself; one JSON line on stdout says where the model lies, or what the Hub refused."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     name, revision = sys.argv[1], sys.argv[2] or None
     try:
-        path = snapshot_download(name, revision=revision, allow_patterns=WANTED)
-        info = HfApi().model_info(name, revision=revision)
-        answer = {"path": path, "revision": info.sha, "licence": (info.card_data or {}).get("license")}
+        if constants.HF_HUB_OFFLINE:  # what is in the cache, under the commit it was fetched at
+            path = snapshot_download(name, revision=revision, allow_patterns=WANTED)
+            answer = {"path": path, "revision": Path(path).name, "licence": None}
+        else:
+            info = HfApi().model_info(name, revision=revision)
+            path = snapshot_download(name, revision=info.sha, allow_patterns=WANTED)
+            answer = {"path": path, "revision": info.sha, "licence": (info.card_data or {}).get("license")}
     except GatedRepoError:
         answer = {"error": f"the model is gated and this account may not read it; ask at https://huggingface.co/{name}"}
     except RepositoryNotFoundError:

@@ -57,9 +57,10 @@ def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
     for name, tensor in tensors.items():
         key, _, owner = name.partition("/")
         parameter = parameters[owner]
-        optimizer.state[parameter][key] = (
-            tensor if key == "step" and tensor.dim() == 0 else placed_like(tensor, parameter)
-        )
+        if key == "step":  # one number a parameter, never cut; the fused kernel wants it on the device
+            optimizer.state[parameter][key] = tensor.to(parameter.device if optimizer.defaults["fused"] else "cpu")
+        else:
+            optimizer.state[parameter][key] = placed_like(tensor, parameter)
 
 
 def placed_like(tensor: Tensor, parameter: Tensor) -> Tensor:
