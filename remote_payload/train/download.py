@@ -123,7 +123,7 @@ class StallWatch:
 def _cache_folder() -> Path:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HOME)
+    return Path(os.environ.get("HF_HOME") or constants.HF_HOME)
 
 
 def _folder_size(folder: Path) -> int:

@@ -30,7 +30,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path, side: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (folder / "data/text" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (folder / "data/text" / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_both_sides_have_both_classes_in_equal_parts(built: Path) -> None:
@@ -68,7 +70,9 @@ def test_of_two_licences_with_another_name_in_them_one_stays(prepare: ModuleType
 
 
 def test_passages_are_a_few_hundred_characters_of_words(prepare: ModuleType) -> None:
-    text = "\n\n".join(["A paragraph of plain words that goes on for a while."] * 30 + ["0x00 1234 | ---- | 99 ## 77 %% 12 " * 20])
+    text = "\n\n".join(
+        ["A paragraph of plain words that goes on for a while."] * 30 + ["0x00 1234 | ---- | 99 ## 77 %% 12 " * 20]
+    )
     passages = list(prepare.cut(text))
     assert passages and all(prepare.SHORTEST - 60 <= len(passage) <= prepare.LONGEST for passage in passages)
     assert not any("0x00 1234" in passage for passage in passages)

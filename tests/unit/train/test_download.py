@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from remote_payload.train import download
 from remote_payload.train.download import BaseModel, StallWatch, local_model
 from remote_payload.train.errors import InputError
+from tests.support.hub import Hub
 from tests.support.toy_training import toy_run
 
 
@@ -23,49 +23,71 @@ def test_a_folder_that_grows_is_not_stalled_and_one_that_stands_still_is(tmp_pat
     assert watch.stalled(126)
 
 
-STALLS_WITH_XET = """
-import json, os, sys, time
-if os.environ.get("HF_HUB_DISABLE_XET") != "1":
-    time.sleep(300)
-print(json.dumps({"path": sys.argv[3], "revision": "abc", "licence": "mit"}))
-"""
+@pytest.fixture
+def at_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Downloads that this process starts know this hub only, with the token of somebody who may read acme/open."""
+    hub.add_model("acme/open", {**FILES, "pytorch_model.bin": b"pickle", "modeling.py": b"import os"})
+    hub.add_model("acme/gated", FILES, gated=True)
+    hub.add_account(TOKEN, "ada")
+    for name, value in hub.environment(tmp_path / "home", token=TOKEN).items():
+        monkeypatch.setenv(name, value)
+    return hub
 
 
-def test_a_download_that_stalls_is_ended_and_tried_again_without_xet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "python"
-    script.write_text(f"#!{sys.executable}\n{STALLS_WITH_XET}")
-    script.chmod(0o755)
-    monkeypatch.setattr(download.sys, "executable", str(script))
-    monkeypatch.setattr(download, "STALLED_AFTER", 0.6)
-    monkeypatch.setattr(download, "_cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.delenv("HF_HUB_DISABLE_XET", raising=False)
-    model = local_model(toy_run(tmp_path), "somebody/model")
-    assert (model.id, model.path, model.revision, model.licence) == ("somebody/model", "somebody/model", "abc", "mit")
-    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    assert [event["name"] for event in events if event["type"] == "flag"] == ["download_stalled"]
+TOKEN = "hf_readerreaderreaderreaderreader00"
+FILES = {
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": b"w" * 50_000,
+    "tokenizer.json": b"{}",
+    "README.md": b"---\nlicense: mit\n---\n",
+}
+
+
+def test_a_model_of_the_hub_is_downloaded_at_its_commit_without_pickles_or_code(at_hub: Hub, tmp_path: Path) -> None:
+    model = local_model(toy_run(tmp_path), "acme/open")
+    assert model.revision == at_hub.models["acme/open"].revisions["main"]
+    assert Path(model.path).name == model.revision
+    assert {path.name for path in Path(model.path).iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("name", "message"),
     [
-        (
-            'import json; print(json.dumps({"error": "the model is gated"}))',
-            r"settings\.model: somebody/model: the model is gated",
-        ),
-        ("raise SystemExit(9)", r"settings\.model: somebody/model: the download ended with status 9"),
+        ("acme/gated", r"settings\.model: acme/gated: the model is gated .* ask at https://huggingface\.co/acme/gated"),
+        ("acme/nothing", r"settings\.model: acme/nothing: neither a folder here nor a model that this account can see"),
     ],
 )
-def test_what_the_hub_refuses_is_an_input_error(
-    answer: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "python"
-    script.write_text(f"#!{sys.executable}\n{answer}\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(download.sys, "executable", str(script))
+def test_what_the_hub_refuses_is_an_input_error(name: str, message: str, at_hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        local_model(toy_run(tmp_path), "somebody/model")
+        local_model(toy_run(tmp_path), name)
+
+
+def test_a_download_that_stalls_is_ended_and_tried_again_without_xet(
+    at_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = toy_run(tmp_path)
+    tries: list[str | None] = []
+    original, flag = download._download, run.telemetry.flag
+
+    def recorded(run: Any, name: str, revision: str | None, environment: dict[str, str]) -> Any:
+        tries.append(environment.get("HF_HUB_DISABLE_XET"))
+        return original(run, name, revision, environment)
+
+    def flag_and_release(name: str, message: str) -> None:
+        flag(name, message)
+        at_hub.release()
+        monkeypatch.setattr(download, "STALLED_AFTER", 60.0)
+
+    monkeypatch.setattr(download, "_download", recorded)
+    monkeypatch.setattr(download, "STALLED_AFTER", 4.0)
+    monkeypatch.setattr(run.telemetry, "flag", flag_and_release)
+    monkeypatch.delenv("HF_HUB_DISABLE_XET", raising=False)
+    at_hub.stall("model.safetensors", 1000)
+    model = local_model(run, "acme/open")
+    assert (Path(model.path) / "model.safetensors").stat().st_size == 50_000
+    assert tries == [None, "1"]
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["name"] for event in events if event["type"] == "flag"] == ["download_stalled"]
 
 
 def test_a_folder_is_used_as_it_lies_and_known_by_its_weights(tmp_path: Path) -> None:
