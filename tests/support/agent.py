@@ -82,7 +82,7 @@ def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment:
         assert said.split()[:2] == [b"0" * 32, b"ready"], said
         root = said.split()[3].decode()
 
-        def handshake(early: bytes) -> str:
+        def handshake(early: bytes, public: bool) -> str:
             pipe.write(early)
             return root
 
