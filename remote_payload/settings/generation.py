@@ -22,4 +22,6 @@ class Generation:
     batch_tokens: Optional[int] = setting(
         None, "Prompts and answers that are in memory at once, in tokens; by itself 32,768 on a GPU.", ge=1
     )
-    latency_examples: int = setting(8, "Prompts that are also answered one at a time, to measure latency.", ge=0)
+    latency_examples: int = setting(
+        4, "Prompts that the tuned model also answers one at a time, to measure latency.", ge=0
+    )

@@ -69,10 +69,15 @@ def ask(
     gathered = world.gather(list(zip(mine, found, strict=True)))
     answers = [answer for _, answer in sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])]
     scores = score(answers, questions)
-    if settings.latency_examples:
-        some = questions.prompts[: settings.latency_examples]
-        scores["latency"] = measure_latency(network, tokenizer, some, sampling, questions.end_tokens)
     return Answers([answer.text for answer in answers], scores)
+
+
+def time_answers(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Questions, settings: Generation, seed: int
+) -> dict[str, float]:
+    """How long the first few questions take, one at a time; nothing where none are asked for."""
+    some = questions.prompts[: settings.latency_examples]
+    return measure_latency(network, tokenizer, some, sampling_of(settings, seed), questions.end_tokens) if some else {}
 
 
 def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.train.answers import Questions, Report, ask, write_report
+from remote_payload.train.answers import Answers, Questions, Report, ask, time_answers, write_report
 from remote_payload.train.causal import CausalLoss, load_network, save_causal
 from remote_payload.train.causal_card import causal_card, predicted_memory
 from remote_payload.train.checkpoint import load_weights
@@ -79,9 +79,7 @@ class CausalResults:
             with context() as network:
                 report.held_out[name] = task.measure(CausalLoss(network), held_out, size)
                 if questions.prompts:
-                    self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
-                    seed = self.run.settings.seed
-                    report.answered[name] = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
+                    report.answered[name] = self._answers(name, network, questions)
         if self.run.world.main:
             write_report(self.run.reports, report, settings)
         for line in report.lines():
@@ -125,6 +123,14 @@ class CausalResults:
         write_json(folder / "metrics.json", {"epoch": best["epoch"], "step": best["step"], **metrics})
         card = causal_card(self.run, network, self.base, self.about, progress, self.data, outcome, report)
         write_text(folder / "README.md", card)
+
+    def _answers(self, name: str, network: Any, questions: Questions) -> Answers:
+        settings, seed = self.run.settings.generation, self.run.settings.seed
+        self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
+        answers = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
+        if name == "tuned":  # the base has the same shape, and often finds no end
+            answers.scores["latency"] = time_answers(network, self.tokenizer, questions, settings, seed)
+        return answers
 
     @contextmanager
     def _tuned(self) -> Iterator[Any]:
