@@ -136,7 +136,10 @@ class LocalBox:
             log = self.folder / "sshd.log"
             (self.folder / "sshd_config").write_text(self._config(port))
             subprocess.run(
-                [sshd, "-f", str(self.folder / "sshd_config"), "-E", str(log)], stdin=subprocess.DEVNULL, check=False
+                [sshd, "-f", str(self.folder / "sshd_config"), "-E", str(log)],
+                stdin=subprocess.DEVNULL,
+                check=False,
+                env={"PATH": os.environ.get("PATH", os.defpath)},  # it outlives us, and we may hold a token
             )
             (self.folder / "port").write_text(str(port))
             if self._answers(port):

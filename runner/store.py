@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,20 @@ def save(run: Run) -> None:
     write_json(places.run_folder(run.run_id) / "run.json", run.as_json())
 
 
+def update(run: Run, **changes: Any) -> None:
+    """Changes these fields of a run, here and in its record; what another gpurun wrote into the others meanwhile stays."""
+    for name, value in changes.items():
+        setattr(run, name, value)
+    with _alone(places.run_folder(run.run_id) / "run.json"):
+        try:
+            record = load(run.run_id)
+        except (UnknownRun, StateError):
+            record = run
+        for name, value in changes.items():
+            setattr(record, name, value)
+        save(record)
+
+
 def load(run_id: str) -> Run:
     """One run. Raises UnknownRun, or StateError naming the file that cannot be read."""
     file = places.run_folder(run_id) / "run.json"
@@ -36,7 +50,7 @@ def load(run_id: str) -> Run:
         return Run.from_json(json.loads(file.read_text("utf-8")))
     except FileNotFoundError:
         raise _unknown(run_id) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(
             f"the record of run {run_id} cannot be read: {file} ({type(error).__name__}: {error})",
             meaning="The run on the box is not touched by that.",
@@ -92,6 +106,32 @@ def load_all(limit: int | None = None) -> tuple[list[Run], list[StateError]]:
         except UnknownRun:
             continue
     return runs, damaged
+
+
+def update_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Lets ``change`` edit the JSON object in ``file`` (empty where it cannot be read), and replaces it; one gpurun at a time."""
+    with _alone(file):
+        value = read_json(file)
+        change(value)
+        write_json(file, value)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file that may be lost without harm; empty where it is missing or damaged."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Holds the file's lock, waiting for it; the lock is beside the file, which is replaced."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(file.with_name(f".{file.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
 MAX_FILES = 400000  # what fits into one frame
 MAX_PATH = 1024  # bytes
 # What the laptop takes for something else than a result, and refuses the whole list for.
-FORBIDDEN = (".git", ".ssh", ".gpurun-staging")
+FORBIDDEN = (".git", ".ssh", ".gpurun-staging", ".gpurun-fetched.json")
 MAX_LEFT_OUT = 100
 # A file younger than this when it was read may change again within its filesystem's clock tick: not remembered.
 SETTLED_NS = 2 * 10**9
@@ -105,18 +105,30 @@ def append_only(path: str) -> bool:
     return name.endswith(APPEND_ONLY) or "tfevents" in name
 
 
-def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, str]]]:
+def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]]:
     found: Dict[str, os.stat_result] = {}
-    left_out: List[Dict[str, str]] = []
+    left_out: List[Dict[str, Any]] = []
+    links: List[str] = []
     for path, status in _walk(outputs, left_out):
         if stat.S_ISREG(status.st_mode):
             found[path] = status
+        elif stat.S_ISLNK(status.st_mode):
+            links.append(path)
         else:
-            _leave_out(left_out, path, "a link" if stat.S_ISLNK(status.st_mode) else "not a regular file")
+            _leave_out(left_out, path, "not a regular file")
     for path in _twins(found):
         del found[path]
         _leave_out(left_out, path, "on a Mac it would be the same file as another one")
+    for path in links:
+        _leave_out(left_out, path, "a link", dispensable=_is_listed(outputs, path, found))
     return found, left_out
+
+
+def _is_listed(outputs: str, link: str, found: Dict[str, os.stat_result]) -> bool:
+    """Whether what a link stands for is listed under its own name, so that nothing is lost without the link."""
+    top = os.path.realpath(outputs)
+    target = posixpath.relpath(os.path.realpath(os.path.join(outputs, link)), top)
+    return target in found or any(path.startswith(target + "/") for path in found)
 
 
 def _twins(found: Dict[str, os.stat_result]) -> List[str]:
@@ -133,7 +145,7 @@ def _twins(found: Dict[str, os.stat_result]) -> List[str]:
     return twins
 
 
-def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, os.stat_result]]:
+def _walk(outputs: str, left_out: List[Dict[str, Any]]) -> Iterator[Tuple[str, os.stat_result]]:
     folders = [""] if os.path.isdir(outputs) and not os.path.islink(outputs) else []
     while folders:
         below = folders.pop()
@@ -147,7 +159,7 @@ def _walk(outputs: str, left_out: List[Dict[str, str]]) -> Iterator[Tuple[str, o
             path = posixpath.join(below, entry.name)
             why = _unlistable(path, entry.name)
             if why:
-                _leave_out(left_out, path, why)
+                _leave_out(left_out, path, why, dispensable=why == "unfinished")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
             else:
@@ -166,16 +178,21 @@ def _unlistable(path: str, name: str) -> str:
         return "its name is not UTF-8"
     if any(unicodedata.category(character).startswith("C") for character in name) or "\\" in name:
         return "odd characters in its name"
-    if path.startswith("-") or name in FORBIDDEN:
+    if path.startswith("-") or name.lower() in FORBIDDEN:
         return "its name could be taken for something else"
     if name.endswith(UNFINISHED[:2]) or any(mark in name for mark in UNFINISHED[2:]):
         return "unfinished"
     return ""
 
 
-def _leave_out(left_out: List[Dict[str, str]], path: str, why: str) -> None:
-    if len(left_out) < MAX_LEFT_OUT:
-        left_out.append({"path": ascii(path)[1:-1][:200], "why": why})
+def _leave_out(left_out: List[Dict[str, Any]], path: str, why: str, dispensable: bool = False) -> None:
+    """``dispensable``: no result is lost without it. Those that would be lost are named first."""
+    entry: Dict[str, Any] = {"path": ascii(path)[1:-1][:200], "why": why}
+    if dispensable:
+        left_out.append(dict(entry, dispensable=True))
+    else:
+        left_out.insert(0, entry)
+    del left_out[MAX_LEFT_OUT:]
 
 
 def _complete_folders(outputs: str, found: Dict[str, os.stat_result]) -> List[str]:

@@ -25,9 +25,18 @@ TYPES = frozenset((REQUEST, BLOB, CANCEL, RESULT, ERROR, PROGRESS, LOG, EVENTS, 
 HEADER = struct.Struct(">cII")
 OFFSET = struct.Struct(">Q")
 MAX_JSON = 64 * 1024 * 1024  # a manifest of half a million files
+MAX_ITEMS = (
+    4000000  # commas and opening brackets in one such frame: what a list of two-byte items would grow to in memory
+)
+MAX_PROGRESS = 8 * 1024 * 1024  # PROGRESS and ERROR frames; a status holds the last event of each type
 MAX_BYTES = 1024 * 1024  # LOG, EVENTS and BLOB frames
 BEAT_EVERY = 4.0  # seconds
 SILENCE_LIMIT = 15.0  # seconds without a frame
+
+
+# Bytes of each type's payload.
+LIMITS = {REQUEST: MAX_JSON, RESULT: MAX_JSON, PROGRESS: MAX_PROGRESS, ERROR: MAX_PROGRESS, BLOB: MAX_BYTES}
+LIMITS.update({LOG: MAX_BYTES + OFFSET.size, EVENTS: MAX_BYTES + OFFSET.size, CANCEL: 0, BEAT: 0})
 
 
 class ProtocolError(Exception):
@@ -41,6 +50,8 @@ class Frame(NamedTuple):
 
     def json(self) -> Dict[str, Any]:
         """The payload as a JSON object. Raises ProtocolError for anything else, NaN and Infinity included."""
+        if sum(self.payload.count(mark) for mark in (b",", b"[", b"{")) > MAX_ITEMS:
+            raise ProtocolError("frame holds more than %d items" % MAX_ITEMS)
         try:
             value = json.loads(self.payload.decode("utf-8"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -89,7 +100,7 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     kind, stream, length = HEADER.unpack(header)
     if kind not in TYPES:
         raise ProtocolError("unknown frame type %r" % kind)
-    limit = MAX_BYTES + OFFSET.size if kind in (LOG, EVENTS, BLOB) else MAX_JSON
+    limit = LIMITS.get(kind, 0)
     if length > limit:
         raise ProtocolError("frame of %d bytes is over the limit of %d" % (length, limit))
     payload = _read_exactly(read, length) if length else b""

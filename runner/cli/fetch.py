@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from runner.domain.run import Run
     from runner.workflow.fetch import Fetched
 
+SHOWN = 10  # of what is not fetched
+
 
 @click.command(
     "fetch",
@@ -47,6 +49,7 @@ def as_document(run: Run, fetched: Fetched) -> dict[str, object]:
         "new": [{"path": artifact.path, "size": artifact.size, "sha256": artifact.sha256} for artifact in fetched.new],
         "kept": fetched.kept,
         "bytes": fetched.bytes,
+        "left_out": [{"path": each.path, "why": each.why} for each in fetched.left_out],
     }
 
 
@@ -56,5 +59,9 @@ def say(fetched: Fetched) -> None:
 
     here = f", {fetched.kept} here already" if fetched.kept else ""
     click.echo(f"{len(fetched.new)} files ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+    for left in fetched.left_out[:SHOWN]:
+        click.echo(f"not fetched: {left}", err=True)
+    if len(fetched.left_out) > SHOWN:
+        click.echo(f"not fetched: {len(fetched.left_out) - SHOWN} more (--json names them)", err=True)
     if not fetched.complete:
         click.echo("The run is not over: this is what is complete so far.", err=True)

@@ -118,10 +118,12 @@ def _show(error: GpurunError, as_json: bool) -> None:
         body: dict[str, Any] = {"kind": type(error).__name__, "exit_code": error.exit_code, "message": error.message}
         click.echo(json.dumps({"error": {**body, "meaning": error.meaning, "hint": error.hint}}))
         return
-    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    from runner.domain.terminal import without_controls
+
+    click.echo(click.style("error: ", fg="red", bold=True) + without_controls(error.message), err=True)
     for text in (error.meaning, error.hint):
         if text:
-            click.echo("  " + text.replace("\n", "\n  "), err=True)
+            click.echo("  " + without_controls(text).replace("\n", "\n  "), err=True)
 
 
 def _unexpected(error: Exception) -> GpurunError:

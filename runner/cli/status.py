@@ -52,6 +52,7 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
         ("", "its supervisor died; the processes go on, stop and logs work" if status.orphaned else ""),
         ("", "stalled: its processes are stopped" if status.stalled else ""),
         ("why", status.evidence or ""),
+        ("change", status.advice or ""),
         ("step", _step(progress.get("step"))),
         ("eta", duration(seen.eta) if seen.eta is not None else ""),
         ("eval", _numbers((progress.get("eval") or {}).get("metrics"))),

@@ -14,7 +14,8 @@ MAX_FILES = 500_000
 MAX_NAME = 1024  # bytes of a whole path
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Names that would be read as something else than a result once they lie here.
-_FORBIDDEN_PARTS = {"", ".", "..", ".git", ".ssh", ".gpurun-staging"}
+_FORBIDDEN_PARTS = {"", ".", "..", ".git", ".ssh", ".gpurun-staging", ".gpurun-fetched.json"}
+MAX_LEFT_OUT = 1000
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,24 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Something in ``outputs/`` that is never fetched, and why. ``dispensable``: no result is lost without it."""
+
+    path: str
+    why: str
+    dispensable: bool
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.why})"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """``complete`` once the run is over; before, what is already whole."""
 
     complete: bool
     files: tuple[Artifact, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def size(self) -> int:
@@ -45,7 +59,18 @@ def parse_manifest(answer: dict[str, Any]) -> Manifest:
         raise _refused("it lists no files, or far too many")
     artifacts = tuple(_artifact(entry) for entry in files)
     _check_collisions(artifacts)
-    return Manifest(answer.get("complete") is True, artifacts)
+    return Manifest(answer.get("complete") is True, artifacts, _left_out(answer.get("left_out")))
+
+
+def _left_out(entries: Any) -> tuple[LeftOut, ...]:
+    """What the box will not send; a text for people, so that anything is taken and cleaned."""
+    if not isinstance(entries, list):
+        return ()
+    return tuple(
+        LeftOut(clean(entry.get("path"), 200), clean(entry.get("why"), 200), entry.get("dispensable") is True)
+        for entry in entries[:MAX_LEFT_OUT]
+        if isinstance(entry, dict)
+    )
 
 
 def _artifact(entry: Any) -> Artifact:
@@ -70,7 +95,7 @@ def _unusable(path: str) -> str:
         return "too long"
     if any(unicodedata.category(char).startswith("C") for char in path) or "\\" in path:
         return "control characters or backslashes"
-    if path.startswith(("/", "-")) or _FORBIDDEN_PARTS & set(path.split("/")):
+    if path.startswith(("/", "-")) or _FORBIDDEN_PARTS & set(path.casefold().split("/")):
         return "it would leave its folder, or pose as something else"
     return ""
 

@@ -42,12 +42,6 @@ class Run:
     generation: str | None = None  # of the log that the local copy continues
     schema: int = SCHEMA
 
-    def confirmed(self, root: str, address: str) -> Run:
-        """The same record, now that the box has confirmed the start."""
-        self.attempted = self.launched = True
-        self.root, self.address = root, address
-        return self
-
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PHASES = ("prepared", "launched", "running", "finished")
+MAX_PROGRESS = 5 << 20  # bytes of JSON: the last event of each type
+MAX_GPUS = 64
+
 OUTCOMES = ("succeeded", "failed", "cancelled", "timed_out", "interrupted", "lost")
 
 
@@ -27,46 +31,73 @@ class Status:
     progress: dict[str, Any] = field(default_factory=dict)
     log_size: int = 0
     generation: str = ""
-    evidence: str | None = None
+    evidence: str | None = None  # the line that shows the cause
+    advice: str | None = None  # the one thing to change
 
     @property
     def finished(self) -> bool:
         return self.phase == "finished"
+
+    def as_json(self) -> dict[str, Any]:
+        """What a record keeps: only what was understood, none of what else the box may have sent."""
+        return asdict(self)
 
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> Status:
         """From an agent's answer. Raises ValueError naming the field that makes no sense."""
         phase, outcome = answer.get("phase"), answer.get("outcome")
         if phase not in PHASES:
-            raise ValueError(f"phase {phase!r}")
+            raise ValueError(f"phase {phase!r:.200}")
         if outcome is not None and outcome not in OUTCOMES:
-            raise ValueError(f"outcome {outcome!r}")
+            raise ValueError(f"outcome {outcome!r:.200}")
         if (phase == "finished") != (outcome is not None):
             raise ValueError(f"phase {phase!r} with outcome {outcome!r}")
-        progress = answer.get("progress")
         return cls(
             run_id=_text(answer, "run_id") or "",
             phase=phase,
             outcome=outcome,
             cause=_text(answer, "cause"),
-            exit=answer["exit"] if isinstance(answer.get("exit"), dict) else None,
+            exit=_exit(answer.get("exit")),
             orphaned=answer.get("orphaned") is True,
             stalled=answer.get("stalled") is True,
             pid=_whole(answer, "pid"),
-            gpus=tuple(gpu for gpu in answer.get("gpus") or () if isinstance(gpu, int)),
+            gpus=_gpus(answer.get("gpus")),
             started_at=_number(answer, "started_at"),
             ended_at=_number(answer, "ended_at"),
-            progress=progress if isinstance(progress, dict) else {},
+            progress=_progress(answer.get("progress")),
             log_size=_whole(answer, "log_size") or 0,
             generation=_text(answer, "generation") or "",
             evidence=_text(answer, "evidence"),
+            advice=_text(answer, "advice"),
         )
+
+
+def _exit(value: object) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return None
+    return {"kind": _text(value, "kind"), "number": _whole(value, "number"), "at": _number(value, "at")}
+
+
+def _gpus(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        return ()
+    return tuple(gpu for gpu in value[:MAX_GPUS] if isinstance(gpu, int) and not isinstance(gpu, bool))
+
+
+def _progress(value: object) -> dict[str, Any]:
+    """The last event of each type; anything that is not one is dropped. Raises ValueError for a flood."""
+    if not isinstance(value, dict):
+        return {}
+    events = {kind: event for kind, event in value.items() if isinstance(event, dict)}
+    if (size := len(json.dumps(events))) > MAX_PROGRESS:
+        raise ValueError(f"progress of {size} bytes")
+    return events
 
 
 def _text(answer: dict[str, Any], name: str) -> str | None:
     value = answer.get(name)
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} {value!r}")
+        raise ValueError(f"{name} {value!r:.200}")
     return value[:4096] if value else None
 
 
@@ -75,7 +106,7 @@ def _number(answer: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
-        raise ValueError(f"{name} {value!r}")
+        raise ValueError(f"{name} {value!r:.200}")
     return float(value)
 
 
@@ -84,5 +115,5 @@ def _whole(answer: dict[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise ValueError(f"{name} {value!r}")
+        raise ValueError(f"{name} {value!r:.200}")
     return value

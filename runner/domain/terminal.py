@@ -13,6 +13,7 @@ import re
 _STRINGS = "P]X^_"  # ESC P (DCS), ] (OSC), X (SOS), ^ (PM), _ (APC): all end with BEL or ST
 _HARMLESS = re.compile(rb"[\t\n\r\x20-\x7e]*")
 _PLAIN = re.compile("[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _MAX_SEQUENCE = 64  # a CSI longer than this is nonsense, not a colour
 
 
@@ -97,10 +98,16 @@ class TerminalFilter:
         return ""
 
 
+def without_controls(text: str) -> str:
+    """Text of several lines without colours and control sequences, its layout kept."""
+    shown = TerminalFilter()._feed_text(text.encode("utf-8", "replace").decode("utf-8"))
+    return _COLOUR.sub("", shown).replace("\r", "")
+
+
 def clean(text: object, limit: int = 500) -> str:
     """One line of untrusted text (a name, a message) without any control sequence, cut at ``limit`` characters."""
     shown = TerminalFilter()._feed_text(str(text).encode("utf-8", "replace").decode("utf-8"))
-    shown = re.sub(r"\x1b\[[0-9;:]*m", "", shown)
+    shown = _COLOUR.sub("", shown)
     shown = re.sub(r"[\r\n\t]+", " ", shown).strip()
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

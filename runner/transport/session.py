@@ -1,12 +1,14 @@
 """The laptop's end of the agent's channel: requests out, frames in, silence noticed.
 
 The handshake waits for the first request and carries it along, so that starting the agent costs no round trip of its own.
-Requests overlap: each is a stream with a queue of its own, filled by one reader thread. A link that says nothing for
+Requests overlap: each is a stream with a queue of its own, filled by one reader thread, which waits while a queue is full: no
+more than ``WAITING`` frames of a stream are held, however fast the box sends. A link that says nothing for
 ``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with LinkLost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -18,6 +20,8 @@ from remote_payload.agent.protocol import Frame
 from runner.domain import errors
 from runner.domain.errors import GpurunError, HostError, LinkLost
 from runner.domain.terminal import clean, clean_lines
+
+WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
 
 Progress = Callable[[dict[str, Any]], None]
 Handshake = Callable[
@@ -47,7 +51,7 @@ class AgentSession:
         self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
         self._public = True  # whether all of it may be seen
         self._root = ""
-        self._streams: dict[int, queue.SimpleQueue[Frame | GpurunError]] = {}
+        self._streams: dict[int, queue.Queue[Frame | None]] = {}
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
         self._dead: GpurunError | None = None
@@ -80,15 +84,15 @@ class AgentSession:
         """One request, answered. Raises the agent's error under its own class, or LinkLost."""
         for frame in self.stream(verb, args, blobs=blobs):
             if frame.type == protocol.PROGRESS and progress is not None:
-                progress(frame.json())
+                progress(document(frame, self._where))
             elif frame.type == protocol.RESULT:
-                return frame.json()
+                return document(frame, self._where)
         raise self._dead or _lost(self._where)
 
     def stream(self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = ()) -> Iterator[Frame]:
         """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request."""
         number = next(self._numbers)
-        inbox: queue.SimpleQueue[Frame | GpurunError] = queue.SimpleQueue()
+        inbox: queue.Queue[Frame | None] = queue.Queue(WAITING)
         self._streams[number] = inbox
         finished = False
         try:
@@ -100,12 +104,12 @@ class AgentSession:
             self._upload(number, blobs)
             while not finished:
                 item = inbox.get()
-                if isinstance(item, GpurunError):
+                if item is None:
                     finished = True
-                    raise item
+                    raise self._dead or _lost(self._where)
                 if item.type == protocol.ERROR:
                     finished = True
-                    raise _error(item.json())
+                    raise _error(document(item, self._where))
                 finished = item.type == protocol.RESULT
                 yield item
         finally:
@@ -143,21 +147,39 @@ class AgentSession:
             while (frame := protocol.read_frame(self._pipe.read)) is not None:
                 inbox = self._streams.get(frame.stream)
                 if inbox is not None and frame.type != protocol.BEAT:
-                    inbox.put(frame)
+                    self._offer(frame.stream, inbox, frame)
             failure: GpurunError = _lost(self._where)
         except TimeoutError:
             failure = _lost(self._where, f"nothing was heard for {protocol.SILENCE_LIMIT:.0f} seconds")
         except protocol.ProtocolError as error:
-            failure = HostError(
-                f"{self._where} sent what no agent of gpurun sends: {clean(error)}",
-                meaning="The connection was given up; a run on the box is not touched by that.",
-                hint="If this repeats, do not trust this box.",
-            )
+            failure = _absurd(self._where, error)
         except (OSError, EOFError) as error:
             failure = _lost(self._where, clean(error))
         self._dead = failure
-        for inbox in list(self._streams.values()):
-            inbox.put(failure)
+        for number, inbox in list(self._streams.items()):
+            self._offer(number, inbox, None)
+
+    def _offer(self, number: int, inbox: queue.Queue[Frame | None], item: Frame | None) -> None:
+        """Hands a frame over, waiting while its reader is behind; dropped once nobody reads."""
+        while self._streams.get(number) is inbox:
+            with contextlib.suppress(queue.Full):
+                return inbox.put(item, timeout=0.2)
+
+
+def document(frame: Frame, where: str = "the box") -> dict[str, Any]:
+    """A frame's JSON. Raises HostError for what is none, or is a flood."""
+    try:
+        return frame.json()
+    except protocol.ProtocolError as error:
+        raise _absurd(where, error) from None
+
+
+def _absurd(where: str, error: protocol.ProtocolError) -> HostError:
+    return HostError(
+        f"{where} sent what no agent of gpurun sends: {clean(error)}",
+        meaning="The connection was given up; a run on the box is not touched by that.",
+        hint="If this repeats, do not trust this box.",
+    )
 
 
 def _lost(where: str, why: str = "the box closed it") -> LinkLost:

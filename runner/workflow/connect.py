@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runner import store
 from runner.domain import places
@@ -82,22 +81,21 @@ def host_of(typed: str, volume: str | None = None) -> Host:
 
 def remember(host: Host) -> None:
     """Notes that a host was reached, under what was typed."""
-    hosts = remembered()
-    before = hosts.get(host.typed, {})
-    hosts[host.typed] = {
-        **before,
-        "address": str(host),
-        "known_as": host.known_as,
-        "volume": host.volume,
-        "seen_at": time.time(),
-    }
-    store.write_json(places.hosts_file(), hosts)
+    facts = {"address": str(host), "known_as": host.known_as, "volume": host.volume, "seen_at": time.time()}
+    note(host.typed, facts)
+
+
+def note(typed: str, facts: dict[str, Any]) -> None:
+    """Adds facts to what is remembered of a host."""
+
+    def change(hosts: dict[str, Any]) -> None:
+        before = hosts.get(typed)
+        hosts[typed] = {**(before if isinstance(before, dict) else {}), **facts}
+
+    store.update_json(places.hosts_file(), change)
 
 
 def remembered() -> dict[str, dict[str, str | float | None]]:
     """What was noted of each host, by what was typed; empty when the note cannot be read."""
-    try:
-        hosts = json.loads(places.hosts_file().read_text("utf-8"))
-        return hosts if isinstance(hosts, dict) else {}
-    except (OSError, ValueError):  # a cache: what is lost is written again at the next contact
-        return {}
+    # A cache: what is lost is written again at the next contact.
+    return {typed: entry for typed, entry in store.read_json(places.hosts_file()).items() if isinstance(entry, dict)}

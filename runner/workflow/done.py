@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from runner import store
 from runner.domain.errors import ManifestMissing
+from runner.domain.manifest import LeftOut
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean
@@ -23,24 +24,27 @@ class Verdict:
     run_id: str
     reasons: list[str] = field(default_factory=list)
     files: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def safe(self) -> bool:
         return not self.reasons
 
 
-def done(run: Run, report: Reporter) -> Verdict:
-    """Looks at the run, its outputs here and there, its log, its secrets, and at other runs on the same box."""
+def done(run: Run, report: Reporter, *, leave_behind: bool = False) -> Verdict:
+    """Looks at the run, its outputs here and there, its log, its secrets, and at other runs on the same box.
+
+    ``leave_behind`` says that what cannot be fetched (links, odd names) may go with the box.
+    """
     verdict = Verdict(run.run_id)
     with to_run(run, report) as link:
         _over(link, run, verdict)
-        _home(link, run, verdict, report)
+        _home(link, run, verdict, report, leave_behind)
         _wiped(link, run, verdict)
         _alone(link, run, verdict)
         catch_up(link, run)  # the log's last bytes belong to what is home
     if verdict.safe:
-        run.done = True
-        store.save(run)
+        store.update(run, done=True)
     return verdict
 
 
@@ -50,7 +54,7 @@ def _over(link: Link, run: Run, verdict: Verdict) -> None:
         verdict.reasons.append(f"{run.run_id} is still running: gpurun logs -f waits for its end, gpurun stop ends it")
 
 
-def _home(link: Link, run: Run, verdict: Verdict, report: Reporter) -> None:
+def _home(link: Link, run: Run, verdict: Verdict, report: Reporter, leave_behind: bool) -> None:
     try:
         manifest = ask_manifest(link, run, report)
     except ManifestMissing as error:
@@ -58,6 +62,13 @@ def _home(link: Link, run: Run, verdict: Verdict, report: Reporter) -> None:
         return
     receipt = Receipt(destination(run, None))
     missing = [artifact for artifact in manifest.files if not receipt.has(artifact)]
+    verdict.left_out = manifest.left_out
+    lost = [each for each in manifest.left_out if not each.dispensable]
+    if lost and not leave_behind:
+        verdict.reasons.append(
+            f"{len(lost)} things in outputs/ are never fetched, {lost[0]} among them: rename or copy them on the box and fetch"
+            f" again, or give them up with gpurun done {run.run_id} --leave-behind"
+        )
     verdict.files = len(manifest.files)
     if missing:
         size = sum(artifact.size for artifact in missing) / 1e6

@@ -16,7 +16,7 @@ from typing import Any
 from runner import store
 from runner.domain import places
 from runner.domain.errors import ArtifactError, ChecksumMismatch, ManifestMissing, TransferFailed, TransferInterrupted
-from runner.domain.manifest import Artifact, Manifest, parse_manifest
+from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport import rsync
@@ -30,12 +30,13 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did: where to, what is new, what was here already, and whether the run is over."""
+    """What a fetch did: where to, what is new, what was here already, what the box never sends, and whether the run is over."""
 
     into: Path
     new: tuple[Artifact, ...]
     kept: int
     complete: bool
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -61,9 +62,8 @@ def fetch_over(link: Link, run: Run, target: Path, report: Reporter) -> Fetched:
         with report.stage("verify and move", "bytes") as stage:
             _settle(missing, staging, target, receipt, stage.update)
         shutil.rmtree(staging, ignore_errors=True)
-    run.fetched_into, run.fetched_at = str(target), time.time() if manifest.complete else None
-    store.save(run)
-    return Fetched(target, tuple(missing), len(manifest.files) - len(missing), manifest.complete)
+    store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
+    return Fetched(target, tuple(missing), len(manifest.files) - len(missing), manifest.complete, manifest.left_out)
 
 
 def destination(run: Run, into: Path | None) -> Path:

@@ -21,6 +21,7 @@ from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.domain.status import Status
 from runner.transport.link import Link
+from runner.transport.session import document
 from runner.workflow.connect import to_run
 
 Sink = Callable[[bytes], None]
@@ -78,9 +79,9 @@ def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_e
         elif frame.type == protocol.EVENTS:
             copy.write_events(*_split(frame.payload))
         elif frame.type == protocol.PROGRESS:
-            _handle_notice(frame.json(), run, copy, sink)
+            _handle_notice(document(frame), run, copy, sink)
         elif frame.type == protocol.RESULT:
-            return _end(frame.json(), run)
+            return _end(document(frame), run)
     raise HostError("the agent ended the stream without a result")  # session.stream always ends in RESULT or raises
 
 
@@ -100,8 +101,7 @@ def _handle_notice(notice: dict[str, Any], run: Run, copy: LocalCopy | Passing, 
         copy.skip_to(start + size)
         sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % size)
     if isinstance(generation, str) and generation != run.generation:
-        run.generation = generation[:200]
-        store.save(run)
+        store.update(run, generation=generation[:200])
 
 
 def _whole(value: object) -> int:
@@ -127,9 +127,7 @@ def remember_status(run: Run, answer: dict[str, object]) -> Status:
         raise HostError(
             f"the box says of the run what cannot be: {error}", hint="If this repeats, do not trust this box."
         ) from None
-    run.status, run.status_at = answer, time.time()
-    run.generation = status.generation or run.generation
-    store.save(run)
+    store.update(run, status=status.as_json(), status_at=time.time(), generation=status.generation or run.generation)
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from runner import store
 from runner.domain import places
@@ -10,7 +11,7 @@ from runner.domain.errors import UserError
 from runner.domain.host import LOCAL
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.workflow.connect import host_of, remembered
+from runner.workflow.connect import host_of, note, remembered
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,13 @@ def forget(name: str) -> int:
     if name == LOCAL:
         embedded().stop()
     removed = known_hosts.forget(places.known_hosts(), known_as)
-    for typed in [typed for typed, other in hosts.items() if other.get("known_as") == known_as]:
-        del hosts[typed]
-    store.write_json(places.hosts_file(), hosts)
+    gone = {name, *(typed for typed, other in hosts.items() if other.get("known_as") == known_as)}
+
+    def change(kept: dict[str, Any]) -> None:
+        for typed in gone & kept.keys():
+            del kept[typed]
+
+    store.update_json(places.hosts_file(), change)
     if entry is None and not removed:
         raise UserError(f"no host {name!r} is known here", hint="gpurun hosts lists them.")
     return removed
@@ -61,6 +66,4 @@ def forget(name: str) -> int:
 def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
     host = host_of(name, volume)
-    hosts = remembered()
-    hosts[name] = {**hosts.get(name, {}), "address": str(host), "known_as": host.known_as, "volume": volume}
-    store.write_json(places.hosts_file(), hosts)
+    note(name, {"address": str(host), "known_as": host.known_as, "volume": volume})

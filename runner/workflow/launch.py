@@ -55,8 +55,7 @@ def launch(
     """
     job = plan.job
     secrets = {**plan.secrets, **({"HF_TOKEN": token} if token else {})}
-    run.attempted = True
-    store.save(run)  # from here on the run may be there, whatever is heard of it
+    store.update(run, attempted=True)  # from here on the run may be there, whatever is heard of it
     with report.stage("launch") as stage:
         answer = link.agent.call(
             "launch",

@@ -46,6 +46,5 @@ def _minted_before(job: Job, host: str, run_id: str) -> Run:
         raise UserError(
             f"{run_id} is on {run.host}, not on {host}", hint=f"Repeat with --host '{run.host}', or leave out --run."
         )
-    run.host, run.job = host, job.wire()
-    store.save(run)
+    store.update(run, host=host, job=job.wire())
     return run

@@ -10,7 +10,7 @@ from runner.domain.errors import GpurunError, HostError, RunCancelled, RunFailed
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.status import Status
-from runner.domain.terminal import clean
+from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
 from runner.workflow.connect import host_of, to_host, to_run
 from runner.workflow.follow import remember_status
@@ -127,4 +127,6 @@ def raise_for(status: Status) -> None:
     said += f"\n{clean(status.evidence)}" if status.evidence else ""
     kinds: dict[str | None, type[GpurunError]] = {"cancelled": RunCancelled, "lost": RunLost, "interrupted": RunLost}
     hint = "gpurun logs shows the whole log; gpurun resume goes on from the last good checkpoint."
-    raise kinds.get(status.outcome, RunFailed)(clean(said, 2000), hint=hint)
+    if status.advice:
+        hint = f"{clean(status.advice)}\n{hint}"
+    raise kinds.get(status.outcome, RunFailed)(clean_lines(said, 2000), hint=hint)

@@ -44,7 +44,7 @@ def submit(
 
 
 def _remember(run: Run, link: Link) -> Run:
-    store.save(run.confirmed(link.paths.root, str(link.host)))
+    store.update(run, attempted=True, launched=True, root=link.paths.root, address=str(link.host))
     return run
 
 
