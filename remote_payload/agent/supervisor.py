@@ -53,17 +53,23 @@ def supervise() -> int:
     supervisor = Supervisor(run, order)
     try:
         supervisor.start()
-        os.write(confirm, b'{"started": true}\n')
     except BaseException as error:
-        os.write(
-            confirm, json.dumps({"error": str(error), "errno": getattr(error, "errno", None)}).encode("ascii") + b"\n"
-        )
+        _tell(confirm, {"error": str(error), "errno": getattr(error, "errno", None)})
         raise
-    os.close(confirm)
+    _tell(confirm, {"started": True})
     supervisor.wait_for_gpus()
     supervisor.watch()
     supervisor.finish()
     return 0
+
+
+def _tell(confirm: int, said: Dict[str, Any]) -> None:
+    """The start, or why there is none, to the agent that waits for it; it may have died meanwhile, which is no reason to leave the run."""
+    try:
+        os.write(confirm, json.dumps(said).encode("ascii") + b"\n")
+    except OSError:
+        pass
+    os.close(confirm)
 
 
 def detach(run: RunPaths) -> int:

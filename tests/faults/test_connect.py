@@ -16,7 +16,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from tests.support.box import Box, wait_until
+from tests.support.agent import wait_until
+from tests.support.box import Box
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
 from tests.support.proxy import Proxy

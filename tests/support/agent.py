@@ -66,9 +66,8 @@ def read_line(pipe: ProcessPipe) -> bytes:
     return line
 
 
-@contextmanager
-def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment: str) -> Iterator[AgentSession]:
-    """An agent started by ``start``, with ``$HOME`` at ``home``, as a session. Ends in good order unless the test ended it."""
+def start_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment: str) -> tuple[AgentSession, ProcessPipe]:
+    """An agent started by ``start``, with ``$HOME`` at ``home``, as a session, and the process to be rough with."""
     process = subprocess.Popen(
         [*start, "serve", "0" * 32],
         stdin=subprocess.PIPE,
@@ -77,25 +76,36 @@ def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment:
         cwd=home,
     )
     pipe = ProcessPipe(process)
+    said = read_line(pipe)
+    assert said.split()[:2] == [b"0" * 32, b"ready"], said
+    root = said.split()[3].decode()
+
+    def handshake(early: bytes, public: bool) -> str:
+        pipe.write(early)
+        return root
+
+    return AgentSession(pipe, "the box", handshake), pipe
+
+
+def end_agent(pipe: ProcessPipe) -> None:
+    """Kills the agent where it still runs, and gives the pipes back."""
+    if pipe.process.poll() is None:
+        pipe.process.kill()
+    pipe.process.wait()
+    pipe.end()
+
+
+@contextmanager
+def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment: str) -> Iterator[AgentSession]:
+    """An agent for the length of the block. Ends in good order unless the test ended it."""
+    session, pipe = start_agent(home, start, **environment)
     try:
-        said = read_line(pipe)
-        assert said.split()[:2] == [b"0" * 32, b"ready"], said
-        root = said.split()[3].decode()
-
-        def handshake(early: bytes, public: bool) -> str:
-            pipe.write(early)
-            return root
-
-        session = AgentSession(pipe, "the box", handshake)
         yield session
-        if process.poll() is None:
+        if pipe.process.poll() is None:
             session.close()
-            assert process.wait(30) == 0
+            assert pipe.process.wait(30) == 0
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        pipe.end()
+        end_agent(pipe)
 
 
 def run_id(name: str = "test") -> str:
@@ -130,10 +140,10 @@ def log_of(agent: AgentSession, run: str, **args: Any) -> bytes:
     )
 
 
-def wait_until(condition: Callable[[], Any], limit: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], limit: float = 60.0, every: float = 0.02) -> Any:
     """Awaits a condition by asking; its first true value. Fails the test after ``limit`` seconds."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.02)
+        time.sleep(every)
     return value

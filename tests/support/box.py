@@ -8,14 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from remote_payload.agent import processes
 from runner.local_box import LocalBox
+from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -90,14 +90,6 @@ class Box:
         key = self.local.folder / "host_key"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True, stdin=subprocess.DEVNULL)
         self.configure()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60.0, every: float = 0.02) -> None:
-    """Waits for the condition; fails the test when it does not come true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(every)
 
 
 def only_as_root() -> None:

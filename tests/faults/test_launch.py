@@ -1,0 +1,228 @@
+"""Faults 25 to 30 and the ambiguous launch: whatever is cut off or killed, a run starts at most once, and the truth can be had."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_payload.agent.paths import BoxPaths
+from runner.domain.errors import GpurunError
+from runner.domain.run import mint_id
+from runner.transport.session import AgentSession
+from tests.support.agent import end_agent, launch, running_agent, start_agent, wait_until
+from tests.support.box import Box
+from tests.support.cli import Gpurun
+from tests.support.figures import Record
+from tests.support.proxy import Proxy
+
+# Each start of the payload is one line of a file that no run owns.
+COUNTING = """
+import os, time
+with open(os.path.expanduser("~/starts"), "a") as starts:
+    starts.write(os.environ["GPURUN_RUN_ID"] + "\\n")
+while not os.path.exists(os.path.expanduser("~/go")):
+    time.sleep(0.05)
+"""
+
+
+def starts(box: Box) -> list[str]:
+    """The runs that were started, once for each start."""
+    file = box.home / "starts"
+    return file.read_text().split() if file.exists() else []
+
+
+def release(box: Box) -> None:
+    (box.home / "go").touch()
+
+
+def test_25_an_answer_that_is_cut_off_is_asked_for_again_and_the_run_starts_once(
+    gpurun: Gpurun, box: Box, job: Any
+) -> None:
+    with Proxy(box.port) as link:
+        submitting = gpurun.start("submit", str(job(COUNTING)), "--host", box.address(link.port))
+        wait_until(lambda: list(box.root.glob("runs/*")), every=0.001)
+        link.freeze("to client")  # the box starts the run; nobody hears of it
+        wait_until(lambda: list(box.root.glob("runs/*/owner.json")) and starts(box))
+        link.cut()
+        link.thaw()
+        _, said = submitting.communicate(timeout=60)
+    assert submitting.returncode == 0, said
+    assert "trying again" in said and "attached" in said
+    assert gpurun.json("status")["status"]["phase"] == "running"
+    assert len(starts(box)) == 1 and len(list((box.root / "runs").iterdir())) == 1
+    release(box)
+
+
+KILL_POINTS = [
+    "runner.workflow.plan:make_plan:before",
+    "runner.store:create:before",
+    "runner.store:create:after",
+    "runner.workflow.connect:to_host:before",
+    "runner.workflow.connect:remember:after",
+    "runner.workflow.submit:probe:before",
+    "runner.workflow.submit:probe:after",
+    "runner.workflow.environment:provision:in",
+    "runner.transport.rsync:push:before",
+    "runner.transport.rsync:push:in",
+    "runner.transport.rsync:push:after",
+    "runner.workflow.stale:clear:after",
+    "runner.workflow.launch:launch:before",
+    "runner.workflow.launch:launch:in",
+    "runner.workflow.launch:remember_status:before",
+    "runner.workflow.launch:launch:after",
+    "runner.workflow.submit:_remember:before",
+    "runner.workflow.submit:_remember:after",
+]
+QUICK = {KILL_POINTS[2], KILL_POINTS[9], KILL_POINTS[13], KILL_POINTS[14]}
+
+
+@pytest.mark.parametrize(
+    "point", [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in KILL_POINTS]
+)
+def test_26_a_client_killed_at_any_step_starts_at_most_one_run_and_can_go_on(
+    gpurun: Gpurun, box: Box, job: Any, point: str
+) -> None:
+    file = str(job(COUNTING))
+    argv = [sys.executable, "-m", "tests.support.killed_at", point, "--", "submit", file, "--host", "local"]
+    killed = subprocess.run(argv, env=gpurun.environment(), capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    known = [line["run"] for line in gpurun.json("list")["runs"]]
+    if not known:  # before the record: nothing was contacted, and nothing can be there
+        assert not (box.root / "runs").exists()
+        return
+    (run_id,) = known
+    gpurun("status", run_id)
+    gpurun("submit", file, "--host", "local", "--run", run_id)
+    wait_until(lambda: starts(box))
+    assert gpurun.json("status", run_id)["status"]["phase"] == "running"
+    assert starts(box) == [run_id]
+    assert [run.name for run in (box.root / "runs").iterdir()] == [run_id]
+    gpurun("submit", file, "--host", "local", "--run", run_id)
+    assert starts(box) == [run_id]
+    release(box)
+
+
+@pytest.mark.slow
+def test_27_twenty_clients_with_one_run_id_start_one_run(gpurun: Gpurun, box: Box, job: Any) -> None:
+    file = str(job(COUNTING))
+    point = ["-m", "tests.support.killed_at", "runner.store:create:after", "--"]
+    subprocess.run([sys.executable, *point, "submit", file, "--host", "local"], env=gpurun.environment(), timeout=60)
+    run_id = gpurun.json("list")["runs"][0]["run"]
+    clients = [gpurun.start("submit", file, "--host", "local", "--run", run_id) for _ in range(20)]
+    said = [client.communicate(timeout=240)[1] for client in clients]
+    assert [client.returncode for client in clients] == [0] * 20, said
+    assert sum("attached" in each for each in said) == 19
+    wait_until(lambda: starts(box))
+    assert starts(box) == [run_id]
+    release(box)
+
+
+@pytest.mark.stand_in
+def test_28_the_second_run_on_a_gpu_is_told_who_has_it(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
+    shim = tmp_path / "bin" / "nvidia-smi"
+    shim.parent.mkdir()
+    shim.write_text('#!/bin/sh\necho "0, GPU-7b7, NVIDIA Stand-In, 24576, 0, 0"\n')
+    shim.chmod(0o755)
+    box.configure(PATH=f"{shim.parent}:/usr/local/bin:/usr/bin:/bin")
+    file = str(job(COUNTING, resources={"gpus": 1}))
+    first = gpurun.submit(file)
+    refused = gpurun("submit", file, "--host", "local", check=5)
+    assert first in refused.stderr and f"gpurun stop {first}" in refused.stderr
+    wait_until(lambda: starts(box))
+    assert starts(box) == [first]
+    release(box)
+    gpurun("logs", first, "-f")
+    gpurun.submit(file)
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "said"),
+    [
+        (["no-such-program"], 127, "not found in PATH"),
+        (["./missing.sh"], 127, "no such file"),
+        (["./job.yaml"], 126, "not executable"),
+    ],
+)
+def test_29_a_command_that_cannot_start_says_why(
+    gpurun: Gpurun, job: Any, command: list[str], number: int, said: str
+) -> None:
+    gpurun.submit(job("", command=command))
+    failed = gpurun("logs", "-f", check=10)
+    assert said in failed.stdout
+    assert gpurun.json("status")["status"]["exit"]["number"] == number
+
+
+HOSTILE = [
+    "$(touch ~/owned)",
+    "`touch ~/owned`",
+    "a'b\"c",
+    "new\nline",
+    "; touch ~/owned",
+    "-rf",
+    "*",
+    "\\",
+    "ünï 日本",
+    "\x1b[31m",
+]
+
+
+def test_30_words_and_variables_of_a_job_arrive_literally(gpurun: Gpurun, box: Box, job: Any) -> None:
+    show = "import json, os, sys\nprint(json.dumps([sys.argv[1:], {k: os.environ[k] for k in os.environ if k[:2] == 'V_'}]))"
+    variables = {f"V_{number}": word for number, word in enumerate(HOSTILE)}
+    gpurun.submit(job(show, command=["python3", "main.py", *HOSTILE], environment={"variables": variables}))
+    argv, found = json.loads(gpurun("logs", "-f").stdout)
+    assert argv == HOSTILE and found == variables
+    assert not (box.home / "owned").exists()
+
+
+AGENTS, EACH = 100, 10
+
+
+@pytest.mark.slow
+def test_of_1000_launches_whose_answer_was_cut_off_none_starts_twice(tmp_path: Path, figure: Record) -> None:
+    """Ten at a time, on a connection that ends at some moment of theirs; each is then asked for again, as the client does."""
+    paths = BoxPaths(str(tmp_path / ".gpurun-box"))
+    counter = tmp_path / "starts"
+    counter.touch()
+    dice = random.Random(4)
+    attached, named = 0, 0
+
+    def ask(session: AgentSession, run_id: str) -> dict[str, Any]:
+        return launch(session, ["sh", "-c", f"echo {run_id} >> {counter}"], run_id)
+
+    def ambiguous(session: AgentSession, run_id: str) -> None:
+        try:
+            ask(session, run_id)
+        except GpurunError:
+            pass
+
+    with running_agent(tmp_path) as steady:
+        for _ in range(AGENTS):
+            run_ids = [mint_id("ambiguous") for _ in range(EACH)]
+            session, pipe = start_agent(tmp_path)
+            cutting = threading.Timer(dice.random() * 0.8, pipe.process.kill if dice.random() < 0.5 else session.close)
+            with ThreadPoolExecutor(EACH) as clients:
+                cutting.start()
+                list(clients.map(ambiguous, [session] * EACH, run_ids))
+            for run_id in run_ids:
+                try:
+                    attached += bool(ask(steady, run_id)["attached"])
+                except GpurunError as error:
+                    assert error.message
+                    named += 1
+            cutting.cancel()
+            end_agent(pipe)
+        wait_until(lambda: all(run["phase"] == "finished" for run in steady.call("status", {})["runs"]))
+        lost = {run["run_id"] for run in steady.call("status", {})["runs"] if run["outcome"] == "lost"}
+    launched = counter.read_text().split()
+    assert attached > AGENTS and len(set(launched)) + len(lost) + named == AGENTS * EACH
+    assert len(list(Path(paths.runs).iterdir())) + named == AGENTS * EACH
+    figure('false "dead" and false "alive"', len(lost & set(launched)), 0)
+    figure("double launches in 1,000 ambiguous acknowledgements", len(launched) - len(set(launched)), 0)
