@@ -12,8 +12,6 @@ from runner.cli import options
 from runner.domain.errors import SmokeTestFailed
 
 if TYPE_CHECKING:
-    from runner.domain.progress import Reporter
-    from runner.domain.run import Run
     from runner.smoke.report import SmokeReport
 
 
@@ -45,14 +43,6 @@ def command(target: str | None, device: str, inputs: Path | None, as_json: bool)
 
     folder, run = target_of(target)
     _print(smoke_test(folder, options.reporter(as_json), run=run, device=device, inputs=inputs), as_json)
-
-
-def test_and_print(run: Run, report: Reporter, *, device: str, as_json: bool) -> None:
-    """The same for a run that was just fetched."""
-    from runner.workflow.smoke import smoke_test, target_of
-
-    folder, _ = target_of(run.run_id)
-    _print(smoke_test(folder, report, run=run, device=device), as_json)
 
 
 def _print(reports: list[SmokeReport], as_json: bool) -> None:

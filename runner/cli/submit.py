@@ -71,8 +71,9 @@ def command(
     for run in runs:
         _say(run, report)
     if follow:
-        for run in runs:
-            _follow(run, report, as_json)
+        from runner.cli.following import follow_all
+
+        follow_all(runs, report, as_json)
 
 
 def _submit_all(
@@ -116,24 +117,3 @@ def _say(run: Run, report: Reporter) -> None:
         return report.note(f"{run.run_id} is over: {run.status.get('outcome')}. next: gpurun logs    gpurun fetch")
     report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")
     report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")
-
-
-def _follow(run: Run, report: Reporter, as_json: bool) -> None:
-    from runner.cli.fetch import say
-    from runner.cli.output import LogPrinter
-    from runner.workflow.fetch import fetch
-    from runner.workflow.logs import show
-    from runner.workflow.status import raise_for
-
-    printer = LogPrinter(silent=as_json)
-    status = show(run, report, printer, until_end=True, tail=None)
-    printer.finish()
-    fetched = fetch(run, report)
-    if not as_json:
-        say(fetched)
-    if status is not None:
-        raise_for(status)
-    if run.job.get("smoke_test", {}).get("enabled", True) and run.job.get("recipe"):
-        from runner.cli.smoke_test import test_and_print
-
-        test_and_print(run, report, device="auto", as_json=as_json)

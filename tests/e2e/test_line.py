@@ -213,3 +213,11 @@ def test_a_plain_script_with_requirements_of_its_own(gpurun: Gpurun) -> None:
     assert "environment" not in second.stderr or "reused" in second.stderr
     gpurun("logs", "-f")
     gpurun("fetch")
+
+
+def test_follow_with_json_is_one_document_with_everything_in_it(gpurun: Gpurun, job: Any) -> None:
+    document = gpurun.json("submit", str(job(TRAIN)), "--host", "local", "--follow")
+    (run,) = document["runs"]
+    assert run["status"]["outcome"] == "succeeded" and run["fetched"]["complete"]
+    failed = gpurun.json("submit", str(job("raise SystemExit(3)", name="bad")), "--host", "local", "--follow", check=10)
+    assert failed["runs"][0]["error"]["kind"] == "RunFailed"
