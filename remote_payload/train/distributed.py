@@ -1,10 +1,8 @@
 """Who else takes part in this run. One process per GPU, as torchrun starts them; without torchrun, one process alone.
 
-Gradients are summed over the ranks after a step's backward passes, not during them as DistributedDataParallel does: a rank
-that runs out of memory half-way can then tell the others, and all redo the step with smaller micro-batches, where DDP's
-hooks would leave them waiting in a collective for ever. A model that does not fit one GPU is cut over all of them by
-``fully_shard`` instead; there the collectives are in the forward pass too, every rank must do the same number of
-micro-batches, and running out of memory ends the run.
+A model that fits is whole on every rank and gradients are summed (gradients.py). One that does not is cut over all of them by
+``fully_shard``; there the collectives are in the forward pass too, every rank must do the same number of micro-batches, and
+running out of memory ends the run.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-BUCKET_BYTES = 64 * 2**20  # gradients travel in pieces of this size: few launches, little extra memory
 
 
 @dataclass
@@ -102,27 +98,9 @@ class World:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.data, src=0)
 
-    @torch.no_grad()
-    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Sums the gradients over all ranks, in place. A rank that had no micro-batch takes part with zeros.
-
-        Sharded parameters are left alone: ``fully_shard`` has reduced them in the backward pass (see ``gradient_scale``).
-        """
-        if self.size == 1 or self.sharded:
-            return
-        for bucket in _buckets(parameters):
-            for parameter in bucket:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            gradients = [parameter.grad for parameter in bucket]
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(flat)
-            for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(piece.view_as(gradient))
-
     @property
     def gradient_scale(self) -> float:
-        """What summed losses' gradients must be multiplied by after reduction: ``fully_shard`` averages over ranks where we sum."""
+        """What reduced gradients must be multiplied by to be sums: ``fully_shard`` averages over the ranks."""
         return float(self.size) if self.sharded else 1.0
 
     def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
@@ -135,21 +113,6 @@ class World:
         # The root too, which FSDP2 otherwise leaves whole after a forward pass: saving after an evaluation then crashes (torch 2.13).
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         self.sharded = True
-
-
-def _buckets(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
-    """Parameters in groups of one dtype and about BUCKET_BYTES, in the same order on every rank."""
-    bucket: list[nn.Parameter] = []
-    held = 0
-    for parameter in parameters:
-        size = parameter.numel() * parameter.element_size()
-        if bucket and (held + size > BUCKET_BYTES or parameter.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, held = [], 0
-        bucket.append(parameter)
-        held += size
-    if bucket:
-        yield bucket
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -11,18 +11,19 @@ import torch
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import TrainingError
 
-ON_CPU = 8  # rows: enough to fill two cores' vector units, few enough to stay in their caches
+ON_CPU = 4096  # tokens: enough to keep a few cores busy, few enough not to fill the memory of a small machine
 HEADROOM = 0.92  # share of the device's memory that the probe may use; fragmentation grows later
 
 
-def derive(world: World, share: int, attempt: Callable[[int], None]) -> int:
+def derive(world: World, share: int, row: int, attempt: Callable[[int], None]) -> int:
     """The largest power of two of rows, up to ``share`` (this rank's part of the effective batch), for which ``attempt`` fits.
 
-    ``attempt(size)`` makes one optimizer step on the longest rows there are, and undoes it. All ranks get the same answer.
+    ``attempt(size)`` makes one optimizer step on the longest rows there are, of ``row`` tokens each, and undoes it. On a CPU,
+    which has no such edge, it is a number of tokens. All ranks get the same answer.
     Raises TrainingError when not even one row fits.
     """
     if world.device.type != "cuda":
-        return min(share, ON_CPU)
+        return max(1, min(share, ON_CPU // row))
     total = torch.cuda.get_device_properties(world.device).total_memory
     fitting, size = 0, 1
     while True:

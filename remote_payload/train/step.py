@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from remote_payload.train import rng
 from remote_payload.train.errors import TrainingError
+from remote_payload.train.gradients import GradientSum
 from remote_payload.train.micro_batch import derive, out_of_memory, release_memory, smaller
 from remote_payload.train.optimizer import build_optimizer, normalise_and_clip
 from remote_payload.train.run import Run
@@ -39,6 +40,7 @@ class Stepper:
     def __init__(self, run: Run, model: nn.Module, task: Task) -> None:
         self.run, self.world, self.settings, self.model, self.task = run, run.world, run.settings, model, task
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.gradients = GradientSum(run.world, self.parameters)
         self.optimizer = build_optimizer(model, run.settings.optimizer, run.world.device)
         self.micro = 1
 
@@ -50,13 +52,14 @@ class Stepper:
         generators = rng.capture()
         while True:
             sums = [0.0, 0.0, 0.0]  # loss, count, real tokens
+            self.gradients.begin()
             failed = out_of_memory(self.accumulate, work, sums)
+            self.gradients.finish()
             any_failed, stop, save, loss, count, tokens = self.world.sum(failed, requests.stop, requests.save, *sums)
             if not any_failed:
                 break
             self.shrink(number, generators)
         count = max(count, 1e-12)
-        self.world.sum_gradients(self.parameters)
         norm = normalise_and_clip(self.parameters, self.world.gradient_scale / count, self.settings.optimizer.clip)
         facts = StepFacts(loss / count, norm, int(tokens), stop > 0, save > 0)
         if facts.finite:
@@ -79,6 +82,8 @@ class Stepper:
             micros += [micros[-1] if micros else self.task.heaviest(1)] * (most - real)  # weightless: see below
         for index, micro in enumerate(micros):
             loss, count = self.task.loss(self.model, micro.to(self.world.device))
+            if index == len(micros) - 1:
+                self.gradients.arm()
             (loss if index < real else loss * 0.0).backward()
             if index < real:
                 count = torch.as_tensor(count, device=loss.device)
@@ -104,7 +109,10 @@ class Stepper:
         """The setting where it is a number, else the largest that fits; never more than this rank's part of the batch."""
         share = math.ceil(self.settings.batch.size / self.world.size)
         wanted = self.settings.batch.micro
-        self.micro = derive(self.world, share, self.attempt) if wanted == "auto" else min(wanted, share)
+        if wanted == "auto":
+            self.micro = derive(self.world, share, self.task.heaviest(1).tokens, self.attempt)
+        else:
+            self.micro = min(wanted, share)
         return self.micro
 
     def attempt(self, size: int) -> None:

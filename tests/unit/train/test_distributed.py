@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from remote_payload.train.distributed import World, _buckets
+from remote_payload.train.distributed import World
+from remote_payload.train.gradients import buckets
 from tests.support.toy_training import toy_run, toy_train
 
 CONSTANT = {"schedule": {"name": "constant", "warmup": 0}, "optimizer": {"learning_rate": 3e-3}}
@@ -58,11 +59,10 @@ def test_when_a_rank_dies_all_end_and_its_traceback_is_the_only_one(tmp_path: Pa
 
 
 def test_gradients_travel_in_pieces_of_one_dtype_and_every_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remote_payload.train.distributed.BUCKET_BYTES", 100)
+    monkeypatch.setattr("remote_payload.train.gradients.BUCKET_BYTES", 100)
     sizes = [(10, torch.float32), (10, torch.float32), (20, torch.float32), (5, torch.bfloat16), (200, torch.float32)]
     parameters = [torch.nn.Parameter(torch.zeros(n, dtype=dtype)) for n, dtype in sizes]
-    buckets = list(_buckets(parameters))
-    assert [[p.numel() for p in bucket] for bucket in buckets] == [[10, 10], [20], [5], [200]]
+    assert [[p.numel() for p in bucket] for bucket in buckets(parameters)] == [[10, 10], [20], [5], [200]]
 
 
 def test_alone_every_collective_is_the_value_itself() -> None:

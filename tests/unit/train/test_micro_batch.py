@@ -9,8 +9,8 @@ from remote_payload.train import micro_batch
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import TrainingError
 from remote_payload.train.micro_batch import derive, out_of_memory, smaller
-from tests.support.toy_training import ToyTask, toy_run
 from tests.support.tiny_models import tiny_model
+from tests.support.toy_training import ToyTask, toy_run
 
 GIB = 2**30
 
@@ -29,13 +29,20 @@ def derived(monkeypatch: pytest.MonkeyPatch, share: int, row: float, total: floa
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         used["peak"] = size * row
 
-    return derive(World(0, 1, 0, torch.device("cuda", 0)), share, attempt)
+    return derive(World(0, 1, 0, torch.device("cuda", 0)), share, 2048, attempt)
 
 
 @pytest.mark.stand_in
 @pytest.mark.parametrize(
     ("share", "row", "expected"),
-    [(32, 1.5 * GIB, 8), (32, 0.1 * GIB, 32), (18, 0.1 * GIB, 18), (32, 0.72 * GIB, 16), (32, 23.9 * GIB, None), (1, GIB, 1)],
+    [
+        (32, 1.5 * GIB, 8),
+        (32, 0.1 * GIB, 32),
+        (18, 0.1 * GIB, 18),
+        (32, 0.72 * GIB, 16),
+        (32, 23.9 * GIB, None),
+        (1, GIB, 1),
+    ],
 )
 def test_the_largest_that_fits_with_headroom_is_derived(
     share: int, row: float, expected: int | None, monkeypatch: pytest.MonkeyPatch
@@ -45,6 +52,11 @@ def test_the_largest_that_fits_with_headroom_is_derived(
             derived(monkeypatch, share, row)
     else:
         assert derived(monkeypatch, share, row) == expected
+
+
+@pytest.mark.parametrize(("share", "row", "expected"), [(32, 128, 32), (32, 512, 8), (2, 512, 2), (32, 10_000, 1)])
+def test_on_a_cpu_it_is_a_number_of_tokens(share: int, row: int, expected: int) -> None:
+    assert derive(World(0, 1, 0, torch.device("cpu")), share, row, lambda size: None) == expected
 
 
 def test_probing_leaves_weights_optimizer_and_random_numbers_as_they_were(tmp_path: Any) -> None:
