@@ -59,12 +59,12 @@ def load(run_id: str) -> Run:
 
 
 def find(name: str | None) -> Run:
-    """The run of that id, unique beginning or unique ending; the latest run for None."""
+    """The run of that id, unique beginning or unique ending; for None the latest that may be on a box, else the latest."""
     ids = run_ids()
     if name is None:
         if not ids:
             raise UnknownRun("there is no run yet", hint="Start one: gpurun submit JOB --host HOST")
-        return load(ids[-1])
+        return _latest(ids)
     if name in ids:
         return load(name)
     matching = [run_id for run_id in ids if name and (run_id.startswith(name) or run_id.endswith(f"-{name}"))]
@@ -74,6 +74,15 @@ def find(name: str | None) -> Run:
     if not matching:
         raise _unknown(name)
     return load(matching[0])
+
+
+def _latest(ids: list[str]) -> Run:
+    """A submission that failed before its launch was asked for left nothing to look at: the one before it is meant."""
+    for run_id in reversed(ids):
+        run = load(run_id)
+        if run.attempted or run.launched:
+            return run
+    return load(ids[-1])
 
 
 def run_ids() -> list[str]:

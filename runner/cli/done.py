@@ -18,6 +18,7 @@ from runner.cli import options
 def command(run: str | None, leave_behind: bool, as_json: bool) -> None:
     """Verify that everything is home, wipe secrets from the box, say "safe to destroy" or why not (exit 6)."""
     from runner import store
+    from runner.domain.words import count
     from runner.workflow.done import done
 
     verdict = done(store.find(run), options.reporter(as_json), leave_behind=leave_behind)
@@ -36,7 +37,7 @@ def command(run: str | None, leave_behind: bool, as_json: bool) -> None:
         click.echo(f"left on the box: {each}", err=True)
     if verdict.safe:
         click.echo(
-            f"{verdict.run_id}: {verdict.files} files home and verified, log complete, no secret left. Safe to destroy."
+            f"{verdict.run_id}: {count(verdict.files, 'file')} home and verified, log complete, no secret left. Safe to destroy."
         )
     else:
         click.echo("NOT safe to destroy:")

@@ -56,9 +56,10 @@ def as_document(run: Run, fetched: Fetched) -> dict[str, object]:
 def say(fetched: Fetched) -> None:
     """What a person reads after a fetch."""
     from runner.cli.render import size
+    from runner.domain.words import count
 
     here = f", {fetched.kept} here already" if fetched.kept else ""
-    click.echo(f"{len(fetched.new)} files ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+    click.echo(f"{count(len(fetched.new), 'file')} ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
     for left in fetched.left_out[:SHOWN]:
         click.echo(f"not fetched: {left}", err=True)
     if len(fetched.left_out) > SHOWN:

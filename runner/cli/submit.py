@@ -91,6 +91,7 @@ def _submit_all(
     from runner.workflow.plan import make_plan
     from runner.workflow.submit import submit
 
+    box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
     plans = [make_plan(job, checksum=checksum) for job, _ in jobs]
     minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
     for run in minted:
@@ -98,7 +99,7 @@ def _submit_all(
     waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
 
     def launch_those_left() -> None:
-        with to_host(host_of(host, volume), report, strict=strict) as link:
+        with to_host(box, report, strict=strict) as link:
             for run in minted:
                 if run.run_id in waiting:
                     submit(link, run, waiting[run.run_id], report, kill_stale=kill_stale)

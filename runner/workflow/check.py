@@ -8,6 +8,7 @@ from typing import Any
 from runner.domain.errors import GpurunError, HubAccessDenied
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
+from runner.domain.words import count
 from runner.push.preview import Preview, preview
 from runner.workflow import access, checks
 from runner.workflow.checks import Finding
@@ -68,7 +69,7 @@ def _hub(job: Job, report: Reporter) -> list[Finding]:
 def _sends(plan: Plan, there: dict[str, bool]) -> list[Finding]:
     found = []
     for tree in plan.trees:
-        said = f"{len(tree.selection.files)} files, {tree.selection.total_bytes / 1e6:.1f} MB"
+        said = f"{count(len(tree.selection.files), 'file')}, {tree.selection.total_bytes / 1e6:.1f} MB"
         found.append(
             Finding(f"push {tree.name or 'code'}", "ok", said + (", on the box already" if there[tree.name] else ""))
         )

@@ -19,6 +19,7 @@ from runner.domain.errors import ArtifactError, ChecksumMismatch, ManifestMissin
 from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
+from runner.domain.words import count
 from runner.transport import rsync
 from runner.transport.link import Link
 from runner.workflow.connect import to_run
@@ -120,7 +121,7 @@ def _pull(link: Link, run: Run, missing: list[Artifact], staging: Path, target: 
     total = sum(artifact.size for artifact in missing)
     if staging.is_symlink():
         raise ArtifactError(f"{staging} is a link: refusing to write through it", hint=f"Remove it: rm {staging}")
-    with report.stage(f"fetch {len(missing)} files", "bytes") as stage:
+    with report.stage(f"fetch {count(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
         for left in reversed(range(TRIES)):
             try:

@@ -7,6 +7,7 @@ from typing import Any
 from runner.domain.box import Box
 from runner.domain.errors import TransferFailed, TransferInterrupted
 from runner.domain.progress import Reporter
+from runner.domain.words import count
 from runner.push.digest import changed
 from runner.transport import rsync
 from runner.transport.link import Link
@@ -63,7 +64,7 @@ def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
 
 def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: str, report: Reporter) -> None:
     names = [entry.path for entry in tree.selection.files]
-    with report.stage(f"push {what} ({len(names)} files)", "bytes") as stage:
+    with report.stage(f"push {what} ({count(len(names), 'file')})", "bytes") as stage:
         stage.update(done=0, total=tree.selection.total_bytes)
         for left in reversed(range(TRIES)):
             try:

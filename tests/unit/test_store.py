@@ -46,6 +46,14 @@ def test_no_name_means_the_latest_run() -> None:
     assert store.run_ids()[-2] == first.run_id
 
 
+def test_a_submission_that_failed_before_its_launch_is_not_the_latest_run() -> None:
+    started = make(now=1_700_000_000)
+    started.attempted = True
+    store.save(started)
+    make(now=1_800_000_000)
+    assert store.find(None).run_id == started.run_id
+
+
 def test_a_run_is_found_by_its_beginning_or_ending_when_that_is_unique() -> None:
     one = make("legal", 1_700_000_000)
     make("brie", 1_700_000_001)
