@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from runner import store
@@ -67,16 +68,17 @@ def to_run(run: Run, report: Reporter) -> Iterator[Link]:
 
 def host_of(typed: str, volume: str | None = None) -> Host:
     """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
+    known = remembered().get(typed, {}).get("volume")
+    volume = volume or (str(known) if known else None)
     if typed != LOCAL:
-        known = remembered().get(typed, {}).get("volume")
-        return resolve(typed, volume or (str(known) if known else None))
+        return resolve(typed, volume)
     box = embedded()
     host = box.ensure()
     key = known_hosts.Key(*box.host_key)
     if key not in known_hosts.pinned(places.known_hosts(), host.known_as):
         known_hosts.forget(places.known_hosts(), host.known_as)
         known_hosts.pin(places.known_hosts(), host.known_as, key)
-    return host
+    return replace(host, volume=volume)
 
 
 def remember(host: Host) -> None:
