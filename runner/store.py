@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ def create(run: Run) -> None:
     folder.mkdir(mode=0o700)
     (folder / ".born").touch()
     save(run)
+
+
+def discard(run_id: str) -> None:
+    """Removes a run's record, log and all."""
+    shutil.rmtree(places.run_folder(run_id), ignore_errors=True)
 
 
 def save(run: Run) -> None:

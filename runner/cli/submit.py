@@ -86,26 +86,32 @@ def _submit_all(
     kill_stale: bool,
     run_id: str | None,
 ) -> list[Run]:
+    from concurrent.futures import ThreadPoolExecutor
+
     from runner.workflow.connect import host_of, persist, to_host
-    from runner.workflow.mint import mint
-    from runner.workflow.plan import make_plan
+    from runner.workflow.mint import discarded_if_never_tried, mint
+    from runner.workflow.plan import make_plan, secrets_of
     from runner.workflow.submit import submit
 
     box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
-    plans = [make_plan(job, checksum=checksum) for job, _ in jobs]
+    for job, _ in jobs:
+        secrets_of(job)
     minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
     for run in minted:
         report.note(f"run {run.run_id}")
-    waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
+    # What is sent is worked out while the connection opens.
+    with discarded_if_never_tried([] if run_id else minted), ThreadPoolExecutor(max_workers=1) as beside:
+        plans = [beside.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
+        waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
 
-    def launch_those_left() -> None:
-        with to_host(box, report, strict=strict) as link:
-            for run in minted:
-                if run.run_id in waiting:
-                    submit(link, run, waiting[run.run_id], report, kill_stale=kill_stale)
-                    del waiting[run.run_id]
+        def launch_those_left() -> None:
+            with to_host(box, report, strict=strict) as link:
+                for run in minted:
+                    if run.run_id in waiting:
+                        submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
+                        del waiting[run.run_id]
 
-    persist(launch_those_left, report)
+        persist(launch_those_left, report)
     return minted
 
 

@@ -28,11 +28,14 @@ class Bundle(NamedTuple):
 
 @functools.cache
 def agent() -> Bundle:
-    """``remote_payload.agent`` and NVML's one module, as a zipapp that any Python ≥ 3.8 runs."""
+    """``remote_payload.agent`` and NVML's one module, as a zipapp that any Python ≥ 3.8 runs.
+
+    Not compressed: its name is needed for every connection, its bytes once a box, and then all of it is compressed as one.
+    """
     files = dict(_package("agent"))
     files["__main__.py"] = START
     files["pynvml.py"] = _nvml()
-    return _pack(files)
+    return _pack(files, zipfile.ZIP_STORED)
 
 
 @functools.cache
@@ -65,12 +68,12 @@ def _nvml() -> bytes:
     return Path(found.origin).read_bytes()
 
 
-def _pack(files: dict[str, bytes]) -> Bundle:
+def _pack(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Bundle:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(entry, files[name], method, 9)
     data = packed.getvalue()
     return Bundle(hashlib.sha256(data).hexdigest(), data)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import paramiko
-
-from remote_payload.agent import protocol
 from remote_payload.agent.paths import BoxPaths
-from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host
-from runner.transport import bootstrap, bundle
+from runner.transport.dial import Dial
 from runner.transport.session import AgentSession
-from runner.transport.ssh import CONNECT_TIMEOUT, FirstContact, open_connection
 
-# How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
-WINDOW = 32 * 1024 * 1024
+# First contact: told the host and the key's fingerprint; raises to refuse.
+FirstContact = Callable[[Host, str], None]
 
 
 @dataclass(frozen=True)
@@ -43,126 +37,18 @@ class Link:
 @contextmanager
 def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
-    connection, rtt = open_connection(host, first_contact)
+    dialled = Dial(host)
+    from runner.transport.channel import (
+        open_session,  # paramiko and fabric take 0.1 s to load: as long as the first packets
+    )
+    from runner.transport.ssh import open_connection
+
+    connection = open_connection(host, dialled, first_contact)
     try:
-        channel = _open_channel(connection.transport, host)
-        pipe = ChannelPipe(channel)
-        session = AgentSession(pipe, str(host), lambda early, public: _handshake(pipe, channel, host, early, public))
+        session, distance = open_session(connection.transport, host)
         try:
-            yield Link(host, session, rtt)
+            yield Link(host, session, distance)
         finally:
             session.close()
     finally:
         connection.close()
-
-
-class ChannelPipe:
-    """A paramiko channel as the bytes of a session; read in large pieces, handed out in small ones."""
-
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-        self._channel.settimeout(protocol.SILENCE_LIMIT)
-        self._unread = memoryview(b"")
-
-    def read(self, count: int) -> bytes:
-        if not self._unread:
-            self._unread = memoryview(self._channel.recv(1 << 18))
-        part, self._unread = self._unread[:count], self._unread[count:]
-        return bytes(part)
-
-    def push_back(self, data: bytes) -> None:
-        """Puts bytes in front of what is read next."""
-        self._unread = memoryview(data + bytes(self._unread))
-
-    def write(self, data: bytes) -> None:
-        self._channel.sendall(data)
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel:
-    try:
-        return transport.open_session(window_size=WINDOW, max_packet_size=1 << 18, timeout=CONNECT_TIMEOUT)
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _no_session(transport, host, error) from None
-
-
-def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
-    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder.
-
-    ``public`` frames may stand in the command line.
-    """
-    nonce = bootstrap.new_nonce()
-    wanted = bundle.agent()
-    talk = bootstrap.Handshake(nonce)
-    try:
-        opening = bootstrap.opening(wanted.sha256, early)
-        if public and bootstrap.fits_command(opening):
-            _execute(channel, bootstrap.command(nonce, host.volume, opening))
-        else:
-            _execute(channel, bootstrap.command(nonce, host.volume))
-            pipe.write(opening)
-        while data := pipe.read(1 << 18):
-            answer = talk.feed(data)
-            if isinstance(answer, bootstrap.Need):
-                pipe.write(bootstrap.upload(wanted))
-                answer = talk.feed(b"")
-            if isinstance(answer, bootstrap.Ready):
-                pipe.push_back(answer.rest)
-                return answer.root
-    except TimeoutError:
-        raise _silent(host, talk.ended()) from None
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise _no_session(channel.transport, host, error) from None
-    if _broke(channel.transport):
-        raise _link_lost(host)
-    raise talk.ended()
-
-
-def _execute(channel: paramiko.Channel, command: str) -> None:
-    """Asks for the command without waiting for a yes: ``Channel.exec_command`` spends a round trip on it, and a no shows as the end."""
-    request = paramiko.Message()
-    request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-    request.add_int(channel.remote_chanid)
-    request.add_string("exec")
-    request.add_boolean(False)
-    request.add_string(command)
-    transport: Any = channel.transport
-    transport._send_user_message(request)  # paramiko's own way to send it, which has no public name
-
-
-def _silent(host: Host, ended: GpurunError) -> HostError:
-    return ConnectFailed(
-        f"{host} let us in, but no agent started within {protocol.SILENCE_LIMIT:.0f} seconds",
-        meaning=ended.message,
-        hint="The box may be overloaded, or its login shell waits for something. Try: ssh to it by hand.",
-        retryable=True,
-    )
-
-
-def _broke(transport: paramiko.Transport | None) -> bool:
-    """Whether the whole connection ended, and not just our session on it: paramiko ends the sessions a moment earlier."""
-    if transport is None:
-        return True
-    transport.join(1.0)
-    return not transport.is_active()
-
-
-def _link_lost(host: Host) -> LinkLost:
-    return LinkLost(
-        f"the connection to {host} broke before gpurun's agent could start",
-        meaning="What runs on the box goes on running.",
-        hint="Try again; if this repeats, try ssh to it by hand.",
-        retryable=True,
-    )
-
-
-def _no_session(transport: paramiko.Transport | None, host: Host, error: Exception) -> HostError:
-    if _broke(transport):
-        return _link_lost(host)
-    return HostError(
-        f"{host} let us in, but refuses to run a command ({type(error).__name__}: {error})",
-        meaning="Nothing was started there.",
-        hint="Use the provider's direct SSH address (with exec and without a forced command), not its web or proxy console.",
-    )

@@ -11,7 +11,7 @@ import base64
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import fabric
@@ -23,31 +23,22 @@ from runner.domain.errors import AuthFailed, ConnectFailed, HostError, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean
 from runner.transport import known_hosts
-
-CONNECT_TIMEOUT = 15  # seconds, for TCP and for the banner each
+from runner.transport.dial import CONNECT_TIMEOUT, Dial
+from runner.transport.link import FirstContact
 
 # paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
-# First contact: told the host and the key's fingerprint; raises to refuse.
-FirstContact = Callable[[Host, str], None]
 
-
-def open_connection(host: Host, first_contact: FirstContact) -> tuple[fabric.Connection, float]:
-    """An authenticated connection, and how far away the first hop is (seconds).
-
-    Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then.
-    """
-    connection = _prepare(host, first_contact)
+def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> fabric.Connection:
+    """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
     asked = time.monotonic()
+    connection = _prepare(host, first_contact)
     try:
-        if not connection.gateway:
-            connection.connect_kwargs["sock"] = _socket(host)
-        distance = time.monotonic() - asked
+        if dialled.direct:
+            connection.connect_kwargs["sock"] = dialled.result()
         connection.open()
-        if connection.gateway:
-            distance = (time.monotonic() - asked) / 8  # about as many round trips as opening a connection takes
     except HostError:
         raise
     except paramiko.BadHostKeyException as error:
@@ -55,14 +46,7 @@ def open_connection(host: Host, first_contact: FirstContact) -> tuple[fabric.Con
     except Exception as error:
         raise _explain(host, error, time.monotonic() - asked) from None
     connection.transport.set_keepalive(15)
-    return connection, distance
-
-
-def _socket(host: Host) -> socket.socket:
-    """A TCP connection without Nagle's delay, which costs paramiko's small packets 40 ms each on a quiet link."""
-    opened = socket.create_connection((host.hostname, host.port), timeout=CONNECT_TIMEOUT)
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return opened
+    return connection
 
 
 def _prepare(host: Host, first_contact: FirstContact) -> fabric.Connection:

@@ -55,7 +55,9 @@ def to_host(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[L
         with report.stage(f"connect to {host}") as stage:
             link = stack.enter_context(connect(host, first_contact))
             stage.update(note=f"{link.rtt * 1000:.0f} ms away")
-        remember(host)
+        stack.callback(
+            remember, host
+        )  # afterwards: writing it down takes the disk longer than many a box takes to answer
         yield link
 
 

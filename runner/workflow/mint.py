@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 from runner import store
 from runner.domain.errors import UserError
@@ -36,6 +38,18 @@ def mint(
     )
     store.create(run)
     return run
+
+
+@contextlib.contextmanager
+def discarded_if_never_tried(runs: list[Run]) -> Iterator[None]:
+    """Takes back the records of runs that this machine's own side keeps from being sent: they name nothing that could be anywhere."""
+    try:
+        yield
+    except UserError:
+        for run in runs:
+            if not run.attempted and not run.launched:
+                store.discard(run.run_id)
+        raise
 
 
 def _minted_before(job: Job, host: str, run_id: str) -> Run:

@@ -94,7 +94,7 @@ def make_plan(job: Job, *, checksum: bool = False) -> Plan:
         data=tuple(_data(job, name, checksum) for name in job.data),
         requirements=requirements_of(job),
         payload=bundle.payload() if job.recipe else None,
-        secrets=_secrets(job),
+        secrets=secrets_of(job),
     )
 
 
@@ -124,7 +124,8 @@ def _data(job: Job, name: str, checksum: bool) -> Tree:
     return Tree(name, selection, digest(selection, checksum), path.name if path.is_file() else None)
 
 
-def _secrets(job: Job) -> dict[str, str]:
+def secrets_of(job: Job) -> dict[str, str]:
+    """The values of what ``secrets:`` names, from this machine's environment. Raises UserError for one that is not set."""
     missing = [name for name in job.secrets if not os.environ.get(name)]
     if missing:
         raise UserError(

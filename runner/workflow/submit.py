@@ -1,6 +1,6 @@
 """The line: from a job file to a run that the box has confirmed.
 
-    job → plan → run id on disk → pinned host → probe → hub access → push while the environment is built
+    job → run id on disk → pinned host ∥ plan → probe ∥ hub access → push while the environment is built
         → stale processes → claim and launch → confirmed start
 
 Cut off anywhere, the same submission goes on with ``gpurun submit JOB --run ID``: what was pushed is not sent again, and
@@ -34,9 +34,11 @@ def submit(
     """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
     if launch.attach(link, run, report):
         return _remember(run, link)
-    box = probe(link, plan, run.run_id, report)
-    checks.require(checks.look_at(box, plan))
-    token = access.require(plan.job, report)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        granted = beside.submit(access.require, plan.job, report)
+        box = probe(link, plan, run.run_id, report)
+        checks.require(checks.look_at(box, plan))
+        token = granted.result()
     interpreter, pushed = _provision_and_push(link, plan, box, run, report)
     stale.clear(link, plan, box, report, kill=kill_stale)
     launch.launch(link, run, plan, interpreter, pushed, token, resume, report)

@@ -80,7 +80,7 @@ class Bench:
         return [run["run_id"] for run in json.loads(done.stdout)["runs"]]
 
     def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "GPURUN_", "BENCH_"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "GPURUN_", "BENCH_", "PYTHON"))}
         return {**kept, "GPURUN_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
 
     # Things to send

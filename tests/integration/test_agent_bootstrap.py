@@ -149,9 +149,9 @@ def test_an_upload_cut_half_way_leaves_no_agent_under_its_name(home):
 def test_an_upload_with_a_flipped_bit_is_refused(home):
     process, pipe, handshake = start(home)
     next_answer(pipe, handshake)
-    data = bytearray(bundle.agent().data)
+    data = bytearray(bootstrap.upload(bundle.agent()))
     data[1000] ^= 1
-    pipe.write(b"%d\n" % len(data) + bytes(data))
+    pipe.write(bytes(data))
     with pytest.raises(Exception, match="damaged"):
         next_answer(pipe, handshake)
     process.wait(20)

@@ -1,0 +1,143 @@
+"""One exec channel of an open connection, and the handshake that turns it into a talking agent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import paramiko
+
+from remote_payload.agent import protocol
+from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
+from runner.domain.host import Host
+from runner.transport import bootstrap, bundle
+from runner.transport.dial import CONNECT_TIMEOUT
+from runner.transport.session import AgentSession
+
+# How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
+WINDOW = 32 * 1024 * 1024
+
+
+def open_session(transport: paramiko.Transport, host: Host) -> tuple[AgentSession, float]:
+    """A session whose agent starts with its first request, and the round trip that asking for the channel took (seconds).
+
+    sshd answers that at once, so that it tells the distance to the box itself, behind whatever proxies. Raises HostError or LinkLost.
+    """
+    asked = time.monotonic()
+    channel = _open_channel(transport, host)
+    distance = time.monotonic() - asked
+    pipe = ChannelPipe(channel)
+    session = AgentSession(pipe, str(host), lambda early, public: _handshake(pipe, channel, host, early, public))
+    return session, distance
+
+
+class ChannelPipe:
+    """A paramiko channel as the bytes of a session; read in large pieces, handed out in small ones."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._channel.settimeout(protocol.SILENCE_LIMIT)
+        self._unread = memoryview(b"")
+
+    def read(self, count: int) -> bytes:
+        if not self._unread:
+            self._unread = memoryview(self._channel.recv(1 << 18))
+        part, self._unread = self._unread[:count], self._unread[count:]
+        return bytes(part)
+
+    def push_back(self, data: bytes) -> None:
+        """Puts bytes in front of what is read next."""
+        self._unread = memoryview(data + bytes(self._unread))
+
+    def write(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel:
+    try:
+        return transport.open_session(window_size=WINDOW, max_packet_size=1 << 18, timeout=CONNECT_TIMEOUT)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _no_session(transport, host, error) from None
+
+
+def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
+    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder.
+
+    ``public`` frames may stand in the command line.
+    """
+    nonce = bootstrap.new_nonce()
+    wanted = bundle.agent()
+    talk = bootstrap.Handshake(nonce)
+    try:
+        opening = bootstrap.opening(wanted.sha256, early)
+        if public and bootstrap.fits_command(opening):
+            _execute(channel, bootstrap.command(nonce, host.volume, opening))
+        else:
+            _execute(channel, bootstrap.command(nonce, host.volume))
+            pipe.write(opening)
+        while data := pipe.read(1 << 18):
+            answer = talk.feed(data)
+            if isinstance(answer, bootstrap.Need):
+                pipe.write(bootstrap.upload(wanted))
+                answer = talk.feed(b"")
+            if isinstance(answer, bootstrap.Ready):
+                pipe.push_back(answer.rest)
+                return answer.root
+    except TimeoutError:
+        raise _silent(host, talk.ended()) from None
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise _no_session(channel.transport, host, error) from None
+    if _broke(channel.transport):
+        raise _link_lost(host)
+    raise talk.ended()
+
+
+def _execute(channel: paramiko.Channel, command: str) -> None:
+    """Asks for the command without waiting for a yes: ``Channel.exec_command`` spends a round trip on it, and a no shows as the end."""
+    request = paramiko.Message()
+    request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    request.add_int(channel.remote_chanid)
+    request.add_string("exec")
+    request.add_boolean(False)
+    request.add_string(command)
+    transport: Any = channel.transport
+    transport._send_user_message(request)  # paramiko's own way to send it, which has no public name
+
+
+def _silent(host: Host, ended: GpurunError) -> HostError:
+    return ConnectFailed(
+        f"{host} let us in, but no agent started within {protocol.SILENCE_LIMIT:.0f} seconds",
+        meaning=ended.message,
+        hint="The box may be overloaded, or its login shell waits for something. Try: ssh to it by hand.",
+        retryable=True,
+    )
+
+
+def _broke(transport: paramiko.Transport | None) -> bool:
+    """Whether the whole connection ended, and not just our session on it: paramiko ends the sessions a moment earlier."""
+    if transport is None:
+        return True
+    transport.join(1.0)
+    return not transport.is_active()
+
+
+def _link_lost(host: Host) -> LinkLost:
+    return LinkLost(
+        f"the connection to {host} broke before gpurun's agent could start",
+        meaning="What runs on the box goes on running.",
+        hint="Try again; if this repeats, try ssh to it by hand.",
+        retryable=True,
+    )
+
+
+def _no_session(transport: paramiko.Transport | None, host: Host, error: Exception) -> HostError:
+    if _broke(transport):
+        return _link_lost(host)
+    return HostError(
+        f"{host} let us in, but refuses to run a command ({type(error).__name__}: {error})",
+        meaning="Nothing was started there.",
+        hint="Use the provider's direct SSH address (with exec and without a forced command), not its web or proxy console.",
+    )
