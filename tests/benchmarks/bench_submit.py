@@ -54,7 +54,15 @@ def unchanged(made: Bench, job: Path, proxy: Proxy, rtt: float, quick: bool) -> 
         samples={"ours": first, "by hand": second},
     )
     if rtt:
-        yield Row(f"{name}: round trips", mine, ROUND_TRIPS, "round trips", 1.0, against="allowed", note=str(proxy.trace).replace("\n", "; "))
+        yield Row(
+            f"{name}: round trips",
+            mine,
+            ROUND_TRIPS,
+            "round trips",
+            1.0,
+            against="allowed",
+            note=str(proxy.trace).replace("\n", "; "),
+        )
 
 
 def one_changed(made: Bench, job: Path, proxy: Proxy, rtt: float, quick: bool) -> Row:
@@ -100,7 +108,15 @@ def one_after_another(made: Bench, quick: bool) -> Iterator[Row]:
     for number, _ in enumerate(jobs[1:]):
         jobs[number + 1].unlink()
     name = f"{count} runs over one invocation, RTT {rtt * 1000:.0f} ms"
-    yield Row(f"{name}: round trips each after the first", each, 2, "round trips", 1.0, against="allowed", note=f"{took:.2f} s in all")
+    yield Row(
+        f"{name}: round trips each after the first",
+        each,
+        2,
+        "round trips",
+        1.0,
+        against="allowed",
+        note=f"{took:.2f} s in all",
+    )
     yield Row(f"{name}: connections", connections, 1, "connections", 1.0, against="allowed")
 
 

@@ -80,7 +80,11 @@ class Bench:
         return [run["run_id"] for run in json.loads(done.stdout)["runs"]]
 
     def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "GPURUN_", "BENCH_", "PYTHON"))}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("HF_", "GPURUN_", "BENCH_", "PYTHON"))
+        }
         return {**kept, "GPURUN_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
 
     # Things to send
@@ -117,10 +121,8 @@ def write_tree(folder: Path, files: int, size: int, *, per_folder: int = 100, te
     for number in range(files):
         parent = folder / f"part-{number // per_folder:04d}"
         parent.mkdir(parents=True, exist_ok=True)
-        if text:
-            content = b" ".join(generator.choices(words, k=size // 6 + 1))[:size].ljust(size, b".")
-        else:
-            content = generator.randbytes(size)
+        words_of_it = b" ".join(generator.choices(words, k=size // 6 + 1)) if text else b""
+        content = words_of_it[:size].ljust(size, b".") if text else generator.randbytes(size)
         (parent / f"file-{number:05d}.txt").write_bytes(content)
 
 

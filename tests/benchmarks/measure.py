@@ -135,7 +135,9 @@ def machine() -> dict[str, str | int]:
 def run_piece(file: str, rows: Callable[[bool], Iterator[Row]]) -> None:
     """A piece's main: measures, prints each line as it is known, writes ``results/<piece>.json`` and ``.txt`` after a full run."""
     parser = argparse.ArgumentParser(description=f"python -m tests.benchmarks.{Path(file).stem}")
-    parser.add_argument("--quick", action="store_true", help="smaller, fewer rounds, nothing written: a look, not a result")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller, fewer rounds, nothing written: a look, not a result"
+    )
     quick = parser.parse_args().quick or os.environ.get(QUICK) == "1"
     done = []
     for row in rows(quick):
