@@ -10,7 +10,6 @@ import click
 from runner.cli import options
 
 if TYPE_CHECKING:
-    from runner.domain.job import Job
     from runner.domain.progress import Reporter
     from runner.domain.run import Run
 
@@ -65,7 +64,11 @@ def command(
         from runner.cli.check import check_and_print
 
         sys.exit(max(check_and_print(job, host, report, volume, strict, checksum, as_json) for job, _ in loaded))
-    runs = _submit_all(loaded, host, report, volume, strict, checksum, kill_stale, run_id)
+    from runner.workflow.submissions import submit_all
+
+    runs = submit_all(
+        loaded, host, report, volume=volume, strict=strict, checksum=checksum, kill_stale=kill_stale, run_id=run_id
+    )
     if as_json and not follow:
         return options.print_json({"runs": [_document(run) for run in runs]})
     for run in runs:
@@ -74,45 +77,6 @@ def command(
         from runner.cli.following import follow_all
 
         follow_all(runs, report, as_json)
-
-
-def _submit_all(
-    jobs: list[tuple[Job, str | None]],
-    host: str,
-    report: Reporter,
-    volume: str | None,
-    strict: bool,
-    checksum: bool,
-    kill_stale: bool,
-    run_id: str | None,
-) -> list[Run]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from runner.workflow.connect import host_of, persist, to_host
-    from runner.workflow.mint import discarded_if_never_tried, mint
-    from runner.workflow.plan import make_plan, secrets_of
-    from runner.workflow.submit import submit
-
-    box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
-    for job, _ in jobs:
-        secrets_of(job)
-    minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
-    for run in minted:
-        report.note(f"run {run.run_id}")
-    # What is sent is worked out while the connection opens.
-    with discarded_if_never_tried([] if run_id else minted), ThreadPoolExecutor(max_workers=1) as beside:
-        plans = [beside.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
-        waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
-
-        def launch_those_left() -> None:
-            with to_host(box, report, strict=strict) as link:
-                for run in minted:
-                    if run.run_id in waiting:
-                        submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
-                        del waiting[run.run_id]
-
-        persist(launch_those_left, report)
-    return minted
 
 
 def _document(run: Run) -> dict[str, object]:

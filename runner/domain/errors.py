@@ -63,6 +63,10 @@ class BoxNotReady(HostError):
     """Something the box lacks: Python, rsync, a driver, disk."""
 
 
+class PythonMissing(BoxNotReady):
+    """No Python that the agent could run on; ``gpurun submit`` installs one where it may."""
+
+
 class HubAccessDenied(HostError):
     """The hub refuses a model that the job names, or the token itself."""
 

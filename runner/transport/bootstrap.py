@@ -21,7 +21,7 @@ import zlib
 from typing import NamedTuple
 
 from remote_payload.agent.paths import SAFE_PATH
-from runner.domain.errors import BoxNotReady, GpurunError, HostError
+from runner.domain.errors import BoxNotReady, GpurunError, HostError, PythonMissing
 from runner.domain.terminal import clean, clean_lines
 from runner.transport.bundle import Bundle
 
@@ -249,7 +249,7 @@ def _refusal(reason: str, text: str) -> GpurunError:
     meaning = "Nothing was started there."
     if reason == "python":
         hint = "On the box, type: apt-get update && apt-get install -y python3"
-        return BoxNotReady("the box has no Python ≥ 3.8 in any usual place", meaning=meaning, hint=hint)
+        return PythonMissing("the box has no Python ≥ 3.8 in any usual place", meaning=meaning, hint=hint)
     if reason == "terminal":
         hint = "Remove RequestTTY from this host's ssh configuration, or use the provider's direct SSH address rather than its web proxy."
         return BoxNotReady(

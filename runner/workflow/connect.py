@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import HostError, LinkLost
+from runner.domain.errors import HostError, LinkLost, PythonMissing
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.transport.link import Link, connect
+from runner.transport.link import FirstContact, Link, connect
 from runner.transport.resolve import resolve
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
@@ -41,8 +41,29 @@ def persist(attempt: Callable[[], T], report: Reporter) -> T:
 @contextmanager
 def to_host(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[Link]:
     """A link to a host. At first contact its fingerprint is shown and pinned; with ``strict`` it is shown and refused."""
+    with ExitStack() as stack:
+        with report.stage(f"connect to {host}") as stage:
+            link = stack.enter_context(connect(host, _first_contact(report, strict)))
+            stage.update(note=f"{link.rtt * 1000:.0f} ms away")
+        stack.callback(remember, host)  # afterwards: writing it down takes longer than many a box takes to answer
+        yield link
 
-    def first_contact(new: Host, fingerprint: str) -> None:
+
+def with_python(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
+    """Calls ``attempt``; where the box turns out to have no Python, installs one (root and apt-get there) and calls it again."""
+    try:
+        return attempt()
+    except PythonMissing as error:
+        report.warn(f"{error.message}; installing it")
+    from runner.transport.python import install_python
+
+    with report.stage("install python3 on the box"):
+        install_python(host, _first_contact(report, strict=False))
+    return attempt()
+
+
+def _first_contact(report: Reporter, strict: bool) -> FirstContact:
+    def decide(new: Host, fingerprint: str) -> None:
         if strict:
             raise HostError(
                 f"{new.known_as} is new to this machine: {fingerprint}",
@@ -51,14 +72,7 @@ def to_host(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[L
             )
         report.note(f"first contact with {new.known_as}: {fingerprint} (pinned from now on)")
 
-    with ExitStack() as stack:
-        with report.stage(f"connect to {host}") as stage:
-            link = stack.enter_context(connect(host, first_contact))
-            stage.update(note=f"{link.rtt * 1000:.0f} ms away")
-        stack.callback(
-            remember, host
-        )  # afterwards: writing it down takes the disk longer than many a box takes to answer
-        yield link
+    return decide
 
 
 @contextmanager

@@ -1,0 +1,50 @@
+"""One command, one connection, any number of jobs: each goes down the line of ``submit.py`` in turn."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from runner.domain.job import Job
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.workflow.connect import host_of, persist, to_host, with_python
+from runner.workflow.mint import discarded_if_never_tried, mint
+from runner.workflow.plan import make_plan, secrets_of
+from runner.workflow.submit import submit
+
+
+def submit_all(
+    jobs: list[tuple[Job, str | None]],
+    host: str,
+    report: Reporter,
+    *,
+    volume: str | None = None,
+    strict: bool = False,
+    checksum: bool = False,
+    kill_stale: bool = False,
+    run_id: str | None = None,
+) -> list[Run]:
+    """Starts each job (with its experiment) as a run of its own, or goes on with ``run_id``. A link that breaks is reconnected.
+
+    Raises UserError before anything is contacted, else HostError, TransferError or LaunchError; runs that started before stay.
+    """
+    box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
+    for job, _ in jobs:
+        secrets_of(job)  # one that is not set here is said now
+    minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
+    for run in minted:
+        report.note(f"run {run.run_id}")
+    # What is sent is worked out while the connection opens.
+    with discarded_if_never_tried([] if run_id else minted), ThreadPoolExecutor(max_workers=1) as beside:
+        plans = [beside.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
+        waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
+
+        def launch_those_left() -> None:
+            with to_host(box, report, strict=strict) as link:
+                for run in minted:
+                    if run.run_id in waiting:
+                        submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
+                        del waiting[run.run_id]
+
+        with_python(box, lambda: persist(launch_those_left, report), report)
+    return minted

@@ -1,0 +1,63 @@
+"""A box without Python: installed by apt-get where root may, named where not."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.domain import places
+from runner.domain.errors import BoxNotReady
+from runner.domain.progress import Silent
+from runner.local_box import LocalBox, embedded
+from runner.transport import bootstrap, known_hosts
+from runner.workflow.connect import to_host, with_python
+
+APT = """#!/bin/sh
+echo "apt-get $*" >> "$HOME/apt.log"
+[ "$1" = install ] && ln -s /usr/bin/python3 "$HOME/python3"
+exit 0
+"""
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An embedded box whose only Python is the one that its apt-get (a shim) brings."""
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(bootstrap, "SHELL", bootstrap.SHELL.replace(bootstrap.PLACES, "$HOME/python3"))
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    (shims / "apt-get").write_text(APT)
+    (shims / "apt-get").chmod(0o755)
+    plain = LocalBox._config
+    path = f' "PATH={shims}:/usr/bin:/bin"'
+    monkeypatch.setattr(LocalBox, "_config", lambda self, port: plain(self, port).rstrip("\n") + path + "\n")
+    box = embedded()
+    yield box
+    box.stop()
+
+
+def ask(box: LocalBox) -> dict[str, Any]:
+    host = box.ensure()
+    if not known_hosts.pinned(places.known_hosts(), host.known_as):
+        known_hosts.pin(places.known_hosts(), host.known_as, known_hosts.Key(*box.host_key))
+
+    def attempt() -> dict[str, Any]:
+        with to_host(host, Silent()) as link:
+            return link.agent.call("status", {})
+
+    return with_python(host, attempt, Silent())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: the box may install only as root")
+def test_python_is_installed_once_and_the_agent_starts(box: LocalBox) -> None:
+    assert ask(box) == {"runs": []}
+    assert ask(box) == {"runs": []}
+    assert (box.home / "apt.log").read_text().count("apt-get install") == 1
+
+
+def test_where_it_may_not_be_installed_the_line_to_type_is_named(box: LocalBox, tmp_path: Path) -> None:
+    (tmp_path / "shims" / "apt-get").write_text("#!/bin/sh\necho no network\nexit 100\n")
+    with pytest.raises(BoxNotReady) as caught:
+        ask(box)
+    assert "apt-get install -y python3" in caught.value.hint
