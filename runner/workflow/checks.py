@@ -95,61 +95,45 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
 
 
 def _gpus(box: Box, plan: Plan) -> Iterator[Finding]:
-    wanted = plan.job.resources.gpus
-    if wanted == 0:
-        return
-    if box.gpus_unknown:
-        yield Finding(
-            "GPU",
-            "fail",
-            "nvidia-smi and NVML do not answer there: the driver hangs",
-            "Restart the box; a container cannot mend its driver.",
-        )
-        return
-    if not box.gpus:
-        yield Finding(
-            "GPU",
-            "fail",
-            "none there (no NVIDIA driver in this container)",
-            "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.",
-        )
+    if plan.job.resources.gpus == 0:
         return
     names = ", ".join(sorted({gpu.name for gpu in box.gpus}))
-    said = (
-        f"{len(box.gpus)} × {names}, {box.gpus[0].memory_total / 2**30:.0f} GiB each, driver {box.driver or 'unknown'}"
-    )
-    if wanted != "all" and wanted > len(box.gpus):
-        yield Finding(
-            "GPU",
-            "fail",
-            f"{said}; the job wants {wanted}",
-            f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box.",
-        )
-        return
-    small = [gpu for gpu in box.gpus if plan.job.resources.vram and gpu.memory_total < plan.job.resources.vram]
-    if len(box.gpus) - len(small) < (len(box.gpus) if wanted == "all" else wanted):
-        needs = (plan.job.resources.vram or 0) / 2**30
-        yield Finding(
-            "GPU",
-            "fail",
-            f"{said}; the job needs {needs:.0f} GiB on each",
-            "Rent a larger GPU, or lower resources.vram if you know better.",
-        )
-        return
-    yield Finding("GPU", "ok", said)
-    held = [gpu for gpu in box.gpus if gpu.held_by]
+    each = f"{box.gpus[0].memory_total / 2**30:.0f} GiB each, " if box.gpus else ""
+    said = f"{len(box.gpus)} × {names}, {each}driver {box.driver or 'unknown'}"
+    lacking = _lacking_gpus(box, plan, said)
+    yield lacking or Finding("GPU", "ok", said)
+    if not lacking:
+        yield from _occupied_gpus(box, plan)
+
+
+def _lacking_gpus(box: Box, plan: Plan, said: str) -> Finding | None:
+    """Why the box's GPUs are not what the job needs."""
+    needs = plan.job.resources
+    wanted = len(box.gpus) if needs.gpus == "all" else needs.gpus
+    large_enough = [gpu for gpu in box.gpus if gpu.memory_total >= (needs.vram or 0)]
+    if box.gpus_unknown:
+        why = "nvidia-smi and NVML do not answer there: the driver hangs"
+        return Finding("GPU", "fail", why, "Restart the box; a container cannot mend its driver.")
+    if not box.gpus:
+        why = "none there (no NVIDIA driver in this container)"
+        return Finding("GPU", "fail", why, "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.")
+    if wanted > len(box.gpus):
+        hint = f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box."
+        return Finding("GPU", "fail", f"{said}; the job wants {wanted}", hint)
+    if wanted > len(large_enough):
+        why = f"{said}; the job needs {(needs.vram or 0) / 2**30:.0f} GiB on each"
+        return Finding("GPU", "fail", why, "Rent a larger GPU, or lower resources.vram if you know better.")
+    return None
+
+
+def _occupied_gpus(box: Box, plan: Plan) -> Iterator[Finding]:
+    held = ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in box.gpus if gpu.held_by)
     if held and not plan.job.queue:
-        yield Finding(
-            "GPU",
-            "warn",
-            ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in held),
-            "queue: true waits for a free one.",
-        )
+        yield Finding("GPU", "warn", held, "queue: true waits for a free one.")
     for gpu in box.gpus:
         if not gpu.held_by and gpu.memory_used > gpu.memory_total // 20:
-            yield Finding(
-                "GPU", "warn", f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else"
-            )
+            used = f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else"
+            yield Finding("GPU", "warn", used)
 
 
 def has(box: Box, plan: Plan, name: str) -> bool:
