@@ -41,15 +41,14 @@ def forecast(job: Job, box: Box) -> list[Finding]:
     if not job.recipe:
         return []
     try:
-        model = Architecture.from_config(_config(job))
-    except (GpurunError, ValueError, KeyError, OSError) as error:
+        model, wanted = Architecture.from_config(_config(job)), plan_of(job, box)
+    except (GpurunError, ValueError, KeyError, TypeError, OSError) as error:
         return [Finding("VRAM forecast", "warn", f"not possible: {error}")]
     capacity = min((gpu.memory_total for gpu in box.gpus), default=0)
     batch = int(job.settings.get("batch", {}).get("size", 1))
-    wanted = plan_of(job, box)
     micro = job.settings.get("batch", {}).get("micro", "auto")
     if micro == "auto":
-        fits = largest_micro_batch(model, wanted, batch, capacity) if capacity else 1
+        fits = largest_micro_batch(model, wanted, -(-batch // _ranks(job, box)), capacity) if capacity else 1
         wanted = plan_of(job, box, max(fits, 1))
     memory = _finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")
     return [memory, *_disk(job, model, wanted, box)]
@@ -58,13 +57,14 @@ def forecast(job: Job, box: Box) -> list[Finding]:
 def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
     """The forecast's terms for a recipe's settings."""
     settings: dict[str, Any] = job.settings
-    batch, lora = settings.get("batch", {}), settings.get("lora", {})
+    batch, lora = settings.get("batch", {}), _lora(job)
     given = batch.get("micro")
     half = settings.get("precision", "auto") != "fp32" and bool(box.gpus)
     rank = int(lora.get("rank") or 0)
     return Plan(
         micro_batch=micro_batch or (given if isinstance(given, int) else 1),
-        length=int(settings.get("max_length") or settings.get("length") or 512),
+        length=int(settings.get("max_length") or 512)
+        * (2 if job.recipe == "preference" else 1),  # both answers of a pair
         weights="bfloat16" if (half and rank) or settings.get("weights") == "bf16" else "float32",
         autocast=half,
         lora_rank=rank,
@@ -72,8 +72,25 @@ def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
         lora_dropout=float(lora.get("dropout", 0.0)),
         checkpoint_activations=bool(batch.get("activation_checkpointing")),
         language_head=job.recipe != "classify",
-        shards=max(len(box.gpus), 1) if settings.get("shard") else 1,
+        masked=job.recipe == "classify",
+        shards=_ranks(job, box) if settings.get("shard") else 1,
     )
+
+
+def _ranks(job: Job, box: Box) -> int:
+    """How many processes share the effective batch."""
+    wanted = job.resources.gpus
+    return max(job.resources.processes or (len(box.gpus) if wanted == "all" else wanted), 1)
+
+
+def _lora(job: Job) -> dict[str, Any]:
+    """The adapter's rank, targets and dropout: the job's own, or those of the adapter that it goes on with."""
+    adapter = job.settings.get("adapter")
+    if not adapter:
+        found: dict[str, Any] = job.settings.get("lora", {})
+        return found
+    config = json.loads((job.folder / str(adapter) / "adapter_config.json").read_text("utf-8"))
+    return {"rank": config["r"], "targets": config.get("target_modules"), "dropout": config.get("lora_dropout", 0.0)}
 
 
 def _targets(wanted: Any) -> tuple[str, ...] | str:
