@@ -1,0 +1,37 @@
+"""Steps of gpurun's own line, timed by themselves in this process: what a person does with one command has no launch around it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.benchmarks.box import Bench
+from tests.benchmarks.measure import seconds
+
+
+@contextmanager
+def pushing(made: Bench, project: Path, port: int | None = None) -> Iterator[Callable[[], float]]:
+    """A function that pushes the project as code for the first time, over a link that is there, and gives the seconds it took."""
+    os.environ["GPURUN_HOME"] = str(made.home)
+    from runner.domain.progress import Silent
+    from runner.jobfile import load
+    from runner.workflow.connect import host_of, to_host
+    from runner.workflow.mint import mint
+    from runner.workflow.plan import make_plan
+    from runner.workflow.push import push
+    from runner.workflow.submit import probe
+
+    job = load(made.job(project))
+    with to_host(host_of(made.typed(port)), Silent()) as link:
+
+        def first_push() -> float:
+            plan, run = make_plan(job), mint(job, made.typed(port))
+            box = probe(link, plan, run.run_id, Silent())
+            took = seconds(lambda: push(link, plan, box, run.run_id, Silent()))
+            shutil.rmtree(link.paths.incoming(run.run_id))
+            return took
+
+        yield first_push
