@@ -31,7 +31,7 @@ class Link:
     @property
     def slow(self) -> bool:
         """Whether compressing what is sent pays: over a real network it does, on loopback or a fast LAN it costs."""
-        return self.rtt > 0.005
+        return self.rtt > 0.01
 
 
 @contextmanager

@@ -80,13 +80,13 @@ def push(
     rsync = local_rsync()
     options = ["-rlpt", *_common(rsync, compress)]
     if link_dest is not None:
-        options += [f"--link-dest={_safe(link_dest)}"]
+        options += [f"--link-dest={safe_path(link_dest)}"]
     with tempfile.TemporaryDirectory(prefix="gpurun-push-") as scratch:
         if rsync.openrsync:
             source = _mirror(source, names, Path(scratch))
         else:
-            options += ["--from0", f"--files-from={_name_list(names, Path(scratch))}"]
-        _run(host, [*options, f"{source}/", f"{ALIAS}:{_safe(target)}/"], progress)
+            options += ["--from0", f"--files-from={name_list(names, Path(scratch))}"]
+        _run(host, [*options, f"{source}/", f"{ALIAS}:{safe_path(target)}/"], progress)
 
 
 def pull(
@@ -115,10 +115,10 @@ def pull(
     with tempfile.TemporaryDirectory(prefix="gpurun-pull-") as scratch:
         if rsync.openrsync:
             roots = sorted({name.split("/", 1)[0] for name in names})
-            sources = [f"{ALIAS}:{_safe(source)}/{_safe(root)}" for root in roots]
+            sources = [f"{ALIAS}:{safe_path(source)}/{safe_path(root)}" for root in roots]
         else:
-            options += ["--from0", "--no-implied-dirs", f"--files-from={_name_list(names, Path(scratch))}"]
-            sources = [f"{ALIAS}:{_safe(source)}/"]
+            options += ["--from0", "--no-implied-dirs", f"--files-from={name_list(names, Path(scratch))}"]
+            sources = [f"{ALIAS}:{safe_path(source)}/"]
         _run(host, [*options, *sources, f"{staging}/"], progress)
 
 
@@ -131,13 +131,15 @@ def _common(rsync: Rsync, compress: bool) -> list[str]:
     return options
 
 
-def _safe(path: str) -> str:
+def safe_path(path: str) -> str:
+    """The path itself. Raises TransferFailed for one that a shell on the box could read in its own way."""
     if not SAFE_PATH.fullmatch(path) or path.startswith("-"):
         raise TransferFailed(f"the path {path!r} on the box has characters that rsync's remote shell could misread")
     return path
 
 
-def _name_list(names: Sequence[str], scratch: Path) -> Path:
+def name_list(names: Sequence[str], scratch: Path) -> Path:
+    """A file with the names, NUL-separated, for ``--files-from`` and ``-T``."""
     file = scratch / "names"
     # "./" because rsync takes a line that begins with # or ; for a comment, even with --from0.
     file.write_bytes(b"".join(b"./" + os.fsencode(name) + b"\0" for name in names))

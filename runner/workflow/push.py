@@ -6,10 +6,10 @@ from typing import Any
 
 from runner.domain.box import Box
 from runner.domain.errors import TransferFailed, TransferInterrupted
-from runner.domain.progress import Reporter
+from runner.domain.progress import Reporter, Stage
 from runner.domain.words import count
 from runner.push.digest import changed
-from runner.transport import rsync
+from runner.transport import rsync, tarball
 from runner.transport.link import Link
 from runner.workflow.checks import has
 from runner.workflow.plan import Plan, Tree
@@ -66,6 +66,8 @@ def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: st
     names = [entry.path for entry in tree.selection.files]
     with report.stage(f"push {what} ({count(len(names), 'file')})", "bytes") as stage:
         stage.update(done=0, total=tree.selection.total_bytes)
+        if link_dest is None and _all_at_once(link, tree, names, incoming, stage):
+            return _must_be_at_rest(tree)
         for left in reversed(range(TRIES)):
             try:
                 rsync.push(
@@ -82,6 +84,23 @@ def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: st
                 if not left:
                     raise
                 report.warn(f"{error.message}; going on from there")
+    _must_be_at_rest(tree)
+
+
+def _all_at_once(link: Link, tree: Tree, names: list[str], incoming: str, stage: Stage) -> bool:
+    """Whether a tar stream has brought everything; if not, rsync goes on from what it did."""
+    total = tree.selection.total_bytes
+    if link.slow or not tarball.pays(len(names), total):
+        return False
+    try:
+        target = link.paths.incoming(incoming)
+        tarball.push(link.host, tree.source, names, target, lambda done: stage.update(done=min(done, total)))
+        return True
+    except TransferInterrupted:
+        return False
+
+
+def _must_be_at_rest(tree: Tree) -> None:
     if moved := changed(tree.selection):
         raise TransferFailed(
             f"{len(moved)} files changed while they were pushed, {moved[0]} among them",

@@ -1,0 +1,84 @@
+"""Many small files for the first time: one tar stream over ssh, faster than rsync where there is nothing to compare with.
+
+It is only ever a head start: whatever goes wrong (no tar on the box, a cut link, something there already), rsync goes on
+from what has arrived. tar sets a file's time after its content, so that a torn file is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.domain.errors import TransferInterrupted
+from runner.domain.host import Host
+from runner.domain.terminal import clean_lines
+from runner.transport.openssh import ALIAS, ssh_argv
+from runner.transport.rsync import SILENCE_LIMIT, Progress, name_list, safe_path
+
+MANY = 200  # files; below that a connection costs more than rsync's caution
+SMALL = 64 << 10  # bytes on average; above that both only move bytes
+CHUNK = 1 << 18
+
+
+def pays(files: int, size: int) -> bool:
+    """Whether so many files of so many bytes in all arrive sooner this way."""
+    return files >= MANY and size < files * SMALL and shutil.which("tar") is not None
+
+
+def push(host: Host, source: Path, names: Sequence[str], target: str, progress: Progress) -> None:
+    """Puts the named files of ``source`` into the folder ``target`` on the box, which must not be there yet.
+
+    Raises TransferInterrupted when it did not come to its end.
+    """
+    folder, parent = safe_path(target), safe_path(os.path.dirname(target))
+    there = f"mkdir -p {parent} && mkdir {folder} && exec tar -x -p -o -f - -C {folder}"
+    with tempfile.TemporaryDirectory(prefix="gpurun-push-") as scratch, tempfile.TemporaryFile() as errors:
+        packing = subprocess.Popen(
+            ["tar", "-c", "-f", "-", "-C", str(source), "--null", "-T", str(name_list(names, Path(scratch)))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "LC_ALL": "C", "COPYFILE_DISABLE": "1"},  # macOS would add its own files
+        )
+        sending = subprocess.Popen(
+            [*ssh_argv(host), ALIAS, there],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            _copy(packing, sending, progress)
+            codes = packing.wait(SILENCE_LIMIT), sending.wait(SILENCE_LIMIT)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise TransferInterrupted(f"the tar stream was cut short: {error}", retryable=True) from None
+        finally:
+            for process in (packing, sending):
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if codes != (0, 0):
+            errors.seek(0)
+            said = clean_lines(errors.read(8192).decode("utf-8", "replace"), 500)
+            raise TransferInterrupted(f"the tar stream did not come to its end {codes}: {said}", retryable=True)
+
+
+def _copy(packing: subprocess.Popen[bytes], sending: subprocess.Popen[bytes], progress: Progress) -> None:
+    """All of one's output into the other's input. Raises OSError, TimeoutError when nothing moves for SILENCE_LIMIT."""
+    assert packing.stdout is not None and sending.stdin is not None
+    with packing.stdout as source, sending.stdin as sink:
+        os.set_blocking(sink.fileno(), False)
+        copied = 0
+        while part := os.read(source.fileno(), CHUNK):
+            view = memoryview(part)
+            while view:
+                if not select.select([], [sink], [], SILENCE_LIMIT)[1]:
+                    raise TimeoutError("the other side fell silent")
+                view = view[os.write(sink.fileno(), view) :]
+            copied += len(part)
+            progress(copied)
