@@ -50,10 +50,11 @@ def command(
     named = [store.find(name).run_id for name in runs]
     if experiment is not None:
         named += experiment_leftovers(experiment, keep)
+    only_named = experiment is not None
     where = host or store.find(named[0] if named else None).host
     report = options.reporter(as_json)
     with to_host(host_of(where), report) as link:
-        found = clean(link, report, dry_run=True, run_ids=named, everything=everything)
+        found = clean(link, report, dry_run=True, run_ids=named, everything=everything, only_named=only_named)
         if not as_json:
             for item in found.removed:
                 options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
@@ -61,7 +62,7 @@ def command(
                 options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
             click.echo(f"{len(found.removed)} things, {size(found.bytes)}, may go.")
         if found.removed and not dry_run and (yes or click.confirm("Delete them on the box?", err=True)):
-            found = clean(link, report, dry_run=False, run_ids=named, everything=everything)
+            found = clean(link, report, dry_run=False, run_ids=named, everything=everything, only_named=only_named)
             report.note(f"deleted {size(found.bytes)}")
     if as_json:
         options.print_json({"dry_run": dry_run, **asdict(found)})

@@ -29,12 +29,19 @@ class Cleaned:
         return sum(item.bytes for item in self.removed)
 
 
-def clean(link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], everything: bool) -> Cleaned:
-    """Runs that are over and home, and what nothing refers to; ``run_ids`` although not home; never a live run."""
+def clean(
+    link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], everything: bool, only_named: bool = False
+) -> Cleaned:
+    """Runs that are over and home, and what nothing refers to; ``run_ids`` although not home; never a live run.
+
+    With ``only_named`` runs that are home stay too: what an experiment keeps is kept on the box.
+    """
+    # Not fetched_at: that may have been while it trained, and the best model came later.
+    home = [run.run_id for run in store.load_all()[0] if run.done]
     args = {
         "dry_run": dry_run,
         "run_ids": run_ids,
-        "fetched": [run.run_id for run in store.load_all()[0] if run.done or run.fetched_at],
+        "fetched": [] if only_named else home,
         "everything": everything,
     }
     with report.stage("look at what may go" if dry_run else "delete") as stage:

@@ -53,8 +53,10 @@ def test_a_sweep_runs_is_counted_and_cleaned(gpurun: Gpurun, project: Path) -> N
     history = json.loads((into / "reports" / "experiment_log.json").read_text())
     assert history["settings"]["seed"] == 0 and set(history["evaluations"][0]["sets"]) == {"first", "second"}
 
-    gpurun("status", runs[1])
+    for run in runs:  # at home or not, the first to finish stays on the box
+        gpurun("fetch", run)
+        gpurun("done", run)
     gone = gpurun.json("clean", "--host", "local", "--experiment", "mayors", "--keep", "1", "--yes")
-    removed = [run for run in runs if any(run in item["path"] for item in gone["removed"])]
+    removed = [run for run in runs if f"runs/{run}" in [item["path"] for item in gone["removed"]]]
     assert len(removed) == 1  # they ran side by side, so either may have been the first to finish
     assert [gpurun.box_run(run).exists() for run in runs] == [run not in removed for run in runs]
