@@ -30,7 +30,7 @@ def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
         _remove_empty(os.path.dirname(incoming(paths, run)))
     elif code.get("link_from"):
         try:
-            snapshot.link_code(paths.run(check_run_id(code["link_from"])), run.code)
+            return snapshot.link_code(paths.run(check_run_id(code["link_from"])), run)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise

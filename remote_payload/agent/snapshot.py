@@ -64,26 +64,13 @@ def find_code(paths: BoxPaths, digest: str) -> Optional[str]:
     return None
 
 
-def link_code(source: RunPaths, target: str) -> None:
-    """Makes ``target`` (must not exist) the code that ``source`` was pushed with, by hard links, renamed when complete.
-
-    Links are recreated. Where the filesystem has no hard links, files are copied. Raises OSError (ESTALE: the code was
-    changed since); nothing is then left behind.
-    """
+def link_code(source: RunPaths, run: RunPaths) -> None:
+    """Makes ``run``'s code and its record what ``source`` was pushed with, by hard links. Raises OSError (ESTALE: changed)."""
     snapshot = read_json(source.snapshot)
     if not snapshot or not _unchanged(source.code, snapshot):
         raise OSError(errno.ESTALE, "the code of run %s was changed on the box" % source.run_id)
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, "already there", target)
-    partial = "%s.partial-%d" % (target, os.getpid())
-    os.makedirs(partial)
-    try:
-        for path, entry in snapshot["entries"].items():
-            _link(os.path.join(source.code, path), os.path.join(partial, path), entry)
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    _link_entries(source.code, run.code, snapshot["entries"])
+    _link(source.snapshot, run.snapshot, False)  # the same files, with the same sizes and times
 
 
 def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
@@ -125,28 +112,48 @@ def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
     entries = snapshot.get("entries")
     if not isinstance(entries, dict):
         return False
-    for path, expected in entries.items():
-        try:
-            status = os.lstat(os.path.join(tree, path))
-        except OSError:
-            return False
-        if stat.S_ISLNK(status.st_mode):
-            found: List[Union[int, str]] = [os.readlink(os.path.join(tree, path))]
-        else:
-            found = [status.st_size, status.st_mtime_ns]
-        if found != expected:
-            return False
+    prefix = tree + "/"
+    try:
+        for path, expected in entries.items():
+            status = os.lstat(prefix + path)
+            if stat.S_ISLNK(status.st_mode):
+                if expected != [os.readlink(prefix + path)]:
+                    return False
+            elif expected != [status.st_size, status.st_mtime_ns]:
+                return False
+    except OSError:
+        return False
     return True
 
 
-def _link(source: str, target: str, entry: List[Union[int, str]]) -> None:
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    if len(entry) == 1:
-        os.symlink(str(entry[0]), target)
-        return
+def _link_entries(source: str, target: str, entries: Entries, copy: Tuple[str, ...] = ()) -> None:
+    partial = "%s.partial-%d" % (target, os.getpid())
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "already there", target)
+    os.makedirs(partial)
+    made = {partial}
     try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in NO_LINK:
-            raise
-        shutil.copy2(source, target, follow_symlinks=False)
+        for path, entry in entries.items():
+            place = os.path.join(partial, path)
+            folder = os.path.dirname(place)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            if len(entry) == 1:
+                os.symlink(str(entry[0]), place)
+            else:
+                _link(os.path.join(source, path), place, path.endswith(copy) if copy else False)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _link(source: str, target: str, copy: bool) -> None:
+    if not copy:
+        try:
+            return os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+    shutil.copy2(source, target, follow_symlinks=False)

@@ -39,12 +39,19 @@ def pushed_run(box, run_id, files, digest, link=None):
     return run
 
 
+def new_run(box):
+    run = box.run("legal-20260103-142030-7f3b")
+    os.makedirs(run.folder)
+    return run
+
+
 def test_linked_code_shares_inodes_and_recreates_links_under_hostile_names(box):
     files = {os.path.join("deep", name): "x" for name in HOSTILE}
     old = pushed_run(box, "legal-20260102-142030-7f3a", files, "d1", link="/etc/passwd")
     os.mkfifo(os.path.join(old.code, "pipe"))
-    target = os.path.join(box.root, "target")
-    snapshot.link_code(old, target)
+    new = new_run(box)
+    snapshot.link_code(old, new)
+    target = new.code
     for name in HOSTILE:
         assert os.path.samefile(os.path.join(old.code, "deep", name), os.path.join(target, "deep", name))
     assert os.readlink(os.path.join(target, "link")) == "/etc/passwd"
@@ -54,8 +61,9 @@ def test_linked_code_shares_inodes_and_recreates_links_under_hostile_names(box):
 def test_code_is_copied_where_the_filesystem_has_no_hard_links(box, monkeypatch):
     monkeypatch.setattr(os, "link", failing_with(errno.EPERM))
     old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": "print()"}, "d1")
-    target = Path(box.root, "target")
-    snapshot.link_code(old, str(target))
+    new = new_run(box)
+    snapshot.link_code(old, new)
+    target = Path(new.code)
     assert (target / "a.py").read_text() == "print()" and (target / "a.py").stat().st_nlink == 1
 
 
@@ -63,14 +71,14 @@ def test_a_link_that_fails_leaves_nothing_behind(box, monkeypatch):
     monkeypatch.setattr(os, "link", failing_with(errno.ENOSPC))
     old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
     with pytest.raises(OSError, match="No space"):
-        snapshot.link_code(old, os.path.join(box.root, "target"))
-    assert os.listdir(box.root) == ["runs"]
+        snapshot.link_code(old, new_run(box))
+    assert os.listdir(box.root) == ["runs"] and os.listdir(box.run("legal-20260103-142030-7f3b").folder) == []
 
 
 def test_code_is_never_linked_over_what_is_there(box):
     old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
     with pytest.raises(FileExistsError):
-        snapshot.link_code(old, old.code)
+        snapshot.link_code(old, old)
 
 
 @pytest.mark.parametrize("change", ["content", "new", "removed", "link"])
@@ -99,11 +107,11 @@ def test_code_is_found_by_digest_and_linked_without_what_the_payload_added(box):
     os.symlink("/data", os.path.join(old.code, "data"))
     assert snapshot.find_code(box, "d1") == old.run_id
     assert snapshot.find_code(box, "d2") is None
-    new = box.run("legal-20260103-142030-7f3b")
-    os.makedirs(new.folder)
-    snapshot.link_code(old, new.code)
+    new = new_run(box)
+    snapshot.link_code(old, new)
     assert sorted(snapshot.describe(new.code)) == ["pkg/__init__.py", "train.py"]
-    snapshot.record_code(new, "d1")
+    assert snapshot.find_code(box, "d1") == new.run_id
+    os.unlink(os.path.join(old.code, "train.py"))  # each run's record speaks of its own files
     assert snapshot.find_code(box, "d1") == new.run_id
 
 
@@ -112,7 +120,7 @@ def test_code_that_the_payload_changed_is_not_taken_over(box):
     os.utime(os.path.join(run.code, "train.py"), ns=(5, 5))
     assert snapshot.find_code(box, "d1") is None
     with pytest.raises(OSError, match="changed on the box"):
-        snapshot.link_code(run, os.path.join(box.root, "new"))
+        snapshot.link_code(run, new_run(box))
 
 
 def test_link_dest_is_the_newest_run_of_the_same_job_then_of_any(box):
