@@ -221,3 +221,23 @@ def test_follow_with_json_is_one_document_with_everything_in_it(gpurun: Gpurun, 
     assert run["status"]["outcome"] == "succeeded" and run["fetched"]["complete"]
     failed = gpurun.json("submit", str(job("raise SystemExit(3)", name="bad")), "--host", "local", "--follow", check=10)
     assert failed["runs"][0]["error"]["kind"] == "RunFailed"
+
+
+def test_init_writes_a_job_that_validates_and_runs(gpurun: Gpurun, tmp_path: Path) -> None:
+    project = tmp_path / "my project"
+    project.mkdir()
+    (project / "train.py").write_text("print('trained')")
+    gpurun("init", "mine", cwd=project)
+    assert gpurun("validate", "mine.yaml", cwd=project).stdout.startswith("ok  mine.yaml")
+    gpurun("init", "mine", cwd=project, check=2)  # never overwritten
+    gpurun("submit", "mine.yaml", "--host", "local", "--set", "resources.gpus=0", cwd=project)
+    assert gpurun("logs", "-f").stdout == "trained\n"
+
+
+def test_a_wrong_job_file_is_refused_with_its_place_and_nothing_is_contacted(gpurun: Gpurun, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("name: x\nrecipe: clasify\n")
+    for words in (["validate", str(file)], ["submit", str(file), "--host", "root@192.0.2.1"]):
+        refused = gpurun(*words, check=2)
+        assert f"{file}:2:9: " in refused.stdout + refused.stderr and "classify" in refused.stdout + refused.stderr
+    assert not (gpurun.home / "runs").exists()
