@@ -95,7 +95,7 @@ def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item
     yield from _leftovers(paths)
     yield from _shared(paths, _References(paths, going if everything else staying))
     yield from _agents(paths)
-    for name in ("uv", "pip", "hf") if everything else ():
+    for name in ("uv", "pip", "hf", "tokens") if everything else ():
         path = posixpath.join(paths.root, "cache", name)
         if os.path.isdir(path):
             yield Item(path, _why_stays(path, bool(going)), functools.partial(_remove, path))
