@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.domain.errors import HostKeyChanged
+from runner.domain.errors import HostKeyChanged, StateError
 from runner.domain.host import Host
 
 
@@ -29,9 +29,30 @@ class Key(NamedTuple):
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
+class Known(NamedTuple):
+    """What known_hosts files say of one name: its keys, and those that must never be taken (``@revoked``)."""
+
+    keys: list[Key]
+    revoked: list[Key]
+
+    def __add__(self, other: Known) -> Known:  # type: ignore[override]
+        return Known(self.keys + other.keys, self.revoked + other.revoked)
+
+
 def pinned(file: Path, name: str) -> list[Key]:
-    """The keys pinned for a name (``host`` or ``[host]:port``); empty at first contact."""
-    return [key for names, key in _lines(file) if name in names.split(",")]
+    """The keys pinned for a name (``host`` or ``[host]:port``); empty at first contact. Raises StateError as ``known`` does."""
+    return known(file, name).keys
+
+
+def known(file: Path, name: str) -> Known:
+    """What gpurun's own file says of a name.
+
+    Raises StateError for a damaged line: half a pin must not look like none.
+    """
+    entries = list(_entries(file))
+    if any(names.startswith(("@", "|")) or set(names) & set("*?!") for names, _ in entries):
+        return _ask(str(file), name)  # somebody hashed or edited it: OpenSSH knows what that means
+    return Known([key for names, key in entries if name in names.split(",")], [])
 
 
 def pin(file: Path, name: str, key: Key) -> None:
@@ -49,20 +70,32 @@ def forget(file: Path, name: str) -> int:
     return removed
 
 
-def known_to_user(host: Host) -> list[Key]:
-    """What the user's own known_hosts files say of this host, hashed entries included (asked of ssh-keygen)."""
-    keys = []
+def known_to_user(host: Host, name: str | None = None) -> Known:
+    """What the user's own known_hosts files say of this host (under another ``name``, if given)."""
+    said = Known([], [])
     for file in host.user_known_hosts:
-        if not os.path.isfile(file):
-            continue
-        found = subprocess.run(
-            ["ssh-keygen", "-F", host.known_as, "-f", file], stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        for line in found.stdout.splitlines():
-            words = line.split()
-            if len(words) >= 3 and not line.startswith(("#", "@")):
-                keys.append(Key(words[1], words[2]))
-    return keys
+        if os.path.isfile(file):
+            said += _ask(file, name or host.known_as)
+    return said
+
+
+def _ask(file: str, name: str) -> Known:
+    """ssh-keygen's answer: hashed names, patterns and markers mean what they mean to OpenSSH."""
+    found = subprocess.run(
+        ["ssh-keygen", "-F", name, "-f", file],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    said = Known([], [])
+    for line in found.stdout.splitlines():
+        words = line.split()
+        if line.startswith("@revoked") and len(words) >= 4:
+            said.revoked.append(Key(words[2], words[3]))
+        elif len(words) >= 3 and not line.startswith(("#", "@")):
+            said.keys.append(Key(words[1], words[2]))
+    return said
 
 
 def changed(host: Host, seen: Key, expected: list[Key], where: str) -> HostKeyChanged:
@@ -76,15 +109,47 @@ def changed(host: Host, seen: Key, expected: list[Key], where: str) -> HostKeyCh
     )
 
 
-def _lines(file: Path) -> Iterator[tuple[str, Key]]:
+def revoked(host: Host, seen: Key) -> HostKeyChanged:
+    """The error for a key that a known_hosts file marks as never to be taken."""
+    return HostKeyChanged(
+        f"{host.known_as} shows {seen.type} {seen.fingerprint}, which a known_hosts file revokes",
+        meaning="Nothing was sent and no command ran.",
+        hint="Ask whoever revoked the key; ssh-keygen -F shows the line.",
+    )
+
+
+def _entries(file: Path) -> Iterator[tuple[str, Key]]:
+    """Names (with ``@marker`` before them, if any) and key of each line."""
     try:
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:
         return
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
-        if len(words) >= 3 and not line.startswith("#"):
-            yield words[0], Key(words[1], words[2])
+        if not words or line.startswith("#"):
+            continue
+        names, *rest = [" ".join(words[:2]), *words[2:]] if words[0].startswith("@") else words
+        if len(rest) < 2 or not _is_whole(key := Key(rest[0], rest[1])):
+            raise StateError(
+                f"{file}:{number} is no whole entry of a known_hosts file",
+                meaning="Nothing was contacted: whether a host is the one that was pinned cannot be said.",
+                hint="Remove that line; the host is then shown and pinned anew at the next contact.",
+            )
+        yield names, key
+
+
+def _is_whole(key: Key) -> bool:
+    """Whether the base64 holds length-prefixed fields to its very end, the first being the type (RFC 4253, 6.6)."""
+    try:
+        blob = base64.b64decode(key.blob, validate=True)
+    except ValueError:
+        return False
+    fields, at = [], 0
+    while at + 4 <= len(blob):
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        fields.append(blob[at + 4 : end])
+        at = end
+    return at == len(blob) and len(fields) > 1 and fields[0] == key.type.encode()
 
 
 @contextmanager

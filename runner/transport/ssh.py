@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -34,30 +36,47 @@ logging.getLogger("paramiko").propagate = False
 def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> fabric.Connection:
     """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
     asked = time.monotonic()
-    connection = _prepare(host, first_contact)
+    hops = _prepare(host, first_contact)
     try:
+        first = next(iter(host.jumps), host)
         if dialled.direct:
-            connection.connect_kwargs["sock"] = dialled.result()
-        connection.open()
+            hops[0].connect_kwargs["sock"] = dialled.result()
+        elif first.proxy_command:
+            hops[0].connect_kwargs["sock"] = _proxy(first)
+        hops[-1].open()
     except HostError:
+        _hang_up(hops)
         raise
-    except paramiko.BadHostKeyException as error:
-        raise _changed(host, error) from None
     except Exception as error:
+        _hang_up(hops)
         raise _explain(host, error, time.monotonic() - asked) from None
-    connection.transport.set_keepalive(15)
-    return connection
+    hops[-1].transport.set_keepalive(15)
+    return hops[-1]
 
 
-def _prepare(host: Host, first_contact: FirstContact) -> fabric.Connection:
-    gateway: Any = None
-    for jump in host.jumps:
-        hop = _connection(jump, gateway or jump.proxy_command, first_contact)
-        gateway = hop
-    return _connection(host, gateway or host.proxy_command, first_contact)
+def _proxy(host: Host) -> paramiko.ProxyCommand:
+    """The host's ProxyCommand, running. OpenSSH gives it to a shell; fabric neither does nor knows the port."""
+    tokens = {"%h": host.hostname, "%p": str(host.port), "%r": host.user, "%n": host.hostname, "%%": "%"}
+    asked = re.sub(r"%[hprn%]", lambda found: tokens[found.group()], host.proxy_command or "")
+    return paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {asked}"]))
 
 
-def _connection(host: Host, gateway: Any, first_contact: FirstContact) -> fabric.Connection:
+def _prepare(host: Host, first_contact: FirstContact) -> list[fabric.Connection]:
+    """The connections of the hops, the first of which is opened from here and the last of which is the box's."""
+    hops: list[fabric.Connection] = []
+    for hop in (*host.jumps, host):
+        hops.append(_connection(hop, hops[-1] if hops else None, first_contact))
+    return hops
+
+
+def _hang_up(hops: list[fabric.Connection]) -> None:
+    """Closes what was half opened: an sshd takes ten of those, then refuses everybody."""
+    for hop in reversed(hops):
+        hop.client.close()
+
+
+def _connection(host: Host, gateway: fabric.Connection | None, first_contact: FirstContact) -> fabric.Connection:
+    policy = PinPolicy(host, first_contact)
     config = fabric.Config(
         lazy=True,  # no fabric.yml, no ssh config: the Host has said it all
         overrides={"load_ssh_configs": False, "forward_agent": False},
@@ -72,7 +91,7 @@ def _connection(host: Host, gateway: Any, first_contact: FirstContact) -> fabric
         connect_timeout=CONNECT_TIMEOUT,
         connect_kwargs={
             "auth_strategy": KeysInOrder(host),
-            "transport_factory": DirectTransport,
+            "transport_factory": policy.transport,
             "allow_agent": False,
             "look_for_keys": False,
             "banner_timeout": CONNECT_TIMEOUT,
@@ -80,35 +99,56 @@ def _connection(host: Host, gateway: Any, first_contact: FirstContact) -> fabric
             "channel_timeout": CONNECT_TIMEOUT,
         },
     )
-    client = connection.client
-    client.set_missing_host_key_policy(PinPolicy(host, first_contact))
-    for key in known_hosts.pinned(places.known_hosts(), host.known_as):
-        client.get_host_keys().add(host.known_as, key.type, _public_key(key))
+    connection.client.set_missing_host_key_policy(policy)
     return connection
 
 
-def _public_key(key: known_hosts.Key) -> paramiko.PKey:
-    return paramiko.PKey.from_type_string(key.type, base64.b64decode(key.blob))
-
-
 class PinPolicy(paramiko.MissingHostKeyPolicy):
-    """First contact: the user's own known_hosts decide if they know the host; else the key is shown, and pinned."""
+    """Every host key is decided here: paramiko is given none, since it holds one of each type and knows no ``@revoked``.
+
+    A pinned host keeps its keys. At first contact the user's own known_hosts decide if they know the host; else the key is
+    shown, and pinned.
+    """
 
     def __init__(self, host: Host, first_contact: FirstContact) -> None:
         self.host = host
+        self.ours = known_hosts.known(places.known_hosts(), host.known_as)
+        self.theirs = known_hosts.Known([], []) if self.ours.keys else known_hosts.known_to_user(host)
         self.first_contact = first_contact
+
+    def transport(self, *args: Any, **options: Any) -> paramiko.Transport:
+        """One that asks for the types of the known keys first, as OpenSSH does: a host may have a key of each type."""
+        opened = DirectTransport(*args, **options)
+        types = {key.type for key in self.ours.keys or self.theirs.keys}
+        opened._preferred_keys = tuple(sorted(opened._preferred_keys, key=lambda name: _type_of(name) not in types))
+        return opened
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         seen = known_hosts.Key(key.get_name(), key.get_base64())
-        theirs = known_hosts.known_to_user(self.host)
-        if theirs and seen not in theirs:
-            raise known_hosts.changed(self.host, seen, theirs, "your known_hosts")
-        if not theirs:
+        if seen in self.ours.revoked + self.theirs.revoked:
+            raise known_hosts.revoked(self.host, seen)
+        if self.ours.keys:
+            if seen not in self.ours.keys:
+                raise known_hosts.changed(self.host, seen, self.ours.keys, "gpurun's known_hosts")
+            return
+        if self.theirs.keys and seen not in self.theirs.keys:
+            raise known_hosts.changed(self.host, seen, self.theirs.keys, "your known_hosts")
+        if not self.theirs.keys and seen not in self._without_port():
             self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
         known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
 
+    def _without_port(self) -> list[known_hosts.Key]:
+        """Keys of the same machine at its usual port: OpenSSH takes them for another port too."""
+        here = known_hosts.pinned(places.known_hosts(), self.host.hostname)
+        return here + known_hosts.known_to_user(self.host, self.host.hostname).keys
+
 
 _Transport: Any = paramiko.transport.ServiceRequestingTransport  # its stubs say little of it
+
+
+def _type_of(algorithm: str) -> str:
+    """The type of key that signs with this algorithm."""
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
 class DirectTransport(_Transport):  # type: ignore[misc]
@@ -181,13 +221,6 @@ def _public_half(path: str) -> bytes | None:
             return base64.b64decode(file.read().split()[1])
     except (OSError, IndexError, ValueError):
         return None
-
-
-def _changed(host: Host, error: paramiko.BadHostKeyException) -> HostError:
-    culprit = next((hop for hop in (host, *host.jumps) if hop.hostname == error.hostname), host)
-    seen = known_hosts.Key(error.key.get_name(), error.key.get_base64())
-    expected = known_hosts.pinned(places.known_hosts(), culprit.known_as)
-    return known_hosts.changed(culprit, seen, expected, "gpurun's known_hosts")
 
 
 def _explain(host: Host, error: Exception, took: float) -> HostError:

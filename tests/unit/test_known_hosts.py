@@ -55,4 +55,4 @@ def test_hashed_and_bracketed_entries_of_the_user_are_found(tmp_path: Path, key:
     file.write_text(f"[1.2.3.4]:41022 {key.type} {key.blob}\n")
     subprocess.run(["ssh-keygen", "-H", "-f", file], check=True, capture_output=True)
     assert "1.2.3.4" not in file.read_text()
-    assert known_hosts.known_to_user(replace(HOST, user_known_hosts=(str(file), "/nonexistent"))) == [key]
+    assert known_hosts.known_to_user(replace(HOST, user_known_hosts=(str(file), "/nonexistent"))).keys == [key]
