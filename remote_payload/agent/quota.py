@@ -10,6 +10,8 @@ from typing import Optional
 
 PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 BLOCK = 1 << 16  # no filesystem has larger blocks
+SHARE = 4  # a log gets a quarter of the disk that would be free without it: training must not end for want of room for its words
+LEAST = 8 << 20
 
 
 class LogQuota:
@@ -21,21 +23,23 @@ class LogQuota:
         self._given_up = False
 
     def enforce(self) -> Optional[str]:
-        """Frees the beginning when the log takes more than the limit; the newest three quarters of the limit stay.
+        """Frees the beginning when the log takes more than the limit or its share of the disk; the newest three quarters of it stay.
 
         A sentence, once, where the filesystem has no holes: the log then grows on.
         """
         found = os.fstat(self._descriptor)
-        if self._given_up or found.st_blocks * 512 <= self._limit:
+        limit = self._allowed(found.st_blocks * 512)
+        if self._given_up or found.st_blocks * 512 <= limit:
             return None
-        end = (found.st_size - self._limit * 3 // 4) // BLOCK * BLOCK
+        end = (found.st_size - limit * 3 // 4) // BLOCK * BLOCK
         if end <= 0 or _punch(self._descriptor, end):
             return None
         self._given_up = True
-        return (
-            "the log is over its limit of %d bytes and this filesystem cannot free the beginning of a file"
-            % self._limit
-        )
+        return "the log is over its limit of %d bytes and this filesystem cannot free the beginning of a file" % limit
+
+    def _allowed(self, taken: int) -> int:
+        space = os.fstatvfs(self._descriptor)
+        return min(self._limit, max(LEAST, (taken + space.f_bavail * space.f_frsize) // SHARE))
 
 
 def _punch(descriptor: int, end: int) -> bool:

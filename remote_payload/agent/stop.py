@@ -16,8 +16,8 @@ from remote_payload.agent.processes import Process
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import AgentError, Request
 
-PATIENCE = 10.0  # seconds beyond the grace that the supervisor gets before it is overruled
-TOLD_WITHIN = 13.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
+PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is overruled
+TOLD_WITHIN = 10.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
 LOOK_EVERY = 0.1
 
 
@@ -35,7 +35,7 @@ def stop(request: Request) -> Dict[str, Any]:
     deadline = time.monotonic() + grace + TOLD_WITHIN
     answered = before["phase"] == "finished" or before["orphaned"] or _ask_supervisor(request, run, grace)
     survivors = _end_what_is_left(request, run, grace if before["orphaned"] else 0.0, answered, deadline)
-    if before["phase"] != "finished":
+    if before["phase"] != "finished" and not survivors:
         _record(run)
     if not survivors:
         secrets.remove(run.run_id)

@@ -45,6 +45,7 @@ class Box:
     gpus_unknown: bool  # there may be GPUs, but asking for them hung or failed
     shm: int
     have: dict[str, Any] = field(default_factory=dict)
+    disk_error: str | None = None  # why it takes nothing
 
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> Box:
@@ -73,6 +74,7 @@ class Box:
             gpus_unknown=gpus is None,
             shm=_count(answer, "shm"),
             have=_mapping(answer, "have"),
+            disk_error=_text(disk, "error"),
         )
 
 

@@ -13,6 +13,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +24,14 @@ from remote_payload.agent.paths import SAFE_PATH
 from runner.domain.errors import HostKeyChanged, RsyncMissing, TransferError, TransferFailed, TransferInterrupted
 from runner.domain.host import Host
 from runner.domain.terminal import clean_lines
+from runner.transport import quiet
 from runner.transport.openssh import ALIAS, ssh_argv
 
 SILENCE_LIMIT = 50.0  # seconds without a byte of progress; with ssh's own 45 s a frozen peer ends within 60
 _PROGRESS = re.compile(rb"\s*([\d,.]+)\s+(\d+)%")
 
 Progress = Callable[[int], None]  # bytes so far
+_noisy: set[str] = set()  # hosts whose login shell prints before the command runs
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,18 @@ def _mirror(source: Path, names: Sequence[str], scratch: Path) -> Path:
 
 
 def _run(host: Host, arguments: list[str], progress: Progress | None) -> None:
-    remote_shell = " ".join(_quoted(word) for word in ssh_argv(host))
+    code, errors, silent = _copy(host, arguments, progress)
+    if b"is your shell clean" in errors and host.known_as not in _noisy:
+        _noisy.add(host.known_as)
+        code, errors, silent = _copy(host, arguments, progress)
+    if code != 0 or silent:
+        raise _explain(host, code, errors, silent)
+
+
+def _copy(host: Host, arguments: list[str], progress: Progress | None) -> tuple[int, bytes, bool]:
+    """One run of rsync: its exit code, the end of its stderr, and whether it was ended because it had fallen silent."""
+    filtered = [sys.executable, "-I", quiet.__file__] if host.known_as in _noisy else []
+    remote_shell = " ".join(_quoted(word) for word in [*filtered, *ssh_argv(host)])
     argv = [local_rsync().path, "-e", remote_shell, *arguments]
     process = subprocess.Popen(
         argv,
@@ -180,9 +194,7 @@ def _run(host: Host, arguments: list[str], progress: Progress | None) -> None:
         raise
     if silent:
         _end(process)
-    code = process.wait()
-    if code != 0 or silent:
-        raise _explain(host, code, errors, silent)
+    return process.wait(), errors, silent
 
 
 def _quoted(word: str) -> str:

@@ -70,8 +70,9 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "disk",
             "fail",
-            f"{box.root} cannot be written",
-            "Name a volume that can: gpurun hosts set HOST --volume /workspace",
+            f"{box.root} cannot be written: {box.disk_error or 'nobody says why'}"
+            + (" (inodes: no further file fits)" if box.inodes_free == 0 else ""),
+            "Delete files there, or name a volume that can be written: gpurun hosts set HOST --volume /workspace",
         )
         return
     sends = sum(tree.selection.total_bytes for tree in plan.trees if not has(box, plan, tree.name))

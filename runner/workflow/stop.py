@@ -33,7 +33,7 @@ def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
     status = remember_status(run, answer["status"])
     survivors = [entry for entry in answer.get("survivors") or () if isinstance(entry, dict)]
     if survivors:
-        who = ", ".join(f"{clean(entry.get('pid'))} ({clean(entry.get('command'), 60)})" for entry in survivors)
+        who = ", ".join(f"{clean(entry.get('pid'))} ({clean(entry.get('name'), 60)})" for entry in survivors)
         raise RunFailed(
             f"{run.run_id} was killed, and these processes are still there: {who}",
             meaning="They wait for the kernel (a hung driver or disk), and may hold GPU memory.",

@@ -15,7 +15,7 @@ import pytest
 
 from remote_payload.agent import processes
 from tests.support.agent import wait_until
-from tests.support.box import SSHD, Box, only_as_root
+from tests.support.box import SSHD, Box, only_as_root, small_disk
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
 
@@ -261,17 +261,6 @@ def test_38_a_stopped_payload_is_stalled_not_dead(gpurun: Gpurun, box: Box, job:
     (box.home / "go").touch()
     gpurun("logs", "-f")
     assert seen(gpurun)["outcome"] == "succeeded"
-
-
-@contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    only_as_root()
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 FULL = """

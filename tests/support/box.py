@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def only_as_root() -> None:
     """Skips where mounts, namespaces and other users' processes are out of reach."""
     if os.getuid() != 0:
         pytest.skip("needs root (CAP_SYS_ADMIN) for mounts and namespaces")
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """A tmpfs of its own at ``folder``, with mount options such as ``size=300m``."""
+    only_as_root()
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

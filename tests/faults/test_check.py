@@ -1,0 +1,120 @@
+"""Faults 12 to 16: what a box lacks, hides or lies about is found before anything is sent."""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.box import Box, only_as_root, small_disk
+from tests.support.cli import Gpurun
+
+SAY = "print('hello')"
+NOISE = 'printf "\\033]52;c;aGFja2Vk\\007 welcome \\000\\377 to your box\\n"; echo and more >&2\n'
+
+
+def programs(folder: Path, without: set[str]) -> Path:
+    """A PATH with everything that is installed here, except what is named."""
+    folder.mkdir()
+    for place in ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"):
+        for program in Path(place).iterdir():
+            if not any(program.name.startswith(name) for name in without) and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    return folder
+
+
+def shim(folder: Path, name: str, script: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("#!/bin/sh\n" + script)
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def test_12_a_bashrc_that_prints_harms_neither_frames_nor_copies(gpurun: Gpurun, box: Box, job: Any) -> None:
+    for name in (".bashrc", ".profile", ".zshenv"):
+        (box.home / name).write_text(NOISE)
+    address = box.address()
+    checked = gpurun("check", str(job(SAY)), "--host", address)
+    submitted = gpurun("submit", str(job(SAY, outputs=["models"])), "--host", address)
+    assert gpurun("logs", "-f").stdout == "hello\n"
+    assert not set(checked.stdout + checked.stderr + submitted.stderr) & set("\x1b\x07\x00")
+
+
+def test_13_a_box_without_rsync_is_told_what_to_install(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
+    path = programs(tmp_path / "bin", {"rsync", "apt", "dnf", "yum"})
+    box.configure(PATH=str(path))
+    refused = gpurun("submit", str(job(SAY)), "--host", box.address(), check=3)
+    assert "rsync" in refused.stderr and "install" in refused.stderr
+    assert not list(box.root.glob("runs/*"))
+
+
+def test_13_a_box_without_python_is_told_what_to_install(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
+    only_as_root()
+    from tests.faults.test_run import container
+
+    path = programs(tmp_path / "bin", {"python"})
+    pythons = [str(each) for place in ("/usr/bin", "/usr/local/bin") for each in Path(place).glob("python3*")]
+    hide = [f"mount --bind /dev/null {os.path.realpath(each)}" for each in sorted(pythons) if os.path.isfile(each)]
+    box.configure(PATH=str(path))
+    with container(box, *dict.fromkeys(hide)):
+        refused = gpurun("submit", str(job(SAY)), "--host", box.address(), check=3)
+    assert "no Python" in refused.stderr and "apt-get install -y python3" in refused.stderr
+
+
+def test_13_a_box_without_an_nvidia_driver_is_told_so(gpurun: Gpurun, box: Box, job: Any) -> None:
+    refused = gpurun("submit", str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=3)
+    assert "GPU: none there" in refused.stderr and "gpus: 0" in refused.stderr
+    assert not list(box.root.glob("runs/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.stand_in
+def test_14_an_nvidia_smi_that_hangs_is_bounded_and_unknown(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
+    box.configure(PATH=f"{shim(tmp_path / 'bin', 'nvidia-smi', 'exec sleep 1000')}:/usr/local/bin:/usr/bin:/bin")
+    began = time.monotonic()
+    refused = gpurun("submit", str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=3)
+    assert "do not answer" in refused.stderr and "Restart the box" in refused.stderr
+    assert time.monotonic() - began < 60
+    checked = gpurun.json("check", str(job(SAY)), "--host", box.address())  # a job for the CPU does not mind
+    assert checked["ready"]
+
+
+SMI = 'for i in $(seq 0 {last}); do printf "%s, GPU-%s, {name}, 24576, 0, 0\\n" $i $i; done\n'
+
+
+@pytest.mark.stand_in
+def test_15_ninety_nine_gpus_and_names_with_escapes_are_checked(
+    gpurun: Gpurun, box: Box, job: Any, tmp_path: Path
+) -> None:
+    name = r"\033]52;c;aGFja2Vk\007RTX\0332J\n"
+    box.configure(
+        PATH=f"{shim(tmp_path / 'bin', 'nvidia-smi', SMI.format(last=98, name='RTX'))}:/usr/local/bin:/usr/bin:/bin"
+    )
+    many = gpurun("check", str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=None)
+    assert many.returncode in (0, 3) and "99" not in many.stdout
+    shim(tmp_path / "bin", "nvidia-smi", SMI.format(last=0, name=name))
+    for words in (["check"], ["submit"]):
+        escaped = gpurun(*words, str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=None)
+        assert not set(escaped.stdout + escaped.stderr) & set("\x1b\x07")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("ro,size=300m", "cannot be written|read-only|Read-only"),
+        ("size=20m", "free"),
+        ("size=600m,nr_inodes=300", "inodes"),
+    ],
+    ids=["read-only", "full", "inode-full"],
+)
+def test_16_a_disk_that_takes_nothing_is_found_before_the_push(
+    gpurun: Gpurun, box: Box, job: Any, tmp_path: Path, options: str, said: str
+) -> None:
+    with small_disk(tmp_path / "volume", options) as volume:
+        for words in (["check"], ["submit"]):
+            refused = gpurun(*words, str(job(SAY)), "--host", box.address(), "--volume", str(volume), check=3)
+            assert re.search(said, refused.stdout + refused.stderr), refused
+            assert "push code" not in refused.stderr
+        assert not list(volume.glob(".gpurun-box/incoming/*/*"))
