@@ -89,13 +89,20 @@ def test_lora_b_moves_under_activation_checkpointing_and_gradients_are_those_wit
 ) -> None:
     tokenizer = load_tokenizer(str(tiny_folder(name)))
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
-    gradients = []
+    gradients, forwards = [], []
     for checkpointed in (False, True):
         model = trained(tiny_folder(name)).train()
+        first = next(
+            module for path, module in model.named_modules() if path.endswith(("layers.0.mlp", "layer.0.intermediate"))
+        )
+        first.register_forward_hook(lambda *arguments, turn=checkpointed: forwards.append(turn))
         if checkpointed:
             checkpoint_activations(model.encoder)
         model(batch["input_ids"], batch["attention_mask"]).square().sum().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert forwards == [False, True, True], (
+        "with checkpointing a layer runs again in the backward pass, without it does not"
+    )
     assert any("lora_B" in n for n in gradients[1])
     for parameter, gradient in gradients[1].items():
         assert gradient is not None and gradient.abs().max() > 0, f"{parameter} would not move"
