@@ -43,6 +43,10 @@ class ProtocolError(Exception):
     """The other side sent what no version of this protocol sends; the connection is of no further use."""
 
 
+class TornFrame(ProtocolError):
+    """The connection ended inside a frame: nobody's fault but the link's."""
+
+
 class Frame(NamedTuple):
     type: bytes
     stream: int
@@ -105,7 +109,7 @@ def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
         raise ProtocolError("frame of %d bytes is over the limit of %d" % (length, limit))
     payload = _read_exactly(read, length) if length else b""
     if payload is None:
-        raise ProtocolError("stream ended inside a frame")
+        raise TornFrame("stream ended inside a frame")
     return Frame(kind, stream, payload)
 
 
@@ -116,7 +120,7 @@ def _read_exactly(read: Callable[[int], bytes], count: int) -> Optional[bytes]:
         part = read(min(missing, 1 << 20))
         if not part:
             if parts:
-                raise ProtocolError("stream ended inside a frame")
+                raise TornFrame("stream ended inside a frame")
             return None
         parts.append(part)
         missing -= len(part)

@@ -28,6 +28,7 @@ from runner.transport import quiet
 from runner.transport.openssh import ALIAS, ssh_argv
 
 SILENCE_LIMIT = 50.0  # seconds without a byte of progress; with ssh's own 45 s a frozen peer ends within 60
+TIMEOUTS = (30, 35)  # rsync's exit codes for its own --timeout, and for no connection
 _PROGRESS = re.compile(rb"\s*([\d,.]+)\s+(\d+)%")
 
 Progress = Callable[[int], None]  # bytes so far
@@ -81,7 +82,7 @@ def push(
     Never ``--inplace``: a snapshot's files are shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
     """
     rsync = local_rsync()
-    options = ["-rlpt", *_common(rsync, compress)]
+    options = ["-rlpt", "--partial", *_common(rsync, compress)]
     if link_dest is not None:
         options += [f"--link-dest={safe_path(link_dest)}"]
     with tempfile.TemporaryDirectory(prefix="gpurun-push-") as scratch:
@@ -257,7 +258,7 @@ def _explain(host: Host, code: int, errors: bytes, silent: bool) -> TransferErro
             f"copying was cut short: {why}",
             meaning="What arrived is kept; nothing incomplete stands under its final name.",
             hint="Repeat the command: it goes on from there.",
-            retryable=True,
+            retryable=not (silent or code in TIMEOUTS or "imed out" in said),  # most of a minute has gone by already
         )
     if code == 24 or "file has vanished" in said:
         return TransferFailed(

@@ -151,6 +151,8 @@ class AgentSession:
             failure: GpurunError = _lost(self._where)
         except TimeoutError:
             failure = _lost(self._where, f"nothing was heard for {protocol.SILENCE_LIMIT:.0f} seconds")
+        except protocol.TornFrame:
+            failure = _lost(self._where, "it broke in the middle of an answer")
         except protocol.ProtocolError as error:
             failure = _absurd(self._where, error)
         except (OSError, EOFError) as error:

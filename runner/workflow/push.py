@@ -81,9 +81,12 @@ def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: st
                 )
                 break
             except TransferInterrupted as error:
-                if not left:
+                if not left or not error.retryable:
                     raise
                 report.warn(f"{error.message}; going on from there")
+            except TransferFailed:
+                _must_be_at_rest(tree)  # rsync's own words for a file that shrank under it say less
+                raise
     _must_be_at_rest(tree)
 
 
