@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from runner.cli import options
 
+if TYPE_CHECKING:
+    from runner.workflow.stop import Stopped
+
 
 @click.command(
-    "stop", epilog="\b\nExamples:\n  gpurun stop\n  gpurun stop --grace 0      kill at once, without a last checkpoint"
+    "stop",
+    epilog="\b\nExamples:\n  gpurun stop\n  gpurun stop --grace 0      kill at once, without a last checkpoint\n"
+    "  gpurun stop --all          every run that is not over, those that wait for a GPU too",
 )
-@options.run_argument
+@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
+@click.option("--all", "everything", is_flag=True, help="Every run of this machine that is not over.")
 @click.option(
     "--grace", type=click.FloatRange(min=0), default=45, show_default=True, help="Seconds between TERM and KILL."
 )
 @options.json_option
-def command(run: str | None, grace: float, as_json: bool) -> None:
-    """End a run's whole process tree, and prove it."""
+def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool) -> None:
+    """End whole process trees, and prove it. Without a run: the latest."""
     from runner import store
     from runner.workflow.listing import describe
-    from runner.workflow.stop import stop
+    from runner.workflow.stop import stop_all, unfinished
 
-    record = store.find(run)
-    stopped = stop(record, options.reporter(as_json), grace)
+    if runs and everything:
+        raise click.UsageError("name runs, or give --all")
+    records = unfinished() if everything else [store.find(run) for run in dict.fromkeys(runs or [None])]
+    stopped = stop_all(records, options.reporter(as_json), grace)
     if as_json:
-        return options.print_json(
-            {"run_id": record.run_id, "status": record.status, "device_holders": list(stopped.device_holders)}
-        )
-    click.echo(f"{record.run_id}: {describe(record)}; no process of it is left.")
-    for holder in stopped.device_holders:
-        options.say_untrusted(f"a process that is not this run's has a GPU open: {holder}")
+        documents = [_document(each) for each in stopped]
+        return options.print_json({"runs": documents} if everything or len(runs) > 1 else documents[0])
+    for each in stopped:
+        click.echo(f"{each.run.run_id}: {describe(each.run)}; no process of it is left.")
+        for holder in each.device_holders:
+            options.say_untrusted(f"a process that is not this run's has a GPU open: {holder}")
+    if not stopped:
+        click.echo("no run is under way")
+
+
+def _document(stopped: Stopped) -> dict[str, Any]:
+    run = stopped.run
+    return {"run_id": run.run_id, "status": run.status, "device_holders": list(stopped.device_holders)}

@@ -1,15 +1,19 @@
-"""Ending a run, and proving that nothing of it is left."""
+"""Ending runs, and proving that nothing of them is left."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from runner.domain.errors import RunFailed
+from runner import store
+from runner.domain.errors import GpurunError, RunFailed
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.status import Status
 from runner.domain.terminal import clean
+from runner.transport.link import Link
 from runner.workflow.connect import to_run
 from runner.workflow.follow import remember_status
 
@@ -18,18 +22,54 @@ GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
 
 @dataclass(frozen=True)
 class Stopped:
+    run: Run
     status: Status
     device_holders: tuple[dict[str, Any], ...]  # who still has a GPU open; not ours
 
 
 def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
     """TERM, ``grace`` seconds, KILL, until two scans find nobody. Raises RunFailed naming what survives."""
-    with to_run(run, report) as link, report.stage(f"stop {run.run_id}") as stage:
+    return stop_all([run], report, grace)[0]
+
+
+def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[Stopped]:
+    """All at once over one link a box, so that no queued run takes the place of one that ends.
+
+    Raises the first run's (or box's) error, after the others have been ended.
+    """
+    boxes: dict[tuple[str, str | None], list[Run]] = {}
+    for run in runs:
+        boxes.setdefault((run.host, run.volume), []).append(run)
+    stopped, failed = [], []
+    for group in boxes.values():
+        try:
+            stopped += _stop_group(group, report, grace)
+        except GpurunError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return stopped
+
+
+def unfinished() -> list[Run]:
+    """The runs of this machine that may live, as last seen."""
+    return [run for run in store.load_all()[0] if run.attempted and run.status.get("phase") != "finished"]
+
+
+def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
+    title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
+    with to_run(runs[0], report) as link, report.stage(f"stop {title}") as stage:
 
         def tell(value: dict[str, Any]) -> None:
             stage.update(note=str(value.get("line") or ""))
 
-        answer = link.agent.call("stop", {"run_id": run.run_id, "grace": grace}, progress=tell)
+        with ThreadPoolExecutor(len(runs)) as pool:
+            asked: list[Future[Stopped]] = [pool.submit(_stop, link, run, grace, tell) for run in runs]
+    return [each.result() for each in asked]
+
+
+def _stop(link: Link, run: Run, grace: float, tell: Callable[[dict[str, Any]], None]) -> Stopped:
+    answer = link.agent.call("stop", {"run_id": run.run_id, "grace": grace}, progress=tell)
     status = remember_status(run, answer["status"])
     survivors = [entry for entry in answer.get("survivors") or () if isinstance(entry, dict)]
     if survivors:
@@ -39,4 +79,5 @@ def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
             meaning="They wait for the kernel (a hung driver or disk), and may hold GPU memory.",
             hint="Restart the container or the box; nothing else ends them.",
         )
-    return Stopped(status, tuple(entry for entry in answer.get("device_holders") or () if isinstance(entry, dict)))
+    holders = tuple(entry for entry in answer.get("device_holders") or () if isinstance(entry, dict))
+    return Stopped(run, status, holders)
