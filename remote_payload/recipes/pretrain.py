@@ -140,6 +140,7 @@ def build_model(settings: Any, tokenizer: Any) -> CausalLoss:
         vocab_size=len(tokenizer), n_positions=settings.max_length, n_embd=shape.width, n_layer=shape.layers,
         n_head=shape.heads, resid_pdrop=shape.dropout, embd_pdrop=shape.dropout, attn_pdrop=shape.dropout,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own formula in one kernel: three times as fast, and keeps less
     )  # fmt: skip
     network = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
     if settings.batch.activation_checkpointing:

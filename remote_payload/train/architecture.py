@@ -30,6 +30,7 @@ class Architecture:
     tied: bool  # the output head shares the embedding's weight
     attention_bias: bool
     mlp_bias: bool
+    fused_activation: bool = False  # of a GPT-2: its gelu_new in one kernel, which keeps its input alone
 
     @property
     def query(self) -> int:
@@ -67,6 +68,7 @@ class Architecture:
             tied=bool(config.get("tie_word_embeddings", family in TIED_BY_DEFAULT)),
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
+            fused_activation=family == "gpt2" and config.get("activation_function") == "gelu_pytorch_tanh",
         )
 
     def projections(self) -> dict[str, tuple[int, int]]:

@@ -32,6 +32,12 @@ KEPT = {
     "gpt2": {"half": (16, 0, 0, 10), "mixed": (20, 0, 0, 10), "full": (32, 0, 0, 20), "frozen": (16, 0, 0, 10)},
     "bert": {"half": (16, 0, 0, 4), "mixed": (24, 0, 0, 4), "full": (32, 0, 0, 8), "frozen": (16, 0, 0, 4)},
 }  # fmt: skip
+GELU_NEW = {
+    "half": 6,
+    "mixed": 6,
+    "full": 12,
+    "frozen": 6,
+}  # of GPT-2's d: what its gelu keeps between its seven kernels
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ def _precision(plan: Plan) -> str:
 def kept_per_layer(model: Architecture, plan: Plan) -> int:
     """Bytes that one layer keeps per token for the backward pass."""
     a, b, c, d = KEPT[model.family][_precision(plan)]
+    if model.fused_activation:
+        d -= GELU_NEW[_precision(plan)]
     kept = a * model.hidden + b * model.query + c * model.key_value + d * model.inner
     kept += 4 * model.heads  # attention's log-sum-exp
     if plan.lora_rank and plan.lora_dropout:  # each adapter keeps its own dropped input and the mask

@@ -136,7 +136,7 @@ def _config(job: Job) -> dict[str, Any]:
         shape = job.settings["model"]
         widths = {"n_layer": shape["layers"], "n_embd": shape["width"], "n_head": shape["heads"]}
         tokens = {"vocab_size": job.settings["vocabulary"], "n_positions": job.settings["max_length"]}
-        return {"model_type": "gpt2", **widths, **tokens}
+        return {"model_type": "gpt2", "activation_function": "gelu_pytorch_tanh", **widths, **tokens}
     model = job.settings.get("model")
     if not isinstance(model, str):
         raise ValueError("the recipe builds its own model")
