@@ -34,7 +34,7 @@ from tests.benchmarks.measure import Row, compare, rounds, run_piece
 from tests.benchmarks.plain_gpt import GPT, plain_loop
 from tests.benchmarks.training import DEVICE, ours, trainer
 
-BATCH, LENGTH, VOCABULARY = 8, 256, 8000
+BATCH, LENGTH, VOCABULARY = 8, 128, 8000
 SHAPE = {"layers": 4, "width": 256, "heads": 4}
 LARGE_VOCABULARY, EVALUATED = 151_936, (8, 1024)  # the report's evaluation batch: 4.6 GiB of fp32 logits
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 def rows(quick: bool) -> Iterator[Row]:
     yield evaluation_memory()
-    steps = 6 if quick else 12
+    steps = 6 if quick else 10
     yield sft("fixed", [LENGTH] * BATCH * steps, quick)
     yield sft("ragged", ragged(BATCH * steps), quick)
     yield pretrain_beside_trainer(steps, quick)
@@ -53,9 +53,9 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def ragged(count: int) -> list[int]:
-    """Lengths as conversations have them: log-normal, 16 tokens to the limit."""
+    """Lengths as conversations have them: log-normal, 8 tokens to the limit."""
     generator = random.Random(0)
-    return [min(LENGTH, max(16, int(generator.lognormvariate(4.2, 0.8)))) for _ in range(count)]
+    return [min(LENGTH, max(8, int(generator.lognormvariate(3.9, 0.8)))) for _ in range(count)]
 
 
 # Supervised fine-tuning: a Qwen2 with LoRA, the loss on the second half of each text.

@@ -28,11 +28,11 @@ FULL_ROUNDS, QUICK_ROUNDS = 7, 3
 class Row:
     """One comparison. ``bound`` is what the ratio may be at most (or at least, where more is better); None is for the record only.
 
-    Where the bound is absolute, ``by_hand`` is the allowed value itself.
+    Where the bound is absolute, ``by_hand`` is the allowed value itself. ``ours`` is None where this machine cannot measure it.
     """
 
     name: str
-    ours: float
+    ours: float | None
     by_hand: float
     unit: str
     bound: float | None
@@ -42,16 +42,20 @@ class Row:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
+        if self.ours is None:
+            return None
         return self.ours / self.by_hand if self.by_hand else float("inf")
 
     @property
     def met(self) -> bool | None:
-        if self.bound is None:
+        if self.bound is None or self.ratio is None:
             return None
         return self.ratio >= self.bound if self.more_is_better else self.ratio <= self.bound
 
     def __str__(self) -> str:
+        if self.ours is None or self.ratio is None:
+            return f"{self.name}: not measured / {shown(self.by_hand)} {self.unit} {self.against}  [{self.note}]"
         if self.bound is None:
             said = "no bound"
         else:
