@@ -72,7 +72,22 @@ class Interpreter(NamedTuple):
 
 def find(named: Sequence[str] = ()) -> List[Interpreter]:
     """Every CPython ≥ 3.8 that runs: those named first, then an active environment, known places, and PATH's."""
+    return _ask_all(_candidates(named))
+
+
+def find_satisfying(
+    named: Sequence[str], python: Optional[str], ranges: Sequence[Requirement], cuda: Optional[int]
+) -> Optional[Interpreter]:
+    """What ``satisfying`` would choose of all that ``find`` gives; the others are not even started where the first one will do."""
     paths = _candidates(named)
+    for some in (paths[:1], paths[1:]):
+        found = satisfying(_ask_all(some), python, ranges, cuda)
+        if found is not None:
+            return found
+    return None
+
+
+def _ask_all(paths: Sequence[str]) -> List[Interpreter]:
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = list(pool.map(_ask_or_none, paths))
     return [interpreter for interpreter in asked if interpreter is not None]

@@ -102,7 +102,7 @@ def _interpreter(args: Dict[str, Any]) -> Optional[str]:
         return None
     named = [path for path in args.get("interpreters") or () if isinstance(path, str)]
     cuda, python = interpreters.driver_cuda(), _text_or_none(args, "python")
-    found = interpreters.satisfying(interpreters.find(named), python, ranges, cuda)
+    found = interpreters.find_satisfying(named, python, ranges, cuda)
     return found.path if found else None
 
 

@@ -59,6 +59,17 @@ def test_places_are_searched_once_and_what_does_not_run_is_left_out(only_here, m
     assert len(found) <= 3  # and the one that runs the agent
 
 
+def test_others_are_started_only_where_the_first_one_will_not_do(only_here):
+    named, started = only_here.parent / "mine", only_here.parent / "started"
+    program(named, f'exec {sys.executable} "$@"')
+    program(only_here / "python3", f'touch {started}; exec {sys.executable} "$@"')
+    assert interpreters.find_satisfying([str(named)], None, [], None).path == str(named)
+    assert not started.exists()
+    missing = [parse("no-such-package>=1")]
+    assert interpreters.find_satisfying([str(named)], None, missing, None) is None
+    assert started.exists()
+
+
 def test_an_interpreter_too_old_is_refused_with_its_version(tmp_path):
     program(
         tmp_path / "python", """echo '{"version": [3, 7, 1], "prefix": "", "implementation": "cpython", "site": []}'"""
