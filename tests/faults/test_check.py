@@ -50,6 +50,7 @@ def test_13_a_box_without_rsync_is_told_what_to_install(gpurun: Gpurun, box: Box
     assert not list(box.root.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_13_a_box_without_python_is_told_what_to_install(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
     only_as_root()
     from tests.faults.test_run import container
@@ -63,6 +64,7 @@ def test_13_a_box_without_python_is_told_what_to_install(gpurun: Gpurun, box: Bo
     assert "no Python" in refused.stderr and "apt-get install -y python3" in refused.stderr
 
 
+@pytest.mark.slow
 def test_13_a_box_without_an_nvidia_driver_is_told_so(gpurun: Gpurun, box: Box, job: Any) -> None:
     refused = gpurun("submit", str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=3)
     assert "GPU: none there" in refused.stderr and "gpus: 0" in refused.stderr
@@ -92,8 +94,8 @@ def test_15_ninety_nine_gpus_and_names_with_escapes_are_checked(
     box.configure(
         PATH=f"{shim(tmp_path / 'bin', 'nvidia-smi', SMI.format(last=98, name='RTX'))}:/usr/local/bin:/usr/bin:/bin"
     )
-    many = gpurun("check", str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=None)
-    assert many.returncode in (0, 3) and "99" not in many.stdout
+    many = gpurun("check", str(job(SAY, resources={"gpus": 1})), "--host", box.address())
+    assert "64 × RTX" in many.stdout  # no box has more: the rest is not believed
     shim(tmp_path / "bin", "nvidia-smi", SMI.format(last=0, name=name))
     for words in (["check"], ["submit"]):
         escaped = gpurun(*words, str(job(SAY, resources={"gpus": 1})), "--host", box.address(), check=None)

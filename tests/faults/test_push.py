@@ -82,6 +82,7 @@ def lossy(link: Proxy) -> Iterator[None]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_17_a_slow_and_lossy_link_delivers(gpurun: Gpurun, box: Box, job: Any) -> None:
     file, digests = with_data(job, {"a": 3 * MB, "b": MB, "c": 100})
     with Proxy(box.port, delay=0.05, rate=2e6) as link, lossy(link):
@@ -121,7 +122,7 @@ def rsyncs(client: subprocess.Popen[str]) -> list[processes.Process]:
     return [everything[pid] for pid in below if everything[pid].name == "rsync"]
 
 
-@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_19_a_killed_rsync_is_repeated_and_the_next_push_converges(
     gpurun: Gpurun, box: Box, job: Any, times: int
 ) -> None:
@@ -144,6 +145,7 @@ def test_19_a_killed_rsync_is_repeated_and_the_next_push_converges(
         assert arrived(gpurun) == digests
 
 
+@pytest.mark.slow
 def test_20_a_disk_that_fills_during_the_push_is_named_and_nothing_is_left_under_a_final_name(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path
 ) -> None:
@@ -192,7 +194,7 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "ignored"])
+@pytest.mark.parametrize("tracked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tracked", "ignored"])
 def test_22_planted_secrets_are_not_sent(gpurun: Gpurun, box: Box, job: Any, figure: Record, tracked: bool) -> None:
     file = job("import os\nprint(sorted(os.listdir('.')))")
     for name, content in SECRETS.items():
@@ -223,6 +225,7 @@ def test_23_hostile_names_arrive_as_they_are_and_do_nothing(gpurun: Gpurun, box:
     assert not set(submitted.stderr + checked.stdout + checked.stderr) & set("\x1b\x07")
 
 
+@pytest.mark.slow
 def test_24_a_link_to_the_home_folder_is_not_followed(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
     home = tmp_path / "my-home"
     home.mkdir()

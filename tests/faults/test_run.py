@@ -180,7 +180,11 @@ def container(box: Box, *prepare: str) -> Iterator[Container]:
 OTHER_BOOT = "echo 6ac1e9e2-0000-4000-8000-5c1e6f5c0001 > /dev/shm/boot && mount --bind /dev/shm/boot /proc/sys/kernel/random/boot_id"
 
 
-@pytest.mark.parametrize("prepare", [[], [OTHER_BOOT]], ids=["34-container-restarted", "35-box-rebooted"])
+@pytest.mark.parametrize(
+    "prepare",
+    [[], pytest.param([OTHER_BOOT], marks=pytest.mark.slow)],
+    ids=["34-container-restarted", "35-box-rebooted"],
+)
 def test_34_35_a_run_does_not_survive_its_container_nor_pretend_to(
     gpurun: Gpurun, box: Box, job: Any, figure: Record, prepare: list[str]
 ) -> None:
@@ -200,6 +204,7 @@ def test_34_35_a_run_does_not_survive_its_container_nor_pretend_to(
     assert "interrupted" in said
 
 
+@pytest.mark.slow
 def test_36_a_recycled_pid_is_not_mistaken_for_the_run_and_not_signalled(
     gpurun: Gpurun, box: Box, job: Any, figure: Record
 ) -> None:
@@ -224,7 +229,7 @@ def test_36_a_recycled_pid_is_not_mistaken_for_the_run_and_not_signalled(
         assert inner.inside("ps -e -o pid=,args=").count("sleep 1000") == running.count("sleep 1000")
 
 
-@pytest.mark.parametrize("days", [-1, 1])
+@pytest.mark.parametrize("days", [-1, pytest.param(1, marks=pytest.mark.slow)])
 def test_37_a_clock_that_moves_by_a_day_is_no_death(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path, figure: Record, days: int
 ) -> None:
@@ -249,6 +254,7 @@ def test_37_a_clock_that_moves_by_a_day_is_no_death(
     assert seen(gpurun)["outcome"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_38_a_stopped_payload_is_stalled_not_dead(gpurun: Gpurun, box: Box, job: Any, figure: Record) -> None:
     run_id = begun(gpurun, job)
     payload = owner(gpurun, run_id)["payload"]["pid"]
@@ -289,6 +295,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 def test_39_the_exit_code_survives_a_full_disk(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path, figure: Record
 ) -> None:

@@ -235,6 +235,7 @@ open("{disk}/file", "w").write("this waits in the kernel")
     figure("what cannot be killed, named after", took, 60, "s")
 
 
+@pytest.mark.slow
 def test_60_a_stop_that_races_the_exit_keeps_the_true_exit(gpurun: Gpurun, job: Any) -> None:
     program = """
 import os, signal, sys, time

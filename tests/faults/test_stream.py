@@ -78,6 +78,7 @@ def test_41_a_log_over_a_connection_that_is_cut_every_second_is_equal(
     follow_while_cut(gpurun, box, job, tmp_path, cuts=5, a_second=1000)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_41_a_log_over_100_cuts_under_a_megabyte_a_second_is_equal(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path, figure: Record
@@ -135,6 +136,7 @@ def peak_memory(pid: int) -> int:
     return 0
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_42_a_gigabyte_without_a_newline_costs_little_memory_on_either_side(
     gpurun: Gpurun, box: Box, job: Any, figure: Record
@@ -192,6 +194,7 @@ def test_43_escapes_split_over_reads_never_reach_the_terminal(gpurun: Gpurun, jo
     assert raw.stdout == b"".join(pieces)
 
 
+@pytest.mark.slow
 def test_44_characters_split_over_reads_are_intact(gpurun: Gpurun, job: Any) -> None:
     text = "ünïcødé 日本語 🦙 ✓\n" * 3
     data = text.encode()
@@ -223,6 +226,7 @@ while not os.path.exists(os.path.expanduser("~/go")):
     assert local_log(gpurun).read_text() == "another file\n"
 
 
+@pytest.mark.slow
 def test_two_clients_follow_one_run_and_both_show_all_of_it(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
     gpurun.submit(job(WRITE, command=["python3", "main.py", "2000", "5"]))
     following = [gpurun.start("logs", "-f", "--raw") for _ in range(2)]
@@ -235,6 +239,7 @@ def test_two_clients_follow_one_run_and_both_show_all_of_it(gpurun: Gpurun, box:
     assert digest(local_log(gpurun).read_bytes()) == expected
 
 
+@pytest.mark.slow
 def test_a_log_larger_than_the_disk_keeps_its_newest_part_and_does_not_end_the_run(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path
 ) -> None:
