@@ -62,10 +62,10 @@ def test_places_are_searched_once_and_what_does_not_run_is_left_out(only_here, m
 def test_others_are_started_only_where_the_first_one_will_not_do(only_here):
     named, started = only_here.parent / "mine", only_here.parent / "started"
     program(named, f'exec {sys.executable} "$@"')
-    program(only_here / "python3", f'touch {started}; exec {sys.executable} "$@"')
+    program(only_here / "python3", f': > {started}; exec {sys.executable} "$@"')
     assert interpreters.find_satisfying([str(named)], None, [], None).path == str(named)
     assert not started.exists()
-    missing = [parse("no-such-package>=1")]
+    missing = parse("no-such-package>=1")
     assert interpreters.find_satisfying([str(named)], None, missing, None) is None
     assert started.exists()
 
