@@ -223,8 +223,16 @@ def _distributions(folder: str) -> Iterator[Tuple[str, str]]:
         return
     for entry in sorted(names):
         stem, kind = os.path.splitext(entry)
+        # Installed by setup.py, as Debian's packages and old pips do: name-version[-pyX.Y].egg-info, a folder or a file.
+        stem = re.sub(r"-py\d+\.\d+$", "", stem) if kind == ".egg-info" else stem
         name, _, version = stem.rpartition("-")
-        if kind == ".dist-info" and name and os.path.isfile(os.path.join(folder, entry, "METADATA")):
+        proof = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}.get(kind)
+        path = os.path.join(folder, entry)
+        if (
+            proof
+            and name
+            and (os.path.isfile(os.path.join(path, proof)) or (kind == ".egg-info" and os.path.isfile(path)))
+        ):
             yield normalise(name), version
 
 

@@ -87,6 +87,15 @@ def test_the_first_on_the_import_path_wins_and_broken_metadata_does_not_count(tm
     assert both.installed() == {"zope-interface": "7.0", "numpy": "2.0"}
 
 
+def test_what_setup_py_installed_counts_too(tmp_path):
+    (tmp_path / "rouge_score-0.1.2-py3.11.egg-info").mkdir()
+    (tmp_path / "rouge_score-0.1.2-py3.11.egg-info" / "PKG-INFO").write_text("Name: rouge-score\n")
+    (tmp_path / "PyYAML-6.0.egg-info").write_text("Name: PyYAML\n")
+    (tmp_path / "half-1.0.egg-info").mkdir()
+    found = Interpreter("/x", (3, 11, 0), "/x", (str(tmp_path),)).installed()
+    assert found == {"rouge-score": "0.1.2", "pyyaml": "6.0"}
+
+
 def test_the_first_interpreter_that_has_everything_is_chosen(tmp_path):
     poor = Interpreter("/poor/python", (3, 11, 0), "/", (str(tmp_path / "poor"),))
     rich = Interpreter("/rich/python", (3, 12, 1), "/", (str(tmp_path / "rich"),))
