@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +55,7 @@ def project(folder: Path, command: list[str], variables: dict[str, str], **field
         "environment": {"variables": variables},
         **fields,
     }
-    (folder / "job.yaml").write_text(json.dumps(body, indent=1))
+    (folder / "job.yaml").write_text(yaml.safe_dump(body))  # JSON's \\ud83d\\ude00 is two halves of a character to YAML
     return folder / "job.yaml"
 
 
