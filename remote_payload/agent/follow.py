@@ -1,5 +1,6 @@
 """The verb ``follow``: a run's log and events as they are written, from the byte where the laptop left off, until the run is over."""
 
+import threading
 import time
 from typing import Any, Dict, Optional, Tuple
 
@@ -55,7 +56,10 @@ class Follower:
             run.events, _offset(events), "", request.events, lambda said: request.progress({"events": said})
         )
         self._watch = Watch(run.folder)
-        self._looked_at = float("-inf")
+        self._looker: Optional[threading.Thread] = None
+        self._finished = False
+        self._failed: Optional[BaseException] = None
+        self._closed = threading.Event()
         self._shown: Optional[Tuple[Any, ...]] = None
         self._ended_at: Optional[float] = None
 
@@ -75,6 +79,7 @@ class Follower:
 
     def close(self) -> None:
         """Closes files and watches."""
+        self._closed.set()
         self.log.close()
         self.events.close()
         self._watch.close()
@@ -85,10 +90,21 @@ class Follower:
                 self._ended_at = time.monotonic()
             settled = not locks.is_held(locks.run_lock(self._run.run_id)) or time.monotonic() - self._ended_at > SETTLE
             return settled
-        if time.monotonic() - self._looked_at < LOOK_EVERY:
-            return False
-        self._looked_at = time.monotonic()
-        return self._look() == "finished"
+        if self._looker is None:
+            self._finished = self._look() == "finished"
+            self._looker = threading.Thread(target=self._look_on, daemon=True)
+            self._looker.start()
+        if self._failed is not None:
+            raise self._failed
+        return self._finished
+
+    def _look_on(self) -> None:
+        """Beside the stream: a look reads the environment of every process, and no line should wait for that."""
+        try:
+            while not self._finished and not self._closed.wait(LOOK_EVERY):
+                self._finished = self._look() == "finished"
+        except BaseException as error:
+            self._failed = error
 
     def _look(self) -> str:
         status = state.status_of(self._run)
@@ -97,7 +113,7 @@ class Follower:
                 "RunLost", "the box knows no run %s" % self._run.run_id, "gpurun list shows the runs it knows."
             )
         shown = (status["phase"], status["orphaned"], status["stalled"], status.get("evidence"))
-        if shown != self._shown:
+        if shown != self._shown and not self._closed.is_set():
             self._shown = shown
             self._request.progress({"status": status})
         return str(status["phase"])
