@@ -72,6 +72,7 @@ def kill(find: Find, limit: float) -> List[Process]:
     while empty < 2 and time.monotonic() < deadline:
         members = find()
         empty = 0 if members else empty + 1
+        processes.kill_groups(members)
         signal_all(members, signal.SIGKILL)
         time.sleep(PAUSE if members else PAUSE / 5)
     return members

@@ -12,6 +12,7 @@ COOKIE = "GPURUN_RUN_ID"
 AGENT_MARK = "remote_payload.agent"
 GPU_DEVICE = re.compile(r"/dev/nvidia(\d+)")
 PROC = "/proc"
+ROUNDS = 5
 
 
 class Process(NamedTuple):
@@ -23,6 +24,7 @@ class Process(NamedTuple):
     state: str  # R, S, D, T (stopped), Z (ended, not yet collected) …
     start: int
     name: str
+    group: int = 0
 
 
 def read(pid: int, proc: str = PROC) -> Optional[Process]:
@@ -32,18 +34,27 @@ def read(pid: int, proc: str = PROC) -> Optional[Process]:
             text = file.read().decode("utf-8", "replace")
         name = text[text.index("(") + 1 : text.rindex(")")]
         fields = text[text.rindex(")") + 2 :].split()
-        return Process(pid, int(fields[1]), int(fields[3]), fields[0], int(fields[19]), name)
+        return Process(pid, int(fields[1]), int(fields[3]), fields[0], int(fields[19]), name, int(fields[2]))
     except (OSError, ValueError, IndexError):
         return None
 
 
 def scan(proc: str = PROC) -> Dict[int, Process]:
-    """All processes by pid, without those that have ended and wait to be collected."""
+    """All processes by pid, without those that have ended and wait to be collected.
+
+    Reading takes a while: whoever was born meanwhile (of a parent that was gone when its turn came) is read in another round.
+    """
     found = {}
-    for name in os.listdir(proc):
-        process = read(int(name), proc) if name.isdigit() else None
-        if process is not None and process.state not in "ZX":
-            found[process.pid] = process
+    seen: Set[str] = set()
+    for _ in range(ROUNDS):
+        fresh = [name for name in os.listdir(proc) if name.isdigit() and name not in seen]
+        for name in fresh:
+            process = read(int(name), proc)
+            if process is not None and process.state not in "ZX":
+                found[process.pid] = process
+        if not fresh:
+            break
+        seen.update(fresh)
     return found
 
 
@@ -158,6 +169,20 @@ def is_agent(pid: int, proc: str = PROC) -> bool:
     package's name in their command line, whatever started them.
     """
     return AGENT_MARK in command(pid, proc)
+
+
+def kill_groups(members: Iterable[Process]) -> None:
+    """KILL to the process groups of ``members``, each at once: from that nobody forks away, as from one pid after another.
+
+    A group lies in one session, and a session that holds a process of a run holds nobody else's, ours excepted.
+    """
+    ours = {process.session for process in map(read, self_and_ancestors()) if process is not None}
+    for process in members:
+        if process.group > 1 and process.session not in ours and is_alive(process.pid, process.start):
+            try:
+                os.killpg(process.group, signal.SIGKILL)
+            except OSError:
+                continue
 
 
 def gpus_open(pid: int, proc: str = PROC) -> List[int]:

@@ -52,6 +52,7 @@ class Run:
         if not isinstance(value["job"], dict) or not isinstance(value["created_at"], int | float):
             raise TypeError("job or created_at")
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        known["attempted"] = bool(value.get("attempted") or value.get("launched"))  # older ones noted only the latter
         return cls(**known)
 
 

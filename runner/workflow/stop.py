@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from runner.domain.run import Run
 from runner.domain.status import Status
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow.connect import to_run
+from runner.workflow.connect import persist, to_run
 from runner.workflow.follow import remember_status
 
 GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
@@ -43,7 +44,7 @@ def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[St
     stopped, failed = [], []
     for group in boxes.values():
         try:
-            stopped += _stop_group(group, report, grace)
+            stopped += persist(functools.partial(_stop_group, group, report, grace), report)
         except GpurunError as error:
             failed.append(error)
     if failed:

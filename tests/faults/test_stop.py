@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from remote_payload.agent import processes
+from remote_payload.agent.paths import volatile_folder
 from tests.support.agent import wait_until
 from tests.support.box import Box, only_as_root
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
+from tests.support.proxy import Proxy
 
 
 def survivors(run_id: str, since: dict[int, processes.Process]) -> list[processes.Process]:
@@ -77,6 +79,20 @@ def test_57_a_payload_that_ignores_term_is_killed_at_the_end_of_the_grace(gpurun
     stopped = gpurun.json("stop", "--grace", "3")
     assert time.monotonic() - began >= 3
     assert stopped["status"]["outcome"] == "cancelled"
+    assert not survivors(run_id, {})
+
+
+def test_a_stop_whose_connection_is_cut_is_asked_again_and_leaves_nothing(gpurun: Gpurun, box: Box, job: Any) -> None:
+    deaf = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('begun', flush=True)\ntime.sleep(1000)"
+    with Proxy(box.port) as link:
+        gpurun("submit", str(job(deaf)), "--host", box.address(link.port))
+        run_id = gpurun.json("list")["runs"][0]["run"]
+        wait_until(lambda: "begun" in (gpurun.box_run(run_id) / "log").read_text())
+        stopping = gpurun.start("stop", "--grace", "3")
+        wait_until(lambda: Path(volatile_folder(run_id), "stop").exists())  # the supervisor is being asked
+        link.cut()
+        out, said = stopping.communicate(timeout=60)
+    assert stopping.returncode == 0 and "trying again" in said and "no process of it is left" in out, said
     assert not survivors(run_id, {})
 
 
