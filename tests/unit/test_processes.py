@@ -32,7 +32,7 @@ def proc(tmp_path):
 
 def test_a_name_with_brackets_and_spaces_does_not_shift_the_fields(proc):
     folder = proc((7, 1, 7, "S", 42, "a) S 1 (b"))
-    assert processes.read(7, folder) == Process(7, 1, 7, "S", 42, "a) S 1 (b")
+    assert processes.read(7, folder) == Process(7, 1, 7, "S", 42, "a) S 1 (b", group=7)
 
 
 def test_those_who_have_ended_are_not_alive(proc):
