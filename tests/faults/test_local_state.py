@@ -162,7 +162,7 @@ def test_62_hosts_noted_at_once_are_all_remembered(home: Path) -> None:
 def test_62_several_gpurun_at_once_do_not_hurt_each_other(gpurun: Gpurun, job: Any) -> None:
     run_id = gpurun.submit(
         job(
-            "print('x' * 100000)\nimport pathlib\npathlib.Path('models').mkdir()\npathlib.Path('models/a').write_text('a')"
+            "print('x' * 100000)\nimport pathlib\npathlib.Path('models').mkdir(exist_ok=True)\npathlib.Path('models/a').write_text('a')"
         )
     )
     started = [
