@@ -14,6 +14,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # These name the same runs, and a run's lock lies in one place a machine: one worker takes them one after the other.
+# test_stop.py breeds processes by the thousand, which nobody else should have beside them.
 SAME_RUNS = {
     "test_clean.py",
     "test_locks.py",

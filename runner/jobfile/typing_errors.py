@@ -90,6 +90,7 @@ def _problem(
 def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
     value = node.plain() if node else None
     wanted = list(dict.fromkeys(_wanted(error) for error in group if error["type"] in (*_WANTED, *_BOUNDS)))
+    wanted.sort(key=lambda kind: kind == "text")  # typing caches Union[int, str] under either order
     choices = [word for error in group if error["type"] == "literal_error" for word in _choices(error)]
     wanted += [("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []
     if wanted:
