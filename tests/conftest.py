@@ -23,6 +23,7 @@ SAME_RUNS = {
     "test_slot.py",
     "test_stale.py",
     "test_state.py",
+    "test_stop.py",
 }
 
 
