@@ -27,6 +27,7 @@ SAME_RUNS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in SAME_RUNS or item.path.name.startswith("test_agent_"):
