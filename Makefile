@@ -31,10 +31,10 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
