@@ -31,9 +31,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	# test_stale.py by itself: it ends processes by their run's name, and others use the same names.
-	$(BIN)/python -m pytest tests/unit/test_stale.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore=tests/unit/test_stale.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults

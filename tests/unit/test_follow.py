@@ -7,7 +7,7 @@ from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import Request
 
-RUN = "x-20260102-142030-7f3a"
+RUN = "x-20260102-142030-f011"
 
 
 def test_what_is_written_at_the_very_moment_of_the_end_is_not_lost(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import AgentError, Request
 from runner.domain.manifest import parse_manifest
 
-RUN_ID = "legal-20260102-142030-7f3a"
+RUN_ID = "legal-20260102-142030-3a41"
 LONG_AGO = 1_700_000_000
 
 

@@ -44,7 +44,7 @@ def test_this_machine_is_described_and_the_laptop_accepts_it(box):
 
 
 def test_what_is_there_already_is_told(box):
-    run = run_with_code(box, "legal-20260102-142030-7f3a", "d1")
+    run = run_with_code(box, "legal-20260102-142030-9e0b", "d1")
     os.makedirs(box.env("py-1") + "/bin")
     os.symlink(sys.executable, box.env("py-1") + "/bin/python")
     os.makedirs(box.payload("a" * 64))
@@ -155,8 +155,8 @@ def test_a_gpu_held_by_a_run_names_it(box, tmp_path, monkeypatch):
 
     one = gpus.Gpu(0, f"GPU-test-{os.getpid()}", "x", 1 << 34, 0, None)
     monkeypatch.setattr(gpus, "list_gpus", lambda: [one])
-    held, _ = locks.take_gpus([one], 1, "legal-20260102-142030-7f3a")
+    held, _ = locks.take_gpus([one], 1, "legal-20260102-142030-9e0b")
     try:
-        assert ask(box)["gpus"][0]["held_by"] == "legal-20260102-142030-7f3a"
+        assert ask(box)["gpus"][0]["held_by"] == "legal-20260102-142030-9e0b"
     finally:
         locks.drop(held[0].path, held[0].descriptor)

@@ -9,7 +9,7 @@ from remote_payload.agent import slot
 from remote_payload.agent.paths import RunPaths
 from remote_payload.agent.protocol import SLOT_SIZE, ExitRecord
 
-RUN = "x-20260102-142030-7f3a"
+RUN = "x-20260102-142030-5107"
 RECORD = ExitRecord("exit", 3, 1.5)
 
 

@@ -40,14 +40,14 @@ def pushed_run(box, run_id, files, digest, link=None):
 
 
 def new_run(box):
-    run = box.run("legal-20260103-142030-7f3b")
+    run = box.run("legal-20260103-142030-54a1")
     os.makedirs(run.folder)
     return run
 
 
 def test_linked_code_shares_inodes_and_recreates_links_under_hostile_names(box):
     files = {os.path.join("deep", name): "x" for name in HOSTILE}
-    old = pushed_run(box, "legal-20260102-142030-7f3a", files, "d1", link="/etc/passwd")
+    old = pushed_run(box, "legal-20260102-142030-54a0", files, "d1", link="/etc/passwd")
     os.mkfifo(os.path.join(old.code, "pipe"))
     new = new_run(box)
     snapshot.link_code(old, new)
@@ -60,7 +60,7 @@ def test_linked_code_shares_inodes_and_recreates_links_under_hostile_names(box):
 
 def test_code_is_copied_where_the_filesystem_has_no_hard_links(box, monkeypatch):
     monkeypatch.setattr(os, "link", failing_with(errno.EPERM))
-    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": "print()"}, "d1")
+    old = pushed_run(box, "legal-20260102-142030-54a0", {"a.py": "print()"}, "d1")
     new = new_run(box)
     snapshot.link_code(old, new)
     target = Path(new.code)
@@ -69,14 +69,14 @@ def test_code_is_copied_where_the_filesystem_has_no_hard_links(box, monkeypatch)
 
 def test_a_link_that_fails_leaves_nothing_behind(box, monkeypatch):
     monkeypatch.setattr(os, "link", failing_with(errno.ENOSPC))
-    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
+    old = pushed_run(box, "legal-20260102-142030-54a0", {"a.py": ""}, "d1")
     with pytest.raises(OSError, match="No space"):
         snapshot.link_code(old, new_run(box))
-    assert os.listdir(box.root) == ["runs"] and os.listdir(box.run("legal-20260103-142030-7f3b").folder) == []
+    assert os.listdir(box.root) == ["runs"] and os.listdir(box.run("legal-20260103-142030-54a1").folder) == []
 
 
 def test_code_is_never_linked_over_what_is_there(box):
-    old = pushed_run(box, "legal-20260102-142030-7f3a", {"a.py": ""}, "d1")
+    old = pushed_run(box, "legal-20260102-142030-54a0", {"a.py": ""}, "d1")
     with pytest.raises(FileExistsError):
         snapshot.link_code(old, old)
 
@@ -102,7 +102,7 @@ def test_stat_digest_notices_a_tree_changed_on_the_box(tmp_path, change):
 
 
 def test_code_is_found_by_digest_and_linked_without_what_the_payload_added(box):
-    old = pushed_run(box, "legal-20260102-142030-7f3a", {"train.py": "x", "pkg/__init__.py": ""}, "d1")
+    old = pushed_run(box, "legal-20260102-142030-54a0", {"train.py": "x", "pkg/__init__.py": ""}, "d1")
     write(old.code, {"__pycache__/train.pyc": "junk"})
     os.symlink("/data", os.path.join(old.code, "data"))
     assert snapshot.find_code(box, "d1") == old.run_id
@@ -116,7 +116,7 @@ def test_code_is_found_by_digest_and_linked_without_what_the_payload_added(box):
 
 
 def test_code_that_the_payload_changed_is_not_taken_over(box):
-    run = pushed_run(box, "legal-20260102-142030-7f3a", {"train.py": "x"}, "d1")
+    run = pushed_run(box, "legal-20260102-142030-54a0", {"train.py": "x"}, "d1")
     os.utime(os.path.join(run.code, "train.py"), ns=(5, 5))
     assert snapshot.find_code(box, "d1") is None
     with pytest.raises(OSError, match="changed on the box"):
@@ -125,7 +125,7 @@ def test_code_that_the_payload_changed_is_not_taken_over(box):
 
 def test_link_dest_is_the_newest_run_of_the_same_job_then_of_any(box):
     assert snapshot.latest_code(box, "legal") is None
-    first = pushed_run(box, "legal-20260102-142030-7f3a", {"a": ""}, "1")
+    first = pushed_run(box, "legal-20260102-142030-54a0", {"a": ""}, "1")
     second = pushed_run(box, "legal-20260103-000000-0000", {"a": ""}, "2")
     other = pushed_run(box, "brie-20260401-000000-0000", {"a": ""}, "3")
     os.makedirs(os.path.join(box.runs, "not a run"))
@@ -134,7 +134,7 @@ def test_link_dest_is_the_newest_run_of_the_same_job_then_of_any(box):
 
 
 def test_a_torn_snapshot_record_is_no_snapshot(box):
-    run = pushed_run(box, "legal-20260102-142030-7f3a", {"train.py": "x"}, "d1")
+    run = pushed_run(box, "legal-20260102-142030-54a0", {"train.py": "x"}, "d1")
     raw = Path(run.snapshot).read_bytes()
     for length in range(0, len(raw)):
         Path(run.snapshot).write_bytes(raw[:length])

@@ -15,10 +15,10 @@ from remote_payload.agent.request import Request
 
 pytestmark = pytest.mark.stand_in  # regular files stand in for /dev/nvidia<n>; the processes are real
 
-RUN_ID = "legal-20260102-142030-7f3a"
+RUN_ID = "legal-20260102-142030-57a1"
 FORKS = (
     "import os, sys, time; f = open(sys.argv[1]); c = os.fork()\n"
-    "f.close() if not c else print(os.getpid(), c, flush=True)\n"
+    "if not c: f.close(); print(os.getppid(), os.getpid(), flush=True)\n"
     "time.sleep(60)"
 )
 HOLD = "import sys, time; f = open(sys.argv[1]); print('ready', flush=True); time.sleep(60)"
@@ -95,8 +95,7 @@ def test_what_a_finished_run_left_is_ended_with_its_tree_though_it_ignores_term(
     stubborn = (
         "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); f = open(sys.argv[1])\n"
         "child = os.fork()\n"
-        "if child: print('ready', child, flush=True)\n"
-        "else: os.setsid(); f.close()\n"
+        "if not child: os.setsid(); f.close(); print('ready', os.getpid(), flush=True)\n"
         "time.sleep(60)"
     )
     process = start(stubborn, cookie=RUN_ID)
@@ -152,7 +151,7 @@ def test_a_run_that_is_not_over_keeps_its_processes_even_with_kill(box, start):
     os.makedirs(run.folder)
     slot.allocate(run)
     process = start(cookie=RUN_ID)
-    elsewhere = start(cookie="other-20260102-142030-7f3a")
+    elsewhere = start(cookie="other-20260102-142030-57a1")
     answer = ask(box, kill=True)
     assert pids(answer["others"]) == sorted([process.pid, elsewhere.pid])
     assert process.poll() is None and elsewhere.poll() is None

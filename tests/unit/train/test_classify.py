@@ -32,7 +32,7 @@ def classify(
     """Runs the recipe here as gpurun would launch it; returns the outputs."""
     write_job(folder, settings)
     places = {"GPURUN_RUN_DIR": folder, "GPURUN_OUTPUTS": folder / "outputs", "GPURUN_EVENTS": folder / "events.jsonl"}
-    for name, value in {**places, "GPURUN_RUN_ID": "tiny-20260102-142030-7f3a"}.items():
+    for name, value in {**places, "GPURUN_RUN_ID": "tiny-20260102-142030-c1a5"}.items():
         monkeypatch.setenv(name, str(value))
     if resume:
         monkeypatch.setenv("GPURUN_RESUME", resume)
@@ -70,7 +70,7 @@ def test_a_run_leaves_what_the_report_lists(finished: Path) -> None:
         "epoch", "step", "loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "binary_f1_1",
     }  # fmt: skip
     assert metrics["macro_f1"] > 0.8, "a constant guess reaches 0.17"
-    assert list((finished / "outputs/logs/tiny-20260102-142030-7f3a").glob("events.out.tfevents*"))
+    assert list((finished / "outputs/logs/tiny-20260102-142030-c1a5").glob("events.out.tfevents*"))
     assert list((finished / "outputs/checkpoints").glob("step-*"))
 
 
