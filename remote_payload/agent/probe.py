@@ -9,7 +9,18 @@ import subprocess
 import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
-from remote_payload.agent import bounded, builders, gpus, hardware, interpreters, locks, processes, snapshot, tools
+from remote_payload.agent import (
+    bounded,
+    builders,
+    gpus,
+    hardware,
+    interpreters,
+    locks,
+    patch,
+    processes,
+    snapshot,
+    tools,
+)
 from remote_payload.agent.environment import read_ranges
 from remote_payload.agent.paths import KEY, SHA256, BoxPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
@@ -43,6 +54,7 @@ def probe(request: Request) -> Dict[str, Any]:
     problems = {name: text(answer) for name, answer in answers.items() if isinstance(answer, BaseException)}
     facts = {name: None if name in problems else answer for name, answer in answers.items()}
     have = {name[len("have.") :]: facts.pop(name) for name in list(facts) if name.startswith("have.")}
+    have.update({"code": None, "link_dest": None, "patch": None, **(have["code"] or {})})
     facts["disk"] = facts["disk"] or {
         "total": 0,
         "free": 0,
@@ -86,14 +98,21 @@ def _possessions(args: Dict[str, Any], paths: BoxPaths) -> Dict[str, Callable[[]
     code, job, env, payload = (_text_or_none(args, name) for name in ("code_digest", "job_name", "env_key", "payload"))
     data = [each for each in args.get("data") or () if isinstance(each, dict) and _is_key(each.get("key"))]
     return {
-        "code": lambda: snapshot.find_code(paths, code) if code else None,
-        "link_dest": lambda: snapshot.latest_code(paths, job) if job else None,
+        "code": lambda: _code(paths, code, job) if code and job else {},
         "data": lambda: {each["key"]: has_data(paths, each["key"], str(each.get("digest"))) for each in data},
         "data_link_dest": lambda: {each["key"]: earlier_version(paths, each["key"]) for each in data},
         "env": lambda: bool(env and KEY.fullmatch(env)) and os.path.exists(paths.env(str(env)) + "/bin/python"),
         "payload": lambda: bool(payload and SHA256.fullmatch(payload)) and os.path.isdir(paths.payload(str(payload))),
         "interpreter": lambda: _interpreter(args),
     }
+
+
+def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
+    """The run that has just this code, or else what helps to send less of it: to rsync, or as a patch."""
+    found = snapshot.find_code(paths, digest)
+    if found:
+        return {"code": found}
+    return {"link_dest": snapshot.latest_code(paths, job), "patch": patch.offer(paths, job)}
 
 
 def _interpreter(args: Dict[str, Any]) -> Optional[str]:

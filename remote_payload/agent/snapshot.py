@@ -70,7 +70,7 @@ def link_code(source: RunPaths, run: RunPaths) -> None:
     if not snapshot or not _unchanged(source.code, snapshot):
         raise OSError(errno.ESTALE, "the code of run %s was changed on the box" % source.run_id)
     _link_entries(source.code, run.code, snapshot["entries"])
-    _link(source.snapshot, run.snapshot, False)  # the same files, with the same sizes and times
+    _link(source.snapshot, run.snapshot)  # the same files, with the same sizes and times
 
 
 def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
@@ -126,34 +126,38 @@ def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
     return True
 
 
-def _link_entries(source: str, target: str, entries: Entries, copy: Tuple[str, ...] = ()) -> None:
+def link_into(source: str, folder: str, entries: Entries) -> None:
+    """The entries of ``source`` below ``folder`` too, files by hard links. Raises OSError."""
+    made = {folder}
+    for path, entry in entries.items():
+        place = os.path.join(folder, path)
+        parent = os.path.dirname(place)
+        if parent not in made:
+            os.makedirs(parent, exist_ok=True)
+            made.add(parent)
+        if len(entry) == 1:
+            os.symlink(str(entry[0]), place)
+        else:
+            _link(os.path.join(source, path), place)
+
+
+def _link_entries(source: str, target: str, entries: Entries) -> None:
     partial = "%s.partial-%d" % (target, os.getpid())
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "already there", target)
     os.makedirs(partial)
-    made = {partial}
     try:
-        for path, entry in entries.items():
-            place = os.path.join(partial, path)
-            folder = os.path.dirname(place)
-            if folder not in made:
-                os.makedirs(folder, exist_ok=True)
-                made.add(folder)
-            if len(entry) == 1:
-                os.symlink(str(entry[0]), place)
-            else:
-                _link(os.path.join(source, path), place, path.endswith(copy) if copy else False)
+        link_into(source, partial, entries)
         os.rename(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def _link(source: str, target: str, copy: bool) -> None:
-    if not copy:
-        try:
-            return os.link(source, target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in NO_LINK:
-                raise
+def _link(source: str, target: str) -> None:
+    try:
+        return os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
     shutil.copy2(source, target, follow_symlinks=False)

@@ -74,15 +74,19 @@ def push(
     target: str,
     *,
     link_dest: str | None = None,
+    checksum: bool = False,
     compress: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Copies the named files of ``source`` into the folder ``target`` on the box; what equals ``link_dest`` becomes a hard link.
 
-    Never ``--inplace``: a snapshot's files are shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
+    Equal is what has the same size and time, or with ``checksum`` the same content. Never ``--inplace``: a snapshot's files are
+    shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
     """
     rsync = local_rsync()
     options = ["-rlpt", "--partial", *_common(rsync, compress)]
+    if checksum:
+        options.append("--checksum")
     if link_dest is not None:
         options += [f"--link-dest={safe_path(link_dest)}"]
     with tempfile.TemporaryDirectory(prefix="gpurun-push-") as scratch:

@@ -26,6 +26,7 @@ class Tree:
     selection: Selection
     digest: str
     member: str | None = None  # the file's name, for a data entry that is one file rather than a folder
+    checksum: bool = False  # sizes and times are not to be trusted: what is equal is known by its content alone
 
     @property
     def source(self) -> Path:
@@ -115,13 +116,13 @@ def _code(job: Job, checksum: bool) -> Tree | None:
     if not job.pushes_code:
         return None
     selection = select_code(job)
-    return Tree("", selection, digest(selection, checksum))
+    return Tree("", selection, digest(selection, checksum), checksum=checksum)
 
 
 def _data(job: Job, name: str, checksum: bool) -> Tree:
     selection = select_data(job, name)
     path = job.folder / name
-    return Tree(name, selection, digest(selection, checksum), path.name if path.is_file() else None)
+    return Tree(name, selection, digest(selection, checksum), path.name if path.is_file() else None, checksum)
 
 
 def secrets_of(job: Job) -> dict[str, str]:

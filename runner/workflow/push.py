@@ -9,6 +9,7 @@ from runner.domain.errors import TransferFailed, TransferInterrupted
 from runner.domain.progress import Reporter, Stage
 from runner.domain.words import count
 from runner.push.digest import changed
+from runner.push.patch import make_patch
 from runner.transport import rsync, tarball
 from runner.transport.link import Link
 from runner.workflow.checks import has
@@ -42,8 +43,26 @@ def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) 
         return {"link_from": same, "digest": tree.digest, "incoming": None}
     previous = box.have.get("link_dest")
     incoming = f"{run_id}/code"
-    _send(link, tree, incoming, previous if isinstance(previous, str) else None, "code", report)
+    if not _send_patch(link, tree, run_id, box.have.get("patch"), report):
+        _send(link, tree, incoming, previous if isinstance(previous, str) else None, "code", report)
     return {"incoming": incoming, "digest": tree.digest, "link_from": None}
+
+
+def _send_patch(link: Link, tree: Tree, run_id: str, offered: object, report: Reporter) -> bool:
+    """Whether the few files that changed were enough; if not, rsync begins anew."""
+    patch = None if tree.checksum else make_patch(tree.selection, offered)
+    if patch is None:
+        return False
+    of = count(len(tree.selection.files), "file")
+    with report.stage(f"push code ({patch.files} of {of})", "bytes") as stage:
+        stage.update(done=0, total=patch.total_bytes)
+        try:
+            link.agent.call("patch", {**patch.args, "run_id": run_id}, blobs=[patch.data])
+        except TransferInterrupted:
+            return False
+        stage.update(done=patch.total_bytes)
+    _must_be_at_rest(tree)
+    return True
 
 
 def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
@@ -76,6 +95,7 @@ def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: st
                     names,
                     link.paths.incoming(incoming),
                     link_dest=link_dest,
+                    checksum=tree.checksum,
                     compress=link.slow,
                     progress=lambda done: stage.update(done=done),
                 )

@@ -38,7 +38,7 @@ def test_this_machine_is_described_and_the_laptop_accepts_it(box):
     assert parsed.cpus >= 1 and parsed.ram > 1 << 28 and parsed.rsync
     assert answer["problems"] == {} and answer["boot_id"] and answer["disk"]["error"] is None
     assert answer["have"] == {
-        "code": None, "link_dest": None, "data": {}, "data_link_dest": {},
+        "code": None, "link_dest": None, "patch": None, "data": {}, "data_link_dest": {},
         "env": False, "payload": False, "interpreter": None,
     }  # fmt: skip
 
@@ -55,7 +55,10 @@ def test_what_is_there_already_is_told(box):
         box, code_digest="d1", job_name="legal", env_key="py-1", payload="a" * 64, requirements=["pytest>=7"],
         data=[{"key": "texts-ccc", "digest": "x"}],
     )["have"]  # fmt: skip
-    assert (have["code"], have["link_dest"]) == (run.run_id, run.code)
+    assert (have["code"], have["link_dest"], have["patch"]) == (run.run_id, None, None)
+    have_other = ask(box, code_digest="d2", job_name="legal")["have"]
+    assert (have_other["code"], have_other["link_dest"]) == (None, run.code)
+    assert have_other["patch"]["run_id"] == run.run_id
     assert have["env"] is True and have["payload"] is True and have["interpreter"] == sys.executable
     assert have["data"] == {"texts-ccc": False}
     assert have["data_link_dest"] == {"texts-ccc": box.data("texts-bbb")}

@@ -1,0 +1,76 @@
+"""The few files that changed since a box got this code last: small enough to go along with a request."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from remote_payload.agent.patch import MARK, MAX_BYTES, MAX_OFFERED, mark, together
+from runner.push.selection import Entry, Selection
+
+MAX_FILES = 500
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The arguments of the agent's ``patch`` but for the run's id, and the bytes that go with them."""
+
+    args: dict[str, Any]
+    data: bytes
+    total_bytes: int  # of the files, before compression
+
+    @property
+    def files(self) -> int:
+        return len(self.args["files"])
+
+
+def make_patch(selection: Selection, offered: object) -> Patch | None:
+    """What turns the code that a probe ``offered`` into the selected one; None where nothing was offered or rsync does it better.
+
+    Raises OSError for a file that cannot be read.
+    """
+    there = _marks(offered)
+    if not there or not isinstance(offered, dict):
+        return None
+    marks = [_mark(entry) for entry in selection.files]
+    known, wanted = set(there), set(marks)
+    changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
+    total = sum(entry.size for entry in changed if entry.kind == "file")
+    if len(changed) > MAX_FILES or total > MAX_BYTES:
+        return None
+    args = {
+        "base": offered.get("run_id"),
+        "without": [number for number, its in enumerate(there) if its not in wanted],
+        "files": [_described(entry) for entry in changed],
+        "marks": together(marks),
+    }
+    content = b"".join(_content(selection, entry) for entry in changed if entry.kind == "file")
+    return Patch(args, zlib.compress(content), total)
+
+
+def _marks(offered: object) -> list[bytes]:
+    try:
+        packed = base64.b64decode(str(offered["marks"]), validate=True) if isinstance(offered, dict) else b""
+    except (KeyError, binascii.Error, ValueError):
+        return []
+    return [packed[at : at + MARK] for at in range(0, min(len(packed), MAX_OFFERED * MARK), MARK)]
+
+
+def _mark(entry: Entry) -> bytes:
+    target = os.fsencode(entry.target) if entry.kind == "link" else None
+    return mark(os.fsencode(entry.path), entry.size, entry.mtime_ns, entry.mode, target)
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    if entry.kind == "link":
+        return {"path": entry.path, "target": entry.target}
+    return {"path": entry.path, "size": entry.size, "mtime_ns": entry.mtime_ns, "mode": entry.mode}
+
+
+def _content(selection: Selection, entry: Entry) -> bytes:
+    with open(os.path.join(selection.root, entry.path), "rb") as file:
+        return file.read(entry.size)
