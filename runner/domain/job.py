@@ -32,7 +32,7 @@ RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata
 class Part(BaseModel):
     """Nothing unknown, nothing guessed, nothing changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Code(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,16 @@ from runner.transport.session import AgentSession
 
 # First contact: told the host and the key's fingerprint; raises to refuse.
 FirstContact = Callable[[Host, str], None]
+
+
+_loading = threading.Lock()  # two threads that import paramiko at once find it half made: its modules import each other
+
+
+def load() -> None:
+    """Loads paramiko and fabric, or waits while another thread does: they take 0.1 s, as long as the first packets."""
+    with _loading:
+        import runner.transport.channel
+        import runner.transport.ssh  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,8 @@ class Link:
 def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
     dialled = Dial(host)
-    from runner.transport.channel import (
-        open_session,  # paramiko and fabric take 0.1 s to load: as long as the first packets
-    )
+    load()
+    from runner.transport.channel import open_session
     from runner.transport.ssh import open_connection
 
     connection = open_connection(host, dialled, first_contact)

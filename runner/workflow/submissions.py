@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
+from runner.transport.link import load
 from runner.workflow.connect import host_of, persist, to_host, with_python
 from runner.workflow.mint import discarded_if_never_tried, mint
 from runner.workflow.plan import make_plan, secrets_of
@@ -34,8 +35,9 @@ def submit_all(
     minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
     for run in minted:
         report.note(f"run {run.run_id}")
-    # What is sent is worked out while the connection opens.
+    # What is sent is worked out while the connection opens, and not before: loading what opens it is on the way of everything else.
     with discarded_if_never_tried([] if run_id else minted), ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(load)
         plans = [beside.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
         waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
 
