@@ -1,36 +1,34 @@
 """Starting on pre-tokenised rows against tokenising, on the same corpus in one process by turns.
 
-    python -m tests.benchmarks.bench_tokens [--megabytes 16] [--rounds 3]
+    python -m tests.benchmarks.bench_tokens [--quick]
 
 Both include reading the whole corpus: tokenising to read it, starting on rows that are there to check that they are still its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from remote_payload.train.corpus import fingerprint
 from remote_payload.train.tokenizer import train_tokenizer
 from remote_payload.train.tokens import Source, prepare_tokens
+from tests.benchmarks.measure import Row, by_turns, rounds, run_piece, seconds
 
-BOUND = 20.0
+MEGABYTES = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    run_piece(__file__, rows)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    size = MEGABYTES // 4 if quick else MEGABYTES
     with tempfile.TemporaryDirectory() as folder:
-        corpus = write_corpus(Path(folder) / "corpus.txt", options.megabytes << 20)
+        corpus = write_corpus(Path(folder) / "corpus.txt", size << 20)
         tokenizer = train_tokenizer(iter([corpus.read_text()[: 1 << 20]]), 8000, 512)
 
         def start(mode: str) -> None:
@@ -38,17 +36,14 @@ def main() -> None:
             tokens = prepare_tokens(Path(folder) / "rows", tokenizer, source, mode, say=lambda text: None)
             assert len(tokens.train) and tokens.train[len(tokens.train) // 2].any()
 
-        pairs = [(seconds(start, "fresh"), seconds(start, "cached")) for _ in range(options.rounds)]
-    by_hand, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratio = by_hand / ours
-    print(f"pre-tokenised start: {ours:.3f} s / {by_hand:.3f} s = {ratio:.1f} ({BOUND:.0f})")
-    print(json.dumps({"name": "pre-tokenised start", "ours": ours, "by_hand": by_hand, "ratio": ratio, "bound": BOUND}))
-
-
-def seconds(work: Callable[..., Any], *arguments: Any) -> float:
-    started = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - started
+        fresh, cached = by_turns(
+            rounds(quick), lambda: seconds(lambda: start("fresh")), lambda: seconds(lambda: start("cached"))
+        )
+    yield Row(
+        f"starting to train on {size} MB of text: tokenising it, over finding it tokenised",
+        statistics.median(fresh), statistics.median(cached), "s", 20.0, more_is_better=True, against="pre-tokenised",
+        samples={"tokenising": fresh, "pre-tokenised": cached},
+    )  # fmt: skip
 
 
 def write_corpus(path: Path, size: int) -> Path:
