@@ -25,7 +25,8 @@ def digest(selection: Selection, checksum: bool = False) -> str:
 
 def changed(selection: Selection) -> list[str]:
     """Paths that are no longer what was selected. Call it after the push: what was sent may be half of one state, half of another."""
-    return [entry.path for entry in selection.files if not _same(selection, entry)]
+    top = os.path.join(selection.root, "")
+    return [entry.path for entry in selection.files if not _same(top + entry.path, entry)]
 
 
 def _content(selection: Selection, entry: Entry) -> str:
@@ -38,8 +39,7 @@ def _content(selection: Selection, entry: Entry) -> str:
     return content.hexdigest()
 
 
-def _same(selection: Selection, entry: Entry) -> bool:
-    full = os.path.join(selection.root, entry.path)
+def _same(full: str, entry: Entry) -> bool:
     try:
         about = os.lstat(full)
         if entry.kind == "link":

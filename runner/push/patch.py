@@ -36,8 +36,9 @@ def make_patch(selection: Selection, offered: object) -> Patch | None:
     there = _marks(offered)
     if not there or not isinstance(offered, dict):
         return None
-    marks = [_mark(entry) for entry in selection.files]
-    known, wanted = set(there), set(marks)
+    known = set(there)
+    marks = [_mark_among(known, entry) for entry in selection.files]
+    wanted = set(marks)
     changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
     total = sum(entry.size for entry in changed if entry.kind == "file")
     if len(changed) > MAX_FILES or total > MAX_BYTES:
@@ -60,9 +61,14 @@ def _marks(offered: object) -> list[bytes]:
     return [packed[at : at + MARK] for at in range(0, min(len(packed), MAX_OFFERED * MARK), MARK)]
 
 
-def _mark(entry: Entry) -> bytes:
-    target = os.fsencode(entry.target) if entry.kind == "link" else None
-    return mark(os.fsencode(entry.path), entry.size, entry.mtime_ns, entry.mode, target)
+def _mark_among(known: set[bytes], entry: Entry) -> bytes:
+    """The entry's mark, with its time in whole seconds where the box has it so: of what was not edited just now tar keeps no more."""
+    path, target = os.fsencode(entry.path), os.fsencode(entry.target) if entry.kind == "link" else None
+    exact = mark(path, entry.size, entry.mtime_ns, entry.mode, target)
+    if exact in known:
+        return exact
+    rounded = mark(path, entry.size, entry.mtime_ns // 10**9 * 10**9, entry.mode, target)
+    return rounded if rounded in known else exact
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def push(
 ) -> None:
     """Copies the named files of ``source`` into the folder ``target`` on the box; what equals ``link_dest`` becomes a hard link.
 
-    Equal is what has the same size and time, or with ``checksum`` the same content. Never ``--inplace``: a snapshot's files are
-    shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
+    Equal is what has the same size and time (to the second), or with ``checksum`` the same content.
+    Never ``--inplace``: a snapshot's files are shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
     """
     rsync = local_rsync()
     options = ["-rlpt", "--partial", *_common(rsync, compress)]

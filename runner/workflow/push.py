@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from runner.domain.box import Box
@@ -16,6 +17,7 @@ from runner.workflow.checks import has
 from runner.workflow.plan import Plan, Tree
 
 TRIES = 3
+AMBIGUOUS = 2.0  # seconds; what was edited so recently can be edited again with the same time in whole seconds
 
 
 def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> dict[str, Any]:
@@ -113,11 +115,16 @@ def _send(link: Link, tree: Tree, incoming: str, link_dest: str | None, what: st
 def _all_at_once(link: Link, tree: Tree, names: list[str], incoming: str, stage: Stage) -> bool:
     """Whether a tar stream has brought everything; if not, rsync goes on from what it did."""
     total = tree.selection.total_bytes
-    if link.slow or not tarball.pays(len(names), total):
+    if not tarball.pays(len(names), total):
         return False
+
+    def tell(done: int) -> None:
+        stage.update(done=min(done, total))
+
+    edited = max(entry.mtime_ns for entry in tree.selection.files) / 1e9
+    target, just_now = link.paths.incoming(incoming), edited > time.time() - AMBIGUOUS
     try:
-        target = link.paths.incoming(incoming)
-        tarball.push(link.host, tree.source, names, target, lambda done: stage.update(done=min(done, total)))
+        tarball.push(link.host, tree.source, names, target, tell, compress=link.slow, exact_times=just_now)
         return True
     except TransferInterrupted:
         return False

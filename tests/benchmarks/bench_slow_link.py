@@ -30,7 +30,7 @@ def rows(quick: bool) -> Iterator[Row]:
         text, small, noise = made.folder / "text", made.folder / "small", made.folder / "noise"
         write_tree(text, 64 // scale, 1 << 20, text=True)
         write_tree(small, 20_000 // scale, 4096, text=True)
-        write_tree(noise, 64 // scale, 1 << 20)
+        write_tree(noise, 192 // scale, 1 << 20)
         with link(made, RTT, RATE) as proxy:
             for folder, what in ((text, "text"), (small, "small files")):
                 yield beside_rsync(made, proxy, folder, what, quick)

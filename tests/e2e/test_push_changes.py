@@ -1,6 +1,7 @@
 """The second submission of a project that was changed: what arrives, and how little is sent for it."""
 
 import os
+import time
 from typing import Any
 
 from tests.support.cli import Gpurun
@@ -25,6 +26,22 @@ def test_a_changed_file_goes_along_with_a_request(gpurun: Gpurun, job: Any) -> N
     linked = gpurun.box_run(second) / "code" / "main.py"
     assert os.path.samefile(linked, gpurun.box_run(first) / "code" / "main.py")
     assert not (gpurun.box_root / "incoming" / second).exists(), "nothing is left behind"
+
+
+def test_a_second_edit_within_one_second_is_no_less_of_one(gpurun: Gpurun, job: Any) -> None:
+    file = job(PROGRAM)
+    for number in range(300):  # many: the first push is a tar stream
+        (file.parent / f"module_{number}.py").write_text(f"number = {number}\n")
+    words = file.parent / "words.txt"
+    words.write_text("first\n")
+    second = int(time.time())
+    os.utime(words, ns=(0, second * 10**9 + 100_000_000))
+    assert arrived(gpurun, gpurun.submit(file)) == "first\n"
+    words.write_text("again\n")
+    os.utime(words, ns=(0, second * 10**9 + 900_000_000))
+    told = gpurun("submit", str(file), "--host", "local").stderr
+    assert "push code (1 of 303 files)" in told
+    assert any(arrived(gpurun, run["run"]) == "again\n" for run in gpurun.json("list")["runs"])
 
 
 def test_checksum_sees_and_sends_an_edit_that_keeps_size_and_time(gpurun: Gpurun, job: Any) -> None:

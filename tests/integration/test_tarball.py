@@ -62,9 +62,13 @@ def facts(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
     return found
 
 
-def test_names_contents_modes_times_and_links_arrive_as_they_are(host: Host, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compress", [False, True])
+def test_names_contents_modes_times_and_links_arrive_as_they_are(
+    host: Host, source: Path, tmp_path: Path, compress: bool
+) -> None:
     told: list[int] = []
-    tarball.push(host, source, names(source), str(tmp_path / "incoming" / "run"), told.append)
+    target = str(tmp_path / "incoming" / "run")
+    tarball.push(host, source, names(source), target, told.append, compress=compress)
     assert facts(tmp_path / "incoming" / "run") == facts(source)
     assert told and told[-1] >= sum(size for _, size, _, _ in facts(source).values())
 

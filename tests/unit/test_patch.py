@@ -146,3 +146,13 @@ def test_damaged_bytes_change_nothing(box, project, change):
     with pytest.raises(AgentError) as raised:
         push(box, project, damaged)
     assert raised.value.kind == "TransferInterrupted" and not os.path.exists(box.incoming(SECOND + "/code"))
+
+
+def test_a_box_that_keeps_whole_seconds_is_not_sent_everything_again(box, project):
+    code = Path(box.run(FIRST).code)
+    for path in code.rglob("*.*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns // 10**9 * 10**9))
+    snapshot.record_code(box.run(FIRST), "d1")
+    (project / "run.sh").write_text("# changed\n")
+    made, arrived = push(box, project)
+    assert made.files == 1 and (arrived / "run.sh").read_text() == "# changed\n"
