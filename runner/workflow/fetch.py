@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,10 @@ def _pull(link: Link, run: Run, missing: list[Artifact], staging: Path, target: 
 def _settle(missing: list[Artifact], staging: Path, target: Path, receipt: Receipt, update: Any) -> None:
     """Checks every staged file against the manifest, then moves them; one that differs stops all that is not moved yet."""
     done, total = 0, sum(artifact.size for artifact in missing)
-    for artifact in missing:
-        _verify(artifact, staging)
-        done += artifact.size
-        update(done=done, total=total)
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # hashlib lets go of the interpreter
+        for artifact, _ in zip(missing, pool.map(lambda each: _verify(each, staging), missing), strict=True):
+            done += artifact.size
+            update(done=done, total=total)
     for artifact in missing:
         final = target / artifact.path
         _real_folders(target, final.parent)
