@@ -43,6 +43,7 @@ AllowTcpForwarding no
 X11Forwarding no
 PermitUserRC no
 PrintMotd no
+MaxStartups 200
 SetEnv {environment}
 """
 

@@ -41,7 +41,7 @@ class ChannelPipe:
 
     def read(self, count: int) -> bytes:
         if not self._unread:
-            self._unread = memoryview(self._channel.recv(WINDOW))  # all there is: taking a part moves the rest
+            self._unread = memoryview(self._channel.recv(1 << 18))
         part, self._unread = self._unread[:count], self._unread[count:]
         return bytes(part)
 

@@ -26,6 +26,7 @@ from runner.domain.host import Host
 from runner.domain.terminal import clean
 from runner.transport import known_hosts
 from runner.transport.dial import CONNECT_TIMEOUT, Dial
+from runner.transport.direct_transport import DirectTransport
 from runner.transport.link import FirstContact
 
 # paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
@@ -143,65 +144,9 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         return here + known_hosts.known_to_user(self.host, self.host.hostname).keys
 
 
-_Transport: Any = paramiko.transport.ServiceRequestingTransport  # its stubs say little of it
-
-
 def _type_of(algorithm: str) -> str:
     """The type of key that signs with this algorithm."""
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
-
-
-class DirectTransport(_Transport):  # type: ignore[misc]
-    """paramiko's, less two waits, neither of which waits for anything."""
-
-    # AES-GCM first, as for OpenSSH: encryption is most of what a log costs on a fast link.
-    _preferred_ciphers = tuple(sorted(_Transport._preferred_ciphers, key=lambda name: "gcm" not in name))
-
-    _asked = False
-    _greeted = False
-
-    def _check_banner(self) -> None:
-        """Our proposal for the keys goes out behind our version, whether or not theirs has come (RFC 4253, 7.1).
-
-        That is a round trip less where the other end, or a proxy before it, waits for ours with its own.
-        """
-        super()._send_kex_init()
-        self._greeted = True
-        super()._check_banner()
-
-    def _send_kex_init(self) -> None:
-        if self._greeted:  # paramiko's own first one, now
-            self._greeted = False
-            return
-        super()._send_kex_init()
-
-    def ensure_session(self) -> None:
-        """The request for authentication follows the request for its service at once.
-
-        Servers answer in order (RFC 4253, 10), and one that refuses the service disconnects. paramiko's own waits for the
-        answer between them, a round trip, in steps of 0.1 s.
-        """
-        if not (self.active and self.initial_kex_done):
-            raise paramiko.SSHException("there is no session to authenticate")
-        if not self._asked:
-            self._asked = True
-            request = paramiko.Message()
-            request.add_byte(paramiko.common.cMSG_SERVICE_REQUEST)
-            request.add_string("ssh-userauth")
-            self._send_message(request)
-            self.auth_handler = self.get_auth_handler()
-
-    def _parse_global_request(self, message: paramiko.Message) -> None:
-        """A word back at once: sshd announces its host keys right before it opens our channel.
-
-        Nagle's algorithm keeps the second of two small packets until the first is acknowledged, and the kernel here puts
-        that off for 40 ms in the hope of something to send along.
-        """
-        super()._parse_global_request(message)
-        ignored = paramiko.Message()
-        ignored.add_byte(paramiko.common.cMSG_IGNORE)
-        ignored.add_string(b"")
-        self._send_message(ignored)
 
 
 class KeysInOrder(AuthStrategy):

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import ArtifactError, ChecksumMismatch, ManifestMissing, TransferFailed, TransferInterrupted
+from runner.domain.errors import ArtifactError, ManifestMissing, TransferFailed, TransferInterrupted
 from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -24,6 +22,7 @@ from runner.domain.words import count
 from runner.transport import rsync
 from runner.transport.link import Link
 from runner.workflow.connect import to_run
+from runner.workflow.verify import Verifier, sha256
 
 STAGING = ".gpurun-staging"
 RECEIPT = ".gpurun-fetched.json"  # what was verified here: path → size, mtime, sha256
@@ -56,13 +55,15 @@ def fetch_over(link: Link, run: Run, target: Path, report: Reporter) -> Fetched:
     """The same over a link that is there already."""
     manifest = ask_manifest(link, run, report)
     receipt = Receipt(target)
-    missing = [artifact for artifact in manifest.files if not receipt.has(artifact)]
+    missing = _not_here([artifact for artifact in manifest.files if not receipt.has(artifact)], target, receipt)
     if missing:
         _check_space(target, missing)
         staging = target / STAGING
-        _pull(link, run, missing, staging, target, report)
-        with report.stage("verify and move", "bytes") as stage:
-            _settle(missing, staging, target, receipt, stage.update)
+        with Verifier(missing, staging) as verifier:
+            _pull(link, run, missing, staging, target, report, verifier.begin_early)
+            with report.stage("verify and move", "bytes") as stage:
+                verifier.finish(stage.update)
+                _settle(missing, staging, target, receipt)
         shutil.rmtree(staging, ignore_errors=True)
     store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
     return Fetched(target, tuple(missing), len(manifest.files) - len(missing), manifest.complete, manifest.left_out)
@@ -107,6 +108,35 @@ def _exclusively(run: Run) -> Iterator[None]:
         yield
 
 
+def _not_here(missing: list[Artifact], target: Path, receipt: Receipt) -> list[Artifact]:
+    """Without what lies here already, however it came. Raises ArtifactError where a file of the user's own is in the way."""
+    left, own = [], []
+    for artifact in missing:
+        path = target / artifact.path
+        if receipt.knows(artifact) or not os.path.lexists(path):
+            left.append(artifact)
+        elif _is(path, artifact):
+            receipt.note(artifact)
+        else:
+            own.append(artifact.path)
+    if own:
+        raise ArtifactError(
+            f"{target} has {count(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
+            + ", ".join(own[:5]) + (" …" if own[5:] else ""),
+            meaning="Nothing was fetched; they are as they were.",
+            hint="Move them away, or fetch elsewhere: gpurun fetch --into DIR",
+        )  # fmt: skip
+    if len(left) < len(missing):
+        receipt.save()
+    return left
+
+
+def _is(path: Path, artifact: Artifact) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != artifact.size:
+        return False
+    return sha256(path, artifact.size) == artifact.sha256
+
+
 def _check_space(target: Path, missing: list[Artifact]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     needed, free = sum(artifact.size for artifact in missing), shutil.disk_usage(target).free
@@ -118,12 +148,25 @@ def _check_space(target: Path, missing: list[Artifact]) -> None:
         )
 
 
-def _pull(link: Link, run: Run, missing: list[Artifact], staging: Path, target: Path, report: Reporter) -> None:
+def _pull(
+    link: Link,
+    run: Run,
+    missing: list[Artifact],
+    staging: Path,
+    target: Path,
+    report: Reporter,
+    some_arrived: Callable[[], None],
+) -> None:
     total = sum(artifact.size for artifact in missing)
     if staging.is_symlink():
         raise ArtifactError(f"{staging} is a link: refusing to write through it", hint=f"Remove it: rm {staging}")
     with report.stage(f"fetch {count(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
+
+        def tell(done: int) -> None:
+            stage.update(done=done)
+            some_arrived()
+
         for left in reversed(range(TRIES)):
             try:
                 return rsync.pull(
@@ -134,7 +177,7 @@ def _pull(link: Link, run: Run, missing: list[Artifact], staging: Path, target: 
                     basis=target,
                     max_size=max(artifact.size for artifact in missing) + (1 << 20),
                     compress=link.slow,
-                    progress=lambda done: stage.update(done=done),
+                    progress=tell,
                 )
             except TransferInterrupted as error:
                 if not left:
@@ -142,49 +185,17 @@ def _pull(link: Link, run: Run, missing: list[Artifact], staging: Path, target: 
                 report.warn(f"{error.message}; going on from there")
 
 
-def _settle(missing: list[Artifact], staging: Path, target: Path, receipt: Receipt, update: Any) -> None:
-    """Checks every staged file against the manifest, then moves them; one that differs stops all that is not moved yet."""
-    done, total = 0, sum(artifact.size for artifact in missing)
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # hashlib lets go of the interpreter
-        for artifact, _ in zip(missing, pool.map(lambda each: _verify(each, staging), missing), strict=True):
-            done += artifact.size
-            update(done=done, total=total)
+def _settle(missing: list[Artifact], staging: Path, target: Path, receipt: Receipt) -> None:
+    """Moves what was verified, all of it, to its final names. Cut off in between, the next fetch knows them for its own."""
+    for artifact in missing:
+        receipt.expect(artifact)
+    receipt.save()
     for artifact in missing:
         final = target / artifact.path
         _real_folders(target, final.parent)
         os.replace(staging / artifact.path, final)
         receipt.note(artifact)
     receipt.save()
-
-
-def _verify(artifact: Artifact, staging: Path) -> None:
-    """A staged file must be what the manifest says. Raises ChecksumMismatch, and throws away the one that is not."""
-    path = staging / artifact.path
-    if path.is_symlink() or not path.is_file():
-        raise ChecksumMismatch(
-            f"{artifact.path} did not arrive as a regular file",
-            meaning="Nothing was moved to its final name.",
-            hint="Repeat gpurun fetch; if it happens again, the box no longer has what it listed.",
-        )
-    if _sha256(path, artifact.size) != artifact.sha256:
-        path.unlink()
-        raise ChecksumMismatch(
-            f"{artifact.path} is not what the box's manifest says (sha256 differs)",
-            meaning="It was thrown away; nothing was moved to its final name, and what was fetched before is as it was.",
-            hint="Repeat gpurun fetch: only this file is sent again. If it differs again, the file changed on the box.",
-        )
-    if path.stat().st_size > artifact.size:
-        os.truncate(path, artifact.size)  # a log that grew between the list and the copy
-
-
-def _sha256(path: Path, size: int) -> str:
-    """Of the first ``size`` bytes; empty when there are fewer."""
-    digest, left = hashlib.sha256(), size
-    with open(path, "rb") as file:
-        while left and (chunk := file.read(min(left, 1 << 20))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return "" if left else digest.hexdigest()
 
 
 def _real_folders(top: Path, folder: Path) -> None:
@@ -209,6 +220,14 @@ class Receipt:
 
     def has(self, artifact: Artifact) -> bool:
         return self._entries.get(artifact.path) == [*self._state(artifact), artifact.sha256]
+
+    def knows(self, artifact: Artifact) -> bool:
+        """Whether what lies under this name, if anything, came by a fetch."""
+        return artifact.path in self._entries
+
+    def expect(self, artifact: Artifact) -> None:
+        """It is about to be moved here."""
+        self._entries.setdefault(artifact.path, [])
 
     def note(self, artifact: Artifact) -> None:
         self._entries[artifact.path] = [*self._state(artifact), artifact.sha256]

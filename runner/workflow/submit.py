@@ -14,6 +14,7 @@ from typing import Any
 
 from runner import store
 from runner.domain.box import Box
+from runner.domain.errors import TransferError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
@@ -39,7 +40,13 @@ def submit(
         box = probe(link, plan, run.run_id, report)
         checks.require(checks.look_at(box, plan))
         token = granted.result()
-    interpreter, pushed = _provision_and_push(link, plan, box, run, report)
+    try:
+        interpreter, pushed = _provision_and_push(link, plan, box, run, report)
+    except TransferError:
+        # Another gpurun with this run id was faster: its launch takes away what we were pushing.
+        if launch.attach(link, store.load(run.run_id), report):
+            return _remember(run, link)
+        raise
     stale.clear(link, plan, box, report, kill=kill_stale)
     launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
     return _remember(run, link)

@@ -29,7 +29,7 @@ from remote_payload.train.precision import resolve_precision
 from tests.benchmarks.measure import Row, compare, rounds, run_piece
 from tests.benchmarks.training import DEVICE, ours, trainer
 
-BATCH, LENGTH, LONGEST = 16, 128, 256
+BATCH, LENGTH, LONGEST = 8, 128, 256
 SETTINGS = {
     "model": "m", "train": "t", "epochs": 1, "max_length": LONGEST, "batch": {"size": BATCH},
     "evaluation": {"every_epochs": None}, "checkpoint": {"every_epochs": None}, "lora": {"rank": 8, "alpha": 16},

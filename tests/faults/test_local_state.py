@@ -116,8 +116,9 @@ def test_61_the_embedded_box_recovers_from_torn_files_of_its_own(gpurun: Gpurun)
     gpurun("list", "--host", "local")
     folder = gpurun.home / "local-box"
     for name in ("port", "sshd.pid", "sshd_config", "authorized_keys"):
-        subprocess.run(["kill", (folder / "sshd.pid").read_text().strip()], check=False)
-        (folder / name).write_bytes((folder / name).read_bytes()[:3])
+        whole = (folder / name).read_bytes()
+        subprocess.run(["kill", (folder / "sshd.pid").read_text().strip()], check=False)  # which removes its own file
+        (folder / name).write_bytes(whole[:3])
         gpurun("list", "--host", "local")
 
 
