@@ -40,10 +40,12 @@ class Prompt:
 
 
 def test_an_answer_that_comes_at_once_is_heard():
-    assert Prompt(_AuthHandler).handler.auth_password("root", "") == []
+    transport = Prompt(_AuthHandler)  # a handler holds it weakly
+    assert transport.handler.auth_password("root", "") == []
 
 
 def test_paramikos_own_waits_for_its_time_limit_then():
     # When this fails, paramiko has mended it, and _AuthHandler can go.
+    transport = Prompt(AuthOnlyHandler)
     with pytest.raises(paramiko.AuthenticationException, match="timeout"):
-        Prompt(AuthOnlyHandler).handler.auth_password("root", "")
+        transport.handler.auth_password("root", "")
