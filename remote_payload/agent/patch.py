@@ -1,11 +1,10 @@
 """A run's code as an earlier run's with a few files replaced, which travel with the request.
 
-The probe offers the marks of the newest code there is: eight bytes for each file, over all that makes it the file it should
-be. The laptop names those it has no more and sends what has no mark there. rsync would bring a connection of its own: 11 round trips.
+The probe offers the marks (``marks.py``) of the newest code there is. The laptop names those it has no more and sends what
+has no mark there. rsync would bring a connection of its own: 11 round trips.
 """
 
 import base64
-import hashlib
 import os
 import shutil
 import stat
@@ -14,24 +13,11 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from remote_payload.agent import fill, snapshot
 from remote_payload.agent.files import read_json
+from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
 
-MARK = 8  # bytes
-MAX_OFFERED = 5000  # files; the offer of more would be longer than what rsync says
-MAX_BYTES = 4 << 20  # of replaced files, before compression
 GONE = b"\0" * MARK  # stands for a file that is no longer there: nothing has this mark
-
-
-def mark(path: bytes, size: int, mtime_ns: int, mode: int, target: Optional[bytes] = None) -> bytes:
-    """What tells one version of a file (or, with ``target``, of a link) from any other without reading it."""
-    facts = b"link\0" + target if target is not None else b"%d %d %o" % (size, mtime_ns, mode)
-    return hashlib.sha256(path + b"\0" + facts).digest()[:MARK]
-
-
-def together(marks: List[bytes]) -> str:
-    """One name (hex) for a whole tree of marked files, whatever their order."""
-    return hashlib.sha256(b"".join(sorted(marks))).hexdigest()
 
 
 def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.agent.patch import MARK, MAX_BYTES, MAX_OFFERED, mark, together
+from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
 from runner.push.selection import Entry, Selection
 
 MAX_FILES = 500
