@@ -23,19 +23,21 @@ NOT_OURS = ("GPURUN_RUN_ID", "GPURUN_EVENTS", "GPURUN_RESUME")
 def sample(request: Request) -> Dict[str, Any]:
     """Runs ``module`` with ``arguments``: a progress ``{line}`` for each line it prints, ``{code}`` at its end.
 
-    Raises AgentError when the run has none of gpurun's own training code, or the process failed without a line.
+    With ``listen`` what the laptop uploads is its standard input, as it comes. Raises AgentError when the run has none of
+    gpurun's own training code, or the process failed without a line.
     """
     run = request.paths.run(check_run_id(request.args.get("run_id")))
     command = _command(run, request.args)
     said: List[str] = []
+    listens = request.args.get("listen") is True
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=run.code,
+        command, stdin=subprocess.PIPE if listens else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=run.code,
         env=_environment(run), start_new_session=True,
     )  # fmt: skip
     threads = [
         threading.Thread(target=_keep_errors, args=(process, said), daemon=True),
         threading.Thread(target=_end_with, args=(process, request), daemon=True),
-    ]
+    ] + ([threading.Thread(target=_feed, args=(process, request), daemon=True)] if listens else [])
     for thread in threads:
         thread.start()
     assert process.stdout is not None
@@ -82,6 +84,18 @@ def _keep_errors(process: "subprocess.Popen[bytes]", said: List[str]) -> None:
     for line in process.stderr:
         said.append(line.decode("utf-8", "replace"))
         del said[:-50]
+
+
+def _feed(process: "subprocess.Popen[bytes]", request: Request) -> None:
+    """The laptop's words to the process, until there are no more."""
+    assert process.stdin is not None
+    try:
+        with process.stdin as incoming:
+            for said in request.blobs():
+                incoming.write(said)
+                incoming.flush()
+    except (OSError, AgentError):  # it has ended, or nobody talks to it any more
+        pass
 
 
 def _end_with(process: "subprocess.Popen[bytes]", request: Request) -> None:

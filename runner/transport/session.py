@@ -90,7 +90,10 @@ class AgentSession:
         raise self._dead or _lost(self._where)
 
     def stream(self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = ()) -> Iterator[Frame]:
-        """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request."""
+        """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request.
+
+        ``blobs`` that are not there yet (an iterator) are sent from a thread of their own, as they come.
+        """
         number = next(self._numbers)
         inbox: queue.Queue[Frame | None] = queue.Queue(WAITING)
         self._streams[number] = inbox
@@ -101,7 +104,10 @@ class AgentSession:
             request = protocol.encode_json(protocol.REQUEST, number, {"verb": verb, "args": args})
             self._send(request, public=verb in PUBLIC)
             self._start()
-            self._upload(number, blobs)
+            if isinstance(blobs, Iterator):
+                threading.Thread(target=self._upload_quietly, args=(number, blobs), daemon=True).start()
+            else:
+                self._upload(number, blobs)
             while not finished:
                 item = inbox.get()
                 if item is None:
@@ -130,6 +136,10 @@ class AgentSession:
                 self._send(protocol.encode(protocol.BLOB, number, blob[at : at + protocol.MAX_BYTES]))
         if some:
             self._send(protocol.encode(protocol.BLOB, number))
+
+    def _upload_quietly(self, number: int, blobs: Iterable[bytes]) -> None:
+        with contextlib.suppress(GpurunError):  # whoever reads the answers is told
+            self._upload(number, blobs)
 
     def _send(self, data: bytes, public: bool = True) -> None:
         try:

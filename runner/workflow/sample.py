@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from remote_payload.agent import protocol
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -20,6 +22,7 @@ from runner.hub import fetch_model
 from runner.smoke.base import required_base
 from runner.smoke.model_folder import read_model_folder
 from runner.smoke.process import worker_environment
+from runner.transport.session import document
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import to_run
 
@@ -92,22 +95,30 @@ def read_prompts(file: Path) -> list[str]:
 
 
 def _on_box(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
-    """One request a prompt when they come one by one, so that each is answered before the next is typed."""
-    together = [list(prompts)] if isinstance(prompts, list | tuple) else ([prompt] for prompt in prompts)
+    """One model is loaded for all of them; where they come one by one, each is answered before the next is asked for."""
+    turn = threading.Semaphore(0)  # the model listens
+
+    def asked() -> Iterator[bytes]:
+        turn.acquire()
+        for prompt in prompts:
+            yield json.dumps({"prompt": prompt}).encode() + b"\n"
+            turn.acquire()
+
     with to_run(run, report) as link:
         outputs = link.paths.run(run.run_id).outputs
-        for group in together:
-            asked = [word for prompt in group for word in ("--prompt", prompt)]
-            arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments(), *asked]
-            lines: list[str] = []
-            call = {"run_id": run.run_id, "module": MODULE, "arguments": arguments}
-            with report.stage(f"ask {ask.checkpoint} on the box"):
-                link.agent.call("sample", call, progress=_keep_in(lines))
-            yield from _read(lines, report)
-
-
-def _keep_in(lines: list[str]) -> Callable[[dict[str, Any]], None]:
-    return lambda value: lines.append(str(value.get("line", "")))
+        arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments()]
+        call = {"run_id": run.run_id, "module": MODULE, "arguments": arguments, "listen": True}
+        report.note(f"loading {ask.checkpoint} on the box")
+        for frame in link.agent.stream("sample", call, blobs=asked()):
+            said = document(frame)
+            line = str(said.get("line", ""))
+            yield from _read([line], report)
+            if frame.type == protocol.RESULT and said.get("code"):
+                raise ArtifactError(
+                    f"the model's process on the box ended with {said['code']} before it had answered all"
+                )
+            if line.startswith("{"):  # and not a library that prints
+                turn.release()
 
 
 def _here(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_brie_is_tried_while_it_trains_stopped_and_goes_on_from_a_named_checkpoi
     wait_until(lambda: "saved checkpoints/step-000100" in log.read_text(), log.read_text)
     there = gpurun.json("sample", *ASK)
     assert there["on_box"] and there["answers"][0]["tokens"] > 0
+    assert_it_converses(gpurun)
     assert gpurun.json("stop")["status"]["outcome"] == "cancelled"
     assert "checkpoint saved" in gpurun("logs", "-f", check=11).stdout
 
@@ -89,6 +91,22 @@ def test_brie_is_tried_while_it_trains_stopped_and_goes_on_from_a_named_checkpoi
     here = gpurun.json("sample", *ASK, "--checkpoint", "step-000100")
     assert not here["on_box"] and here["answers"][0]["tokens"] > 0
     assert gpurun.json("smoke-test", "--device", "cpu")["passed"]
+
+
+def assert_it_converses(gpurun: Gpurun) -> None:
+    """Each line is answered before the next is typed, by a model that was loaded once."""
+    argv = gpurun.argv("sample", "--interactive", "--on-box", *ASK[2:])
+    talk = subprocess.Popen(
+        argv, env=gpurun.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert talk.stdin is not None and talk.stdout is not None
+    for prompt in ("Good morning", "And a coffee?"):
+        talk.stdin.write(prompt + "\n")
+        talk.stdin.flush()
+        while talk.stdout.readline().strip():  # an answer ends with an empty line
+            pass
+    _, told = talk.communicate(timeout=60)
+    assert talk.returncode == 0 and told.count(" on cpu") == 1, told
 
 
 def test_brie_goes_on_with_a_few_preferences(gpurun: Gpurun, brie: Path) -> None:
