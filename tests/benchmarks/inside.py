@@ -13,8 +13,13 @@ from tests.benchmarks.measure import seconds
 
 
 @contextmanager
-def pushing(made: Bench, project: Path, port: int | None = None) -> Iterator[Callable[[], float]]:
-    """A function that pushes the project as code for the first time, over a link that is there, and gives the seconds it took."""
+def pushing(
+    made: Bench, project: Path, port: int | None = None, *, keep: bool = False
+) -> Iterator[Callable[[], float]]:
+    """A function that pushes the project as code for the first time, over a link that is there, and gives the seconds it took.
+
+    ``keep``: what arrived stays until the bench ends.
+    """
     os.environ["GPURUN_HOME"] = str(made.home)
     from runner.domain.progress import Silent
     from runner.jobfile import load
@@ -31,7 +36,8 @@ def pushing(made: Bench, project: Path, port: int | None = None) -> Iterator[Cal
             plan, run = make_plan(job), mint(job, made.typed(port))
             box = probe(link, plan, run.run_id, Silent())
             took = seconds(lambda: push(link, plan, box, run.run_id, Silent()))
-            shutil.rmtree(link.paths.incoming(run.run_id))
+            if not keep:
+                shutil.rmtree(link.paths.incoming(run.run_id))
             return took
 
         yield first_push
