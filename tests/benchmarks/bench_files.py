@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_files [--quick]
 
 The first push is timed without what comes before and after it (the connection that gpurun has by then, the launch); by hand it is the
-one command that copies. On the disk nothing is deleted between two copies: ext4 looks past each inode that was freed within the last minute,
-and making a file then takes six times as long. In memory each copy is, so that none is the first to touch its pages.
+one command that copies. On the disk nothing is deleted between two copies: ext4 looks past each inode that was freed within the last
+minute, and making a file then takes six times as long. In memory each copy is, so that none is the first to touch its pages.
 """
 
 from __future__ import annotations
