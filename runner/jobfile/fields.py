@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from remote_payload.settings import RECIPES, settings_class
+from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job
+from runner.jobfile.descriptions import describe
 from runner.jobfile.problems import Problem, quoted, suggestion
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
@@ -35,7 +37,7 @@ def job_adapter() -> TypeAdapter[Job]:
 
 @functools.cache
 def job_schema() -> dict[str, Any]:
-    return job_adapter().json_schema()
+    return describe(job_adapter().json_schema(), job_types)
 
 
 @functools.cache

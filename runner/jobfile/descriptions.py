@@ -1,0 +1,28 @@
+"""What the job's types say of their fields, read from their source where it is shown: pydantic would do it at each start (25 ms)."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+
+def describe(schema: dict[str, Any], types: ModuleType) -> dict[str, Any]:
+    """Adds the text below each field of the module's classes to their JSON Schema, as its description; gives the schema."""
+    parts = {schema.get("title"): schema, **schema.get("$defs", {})}
+    for node in ast.parse(inspect.getsource(types)).body:
+        if isinstance(node, ast.ClassDef) and node.name in parts:
+            for field, text in _texts(node):
+                parts[node.name]["properties"][field]["description"] = text
+    return schema
+
+
+def _texts(node: ast.ClassDef) -> list[tuple[str, str]]:
+    found = []
+    for pair in pairwise(node.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                found.append((field, inspect.cleandoc(text)))
+    return found
