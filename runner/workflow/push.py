@@ -133,7 +133,7 @@ def _all_at_once(link: Link, tree: Tree, names: list[str], incoming: str, stage:
 def _must_be_at_rest(tree: Tree) -> None:
     if moved := changed(tree.selection):
         raise TransferFailed(
-            f"{len(moved)} files changed while they were pushed, {moved[0]} among them",
+            f"{count(len(moved), 'file')} changed during the push: {moved[0]}" + (" and others" if moved[1:] else ""),
             meaning="The run was not started: it would have trained on a mixture.",
             hint="Repeat the command when they are at rest; only what changed is sent again.",
         )
