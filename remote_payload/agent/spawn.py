@@ -55,12 +55,19 @@ def _become(
             os.chdir(folder)
             os.execvpe(argv[0], argv, environment)
     except OSError as error:
+        if _is_nowhere(argv[0], environment):  # execvpe reports a folder of PATH that it may not read instead
+            error = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
         line = "gpurun: cannot start %r: %s" % (argv[0], _why(error, argv[0], environment))
         os.write(2, line.encode("utf-8", "replace") + b"\n")
         os.write(failing, line.encode("utf-8", "replace"))
     finally:
         os._exit(status)
+
+
+def _is_nowhere(program: str, environment: Dict[str, str]) -> bool:
+    folders = environment.get("PATH", "").split(":")
+    return "/" not in program and not any(os.path.exists(os.path.join(folder, program)) for folder in folders)
 
 
 def _why(error: OSError, program: str, environment: Dict[str, str]) -> str:

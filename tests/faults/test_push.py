@@ -176,7 +176,7 @@ def test_21_a_file_that_changes_while_it_is_pushed_is_noticed(gpurun: Gpurun, bo
         wait_until(lambda: pushing(box))
         (file.parent / "data" / "a").write_bytes(b"another content")
         _, said = submitting.communicate(timeout=120)
-    assert submitting.returncode == 4 and "changed while they were" in said, said
+    assert submitting.returncode == 4 and "changed during the push" in said, said
     assert nothing_final(box.root)
 
 
