@@ -54,9 +54,10 @@ def _become(
         if os.read(waiting, 1):
             os.chdir(folder)
             os.execvpe(argv[0], argv, environment)
-    except OSError as error:
-        if _is_nowhere(argv[0], environment):  # execvpe reports a folder of PATH that it may not read instead
-            error = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    except OSError as failure:
+        # execvpe reports a folder of PATH that it may not read rather than that nothing was found.
+        nowhere = _is_nowhere(argv[0], environment)
+        error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if nowhere else failure
         status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
         line = "gpurun: cannot start %r: %s" % (argv[0], _why(error, argv[0], environment))
         os.write(2, line.encode("utf-8", "replace") + b"\n")
