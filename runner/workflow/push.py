@@ -52,7 +52,10 @@ def _push_code(link: Link, tree: Tree, box: Box, run_id: str, report: Reporter) 
 
 def _send_patch(link: Link, tree: Tree, run_id: str, offered: object, report: Reporter) -> bool:
     """Whether the few files that changed were enough; if not, rsync begins anew."""
-    patch = None if tree.checksum else make_patch(tree.selection, offered)
+    try:
+        patch = None if tree.checksum else make_patch(tree.selection, offered)
+    except OSError:  # a file went away meanwhile: it is named where the push ends
+        patch = None
     if patch is None:
         return False
     of = count(len(tree.selection.files), "file")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,8 +25,8 @@ from remote_payload.train.distributed import World
 from remote_payload.train.labelled import Example, LabelledTexts, Tokenised
 from remote_payload.train.lora import add_lora
 from remote_payload.train.precision import resolve_precision
-from tests.benchmarks.measure import Row, compare, rounds, run_piece
-from tests.benchmarks.training import DEVICE, ours, trainer
+from tests.benchmarks.measure import Row, run_piece
+from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer
 
 BATCH, LENGTH, LONGEST = 8, 128, 256
 SETTINGS = {
@@ -54,20 +53,16 @@ def ragged(count: int) -> list[int]:
 
 def step(name: str, lengths: list[int], quick: bool) -> Row:
     texts = [random.Random(index).choices(range(1000, 30_000), k=length) for index, length in enumerate(lengths)]
-    padded = sum(BATCH * max(lengths[at : at + BATCH]) for at in range(0, len(lengths), BATCH)) / sum(lengths)
     labelled = [{"input_ids": ids, "labels": number % 2} for number, ids in enumerate(texts)]
     model = minilm()
-    row = compare(
+    return beside_trainer(
         f"classify step, {name} lengths, tokens a second",
+        lengths,
+        BATCH,
         lambda: classify_ours(copy.deepcopy(model), texts),
         lambda: trainer(WithLoss(copy.deepcopy(model)), labelled, BATCH, pad),
-        count=rounds(quick),
-        unit="tokens/s",
-        bound=1.0 if name == "fixed" else 0.8 * padded,
-        more_is_better=True,
-        note=f"the Trainer computes {padded:.2f} tokens for each real one",
+        quick,
     )
-    return replace(row, against="the Trainer")
 
 
 def minilm() -> Classifier:

@@ -32,7 +32,7 @@ from remote_payload.train.packing import ATTENTION, Document
 from remote_payload.train.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, compare, rounds, run_piece
 from tests.benchmarks.plain_gpt import GPT, plain_loop
-from tests.benchmarks.training import DEVICE, ours, trainer
+from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer
 
 BATCH, LENGTH, VOCABULARY = 8, 128, 8000
 SHAPE = {"layers": 4, "width": 256, "heads": 4}
@@ -63,18 +63,14 @@ def ragged(count: int) -> list[int]:
 
 def sft(name: str, lengths: list[int], quick: bool) -> Row:
     documents, model = [document(length, index) for index, length in enumerate(lengths)], qwen()
-    padded = sum(BATCH * max(lengths[at : at + BATCH]) for at in range(0, len(lengths), BATCH)) / sum(lengths)
-    row = compare(
+    return beside_trainer(
         f"sft step, {name} lengths, tokens a second",
+        lengths,
+        BATCH,
         lambda: sft_ours(copy.deepcopy(model), documents),
         lambda: trainer(copy.deepcopy(model), [as_row(each) for each in documents], BATCH, pad),
-        count=rounds(quick),
-        unit="tokens/s",
-        bound=1.0 if name == "fixed" else 0.8 * padded,
-        more_is_better=True,
-        note=f"the Trainer computes {padded:.2f} tokens for each real one",
+        quick,
     )
-    return replace(row, against="the Trainer")
 
 
 def document(length: int, seed: int, vocabulary: int = VOCABULARY) -> Document:
