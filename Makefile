@@ -15,7 +15,7 @@ help:
 	@echo "make test    set up, then check and run the whole suite"
 	@echo "make setup   only prepare $(VENV)"
 	@echo "make check   ruff, mypy, import contracts"
-	@echo "make faults  every fault, with the figures"
+	@echo "make faults  every fault, with the figures, and 1,000 random histories (GPURUN_SEED=N repeats them)"
 	@echo "make bench   gpurun beside what a person would type, as ratios"
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/setup
@@ -34,7 +34,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

@@ -7,7 +7,10 @@ from tests.support.cli import job as job
 from tests.support.figures import Gathered
 from tests.support.figures import figure as figure
 from tests.support.hub import hub as hub
+from tests.support.trials import Counted
+from tests.support.trials import chance as chance
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Gathered(), "figures")
+    config.pluginmanager.register(Counted(), "trials")

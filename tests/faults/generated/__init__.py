@@ -1,0 +1,1 @@
+"""Invariants under seeded random histories; each file states one sentence and tries it. See tests/support/trials.py."""
