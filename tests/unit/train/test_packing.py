@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, LlamaConfig, Olmo2Config, Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
@@ -97,31 +97,152 @@ def test_the_same_model_takes_padded_batches_and_generates_as_with_transformers_
     assert torch.equal(model.generate(ids, **options), reference.generate(ids, **options))
 
 
-def varlen_by_definition(query, key, value, bounds, key_bounds, longest, _, *, scale, window_size, enable_gqa):
-    """What torch.nn.attention.varlen documents: [T, heads, width], causal for a right window of 0, left of any width."""
-    assert enable_gqa and torch.equal(bounds, key_bounds) and longest >= bounds.diff().max()
-    groups = query.shape[1] // key.shape[1]
+def varlen_by_definition(query, key, value, bounds, key_bounds, longest, longest_key, scale, left, right):
+    """What torch.nn.attention.varlen documents: [T, heads, width], as many heads of each, nothing seen beyond the window."""
+    assert query.shape == key.shape == value.shape and torch.equal(bounds, key_bounds)
+    assert isinstance(longest, int) and longest == longest_key >= bounds.diff().max()
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     rows = []
     for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        q = query[start:end].transpose(0, 1)
-        k, v = (each[start:end].transpose(0, 1).repeat_interleave(groups, 0) for each in (key, value))
+        q, k, v = (each[start:end].transpose(0, 1) for each in (query, key, value))
         distance = torch.arange(end - start)[:, None] - torch.arange(end - start)[None, :]
-        left, right = window_size
-        seen = (distance >= -right) & (distance <= (left if left >= 0 else end - start))
+        seen = (distance >= (-right if right >= 0 else start - end)) & (
+            distance <= (left if left >= 0 else end - start)
+        )
         scores = (q @ k.transpose(1, 2) * scale).masked_fill(~seen, -torch.inf)
         rows.append((scores.softmax(-1) @ v).transpose(0, 1))
     return torch.cat(rows)
 
 
+CALLS = []
+
+
+def varlen_of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    """Stands for torch 2.10's ``varlen_attn``: its signature, computed by definition."""
+    CALLS.append("2.10")
+    right = 0 if is_causal else -1
+    return varlen_by_definition(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, None, -1, right)
+
+
+def varlen_of_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+):
+    """Stands for torch 2.11's."""
+    CALLS.append("2.11")
+    return varlen_by_definition(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, *window_size)
+
+
+def varlen_of_2_13(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
+    enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
+):  # fmt: skip
+    """Stands for the one of torch 2.12 and 2.13."""
+    CALLS.append("2.13")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        assert enable_gqa, "Expect query and key/value to have the same number of heads"
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    return varlen_by_definition(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, *window_size)
+
+
+KERNELS = {"2.10": varlen_of_2_10, "2.11": varlen_of_2_11, "2.13": varlen_of_2_13}
+
+
+@pytest.fixture
+def kernel(request, monkeypatch):
+    """One of KERNELS in the place of torch's own, as if this were a GPU that has it."""
+    CALLS.clear()
+    monkeypatch.setattr(packing, "_said", set(), raising=False)
+    monkeypatch.setattr(packing, "varlen_attn", KERNELS[request.param])
+    monkeypatch.setattr(packing, "_has_flash_kernel", lambda query, dropout: True)
+    return request.param
+
+
 @pytest.mark.stand_in
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("longest", [None, 64])
-def test_the_flash_kernel_is_asked_for_what_the_loop_over_documents_computes(monkeypatch, name, longest):
-    model, batch = build(CONFIGS[name], ATTENTION).eval(), pack(documents())
-    expected = packed_loss(model, batch)
-    monkeypatch.setattr(packing, "varlen_attn", varlen_by_definition)
-    monkeypatch.setattr(packing, "_has_flash_kernel", lambda query, dropout: True)
-    torch.testing.assert_close(packed_loss(model, {**batch, "max_length_q": longest}), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("kernel", KERNELS, indirect=True)
+def test_the_flash_kernel_of_each_torch_gives_what_the_loop_over_documents_computes(name, longest, kernel):
+    reference, model = build(CONFIGS[name], "eager"), build(CONFIGS[name], ATTENTION)
+    expected = sum(loss_alone(reference, document) for document in documents())
+    found = packed_loss(model, {**pack(documents()), "max_length_q": longest})
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    expected.backward()
+    found.backward()
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    windowed = name == "qwen2 with a sliding window" and kernel == "2.10"
+    assert len(CALLS) == (1 if windowed else 2), "a layer that the kernel can do was not given to it"
+
+
+def attention_alone(query, key, value, scaling, window):
+    """Causal attention of one document by its definition."""
+    groups, length = query.shape[1] // key.shape[1], query.shape[2]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    seen = (distance >= 0) & (distance < (window or length))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize("kernel", KERNELS, indirect=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    heads=st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)]),
+    scaling=st.sampled_from([None, 8**-0.5, 0.5, 1.0]),
+    window=st.one_of(st.none(), st.integers(1, 12)),
+    bound=st.sampled_from([None, 9, 20]),
+)
+def test_any_heads_scale_and_window_give_each_documents_own_attention(kernel, lengths, heads, scaling, window, bound):
+    generator = torch.Generator().manual_seed(sum(lengths))
+    total, (queries, keys) = sum(lengths), heads
+    query, key, value = (
+        torch.randn(1, count, total, 8, generator=generator, dtype=torch.float64) for count in (queries, keys, keys)
+    )
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    found, _ = packing.packed_attention(
+        torch.nn.Module(), query, key, value, None,
+        scaling=scaling, sliding_window=window, cu_seq_lens_q=bounds, max_length_q=bound,
+    )  # fmt: skip
+    parts = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    expected = torch.cat([attention_alone(q, k, v, scaling, window) for q, k, v in parts], dim=1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize(
+    ("kernel", "name", "said"),
+    [
+        ("2.10", "qwen2 with a sliding window", "varlen_attn takes no window_size"),
+        ("2.10", "llama", "heads are repeated, since it takes no enable_gqa"),
+        ("2.11", "llama", "heads are repeated, since it takes no enable_gqa"),
+        ("2.13", "llama", "a flash kernel\n"),
+    ],
+    indirect=["kernel"],
+)
+def test_the_log_says_once_which_attention_is_taken_and_why(kernel, name, said, capsys):
+    model = build(CONFIGS[name], ATTENTION)
+    for _ in range(2):
+        packed_loss(model, pack(documents()))
+    lines = capsys.readouterr().out
+    assert lines.count(said) == 1 and f"torch {torch.__version__}" in lines
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize("kernel", KERNELS, indirect=True)
+def test_torch_compile_takes_the_choice_for_a_constant(kernel):
+    lengths = [3, 5]
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    query, key = torch.randn(1, 4, 8, 8), torch.randn(1, 2, 8, 8)
+
+    def attend(query, key):
+        options = {"cu_seq_lens_q": bounds, "max_length_q": 5}
+        return packing.packed_attention(torch.nn.Module(), query, key, key, None, **options)[0]
+
+    compiled = torch.compile(attend, backend="eager")
+    torch.testing.assert_close(compiled(query, key), attend(query, key))
 
 
 def test_targets_are_the_next_token_where_it_is_to_be_learnt_and_never_cross_documents():
