@@ -23,7 +23,6 @@ from remote_payload.train.results import ClassifierResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.task import Micro
 
-METRICS = ("loss", "accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
 OVERHEAD = {"cuda": 4096, "cpu": 32}  # tokens that could be computed while one more micro-batch gets going
 
 
@@ -33,7 +32,7 @@ def main(run: Run) -> None:
 
     with run.phase("data"):
         data = read_labelled_texts(settings)
-        check_metrics(settings, data)
+        check_threshold(settings, data)
         base = local_model(run, settings.model, settings.revision)
         tokenizer = load_tokenizer(base.path)
         sides = [tokenise(side, tokenizer, settings.max_length) for side in (data.train, data.validation)]
@@ -148,14 +147,10 @@ def check_length(model: Any, max_length: int) -> None:
         raise InputError(f"settings.max_length: {max_length}, but this encoder has {limit} positions")
 
 
-def check_metrics(settings: Any, data: LabelledTexts) -> None:
-    """Raises InputError for a threshold on classes that are not numbers, or a selection metric that this recipe does not report."""
-    threshold, metric = settings.binary_threshold, settings.evaluation.metric
-    if threshold is not None and not all(isinstance(label, int) for label in data.labels):
+def check_threshold(settings: Any, data: LabelledTexts) -> None:
+    """Raises InputError for a threshold on classes that are not numbers."""
+    if settings.binary_threshold is not None and not all(isinstance(label, int) for label in data.labels):
         raise InputError("settings.binary_threshold: the classes are not numbers")
-    known = [*METRICS, *([f"binary_f1_{threshold}"] if threshold is not None else [])]
-    if metric not in known:
-        raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(known)}")
 
 
 def describe(run: Run, data: LabelledTexts, sides: list[Tokenised]) -> None:

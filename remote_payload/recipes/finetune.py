@@ -25,8 +25,6 @@ from remote_payload.train.run import Run, launch
 from remote_payload.train.structured import StructuredDataset, read_structured
 from remote_payload.train.task import Progress
 
-METRICS = ("loss", "accuracy", "token_accuracy")
-
 
 def main(run: Run) -> None:
     settings, world = run.settings, run.world
@@ -35,6 +33,7 @@ def main(run: Run) -> None:
     with run.phase("data"):
         check_settings(settings, world)
         dataset = read_structured(settings.dataset)
+        check_metric(settings.evaluation.metric, dataset)
         base = local_model(run, settings.model, settings.revision)
         tokenizer = load_tokenizer(base.path, chat=False)
         rows, sets = tokenise(run, dataset, tokenizer)
@@ -43,7 +42,7 @@ def main(run: Run) -> None:
         rng.seed_everything(settings.seed)
         model = build_model(base.path, settings, world)
 
-    evaluation = Evaluation(sets, world, compute)
+    evaluation = Evaluation(sets, world, compute, settings.evaluation.metric)
     task = RowTask(settings, world, rows, compute, evaluation.measure)
     history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
@@ -68,12 +67,17 @@ def main(run: Run) -> None:
 
 def check_settings(settings: Any, world: World) -> None:
     """Raises InputError for settings that contradict each other or this machine."""
-    if settings.evaluation.metric not in METRICS:
-        raise InputError(
-            f"settings.evaluation.metric: there is no {settings.evaluation.metric}; there are {', '.join(METRICS)}"
-        )
     if settings.shard and world.size == 1:
         raise InputError("settings.shard: there is one process alone, so nothing to cut the model over")
+
+
+def check_metric(metric: str, dataset: StructuredDataset) -> None:
+    """Raises InputError for a metric of an evaluation set that the dataset does not have."""
+    _, slash, name = metric.partition("/")
+    if slash and name not in dataset.evaluations:
+        raise InputError(
+            f"settings.evaluation.metric: {metric}: there is no evaluation set {name}; there are {', '.join(dataset.evaluations)}"
+        )
 
 
 def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[PackedRows, NamedSets]:
@@ -133,13 +137,14 @@ def blocks(network: Any) -> list[nn.Module]:
 class Evaluation:
     """All sets at once; the means are what the loop judges by, the rest is kept for the experiment's log."""
 
-    def __init__(self, sets: NamedSets, world: World, compute: torch.dtype) -> None:
-        self.sets, self.world, self.compute = sets, world, compute
+    def __init__(self, sets: NamedSets, world: World, compute: torch.dtype, metric: str) -> None:
+        self.sets, self.world, self.compute, self.metric = sets, world, compute, metric
         self.latest: Results = {}
 
     def measure(self, model: nn.Module, size: int) -> dict[str, float]:
         self.latest = self.sets.measure(model, self.world, self.compute, size)
-        return overall(self.latest)
+        kind, slash, name = self.metric.partition("/")
+        return {**overall(self.latest), **({self.metric: self.latest[name][kind]} if slash else {})}
 
 
 def whole_model(run: Run, progress: Progress) -> CausalLoss:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from remote_payload.train import rng
 from remote_payload.train.answers import Questions
 from remote_payload.train.causal import CausalLoss, load_adapter, load_network, read_json_file
-from remote_payload.train.causal_results import CausalResults, check_metric
+from remote_payload.train.causal_results import CausalResults
 from remote_payload.train.chat import Format, end_tokens, prompt_ids
 from remote_payload.train.data import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
@@ -20,7 +20,7 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.flops import flops_per_token
 from remote_payload.train.loop import train
 from remote_payload.train.precision import checkpoint_activations, resolve_precision
-from remote_payload.train.preferences import METRICS, Pair, PreferenceTask, encode_pairs
+from remote_payload.train.preferences import Pair, PreferenceTask, encode_pairs
 from remote_payload.train.run import Run, launch
 
 
@@ -29,7 +29,6 @@ def main(run: Run) -> None:
     compute = resolve_precision(settings.precision, world.device)
 
     with run.phase("data"):
-        check_metric(settings.evaluation, METRICS)
         trained = read_json_file(Path(settings.adapter) / "gpurun.json")
         form = format_of(trained, settings)
         records, facts = read(settings)

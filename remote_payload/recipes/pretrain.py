@@ -27,8 +27,6 @@ from remote_payload.train.task import Progress
 from remote_payload.train.tokenizer import load_tokenizer, prepare_tokenizer
 from remote_payload.train.tokens import Source, Tokens, prepare_tokens
 
-METRICS = ("loss", "perplexity", "token_accuracy")
-
 
 def main(run: Run) -> None:
     settings, world = run.settings, run.world
@@ -76,10 +74,6 @@ def check_settings(settings: Any) -> None:
     if settings.model.width % settings.model.heads:
         raise InputError(
             f"settings.model.width: {settings.model.width} is not a multiple of {settings.model.heads} heads"
-        )
-    if settings.evaluation.metric not in METRICS:
-        raise InputError(
-            f"settings.evaluation.metric: there is no {settings.evaluation.metric}; there are {', '.join(METRICS)}"
         )
     for pair in settings.expected_loss:
         if len(pair) != 2 or not 0 < pair[0] <= 1 or pair[1] <= 0:

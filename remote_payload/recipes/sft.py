@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from remote_payload.train import rng
 from remote_payload.train.answers import Expected, Questions
 from remote_payload.train.causal import CausalLoss, check_length, load_network, load_tokenizer
-from remote_payload.train.causal_results import CausalResults, check_metric
+from remote_payload.train.causal_results import CausalResults
 from remote_payload.train.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
 from remote_payload.train.data import DataFile, Record, find_files, read_all, read_json, split
 from remote_payload.train.download import BaseModel, local_model
@@ -23,8 +23,6 @@ from remote_payload.train.lora import add_lora
 from remote_payload.train.packed_task import PackedTask
 from remote_payload.train.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.run import Run, launch
-
-METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}  # whether higher is better
 
 
 def main(run: Run) -> None:
@@ -78,7 +76,6 @@ class Data:
 
 def check_settings(settings: Any) -> None:
     """Raises InputError for settings that contradict each other."""
-    check_metric(settings.evaluation, METRICS)
     if settings.schema and settings.schema_field:
         raise InputError("settings.schema: give either schema or schema_field, not both")
     if (settings.schema or settings.schema_field) and not settings.json_extraction:

@@ -8,6 +8,16 @@ from typing import List, Literal, Optional, Union
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
 
+METRICS = {
+    "loss": False,
+    "accuracy": True,
+    "macro_f1": True,
+    "weighted_f1": True,
+    "macro_precision": True,
+    "macro_recall": True,
+    "binary_f1_{binary_threshold}": True,
+}
+
 
 @dataclass
 class ClassifySettings:

@@ -8,6 +8,16 @@ from typing import List, Literal, Optional
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 
+# Each of them as the mean over all evaluation sets, or of one set alone: accuracy/birthdays.
+METRICS = {
+    "loss": False,
+    "accuracy": True,
+    "token_accuracy": True,
+    "loss/<set>": False,
+    "accuracy/<set>": True,
+    "token_accuracy/<set>": True,
+}
+
 
 @dataclass
 class FinetuneSettings:

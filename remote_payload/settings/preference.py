@@ -9,6 +9,14 @@ from remote_payload.settings.generation import Generation
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 
+METRICS = {
+    "loss": False,
+    "reward_accuracy": True,
+    "reward_margin": True,
+    "chosen_reward": True,
+    "rejected_reward": False,
+}
+
 
 @dataclass
 class PreferenceSettings:

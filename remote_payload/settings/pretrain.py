@@ -8,6 +8,8 @@ from typing import List, Literal, Optional, Union
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 
+METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}
+
 
 @dataclass
 class Shape:

@@ -10,6 +10,8 @@ import difflib
 import typing
 from typing import Any, Literal, Union
 
+from remote_payload.settings.training import RETIRED
+
 
 class SettingError(ValueError):
     """A setting that the recipe does not know or cannot use; the message names it by its path in the job file."""
@@ -26,14 +28,16 @@ def read_settings(kind: Any, values: Any, where: str = "settings") -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
-            raise SettingError("%s.%s: no such setting%s" % (where, name, _nearest(name, list(fields))))
+            raise SettingError("%s.%s: no such setting%s" % (where, name, _advice(name, list(fields))))
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise SettingError("%s.%s: is required: %s" % (where, name, field.metadata.get("description", "")))
     return kind(**{name: _convert(types[name], value, "%s.%s" % (where, name)) for name, value in values.items()})
 
 
-def _nearest(name: str, known: typing.List[str]) -> str:
+def _advice(name: str, known: typing.List[str]) -> str:
+    if name in RETIRED:
+        return " any more; " + RETIRED[name]
     near = difflib.get_close_matches(str(name), known, n=1)
     return "; did you mean %s?" % near[0] if near else "; there are %s" % ", ".join(known)
 

@@ -9,6 +9,8 @@ from remote_payload.settings.generation import Generation
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
 
+METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}
+
 
 @dataclass
 class SftSettings:

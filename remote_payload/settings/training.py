@@ -11,6 +11,11 @@ from typing import List, Literal, Optional, Union
 
 from remote_payload.settings.setting import setting
 
+# Settings that older job files have, and what to do about them.
+RETIRED = {
+    "higher_is_better": "delete it: the recipe knows which way each metric is better",
+}
+
 
 @dataclass
 class Optimizer:
@@ -74,10 +79,12 @@ class Evaluation:
     every_epochs: Optional[float] = setting(
         1.0, "Epochs between two evaluations; null with every_steps null evaluates only at the end.", gt=0
     )
-    at_start: bool = setting(False, "Evaluate before the first step too.")
-    metric: str = setting("loss", "The metric that selects the best model; the recipe says which it reports.")
-    higher_is_better: bool = setting(
-        False, "Whether a larger metric is better: true for accuracy and F1, false for loss."
+    at_start: bool = setting(
+        False, "Evaluate before the first step too, for comparison: an untrained model is never chosen as the best."
+    )
+    metric: str = setting(
+        "loss",
+        "The metric that selects the best model. The recipe knows which it reports, and which way each is better.",
     )
     patience: int = setting(0, "Stop after so many evaluations without a better metric; 0 never stops early.", ge=0)
 

@@ -65,7 +65,7 @@ def causal_card(
         usage=usage,
         metadata=metadata,
         metric=settings.evaluation.metric,
-        higher_is_better=settings.evaluation.higher_is_better,
+        higher_is_better=run.higher_is_better,
         best=best,
         history=progress.evaluations,
         data=[data_line(fact) for fact in data],

@@ -17,7 +17,6 @@ from remote_payload.train.causal_card import causal_card, predicted_memory
 from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
-from remote_payload.train.errors import InputError
 from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
 from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.micro_batch import release_memory
@@ -149,16 +148,3 @@ class CausalResults:
         yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
         release_memory()
         self.model.to(self.run.world.device)
-
-
-def check_metric(evaluation: Any, metrics: dict[str, bool]) -> None:
-    """Raises InputError for a metric to choose by that there is not, or one that is chosen the wrong way round.
-
-    ``metrics`` says of each name whether higher is better.
-    """
-    name = evaluation.metric
-    if name not in metrics:
-        raise InputError(f"settings.evaluation.metric: there is no {name}; there are {', '.join(metrics)}")
-    if evaluation.higher_is_better is not metrics[name]:
-        better = "higher" if metrics[name] else "lower"
-        raise InputError(f"settings.evaluation.higher_is_better: {name} is better when it is {better}")

@@ -191,7 +191,7 @@ class Loop:
                 f"settings.evaluation.metric: there is no {evaluation.metric}; there are {', '.join(metrics)}"
             )
         value = metrics[evaluation.metric]
-        sign = 1 if evaluation.higher_is_better else -1
+        sign = 1 if self.run.higher_is_better else -1
         if progress.best is not None and not sign * value > sign * progress.best:
             progress.without_better += 1
             return False
@@ -221,7 +221,7 @@ class Loop:
         self.run.log(f"saved {where}")
         if self.world.main:
             evaluation = settings.evaluation
-            prune_checkpoints(folder, settings.checkpoint.keep, evaluation.metric, evaluation.higher_is_better)
+            prune_checkpoints(folder, settings.checkpoint.keep, evaluation.metric, self.run.higher_is_better)
             strip_checkpoints(folder, settings.checkpoint.resumable)
 
     def give_up(self, facts: StepFacts) -> NoReturn:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.settings.preference import METRICS
 from remote_payload.train.chat import Example, Format, as_text, encode_chat, encode_completion
 from remote_payload.train.data import Record
 from remote_payload.train.distributed import World
@@ -25,15 +26,6 @@ from remote_payload.train.losses import chunked_log_probabilities
 from remote_payload.train.packing import Document, fill, pack
 from remote_payload.train.precision import autocast
 from remote_payload.train.task import Micro
-
-# Whether higher is better, in the order in which they are measured.
-METRICS = {
-    "loss": False,
-    "reward_accuracy": True,
-    "reward_margin": True,
-    "chosen_reward": True,
-    "rejected_reward": False,
-}
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class ClassifierResults:
             usage=USAGE.format(max_length=settings.max_length, labels=self.data.labels),
             metadata=metadata,
             metric=settings.evaluation.metric,
-            higher_is_better=settings.evaluation.higher_is_better,
+            higher_is_better=self.run.higher_is_better,
             best=best,
             history=progress.evaluations,
             data=self.data_lines(),

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 
 from remote_payload.settings import settings_class
+from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.reading import SettingError, read_settings
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError, Stopped, TrainingError
@@ -44,6 +45,7 @@ class Run:
     world: World
     telemetry: Telemetry
     phases: list[dict[str, Any]] = field(default_factory=list)
+    higher_is_better: bool = False  # of evaluation.metric
 
     @classmethod
     def from_environment(cls, recipe: str, arguments: list[str] | None = None) -> Run:
@@ -58,13 +60,14 @@ class Run:
             settings = read_settings(settings_class(recipe), job.get("settings") or {})
         except SettingError as error:
             raise InputError(str(error)) from None
+        higher = _direction(recipe, settings)
         world = World.from_environment()
         run_id = world.broadcast(os.environ.get("GPURUN_RUN_ID") or folder.name)
         outputs = Path(world.broadcast(str(os.environ.get("GPURUN_OUTPUTS") or folder / "outputs")))
         events = Path(os.environ.get("GPURUN_EVENTS") or outputs.parent / "events.jsonl")
         telemetry = Telemetry(run_id, events, outputs / "logs" / run_id, world.main, job.get("settings"))
         resume = os.environ.get("GPURUN_RESUME") or getattr(settings, "resume", None)
-        return cls(run_id, recipe, job, settings, outputs, resume, world, telemetry)
+        return cls(run_id, recipe, job, settings, outputs, resume, world, telemetry, higher_is_better=higher)
 
     @property
     def checkpoints(self) -> Path:
@@ -93,6 +96,15 @@ class Run:
         finally:
             seconds = round(time.time() - started, 3)
             self.phases.append({"name": name, "started_at": _utc(started), "seconds": seconds})
+
+
+def _direction(recipe: str, settings: Any) -> bool:
+    """Whether more of ``evaluation.metric`` is better. Raises InputError for a metric that the recipe does not report."""
+    name, known = settings.evaluation.metric, metrics_of(recipe, vars(settings))
+    higher = is_higher_better(known, name)
+    if higher is None:
+        raise InputError(f"settings.evaluation.metric: there is no {name}; there are {', '.join(known)}")
+    return higher
 
 
 def _utc(moment: float) -> str:

@@ -15,6 +15,7 @@ from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job
 from runner.jobfile.descriptions import describe
 from runner.jobfile.problems import Problem, quoted, suggestion
+from runner.jobfile.settings_metric import check_metric
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
 from runner.jobfile.typing_errors import dotted, translate
@@ -129,4 +130,5 @@ def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, A
         errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
         schema = settings_schema(recipe.value)
         return None, translate(errors, tree, {**schema, "properties": {"settings": schema}}, path)
-    return asdict(settings), []
+    completed = asdict(settings)
+    return completed, check_metric(recipe.value, completed, tree, path)

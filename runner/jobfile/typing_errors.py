@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from remote_payload.settings.training import RETIRED
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
 
@@ -122,6 +123,8 @@ def _choices(error: Mapping[str, Any]) -> list[str]:
 
 def _unknown(keys: tuple[str | int, ...], known: dict[str, Any]) -> str:
     word, where = str(keys[-1]), dotted(keys[:-1])
+    if word in RETIRED:
+        return f"{dotted(keys)} is no longer a setting: {RETIRED[word]}"
     near = suggestion(word, known)
     if not near and 0 < len(known) <= 12:
         near = ": there are " + ", ".join(known)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from remote_payload.settings.training import RETIRED
 from runner import store
 from runner.domain import places
 from runner.domain.errors import UserError
@@ -46,6 +48,13 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
             f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted."
         )
     file = places.run_folder(run.run_id) / "job.json"
-    wire = {**run.job, "code": {**run.job.get("code", {}), "path": str(folder)}}
+    settings = _without_retired(run.job.get("settings") or {})
+    wire = {**run.job, "settings": settings, "code": {**run.job.get("code", {}), "path": str(folder)}}
     store.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
     return load(file, overrides).at(folder, Path(run.job_file))
+
+
+def _without_retired(settings: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings without those that a version of gpurun before this one filled in, and that exist no more."""
+    kept = {name: value for name, value in settings.items() if name not in RETIRED}
+    return {name: _without_retired(value) if isinstance(value, dict) else value for name, value in kept.items()}

@@ -41,7 +41,7 @@ def classify_settings(model: Path, data: Path, **changes: Any) -> dict[str, Any]
         "optimizer": {"learning_rate": 0.01},
         "batch": {"size": 8},
         "smoke_rows": 6,
-        "evaluation": {"metric": "macro_f1", "higher_is_better": True},
+        "evaluation": {"metric": "macro_f1"},
         **changes,
     }
 

@@ -28,6 +28,8 @@ from remote_payload.train.task import Micro, Outcome
 from remote_payload.train.telemetry import Telemetry
 from tests.support.tiny_models import tiny_model
 
+METRICS = {"loss": False, "tokens": True}
+
 
 @dataclass
 class ToySettings:
@@ -102,7 +104,9 @@ def toy_run(folder: Path, settings: dict[str, Any] | None = None, resume: str | 
     values = {"batch": {"size": 8}, "schedule": {"name": "constant", "warmup": 0}, **(settings or {})}
     world = World.from_environment("cpu")
     telemetry = Telemetry("toy", folder / "events.jsonl", folder / "outputs" / "logs" / "toy", world.main)
-    return Run("toy", "toy", {}, read_settings(ToySettings, values), folder / "outputs", resume, world, telemetry)
+    read, outputs = read_settings(ToySettings, values), folder / "outputs"
+    higher = METRICS.get(read.evaluation.metric, False)
+    return Run("toy", "toy", {}, read, outputs, resume, world, telemetry, higher_is_better=higher)
 
 
 def toy_train(run: Run, task: Any = None, **options: Any) -> tuple[nn.Module, Outcome]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -123,7 +123,7 @@ def signalling(run: Any, number: int, at_step: int) -> ToyTask:
 
 
 def test_training_ends_early_when_the_metric_no_longer_improves(tmp_path: Path) -> None:
-    settings = {"epochs": 20, "evaluation": {"metric": "tokens", "higher_is_better": True, "patience": 3}}
+    settings = {"epochs": 20, "evaluation": {"metric": "tokens", "patience": 3}}
     best: list[int] = []
     _, outcome = toy_train(toy_run(tmp_path, settings), on_best=lambda metrics, progress: best.append(progress.step))
     assert outcome.reason == "early stopping"
@@ -150,3 +150,24 @@ class Restless(ToyTask):
     def evaluate(self, model: Any, size: int) -> dict[str, float]:
         torch.rand(3)
         return super().evaluate(model, size)
+
+
+class Scripted(ToyTask):
+    """Evaluations whose figures are given in advance."""
+
+    figures: ClassVar[list[dict[str, float]]] = []
+
+    def evaluate(self, model: Any, size: int) -> dict[str, float]:
+        self.asked = getattr(self, "asked", -1) + 1
+        return self.figures[self.asked]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", [1, 3]), ("tokens", [1, 2, 4])])
+def test_which_model_is_the_best_follows_from_the_metric_alone(tmp_path: Path, metric: str, best: list[int]) -> None:
+    run = toy_run(tmp_path, {"epochs": 1.33, "evaluation": {"metric": metric, "every_steps": 1}})
+    task = Scripted(run)
+    values = zip((3.0, 4.0, 2.0, 5.0), (10.0, 11.0, 9.0, 12.0), strict=True)
+    task.figures = [{"loss": loss, "tokens": tokens} for loss, tokens in values]
+    kept: list[int] = []
+    toy_train(run, task, on_best=lambda metrics, progress: kept.append(progress.step))
+    assert kept == best

@@ -6,6 +6,7 @@ import pytest
 
 from remote_payload.settings import RECIPES, settings_class
 from remote_payload.settings.classify import ClassifySettings
+from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.reading import SettingError, read_settings
 
 NEEDED = {"model": "m", "train": "d"}
@@ -66,3 +67,25 @@ def test_every_recipe_says_what_it_can_be_told(recipe: str) -> None:
 
     for field in dataclasses.fields(settings_class(recipe)):
         assert field.metadata["description"].endswith((".", "?")), field.name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_knows_which_way_its_metrics_are_better(recipe: str) -> None:
+    known = metrics_of(recipe, {"binary_threshold": 3})
+    assert known["loss"] is False and "loss" in known
+    assert all(known[name] for name in known if "accuracy" in name or "f1" in name)
+    assert is_higher_better(known, "lossy") is None
+
+
+def test_a_metric_with_a_setting_in_its_name_exists_where_the_setting_is_given() -> None:
+    assert metrics_of("classify", {"binary_threshold": 3})["binary_f1_3"] is True
+    assert not [name for name in metrics_of("classify", {"binary_threshold": None}) if name.startswith("binary")]
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [("loss/birthdays", False), ("accuracy/a/b", True), ("accuracy/", None), ("f1/birthdays", None), ("/x", None)],
+)
+def test_a_metric_of_one_evaluation_set_is_better_the_way_that_metric_is(name: str, higher: bool | None) -> None:
+    assert is_higher_better(metrics_of("finetune", {}), name) is higher
+    assert is_higher_better(metrics_of("sft", {}), "loss/birthdays") is None

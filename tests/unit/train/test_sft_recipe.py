@@ -153,8 +153,8 @@ TEMPLATE = {"prompt_template": "{prompt}", "completion_field": "out"}
         ([GOOD] * 20, {"evaluation": {"metric": "f1"}}, "settings.evaluation.metric: there is no f1; there are loss"),
         (
             [GOOD] * 20,
-            {"evaluation": {"metric": "token_accuracy"}},
-            "settings.evaluation.higher_is_better: token_accuracy is better when it is higher",
+            {"evaluation": {"metric": "token_accuracy", "higher_is_better": False}},
+            "settings.evaluation.higher_is_better: no such setting any more; delete it: the recipe knows which way each metric",
         ),
         ([GOOD] * 20, {"schema": "x.json"}, "settings.json_extraction: a schema is given"),
         (
