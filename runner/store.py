@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.domain import places
-from runner.domain.errors import StateError, UnknownRun
-from runner.domain.run import Run, stamp_of
+from runner.domain.errors import NotStarted, StateError, UnknownRun
+from runner.domain.run import Run, matching, stamp_of
 
 
 def create(run: Run) -> None:
@@ -65,30 +65,37 @@ def load(run_id: str) -> Run:
 
 
 def find(name: str | None) -> Run:
-    """The run of that id, unique beginning or unique ending; for None the latest that may be on a box, else the latest."""
+    """The run of that id, unique beginning or unique ending, the newest of that job; for None the newest of all."""
     ids = run_ids()
     if name is None:
         if not ids:
             raise UnknownRun("there is no run yet", hint="Start one: gpurun submit JOB --host HOST")
-        return _latest(ids)
-    if name in ids:
-        return load(name)
-    matching = [run_id for run_id in ids if name and (run_id.startswith(name) or run_id.endswith(f"-{name}"))]
-    if len(matching) > 1:
-        shown = ", ".join(matching[-4:])
-        raise UnknownRun(f"{name!r} fits {len(matching)} runs: {shown}", hint="Give more of the id (gpurun list).")
-    if not matching:
+        return load(ids[-1])
+    fitting = matching(name, ids)
+    if len(fitting) > 1:
+        shown = ", ".join(fitting[-4:])
+        raise UnknownRun(f"{name!r} fits {len(fitting)} runs: {shown}", hint="Give more of the id (gpurun list).")
+    if not fitting:
         raise _unknown(name)
-    return load(matching[0])
+    return load(fitting[0])
 
 
-def _latest(ids: list[str]) -> Run:
-    """A submission that failed before its launch was asked for left nothing to look at: the one before it is meant."""
-    for run_id in reversed(ids):
-        run = load(run_id)
-        if run.attempted or run.launched:
-            return run
-    return load(ids[-1])
+def find_started(name: str | None) -> Run:
+    """The same, for commands that have nothing to do with a run that never came to a box.
+
+    Raises NotStarted for one, rather than take an older run that nobody named.
+    """
+    run = find(name)
+    if run.attempted or run.launched:
+        return run
+    started = [other for other in load_all()[0] if other.attempted or other.launched]
+    before = f"; the one before it is {started[-1].run_id}" if name is None and started else ""
+    raise NotStarted(
+        f"{run.run_id} was never started: its submission was cut off or refused{before}",
+        meaning="Nothing was done: no other run is taken for it.",
+        hint=f"Start it: {run.how_to_start}"
+        + (f"\nOr name the run that you mean: {started[-1].run_id}" if before else ""),
+    )
 
 
 def run_ids() -> list[str]:

@@ -1,6 +1,6 @@
 """Verb ``clean``: what gpurun may delete on a box, told with its size and, unless it is a dry run, deleted.
 
-A run that is going is never touched, nor outputs that may not be home: those go only when the request names the run.
+A run that is going is never touched, nor outputs or a log that may not be home: those go only when the request names the run.
 Data, environments, payloads and agents go once no run that stays refers to them; what is younger than an hour may belong
 to a submission under way and stays.
 """
@@ -37,8 +37,8 @@ class Item(NamedTuple):
 def clean(request: Request) -> Dict[str, Any]:
     """``{removed: [{path, bytes}], kept: [{path, bytes, why}]}``, paths relative to the root; progress ``{line}``.
 
-    A dry run, which is assumed unless ``dry_run`` is false, tells as ``removed`` what would go. Runs with outputs go when
-    they are in ``run_ids`` (named) or ``fetched`` (home and verified). ``everything`` also takes what a later run could
+    A dry run, which is assumed unless ``dry_run`` is false, tells as ``removed`` what would go. Runs with outputs or a log go
+    when they are in ``run_ids`` (named) or ``fetched`` (home and verified). ``everything`` also takes what a later run could
     use again: data, environments and caches that no run uses now. What could not be deleted is ``kept``.
     """
     dry_run = request.args.get("dry_run") is not False
@@ -110,6 +110,8 @@ def _why_run_stays(run: RunPaths, box: state.Box, may_go: bool) -> Optional[str]
         return "processes of it are left: gpurun stop ends them"
     if not may_go and any(files for _, _, files in os.walk(run.outputs)):
         return "its outputs may not be home: gpurun done, or name the run"
+    if not may_go and state.log_identity(run.log)[0]:
+        return "its log may not be home: gpurun done, or name the run"
     return None
 
 

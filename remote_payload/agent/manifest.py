@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from remote_payload.agent import locks
 from remote_payload.agent.files import read_json, write_json
-from remote_payload.agent.paths import RunPaths, check_run_id
+from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.state import status_of
 
@@ -35,18 +35,36 @@ Progress = Callable[[int, int], None]
 
 
 def manifest(request: Request) -> Dict[str, Any]:
-    """Verb: the manifest of ``run_id``, final when the run is over; progress ``{done, total}`` in bytes while it hashes.
+    """Verb: the manifest of ``run_id`` (below ``root``, by itself the agent's); progress ``{done, total}`` in bytes while it hashes.
 
-    Raises AgentError ManifestMissing for a run of which nothing is left.
+    What was written at the end of the run counts only while ``outputs/`` is as it was then: somebody may have renamed or
+    copied something there since. Raises AgentError ManifestMissing for a run of which nothing is left.
     """
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    root = request.args.get("root")
+    paths = BoxPaths(root) if isinstance(root, str) else request.paths
+    run = paths.run(check_run_id(request.args.get("run_id")))
     if not os.path.isdir(run.folder):
         raise AgentError("ManifestMissing", "run %s has no folder on the box" % run.run_id)
     over = status_of(run)["phase"] == "finished"
     while over and not os.path.exists(run.manifest) and locks.is_held(locks.run_lock(run.run_id)):
         request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
         _give_up(request)
-    return read_json(run.manifest) or build(run, complete=over, progress=_teller(request))
+    written = read_json(run.manifest)
+    if written is not None and _is_still_true(run, written):
+        return written
+    return build(run, complete=over, progress=_teller(request))
+
+
+def _is_still_true(run: RunPaths, written: Dict[str, Any]) -> bool:
+    """Whether ``outputs/`` holds what the manifest lists and leaves out, by name, size and time of the last change."""
+    found, left_out = _find(run.outputs)
+    try:
+        listed = {entry["path"]: (entry["size"], entry["mtime"]) for entry in written["files"]}
+    except (KeyError, TypeError):
+        return False
+    return left_out == written.get("left_out") and listed == {
+        path: (status.st_size, status.st_mtime) for path, status in found.items()
+    }
 
 
 def _teller(request: Request) -> Progress:

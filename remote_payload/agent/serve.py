@@ -35,6 +35,7 @@ VERBS = {
     "stop": "stop:stop",
     "manifest": "manifest:manifest",
     "wipe": "secrets:wipe",
+    "holdings": "holdings:holdings",
     "clean": "clean:clean",
     "checkpoints": "checkpoints:checkpoints",
     "sample": "sample:sample",

@@ -5,6 +5,7 @@ at all.
 """
 
 import os
+import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent import causes, cgroup, events, locks, processes, slot
@@ -143,6 +144,7 @@ def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
     status["gpus"] = owner.get("gpus") or []
     status["started_at"] = owner.get("started_at")
     status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
+    status["now"] = time.time()  # by the clock that the other times are from: the laptop's may be hours apart
     status["progress"] = progress
     status["log_size"], status["generation"] = log_identity(run.log)
     status.update(evidence=None, advice=None)

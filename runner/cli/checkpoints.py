@@ -21,7 +21,7 @@ def command(run: str | None, as_json: bool) -> None:
     from runner.cli.render import size
     from runner.workflow.checkpoints import checkpoints
 
-    record = store.find(run)
+    record = store.find_started(run)
     found = checkpoints(record, options.reporter(as_json))
     if as_json:
         options.print_json({"run_id": record.run_id, "checkpoints": [each.as_json() for each in found]})

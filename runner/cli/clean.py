@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.workflow.clean import Choice, Cleaned
 
 
 @click.command(
@@ -15,7 +20,7 @@ from runner.cli import options
     "  gpurun clean --host root@box --yes\n  gpurun clean --host root@box RUN        this run too, although it is not home\n"
     "  gpurun clean --host root@box --experiment mayors --keep 1",
 )
-@click.argument("runs", nargs=-1, metavar="[RUN...]")
+@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
 @options.host_option(required=False)
 @click.option("--dry-run", is_flag=True, help="Only show.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
@@ -23,7 +28,9 @@ from runner.cli import options
     "--all", "everything", is_flag=True, help="Environments, data and caches too, even if a later run could use them."
 )
 @click.option(
-    "--experiment", metavar="NAME", help="The runs of an experiment that are over, but the first --keep that succeeded."
+    "--experiment",
+    metavar="NAME",
+    help="The runs of an experiment that are over and home, but of each submission the first --keep that are complete.",
 )
 @click.option(
     "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="With --experiment: how many stay."
@@ -39,30 +46,50 @@ def command(
     keep: int,
     as_json: bool,
 ) -> None:
-    """What gpurun may delete on a box: never a live run, never a stranger's file."""
+    """What gpurun may delete on a box: never a live run, a stranger's file, or results that are not home (but for a RUN named)."""
     from runner import store
     from runner.cli.render import size
-    from runner.workflow.clean import clean, experiment_leftovers
+    from runner.workflow.clean import choose, clean
     from runner.workflow.connect import host_of, to_host
 
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json asks nothing: add --dry-run or --yes")
-    named = [store.find(name).run_id for name in runs]
-    if experiment is not None:
-        named += experiment_leftovers(experiment, keep)
-    only_named = experiment is not None
-    where = host or store.find(named[0] if named else None).host
+    where = host or store.find(runs[0] if runs else None).host
     report = options.reporter(as_json)
     with to_host(host_of(where), report) as link:
-        found = clean(link, report, dry_run=True, run_ids=named, everything=everything, only_named=only_named)
+        choice = choose(link, report, runs, experiment, keep)
+        found = clean(link, report, choice, dry_run=True, everything=everything)
         if not as_json:
-            for item in found.removed:
-                options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
-            for item in found.kept:
-                options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
-            click.echo(f"{len(found.removed)} things, {size(found.bytes)}, may go.")
-        if found.removed and not dry_run and (yes or click.confirm("Delete them on the box?", err=True)):
-            found = clean(link, report, dry_run=False, run_ids=named, everything=everything, only_named=only_named)
+            _show(choice, found)
+        if found.removed and not dry_run and (yes or _confirmed()):
+            found = clean(link, report, choice, dry_run=False, everything=everything)
             report.note(f"deleted {size(found.bytes)}")
     if as_json:
-        options.print_json({"dry_run": dry_run, **asdict(found)})
+        decided = [asdict(each) for each in choice.decided]
+        options.print_json({"host": where, "dry_run": dry_run, "experiment": decided, **asdict(found)})
+
+
+def _show(choice: Choice, found: Cleaned) -> None:
+    from runner.cli.render import size
+
+    group = ""
+    for each in choice.decided:
+        if each.group != group:
+            group = each.group
+            options.say_untrusted(group)
+        options.say_untrusted(f"  {'may go' if each.goes else 'stays':>10}  {each.run_id}  {each.why}")
+    for item in found.removed:
+        options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
+    for item in found.kept:
+        options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
+    click.echo(f"{len(found.removed)} things, {size(found.bytes)}, may go.")
+
+
+def _confirmed() -> bool:
+    """Raises UsageError where nobody is there to answer."""
+    try:
+        return click.confirm("Delete them on the box?", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("nobody answered, and nothing was deleted: add --yes, or --dry-run") from None

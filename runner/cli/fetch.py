@@ -33,7 +33,7 @@ def command(run: str | None, into: Path | None, as_json: bool) -> None:
     from runner import store
     from runner.workflow.fetch import fetch
 
-    record = store.find(run)
+    record = store.find_started(run)
     fetched = fetch(record, options.reporter(as_json), into=into)
     if as_json:
         return options.print_json(as_document(record, fetched))

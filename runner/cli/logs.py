@@ -28,7 +28,7 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_js
     from runner.workflow.logs import show
     from runner.workflow.status import raise_for
 
-    record = store.find(run)
+    record = store.find_started(run)
     printer = LogPrinter(raw=raw, silent=as_json)
     status = show(record, options.reporter(as_json), printer, until_end=until_end, tail=tail)
     printer.finish()

@@ -27,7 +27,7 @@ def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_jso
     from runner.workflow.resume import resume
 
     report = options.reporter(as_json)
-    new = resume(store.find(run), report, checkpoint=checkpoint, overrides=overrides)
+    new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
         return options.print_json({"run_id": new.run_id, "parent": new.parent, "host": new.host, "status": new.status})
     report.note(f"{new.run_id} runs on {new.address}. next: gpurun logs -f")

@@ -53,7 +53,7 @@ def command(
     from runner.domain.errors import UserError
     from runner.workflow.sample import Ask, is_here, read_prompts, sample
 
-    record = store.find(run)
+    record = store.find_started(run)
     own = (record.job.get("settings") or {}).get("prompts") or []
     prompts = [*given, *(read_prompts(file) if file else [])] or [str(prompt) for prompt in own]
     if not prompts and not interactive:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import options
+from runner.domain.errors import RunLost
 
 if TYPE_CHECKING:
     from runner.workflow.status import Seen
@@ -17,16 +19,19 @@ if TYPE_CHECKING:
 @options.run_argument
 @options.json_option
 def command(run: str | None, as_json: bool) -> None:
-    """One run: phase, outcome, step, ETA, loss, GPU, disk, cost so far."""
+    """One run: phase, outcome, step, ETA, loss, GPU, disk, cost so far. Exit 12 when its box does not know it."""
     from runner import store
     from runner.workflow.status import look
 
     seen = look(store.find(run), options.reporter(as_json))
     if as_json:
-        return options.print_json(seen.as_json())
-    from runner.cli.render import print_lines
+        options.print_json(seen.as_json())
+    else:
+        from runner.cli.render import print_lines
 
-    print_lines([f"{name:<10}{value}" for name, value in _facts(seen) if value])
+        print_lines([f"{name:<10}{value}" for name, value in _facts(seen) if value])
+    if seen.not_there:
+        sys.exit(RunLost.exit_code)
 
 
 def _facts(seen: Seen) -> list[tuple[str, str]]:
@@ -38,13 +43,11 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     if seen.unreachable:
         ago = f", {duration(time.time() - seen.at)} ago" if seen.at else ""
         facts.append(("", f"as last seen{ago}: {seen.unreachable}"))
+    if seen.not_there:
+        facts.append(("", "it is not on that box: deleted there, or another box has this address now"))
     if not run.launched:
-        facts.append(
-            (
-                "",
-                f"its start was never confirmed: gpurun submit {run.job_file} --run {run.run_id} attaches to it or starts it",
-            )
-        )
+        never = "it never started" if not run.attempted else "its start was never confirmed"
+        facts.append(("", f"{never}: {run.how_to_start}" + (" attaches to it or starts it" if run.attempted else "")))
     if status is None:
         return facts
     progress = status.progress

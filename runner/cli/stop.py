@@ -31,7 +31,7 @@ def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool
 
     if runs and everything:
         raise click.UsageError("name runs, or give --all")
-    records = unfinished() if everything else [store.find(run) for run in dict.fromkeys(runs or [None])]
+    records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
     stopped = stop_all(records, options.reporter(as_json), grace)
     if as_json:
         documents = [_document(each) for each in stopped]

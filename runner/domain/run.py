@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +34,7 @@ class Run:
     launched: bool = False  # the box has confirmed the start
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
+    submission: str | None = None  # runs of one submission, and what resumes them, have it in common
     status: dict[str, Any] = field(default_factory=dict)
     status_at: float | None = None
     fetched_at: float | None = (
@@ -41,6 +44,11 @@ class Run:
     done: bool = False  # "safe to destroy" was said
     generation: str | None = None  # of the log that the local copy continues
     schema: int = SCHEMA
+
+    @property
+    def how_to_start(self) -> str:
+        """What to type for one whose submission was cut off before its start."""
+        return f"gpurun submit {shlex.quote(self.job_file)} --host {shlex.quote(self.host)} --run {self.run_id}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,6 +68,15 @@ def mint_id(job_name: str, now: float | None = None) -> str:
     """A new run id: the job's name, the local time, four random hex digits."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     return check_run_id(f"{job_name[:48].rstrip('-')}-{stamp}-{secrets.token_hex(2)}")
+
+
+def matching(name: str, ids: Sequence[str]) -> list[str]:
+    """Which of these ids (oldest first) a name means: itself, the newest of a job, else all that begin or end so."""
+    if name in ids:
+        return [name]
+    if of_job := [run_id for run_id in ids if (found := _STAMP.search(run_id)) and run_id[: found.start()] == name]:
+        return of_job[-1:]
+    return [run_id for run_id in ids if name and (run_id.startswith(name) or run_id.endswith(f"-{name}"))]
 
 
 def stamp_of(run_id: str) -> str:

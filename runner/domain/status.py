@@ -28,11 +28,18 @@ class Status:
     gpus: tuple[int, ...] = ()
     started_at: float | None = None
     ended_at: float | None = None
+    now: float | None = None  # when this was true, by the box's clock as the two above
     progress: dict[str, Any] = field(default_factory=dict)
     log_size: int = 0
     generation: str = ""
     evidence: str | None = None  # the line that shows the cause
     advice: str | None = None  # the one thing to change
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds of the run so far: the box's clock alone, which may be hours away from ours."""
+        until = self.ended_at or self.now
+        return None if self.started_at is None or until is None else max(0.0, until - self.started_at)
 
     @property
     def finished(self) -> bool:
@@ -64,6 +71,7 @@ class Status:
             gpus=_gpus(answer.get("gpus")),
             started_at=_number(answer, "started_at"),
             ended_at=_number(answer, "ended_at"),
+            now=_number(answer, "now"),
             progress=_progress(answer.get("progress")),
             log_size=_whole(answer, "log_size") or 0,
             generation=_text(answer, "generation") or "",

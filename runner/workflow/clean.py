@@ -1,13 +1,22 @@
-"""What gpurun may delete on a box: looked at first, deleted when told to."""
+"""What gpurun may delete on a box: looked at first, deleted when told to.
+
+What may go is decided by what the box has now and what is on this machine now: a run whose results are not here stays, unless
+it was named.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner import store
+from runner.domain.errors import UserError
+from runner.domain.holdings import Held, Holdings
 from runner.domain.progress import Reporter
+from runner.domain.run import Run, matching
 from runner.domain.terminal import clean as cleaned
 from runner.transport.link import Link
+from runner.workflow.home import compare, look_at
+from runner.workflow.keep import Candidate, Decided, decide
 
 
 @dataclass(frozen=True)
@@ -29,37 +38,64 @@ class Cleaned:
         return sum(item.bytes for item in self.removed)
 
 
-def clean(
-    link: Link, report: Reporter, *, dry_run: bool, run_ids: list[str], everything: bool, only_named: bool = False
-) -> Cleaned:
-    """Runs that are over and home, and what nothing refers to; ``run_ids`` although not home; never a live run.
+@dataclass(frozen=True)
+class Choice:
+    """The runs that may go: ``named`` whatever is home of them, ``home`` because all of it is; what was decided of an experiment's."""
 
-    With ``only_named`` runs that are home stay too: what an experiment keeps is kept on the box.
+    named: tuple[str, ...]
+    home: tuple[str, ...]
+    decided: list[Decided] = field(default_factory=list)
+
+
+def choose(
+    link: Link, report: Reporter, names: tuple[str, ...], experiment: str | None = None, keep: int = 1
+) -> Choice:
+    """Which runs may go. By itself those that ``done`` called home and that still are; with ``experiment`` its runs alone.
+
+    Raises UserError for a name, or an experiment, of which no run is on the box.
     """
-    # Not fetched_at: that may have been while it trained, and the best model came later.
-    home = [run.run_id for run in store.load_all()[0] if run.done]
-    args = {
-        "dry_run": dry_run,
-        "run_ids": run_ids,
-        "fetched": [] if only_named else home,
-        "everything": everything,
-    }
+    box = look_at(link, report)
+    named = tuple(_named(box, name) for name in names)
+    known = {run.run_id: run for run in store.load_all()[0]}
+    here = [(known[held.run_id], held) for held in box.runs if held.run_id in known and held.root == link.paths.root]
+    wanted = _of_experiment(here, experiment) if experiment else [pair for pair in here if pair[0].done]
+    homes = compare(link, [(run, held) for run, held in wanted if not held.going])
+    if not experiment:
+        return Choice(named, tuple(run_id for run_id, home in homes.items() if not home.reasons(leave_behind=True)))
+    decided = decide([Candidate(run, held, homes.get(run.run_id)) for run, held in wanted], keep, named)
+    return Choice(named, tuple(each.run_id for each in decided if each.goes), decided)
+
+
+def clean(link: Link, report: Reporter, choice: Choice, *, dry_run: bool, everything: bool) -> Cleaned:
+    """Has the box delete the chosen runs and what nothing refers to, or tell what would go; never a live run."""
+    args = {"dry_run": dry_run, "run_ids": choice.named, "fetched": choice.home, "everything": everything}
     with report.stage("look at what may go" if dry_run else "delete") as stage:
         answer = link.agent.call("clean", args, progress=lambda value: stage.update(note=str(value.get("line") or "")))
     return Cleaned(_items(answer.get("removed")), _items(answer.get("kept")))
 
 
-def experiment_leftovers(experiment: str, keep: int) -> list[str]:
-    """Of an experiment's runs that succeeded, all but the first ``keep`` to finish; of the others, every one that is over."""
-    runs = [
-        run for run in store.load_all()[0] if run.experiment == experiment and run.status.get("phase") == "finished"
-    ]
-    good = sorted(
-        (run for run in runs if run.status.get("outcome") == "succeeded"),
-        key=lambda run: run.status.get("ended_at") or 0,
+def _named(box: Holdings, name: str) -> str:
+    fitting = matching(name, sorted(held.run_id for held in box.runs))
+    if len(fitting) == 1:
+        return fitting[0]
+    what = (
+        f"{name!r} fits {len(fitting)} runs: {', '.join(fitting[-4:])}"
+        if fitting
+        else f"no run {name!r} is on that box"
     )
-    kept = {run.run_id for run in good[:keep]}
-    return [run.run_id for run in runs if run.run_id not in kept]
+    raise UserError(what, meaning="Nothing was deleted.", hint="gpurun list --host HOST shows what is on a box.")
+
+
+def _of_experiment(here: list[tuple[Run, Held]], experiment: str) -> list[tuple[Run, Held]]:
+    found = [(run, held) for run, held in here if run.experiment == experiment]
+    if found:
+        return found
+    others = ", ".join(sorted({run.experiment for run, _ in here if run.experiment}))
+    raise UserError(
+        f"no run of the experiment {experiment!r} that this machine submitted is on that box",
+        meaning="Nothing was deleted.",
+        hint=f"There: {others}" if others else "gpurun list --host HOST shows what is on a box.",
+    )
 
 
 def _items(entries: object) -> tuple[Item, ...]:

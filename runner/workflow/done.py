@@ -1,89 +1,149 @@
-"""Whether the box may be destroyed: the run over, everything home and verified, no secret left. Asked, proved, said."""
+"""Whether the box may be destroyed: every run on it over and home, nothing waiting, no secret left. Asked, proved, said.
+
+What counts is what lies on the box, whoever put it there: a run that this machine knows nothing of is a reason to say no.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runner import store
-from runner.domain.errors import ManifestMissing
+from runner.domain.errors import LaunchError, RunLost, UserError
+from runner.domain.holdings import Held, Holdings
 from runner.domain.manifest import LeftOut
 from runner.domain.progress import Reporter
-from runner.domain.run import Run
+from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow import status as statuses
 from runner.workflow.connect import to_run
-from runner.workflow.fetch import Receipt, ask_manifest, destination
-from runner.workflow.follow import catch_up
+from runner.workflow.home import AT_ONCE, Home, compare, look_at
 
 
 @dataclass
 class Verdict:
-    """``safe`` when ``reasons`` is empty; each reason says what is missing and what to type."""
+    """``safe`` when ``reasons`` is empty; each reason says what is missing and what to type. ``homes`` is what is here, by run."""
 
     run_id: str
+    host: str
     reasons: list[str] = field(default_factory=list)
-    files: int = 0
-    left_out: tuple[LeftOut, ...] = ()
+    homes: dict[str, Home] = field(default_factory=dict)
+    given_up: tuple[str, ...] = ()
 
     @property
     def safe(self) -> bool:
         return not self.reasons
 
+    @property
+    def files(self) -> int:
+        return sum(home.files for home in self.homes.values())
 
-def done(run: Run, report: Reporter, *, leave_behind: bool = False) -> Verdict:
-    """Looks at the run, its outputs here and there, its log, its secrets, and at other runs on the same box.
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return tuple(each for home in self.homes.values() for each in home.left_out)
 
-    ``leave_behind`` says that what cannot be fetched (links, odd names) may go with the box.
+
+def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tuple[str, ...] = ()) -> Verdict:
+    """Looks at every run on the run's box, its outputs and logs here and there, at pushes that wait, processes and secrets.
+
+    ``leave_behind`` says that what cannot be fetched (links, odd names) may go with the box, ``give_up`` that these runs
+    may, and what waits under their names. Raises RunLost when the box does not know the run, UserError for a name of
+    ``give_up`` that is not there.
     """
-    verdict = Verdict(run.run_id)
+    known = {record.run_id: record for record in store.load_all()[0]}
     with to_run(run, report) as link:
-        _over(link, run, verdict)
-        _home(link, run, verdict, report, leave_behind)
-        _wiped(link, run, verdict)
-        _alone(link, run, verdict)
-        catch_up(link, run)  # the log's last bytes belong to what is home
-    if verdict.safe:
-        store.update(run, done=True)
+        box = look_at(link, report)
+        if box.run(run.run_id) is None and run.run_id not in box.homeless and not run.done:
+            raise not_there(run)
+        verdict = Verdict(run.run_id, str(link.host), given_up=_named(box, give_up))
+        first_asked = sorted(box.runs, key=lambda held: held.run_id != run.run_id)
+        over = [held for held in first_asked if not held.going]
+        kept = [held for held in over if held.run_id not in verdict.given_up]
+        verdict.homes = compare(link, [(known[held.run_id], held) for held in kept if held.run_id in known])
+        for held in first_asked:
+            verdict.reasons += _reasons(held, known.get(held.run_id), verdict, leave_behind)
+        verdict.reasons += _waiting(box, known, verdict)
+        verdict.reasons += _wiped(link, over)
+    for home in verdict.homes.values():
+        if not home.reasons(leave_behind):
+            store.update(known[home.run_id], done=True)
     return verdict
 
 
-def _over(link: Link, run: Run, verdict: Verdict) -> None:
-    seen = statuses.ask(link, run)
-    if seen.status is None or not seen.status.finished:
-        verdict.reasons.append(f"{run.run_id} is still running: gpurun logs -f waits for its end, gpurun stop ends it")
+def not_there(run: Run) -> RunLost:
+    """The error for a run that its box does not know."""
+    return RunLost(
+        f"{run.run_id} is lost: it is not on the box at {run.host}",
+        meaning="Its folder was deleted, or this address belongs to another box now. What was fetched before is here.",
+        hint=f"gpurun list --host '{run.host}' shows what is on that box; gpurun submit starts the job anew.",
+    )
 
 
-def _home(link: Link, run: Run, verdict: Verdict, report: Reporter, leave_behind: bool) -> None:
+def _named(box: Holdings, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The ids (or names under incoming/) that are meant. Raises UserError for one that is not on the box, or not one."""
+    there = {held.run_id for held in box.runs} | {push.run_id or push.name for push in box.pushes} | set(box.homeless)
+    found = []
+    for name in names:
+        fitting = matching(name, sorted(there))
+        if len(fitting) != 1:
+            shown = ", ".join(clean(each, 80) for each in fitting[:5] or sorted(there)[:5])
+            raise UserError(
+                f"--give-up {name}: "
+                + (f"fits {len(fitting)} runs" if fitting else "nothing of that name is on the box"),
+                meaning="Nothing was given up.",
+                hint=f"There: {shown}" if shown else "",
+            )
+        found.append(fitting[0])
+    return tuple(found)
+
+
+def _reasons(held: Held, record: Run | None, verdict: Verdict, leave_behind: bool) -> list[str]:
+    run_id, give_up = held.run_id, f"give it up: gpurun done {verdict.run_id} --give-up {held.run_id}"
+    if record is None:
+        if run_id in verdict.given_up:
+            return []
+        state = f"is going ({held.status.phase})" if held.going else "is on the box"
+        return [
+            f"{run_id} {state}, and this machine has no record that it is home: fetch it where it was submitted, or {give_up}"
+        ]
+    if not held.status.finished:
+        return [
+            f"{run_id} is still going ({held.status.phase}): gpurun logs {run_id} -f waits for its end, gpurun stop {run_id} ends it"
+        ]
+    if held.left:
+        return [f"processes of {run_id} are left, {held.left[0]} among them: gpurun stop {run_id} ends them"]
+    return [] if run_id in verdict.given_up else verdict.homes[run_id].reasons(leave_behind)
+
+
+def _waiting(box: Holdings, known: dict[str, Run], verdict: Verdict) -> list[str]:
+    """Pushes of runs that were not started, and runs that live without a folder."""
+    reasons = []
+    for push in box.pushes:
+        name = push.run_id or push.name
+        if name not in verdict.given_up:
+            record = known.get(name)
+            start = f"start it ({record.how_to_start}), or " if record else "another machine may be about to start it; "
+            reasons.append(
+                f"what was pushed for {clean(name, 80)} waits on the box, and it never started: {start}"
+                f"give it up: gpurun done {verdict.run_id} --give-up {clean(name, 80)}"
+            )
+    for run_id, left in box.homeless.items():
+        if run_id in known or run_id not in verdict.given_up:
+            who = f" ({left[0]})" if left else ""
+            end = f"gpurun stop {run_id} ends it" if run_id in known else "it can be ended where it was submitted"
+            reasons.append(f"{run_id} lives on the box without a folder of its own{who}: {end}")
+    return reasons
+
+
+def _wiped(link: Link, over: list[Held]) -> list[str]:
+    """Removes what secrets are left of these runs; a reason for each where that could not be proven."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [reason for reason in pool.map(lambda held: _wipe(link, held.run_id), over) if reason]
+
+
+def _wipe(link: Link, run_id: str) -> str | None:
     try:
-        manifest = ask_manifest(link, run, report)
-    except ManifestMissing as error:
-        verdict.reasons.append(error.message)
-        return
-    receipt = Receipt(destination(run, None))
-    missing = [artifact for artifact in manifest.files if not receipt.has(artifact)]
-    verdict.left_out = manifest.left_out
-    lost = [each for each in manifest.left_out if not each.dispensable]
-    if lost and not leave_behind:
-        verdict.reasons.append(
-            f"{len(lost)} things in outputs/ are never fetched, {lost[0]} among them: rename or copy them on the box and fetch"
-            f" again, or give them up with gpurun done {run.run_id} --leave-behind"
-        )
-    verdict.files = len(manifest.files)
-    if missing:
-        size = sum(artifact.size for artifact in missing) / 1e6
-        verdict.reasons.append(
-            f"{len(missing)} of {verdict.files} files ({size:.1f} MB) are not home, {missing[0].path} among them: gpurun fetch {run.run_id}"
-        )
-
-
-def _wiped(link: Link, run: Run, verdict: Verdict) -> None:
-    answer = link.agent.call("wipe", {"run_id": run.run_id})
-    if left := answer.get("left"):
-        verdict.reasons.append(f"secrets are still on the box: {clean(left)}")
-
-
-def _alone(link: Link, run: Run, verdict: Verdict) -> None:
-    for other in link.agent.call("status", {}).get("runs") or ():
-        if isinstance(other, dict) and other.get("phase") != "finished" and other.get("run_id") != run.run_id:
-            verdict.reasons.append(f"another run is on this box and not over: {clean(other.get('run_id'))}")
+        left = link.agent.call("wipe", {"run_id": run_id}).get("left")
+    except LaunchError as error:
+        return f"{clean(error.message)}: {clean(error.hint)}"
+    return f"secrets of {run_id} are still on the box: {clean(left)}" if left else None

@@ -20,6 +20,7 @@ def mint(
     run_id: str | None = None,
     parent: str | None = None,
     experiment: str | None = None,
+    submission: str | None = None,
 ) -> Run:
     """A new run's record, or the one that was minted before under ``run_id``. Raises UnknownRun, or UserError when it is another job's."""
     if run_id is not None:
@@ -35,6 +36,7 @@ def mint(
         volume=volume,
         parent=parent,
         experiment=experiment,
+        submission=submission,
     )
     store.create(run)
     return run
@@ -46,10 +48,15 @@ def discarded_if_never_tried(runs: list[Run]) -> Iterator[None]:
     try:
         yield
     except UserError:
-        for run in runs:
-            if not run.attempted and not run.launched:
-                store.discard(run.run_id)
+        discard_if_never_tried(runs)
         raise
+
+
+def discard_if_never_tried(runs: list[Run]) -> None:
+    """Takes back the records of those whose launch was never asked for."""
+    for run in runs:
+        if not run.attempted and not run.launched:
+            store.discard(run.run_id)
 
 
 def _minted_before(job: Job, host: str, run_id: str) -> Run:

@@ -15,7 +15,8 @@ from runner.domain.run import Run
 from runner.jobfile import load
 from runner.workflow import status as statuses
 from runner.workflow.connect import to_run
-from runner.workflow.mint import mint
+from runner.workflow.done import not_there
+from runner.workflow.mint import discard_if_never_tried, mint
 from runner.workflow.plan import make_plan
 from runner.workflow.submit import submit
 
@@ -23,7 +24,7 @@ from runner.workflow.submit import submit
 def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: tuple[str, ...] = ()) -> Run:
     """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists.
 
-    Raises UserError while the old one lives.
+    Raises UserError while the old one lives, RunLost when the box does not know it.
     """
     job = job_of(run, overrides)
     plan = make_plan(job)
@@ -35,9 +36,17 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
                 meaning="It goes on as it is.",
                 hint=f"gpurun logs -f follows it; to go on from a checkpoint now: gpurun stop {run.run_id}, then repeat this.",
             )
-        new = mint(job, run.host, volume=run.volume, parent=run.run_id)
+        if seen.not_there:
+            raise not_there(run)
+        new = mint(
+            job, run.host, volume=run.volume, parent=run.run_id, experiment=run.experiment, submission=run.submission
+        )
         report.note(f"run {new.run_id}, going on from {run.run_id}")
-        return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
+        try:
+            return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
+        except BaseException:
+            discard_if_never_tried([new])  # nothing could go on with it, and it would hide the old run
+            raise
 
 
 def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:

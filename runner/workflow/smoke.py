@@ -57,7 +57,7 @@ def target_of(named: str | None) -> tuple[Path, Run | None]:
     if named is not None and named not in store.run_ids() and (os.path.isdir(named) or os.sep in named):
         folder = Path(named).expanduser().absolute()
         return folder, _run_of(folder)
-    run = store.find(named)
+    run = store.find_started(named)
     if not run.fetched_into:
         raise ArtifactError(f"nothing of {run.run_id} was fetched yet", hint=f"Type gpurun fetch {run.run_id} first.")
     return Path(run.fetched_into), run

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from runner.domain.errors import GpurunError, HostError, RunCancelled, RunFailed, RunLost
+from runner.domain.errors import ConnectFailed, GpurunError, RunCancelled, RunFailed, RunLost
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.status import Status
@@ -14,6 +14,8 @@ from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
 from runner.workflow.connect import host_of, to_host, to_run
 from runner.workflow.follow import remember_status
+
+NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ class Seen:
 
     @property
     def elapsed(self) -> float | None:
-        """Seconds of the run so far, by the box's own clock where it ended."""
-        if self.status is None or self.status.started_at is None:
-            return None
-        return max(0.0, (self.status.ended_at or self.at or time.time()) - self.status.started_at)
+        """Seconds of the run so far, by the box's own clock."""
+        return self.status.elapsed if self.status else None
+
+    @property
+    def not_there(self) -> bool:
+        """Whether the box does not know the run: its folder was deleted, or the address belongs to another box now."""
+        return self.status is not None and self.status.cause == NOT_THERE
 
     @property
     def cost(self) -> float | None:
@@ -66,17 +71,21 @@ class Seen:
 
 
 def look(run: Run, report: Reporter) -> Seen:
-    """The run's status, from its box; from the record, with the reason, when the box cannot be reached."""
+    """The run's status, from its box; from the record, with the reason, when the box cannot be reached.
+
+    Raises HostError where something else answers, or refuses: then the record says nothing about now.
+    """
     if not run.launched and not run.attempted:
         return Seen(run, None, None)
-    if (known := last_seen(run)) and known.status and known.status.finished:
+    known = last_seen(run)
+    if known and known.status and known.status.finished and not known.not_there:
         return known
     try:
         with to_run(run, report) as link:
             return ask(link, run)
     except RunLost:
         return Seen(run, None, None)
-    except HostError as error:
+    except ConnectFailed as error:
         return Seen(run, known.status if known else None, run.status_at, unreachable=error.message)
 
 
@@ -85,7 +94,7 @@ def ask(link: Link, run: Run) -> Seen:
     answer = link.agent.call("status", {"run_ids": [run.run_id]})
     for status in answer.get("runs") or ():
         if isinstance(status, dict) and status.get("run_id") == run.run_id:
-            if status.get("cause") == "folder_deleted" and not run.launched:
+            if status.get("cause") == NOT_THERE and not run.launched:
                 break
             return Seen(run, remember_status(run, status), time.time())
     raise RunLost(
@@ -126,7 +135,10 @@ def raise_for(status: Status) -> None:
     said += f" ({status.cause})" if status.cause else ""
     said += f"\n{clean(status.evidence)}" if status.evidence else ""
     kinds: dict[str | None, type[GpurunError]] = {"cancelled": RunCancelled, "lost": RunLost, "interrupted": RunLost}
-    hint = "gpurun logs shows the whole log; gpurun resume goes on from the last good checkpoint."
+    hint = "gpurun logs shows the whole log"
+    if status.progress.get("checkpoint") and status.cause != NOT_THERE:
+        hint += "; gpurun resume goes on from the last good checkpoint"
+    hint += "."
     if status.advice:
         hint = f"{clean(status.advice)}\n{hint}"
     raise kinds.get(status.outcome, RunFailed)(clean_lines(said, 2000), hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 from runner.domain.job import Job
@@ -32,7 +33,11 @@ def submit_all(
     box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
     for job, _ in jobs:
         secrets_of(job)  # one that is not set here is said now
-    minted = [mint(job, host, volume=volume, run_id=run_id, experiment=experiment) for job, experiment in jobs]
+    together = secrets.token_hex(4)
+    minted = [
+        mint(job, host, volume=volume, run_id=run_id, experiment=experiment, submission=together)
+        for job, experiment in jobs
+    ]
     for run in minted:
         report.note(f"run {run.run_id}")
     # What is sent is worked out while the connection opens, and not before: loading what opens it is on the way of everything else.

@@ -211,7 +211,10 @@ def test_death_dates_is_a_queue_of_runs_one_a_gpu_of_which_the_first_is_kept_and
     stopped = gpurun.json("stop", "--all")["runs"]
     assert {run["run_id"]: run["status"]["outcome"] for run in stopped} == dict.fromkeys(later, "cancelled")
 
-    gone = gpurun.json("clean", "--host", "local", "--experiment", "death-dates-epochs-1", "--keep", "1", "--yes")
+    words = ["clean", "--host", "local", "--experiment", "death-dates-epochs-1", "--keep", "1", "--yes"]
+    unfetched = gpurun.json(*words)["experiment"]
+    assert [each["goes"] for each in unfetched] == [False, False]  # one is the first, the other is not home
+    gone = gpurun.json(*words, *(each["run_id"] for each in unfetched if "gpurun fetch" in each["why"]))
     removed = [run for run in first if f"runs/{run}" in [item["path"] for item in gone["removed"]]]
     assert len(removed) == 1 and not gpurun.box_run(removed[0]).exists()
     (kept,) = set(first) - set(removed)

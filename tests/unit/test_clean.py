@@ -26,10 +26,10 @@ def write(path, content="x"):
     Path(path).write_text(content)
 
 
-def make_run(box, run_id, *, over=True, outputs=(), data=None, env=None, payload=None):
+def make_run(box, run_id, *, over=True, outputs=(), data=None, env=None, payload=None, log=""):
     run = box.run(run_id)
     os.makedirs(run.code)
-    write(run.log, "line\n")
+    write(run.log, log)
     for name in outputs:
         write(os.path.join(run.outputs, name))
     if data:
@@ -72,6 +72,13 @@ def test_outputs_that_may_not_be_home_stay_until_the_run_is_named_or_fetched(box
     assert ask(box, run_ids=[OLD])[0] == {"runs/" + OLD}
     assert ask(box, fetched=[NEW])[0] == {"runs/" + NEW}
     assert os.listdir(box.runs) == []
+
+
+def test_a_log_that_may_not_be_home_stays_too_it_says_why_a_run_failed(box):
+    make_run(box, OLD, log="Traceback\n")
+    removed, kept = ask(box)
+    assert removed == set() and "log may not be home" in kept["runs/" + OLD]
+    assert ask(box, fetched=[OLD])[0] == {"runs/" + OLD}
 
 
 def test_a_run_that_is_going_stays_even_when_it_is_named_and_so_does_what_it_uses(box):

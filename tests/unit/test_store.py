@@ -8,7 +8,7 @@ import pytest
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import StateError, UnknownRun
+from runner.domain.errors import NotStarted, StateError, UnknownRun
 from runner.domain.run import Run, mint_id
 
 
@@ -46,12 +46,19 @@ def test_no_name_means_the_latest_run() -> None:
     assert store.run_ids()[-2] == first.run_id
 
 
-def test_a_submission_that_failed_before_its_launch_is_not_the_latest_run() -> None:
+def test_a_submission_that_failed_before_its_launch_is_never_replaced_by_an_older_run_that_nobody_named() -> None:
     started = make(now=1_700_000_000)
     started.attempted = True
     store.save(started)
-    make(now=1_800_000_000)
-    assert store.find(None).run_id == started.run_id
+    refused = make(now=1_800_000_000)
+    assert store.find(None).run_id == refused.run_id
+    for name in (None, refused.run_id, "legal"):
+        with pytest.raises(NotStarted, match=refused.run_id) as caught:
+            store.find_started(name)
+        assert f"gpurun submit /x.yaml --host local --run {refused.run_id}" in caught.value.hint
+    with pytest.raises(NotStarted, match=f"the one before it is {started.run_id}"):
+        store.find_started(None)
+    assert store.find_started(started.run_id).run_id == started.run_id
 
 
 def test_a_run_is_found_by_its_beginning_or_ending_when_that_is_unique() -> None:
@@ -59,9 +66,16 @@ def test_a_run_is_found_by_its_beginning_or_ending_when_that_is_unique() -> None
     make("brie", 1_700_000_001)
     assert store.find("legal").run_id == one.run_id
     assert store.find(one.run_id[-4:]).run_id == one.run_id
-    make("legal", 1_700_000_002)
     with pytest.raises(UnknownRun, match="fits 2 runs"):
-        store.find("legal")
+        make("legal-two", 1_700_000_002)
+        store.find("le")
+
+
+def test_a_jobs_name_means_its_newest_run_and_no_other_jobs() -> None:
+    make("legal", 1_700_000_000)
+    newest = make("legal", 1_700_000_001)
+    make("legal-v2", 1_700_000_002)
+    assert store.find("legal").run_id == newest.run_id
 
 
 @pytest.mark.parametrize("name", ["nothing", "../../etc", "", "-rf"])

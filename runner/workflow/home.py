@@ -1,0 +1,114 @@
+"""What is on a box and whether it is on this machine too: asked of the box's own folders, compared with the files here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from runner import store
+from runner.domain import places
+from runner.domain.errors import GpurunError, HostError
+from runner.domain.holdings import Held, Holdings
+from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.domain.terminal import clean
+from runner.domain.words import count
+from runner.transport.link import Link
+from runner.workflow.fetch import Receipt, destination
+from runner.workflow.follow import catch_up
+
+AT_ONCE = 8  # requests
+
+
+def look_at(link: Link, report: Reporter) -> Holdings:
+    """Every run, push and process of gpurun's on the box, below all roots that this machine remembers."""
+    roots = sorted({run.root for run in store.load_all()[0] if run.root})
+    with report.stage("look at what is on the box") as stage:
+        answer = link.agent.call("holdings", {"roots": roots})
+        try:
+            found = Holdings.parse(answer)
+        except ValueError as error:
+            raise HostError(
+                f"the box says of its runs what cannot be: {clean(error, 200)}",
+                hint="If this repeats, do not trust this box.",
+            ) from None
+        stage.update(note=count(len(found.runs), "run"))
+    return found
+
+
+@dataclass(frozen=True)
+class Home:
+    """What of a run that is over is here. ``reasons`` say what is not, and what to type; ``unreadable`` why nobody can tell."""
+
+    run_id: str
+    manifest: Manifest | None = None
+    missing: tuple[Artifact, ...] = ()
+    log_is_home: bool = False
+    unreadable: str = ""
+
+    @property
+    def files(self) -> int:
+        return len(self.manifest.files) if self.manifest else 0
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return self.manifest.left_out if self.manifest else ()
+
+    def reasons(self, leave_behind: bool = False) -> list[str]:
+        """Empty when all of it is home; with ``leave_behind`` what is never fetched may go."""
+        if self.manifest is None:
+            return [f"nobody can tell what of {self.run_id} is home: {self.unreadable}"]
+        found = []
+        if self.missing:
+            size = sum(artifact.size for artifact in self.missing) / 1e6
+            found.append(
+                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id} ({size:.1f} MB) are not home,"
+                f" {self.missing[0].path} among them: gpurun fetch {self.run_id}"
+            )
+        lost = [each for each in self.left_out if not each.dispensable]
+        if lost and not leave_behind:
+            found.append(
+                f"{count(len(lost), 'thing')} in outputs/ of {self.run_id} will never be fetched, {lost[0]} among them: rename or"
+                f" copy them on the box and fetch again, or give them up with gpurun done {self.run_id} --leave-behind"
+            )
+        if not self.log_is_home:
+            found.append(f"the log of {self.run_id} is not home: gpurun logs {self.run_id}")
+        return found
+
+
+def compare(link: Link, pairs: Iterable[tuple[Run, Held]]) -> dict[str, Home]:
+    """For each of these runs (all over) what of it is home; what is missing of their logs is brought. Several at once."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda pair: _compare(link, *pair), pairs))
+    return {home.run_id: home for home in found}
+
+
+def _compare(link: Link, run: Run, held: Held) -> Home:
+    try:
+        manifest = parse_manifest(link.agent.call("manifest", {"run_id": run.run_id, "root": held.root}))
+    except HostError:
+        raise
+    except GpurunError as error:
+        return Home(run.run_id, unreadable=error.message)
+    if not manifest.complete:
+        return Home(run.run_id, unreadable="it goes on")
+    receipt = Receipt(destination(run, None))
+    missing = tuple(artifact for artifact in manifest.files if not receipt.has(artifact))
+    return Home(run.run_id, manifest, missing, _has_log(link, run, held))
+
+
+def _has_log(link: Link, run: Run, held: Held) -> bool:
+    """Whether the whole log is here, once what was missing of it has been brought."""
+    file = places.run_folder(run.run_id) / "log"
+    if _size(file) < held.status.log_size and held.root == link.paths.root:
+        catch_up(link, run)
+    return _size(file) >= held.status.log_size
+
+
+def _size(file: object) -> int:
+    try:
+        return file.stat().st_size  # type: ignore[attr-defined, no-any-return]
+    except OSError:
+        return 0

@@ -1,0 +1,90 @@
+"""Which runs of an experiment stay on a box: the first of each submission that succeeded and are complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from runner.domain.holdings import Held
+from runner.domain.run import Run, stamp_of
+from runner.sweep import SEED
+from runner.workflow.home import Home
+
+ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for records that do not name theirs
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What becomes of one run of an experiment, and why. Runs of one ``group`` were submitted together, with the same settings."""
+
+    run_id: str
+    group: str
+    goes: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run of the experiment as the box has it now; ``home`` is None while it is going."""
+
+    run: Run
+    held: Held
+    home: Home | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it succeeded and has what it promised."""
+        promised = self.run.job.get("recipe") or self.run.job.get("outputs")
+        return self.held.status.outcome == "succeeded" and bool(not promised or (self.home and self.home.files))
+
+
+def decide(candidates: Iterable[Candidate], keep: int, named: Collection[str]) -> list[Decided]:
+    """Of each group the first ``keep`` complete runs to finish stay; the others go where they are home, or were named."""
+    found = []
+    for group, members in _groups(candidates).items():
+        whole = [each for each in members if each.complete and each.run.run_id not in named]
+        whole.sort(key=lambda each: each.held.status.ended_at or 0.0)
+        best = {each.run.run_id: place for place, each in enumerate(whole[:keep], 1)}
+        for each in members:
+            goes, why = _decided(each, best.get(each.run.run_id), each.run.run_id in named)
+            found.append(Decided(each.run.run_id, group, goes, why))
+    return found
+
+
+def _decided(each: Candidate, place: int | None, named: bool) -> tuple[bool, str]:
+    status = each.held.status
+    if each.home is None:
+        return False, f"it is not over ({status.phase})" if not status.finished else "processes of it are left"
+    if named:
+        return True, "named"
+    if place:
+        return False, "the first that is complete" if place == 1 else f"complete, the {place}. to finish"
+    if reasons := each.home.reasons():
+        return False, reasons[0]
+    return True, f"{status.outcome}, and home"
+
+
+def _groups(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """By submission and settings, in the order of submission. A run that differs in more than its seed is not a repeat."""
+    members: dict[tuple[str, str], list[Candidate]] = {}
+    submission, last = "", float("-inf")
+    for each in sorted(candidates, key=lambda each: each.run.created_at):
+        if each.run.created_at - last > ONE_SUBMISSION:
+            submission = each.run.run_id
+        last = each.run.created_at
+        members.setdefault((each.run.submission or submission, _settings(each.run)), []).append(each)
+    titled: dict[str, list[Candidate]] = {}
+    for group in members.values():
+        title = f"{group[0].run.experiment}, submitted {stamp_of(group[0].run.run_id)}"
+        while title in titled:
+            title += ", other settings"
+        titled[title] = group
+    return titled
+
+
+def _settings(run: Run) -> str:
+    """The job but for its name and seed."""
+    settings = {key: value for key, value in (run.job.get("settings") or {}).items() if f"settings.{key}" != SEED}
+    job = {key: value for key, value in run.job.items() if key not in ("name", "sweep", "price_per_hour")}
+    return json.dumps({**job, "settings": settings}, sort_keys=True, default=str)
