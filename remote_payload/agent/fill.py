@@ -82,6 +82,7 @@ def link_outputs(run: RunPaths, names: List[Any]) -> None:
     for name in names:
         place = _place(run, name)
         target = os.path.join(run.outputs, str(name))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.isdir(place) and not os.path.islink(place):
             # Copies: the pushed files are shared with other runs.
             shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from runner.domain.flow import flow
 from runner.domain.job_fields import (
     Command,
     Duration,
@@ -25,6 +26,7 @@ from runner.domain.job_fields import (
     Variable,
     VariableValue,
 )
+from runner.domain.shell_words import EXPANDED
 
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
 
@@ -150,6 +152,13 @@ class Job(Part):
         found = []
         if self.command is not None and not self.outputs:
             found.append("outputs: is empty, so nothing comes home but the log")
+        for name, value in self.environment.variables.items():
+            if EXPANDED.search(value):
+                found.append(f"environment.variables.{name}: no shell reads it, so '$' stays as it is")
+        shell = (self.command or ("",))[0].rpartition("/")[2] in ("sh", "bash", "zsh", "dash")
+        for word in self.command or ():
+            if EXPANDED.search(word) and not shell and len(word.split()) == 1:
+                found.append(f"command: {flow(word)} stays as it is, no shell reads it; [bash, -c, …] has one")
         return tuple(found)
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from runner.domain import shell_words
+from runner.domain.flow import flow
 from runner.domain.quantities import duration, size
 from runner.domain.tokens import find_token
 
@@ -27,24 +27,17 @@ RESERVED_VARIABLES = frozenset(
 def _name(value: str) -> str:
     if NAME.fullmatch(value):
         return value
-    plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:48]
+    plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:48].strip("-")
     raise ValueError(
         "must be at most 48 lower-case letters, digits and '-' (run ids begin with it)"
-        + (f": try '{plain}'" if plain else "")
+        + (f": write {flow(plain)}" if NAME.fullmatch(plain) else "")
     )
 
 
 def _command(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            split = shlex.split(value)
-        except ValueError:
-            split = value.split()
-        words = ", ".join(
-            word if re.fullmatch(r"[A-Za-z0-9_./][\w./=-]*", word) else json.dumps(word) for word in split
-        )
-        raise ValueError(f"must be a list of words (no shell splits it): [{words}]")
-    if value == []:
+    if isinstance(value, str) and value.strip():
+        raise ValueError(f"must be a list of words: write {flow(shell_words.split(value))}")
+    if value in ([], ""):
         raise ValueError("must not be empty: name the program, such as [python, train.py]")
     return _words(value)
 
@@ -52,7 +45,22 @@ def _command(value: Any) -> Any:
 def _gpus(value: Any) -> Any:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64):
         return value
-    raise ValueError("must be a whole number (0 to 64) or all")
+    raise ValueError(f"must be a whole number (0 to 64) or all{_gpus_meant(value)}")
+
+
+def _gpus_meant(value: Any) -> str:
+    """``"1"``, ``1.0``, ``8x``, ``A100:8`` and ``ALL`` as they are written here."""
+    if isinstance(value, float) and value in range(65):
+        return f": write {int(value)}"
+    if not isinstance(value, str):
+        return ""
+    if value.strip().lower() in ("all", "-1"):
+        return ": write all"
+    if re.fullmatch(r"[0-9]{1,2}", value.strip()) and int(value) <= 64:
+        return f": write {int(value)} without quotes"
+    counted = re.fullmatch(r"(?:[A-Za-z][\w-]*:([0-9]{1,2})|([0-9]{1,2})\s?[x×].*)", value.strip())
+    number = int(counted[1] or counted[2]) if counted else 1 if re.fullmatch(r"[A-Za-z]{1,5}[0-9]\w*", value) else -1
+    return f" (which GPU it is depends on the box): write {number}" if 0 <= number <= 64 else ""
 
 
 def _size(value: Any) -> Any:
@@ -64,6 +72,9 @@ def _duration(value: Any) -> Any:
 
 
 def _variable(value: str) -> str:
+    name, equals, _ = value.partition("=")
+    if equals and VARIABLE.fullmatch(name) and flow(name) == name:  # not a token in its place
+        raise ValueError(f"must be the name of an environment variable, without its value: write {name}")
     if not VARIABLE.fullmatch(value):
         raise ValueError("must be the name of an environment variable: letters, digits and '_'")
     if value in RESERVED_VARIABLES or value.startswith("GPURUN_"):
@@ -81,9 +92,13 @@ def _variable_value(value: str) -> str:
 
 
 def _output(value: str) -> str:
-    if not OUTPUT.fullmatch(value) or value in (".", ".."):
-        raise ValueError("must be the name of one file or folder of letters, digits, '.', '_' and '-', without '/'")
-    return value
+    path = value.strip().removeprefix("./").rstrip("/")
+    if not all(OUTPUT.fullmatch(part) and part not in (".", "..") for part in path.split("/")) or len(path) > 512:
+        raise ValueError(
+            "must be the name of a file or folder in the working directory, such as results/best, of letters, digits, "
+            "'.', '_', '-' and '/'"
+        )
+    return path
 
 
 def _repository(value: str) -> str:
@@ -93,9 +108,14 @@ def _repository(value: str) -> str:
 
 
 def _python(value: str) -> str:
-    if not PYTHON.fullmatch(value):
-        raise ValueError("must be a version of Python, such as '3.11'")
-    return value
+    if PYTHON.fullmatch(value):
+        return value
+    if value == "3.1":
+        raise ValueError(
+            "must be a version of Python, such as '3.11' (3.10 without quotes becomes 3.1 in many tools): write '3.10'"
+        )
+    named = re.search(r"(?<![0-9.])3\.?((?:[89]|[1-9][0-9])(?:\.[0-9]{1,3})?)(?![0-9])", value)
+    raise ValueError("must be a version of Python, such as '3.11'" + (f": write '3.{named[1]}'" if named else ""))
 
 
 def _interpreter(value: str) -> str:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMGTP]?i?B)\s*", re.IGNORECASE | re.ASCII)
+# 24G, 24Gi, 24 gigabytes, 24GB+ and 24GB..48GB: a size in other tools.
+_NEARLY_A_SIZE = re.compile(
+    r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT])(i?)(?:[a-z]*|B?\+|B?\s?\.\..*)\s*", re.IGNORECASE | re.ASCII
+)
+_CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
+_WORD = r"(?:d(?:ays?)?|h(?:(?:ou)?rs?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)"
+_IN_WORDS = re.compile(rf"(?:\d{{1,9}}(?:\.\d{{1,6}})?\s*{_WORD}[\s,]*(?:and\s*)?)+", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([dhms])\s*", re.IGNORECASE | re.ASCII)
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -16,7 +23,9 @@ def size(written: object) -> int:
         raise ValueError(f"needs a unit, such as {written if 0 < written <= 9999 else 20}GiB")
     match = _SIZE.fullmatch(written) if isinstance(written, str) else None
     if match is None:
-        raise ValueError("must be a size, such as 20GiB or 512MB")
+        near = _NEARLY_A_SIZE.fullmatch(written) if isinstance(written, str) else None
+        write = f": write {near[1]}{near[2].upper()}{near[3] and 'i'}B" if near else ""
+        raise ValueError(f"must be a size, such as 20GiB or 512MB{write}")
     unit = match[2].lower().rstrip("b")
     base = 1024 if unit.endswith("i") else 1000
     return int(float(match[1]) * base ** _POWERS[unit.rstrip("i")])
@@ -27,8 +36,25 @@ def duration(written: object) -> float:
     if isinstance(written, int | float) and not isinstance(written, bool):
         raise ValueError(f"needs a unit, such as {written}h, {written}m or {written}s")
     text = written.strip() if isinstance(written, str) else ""
+    seconds = _seconds(text)
+    if seconds is None:
+        near = _in_units(text)
+        write = f": write {near}" if near and _seconds(near) else ""
+        raise ValueError(f"must be a duration, such as 12h, 1h30m or 45s{write}")
+    return seconds
+
+
+def _seconds(text: str) -> float | None:
     parts = list(_DURATION.finditer(text))
     seconds = sum(float(part[1]) * _SECONDS[part[2].lower()] for part in parts)
-    if not parts or "".join(part[0] for part in parts) != text or not 0 < seconds < 1e9:
-        raise ValueError("must be a duration, such as 12h, 1h30m or 45s")
-    return seconds
+    return seconds if parts and "".join(part[0] for part in parts) == text and 0 < seconds < 1e9 else None
+
+
+def _in_units(text: str) -> str:
+    """``1:30`` (hours and minutes), ``01:30:00``, Slurm's ``2-12:00:00`` and ``90 minutes`` with units; nothing for anything else."""
+    if clock := _CLOCK.fullmatch(text):
+        numbers = zip(clock.groups(), "dhms", strict=True)
+        return "".join(f"{int(number)}{unit}" for number, unit in numbers if number and int(number))
+    if _IN_WORDS.fullmatch(text):
+        return "".join(f"{number}{word[0].lower()}" for number, word in re.findall(r"([\d.]+)\s*([a-zA-Z])", text))
+    return ""

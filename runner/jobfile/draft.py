@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from runner.domain.errors import UserError
+from runner.domain.flow import flow
 from runner.domain.job_fields import NAME
 from runner.jobfile.load import load
 from runner.jobfile.problems import InvalidJobFile, quoted
@@ -94,18 +93,7 @@ def draft(findings: Findings, file: Path, code_path: str) -> str:
         "models": findings.models,
         "outputs": findings.outputs,
     }
-    return _TEMPLATE.format(file=file, path=code_path, **{key: _yaml(value) for key, value in fields.items()})
-
-
-def _yaml(value: str | list[str]) -> str:
-    """Flow style; JSON's quoting, which is YAML's too, wherever a plain word would not do."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    return (
-        value
-        if re.fullmatch(r"[A-Za-z][\w./-]*", value, re.ASCII) and value.lower() not in ("true", "false", "null")
-        else json.dumps(value)
-    )
+    return _TEMPLATE.format(file=file, path=code_path, **{key: flow(value) for key, value in fields.items()})
 
 
 def _write_new(folder: Path, file: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from runner.jobfile.problems import Problem, quoted, suggestion
 from runner.jobfile.settings_metric import check_metric
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
-from runner.jobfile.typing_errors import dotted, translate
+from runner.jobfile.typing_errors import dotted, properties, translate
 
 # Here a scalar is text as it is written: `python: 3.10` is not 3.1, `[train.py, --lr, 3e-4]` are words. "*" is any key or index.
 _TEXT = (
@@ -29,6 +29,15 @@ _TEXT = (
     ("environment", "python"),
     ("environment", "variables", "*"),
 )
+# Lists of names, where one name alone is a list of one.
+ONE_OR_MORE = (
+    ("data",),
+    ("outputs",),
+    ("secrets",),
+    ("hub", "models"),
+    ("code", "include"),
+    ("code", "exclude"),
+)
 
 
 @functools.cache
@@ -38,7 +47,13 @@ def job_adapter() -> TypeAdapter[Job]:
 
 @functools.cache
 def job_schema() -> dict[str, Any]:
-    return describe(job_adapter().json_schema(), job_types)
+    schema = describe(job_adapter().json_schema(), job_types)
+    for keys in ONE_OR_MORE:
+        fields = properties(schema, keys[:-1])
+        written = fields[keys[-1]]
+        alone = {"anyOf": [{"type": "string"}, {key: value for key, value in written.items() if key != "description"}]}
+        fields[keys[-1]] = {**alone, "description": written["description"]}
+    return schema
 
 
 @functools.cache
@@ -56,6 +71,31 @@ def settings_schema(recipe: str) -> dict[str, Any]:
     return schema
 
 
+def with_lists(tree: Node) -> Node:
+    """The tree with every single name where a list of names belongs (``outputs: models``) as a list of one."""
+    for keys in ONE_OR_MORE:
+        node = tree.get(*keys)
+        if node is not None and node.kind == "scalar" and node.value is not None:
+            tree = _replaced(tree, keys, Node(node.place, "list", items=(node,)))
+    return tree
+
+
+def _replaced(tree: Node, keys: tuple[str, ...], node: Node) -> Node:
+    entry = tree.entries[keys[0]]
+    inner = _replaced(entry.node, keys[1:], node) if keys[1:] else node
+    return replace(tree, entries={**tree.entries, keys[0]: replace(entry, node=inner)})
+
+
+def _everywhere(recipe: Node | None) -> dict[str, Any]:
+    """The schema of a whole job with its recipe's settings in it, so that a key in the wrong place can be told where it belongs."""
+    schema = job_schema()
+    if recipe is None or recipe.value not in RECIPES:
+        return schema
+    own = settings_schema(str(recipe.value))
+    fields = {**schema["properties"], "settings": {key: value for key, value in own.items() if key != "$defs"}}
+    return {**schema, "properties": fields, "$defs": {**schema.get("$defs", {}), **own.get("$defs", {})}}
+
+
 def check_fields(tree: Node, path: str) -> tuple[Job | None, list[Problem]]:
     """The Job that the tree describes, its settings completed, or what is wrong with its types, keys and values; all of it."""
     plain, problems = _plain(tree, path)
@@ -65,7 +105,7 @@ def check_fields(tree: Node, path: str) -> tuple[Job | None, list[Problem]]:
     try:
         job = job_adapter().validate_json(json.dumps({**plain, "settings": settings or {}}), strict=True)
     except ValidationError as error:
-        wrong += translate(error.errors(include_url=False), tree, job_schema(), path)
+        wrong += translate(error.errors(include_url=False), tree, _everywhere(tree.get("recipe")), path)
     problems += [problem for problem in wrong if problem.place not in known_bad]
     if job is None or problems:
         return None, problems
@@ -128,7 +168,6 @@ def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, A
         settings = adapter.validate_json(json.dumps(plain.get("settings") or {}), strict=True, extra="forbid")
     except ValidationError as error:
         errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
-        schema = settings_schema(recipe.value)
-        return None, translate(errors, tree, {**schema, "properties": {"settings": schema}}, path)
+        return None, translate(errors, tree, _everywhere(recipe), path)
     completed = asdict(settings)
     return completed, check_metric(recipe.value, completed, tree, path)

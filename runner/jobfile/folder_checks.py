@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from runner.jobfile.command_words import check_command
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
-
-_INTERPRETERS = ("python", "python3", "torchrun", "accelerate", "deepspeed")
 
 
 class FolderChecks:
@@ -32,7 +31,7 @@ class FolderChecks:
         """Everything between the file and the folder, but for requirements and settings."""
         self._code()
         self._data()
-        self._program()
+        check_command(self)
         self._outputs()
 
     def inside(self, written: str, place: Place, name: str, file: str = "") -> Path | None:
@@ -73,7 +72,7 @@ class FolderChecks:
 
     def _code(self) -> None:
         """Included files are there. A command job sends its folder: a home folder or the whole disk is never what was meant."""
-        for index, node in enumerate(_texts(self.tree.get("code", "include"))):
+        for index, node in enumerate(texts(self.tree.get("code", "include"))):
             name = f"code.include[{index}]"
             found = self.inside(node.text, node.place, name)
             if found is not None and not found.is_file():
@@ -86,7 +85,7 @@ class FolderChecks:
 
     def _data(self) -> None:
         seen: dict[PurePosixPath, str] = {}
-        for index, node in enumerate(_texts(self.tree.get("data"))):
+        for index, node in enumerate(texts(self.tree.get("data"))):
             name, path = f"data[{index}]", PurePosixPath(node.text)
             found = self.inside(node.text, node.place, name)
             if found is None:
@@ -101,29 +100,21 @@ class FolderChecks:
                     break
             seen[path] = node.text
 
-    def _program(self) -> None:
-        """``[python, trian.py]``: the script must be there."""
-        words = _texts(self.tree.get("command"))
-        if not words or PurePosixPath(words[0].text).name not in _INTERPRETERS:
-            return
-        script = next((node for node in words[1:] if node.text.endswith(".py") or node.text == "-m"), None)
-        if script is None or script.text == "-m" or script.text.startswith(("/", "-")):
-            return
-        self.inside(script.text, script.place, "command")
-
     def _outputs(self) -> None:
-        data = {
-            PurePosixPath(node.text).parts[0]
-            for node in _texts(self.tree.get("data"))
-            if PurePosixPath(node.text).parts
-        }
-        for index, node in enumerate(_texts(self.tree.get("outputs"))):
-            if node.text in data:
-                self.problem(
-                    node.place, f"outputs[{index}]: {quoted(node.text)} is data: what a run writes needs another name"
-                )
+        data = {PurePosixPath(node.text).parts[:1] for node in texts(self.tree.get("data"))}
+        seen: list[PurePosixPath] = []
+        for index, node in enumerate(texts(self.tree.get("outputs"))):
+            path, name = PurePosixPath(node.text), f"outputs[{index}]"
+            if path.parts[:1] in data:
+                self.problem(node.place, f"{name}: {quoted(node.text)} is data: what a run writes needs another name")
+            around = next(
+                (other for other in seen if other == path or other in path.parents or path in other.parents), None
+            )
+            if around is not None:
+                self.problem(node.place, f"{name}: {quoted(node.text)} comes home with {quoted(str(around))} already")
+            seen.append(path)
 
 
-def _texts(node: Node | None) -> list[Node]:
+def texts(node: Node | None) -> list[Node]:
     """The scalar items of a list; nothing for what is not a list (the types say so)."""
     return [item for item in node.items if item.kind == "scalar" and item.value is not None] if node else []

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.domain.job import Job
-from runner.jobfile.fields import check_fields
+from runner.jobfile.fields import check_fields, with_lists
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.overrides import apply_overrides
 from runner.jobfile.problems import InvalidJobFile, Place, Problem
@@ -58,6 +58,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     if tree is None or tree.kind != "mapping":
         return None, problems or [Problem(path, Place(), _no_job(tree))]
     tree, wrong = apply_overrides(tree, overrides)
+    tree = with_lists(tree)
     problems += wrong
     problems += _one_payload(tree, path)
     job, wrong = check_fields(tree, path)
@@ -88,6 +89,8 @@ def _read(path: str) -> tuple[str | None, Problem | None]:
             )
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES)
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return None, Problem(path, Place(), "this is UTF-16 text: save the file as UTF-8")
         return raw.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8-sig", "replace")

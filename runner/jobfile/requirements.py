@@ -7,37 +7,48 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from runner.domain.flow import flow
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import Place, quoted
+from runner.jobfile.requirement_lines import is_requirement, refusal
 from runner.jobfile.tree import Node
 
 MAX_BYTES = 1 << 20
 _FILE = re.compile(r"(?:-r|--requirement)(?:\s+|=)(.+)")
-_REFUSED = {
-    (
-        "-e",
-        "--editable",
-    ): "installs a folder: the code lies in the run's working directory anyway, so leave the line out",
-    ("-c", "--constraint"): "constraint files are not read: write the versions into the requirements",
-    ("./", "../", "/", "~", "file:", "--find-links", "-f"): "is a path of this machine, which the box does not have",
+# Files that say what to install to somebody else than pip.
+_OTHERS = {
+    ".yml": "a conda file",
+    ".yaml": "a conda file",
+    ".toml": "a project file",
+    ".lock": "a lock file of another tool",
+    ".cfg": "a project file",
+    ".py": "a Python file",
+    ".json": "a file of another tool",
 }
-_LOCAL = re.compile(r"@\s*file:")
-_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
-
-
-def refusal(line: str) -> str | None:
-    """Why a requirement cannot be installed on a box, or None."""
-    for beginnings, why in _REFUSED.items():
-        if line.startswith(beginnings) or ("file:" in beginnings and _LOCAL.search(line)):
-            return f"{quoted(line)} {why}"
-    return "an address with a password in it would be kept on the box" if _PASSWORD.search(line) else None
+MAX_WRONG = 5  # lines of one file; the rest are of the same kind
 
 
 def without_comment(line: str) -> str:
     """A line of a requirements file as pip reads it."""
     return re.sub(r"(^|\s)#.*$", "", line).strip()
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a requirements file with their numbers, those that end in a backslash with the next."""
+    whole, begun = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        begun = begun or number
+        whole += line
+        if whole.endswith("\\"):
+            whole = whole[:-1] + " "
+        else:
+            yield begun, whole
+            whole, begun = "", 0
+    if whole:
+        yield begun, whole
 
 
 class RequirementsReader:
@@ -46,6 +57,7 @@ class RequirementsReader:
     def __init__(self, checks: FolderChecks) -> None:
         self.checks = checks
         self.files: set[Path] = set()
+        self.wrong = 0  # lines of files
 
     def read(self, node: Node | None) -> tuple[str, ...]:
         """The requirement lines that the ``requirements`` node stands for. What is wrong goes to the checks."""
@@ -53,12 +65,23 @@ class RequirementsReader:
         if node is None:
             return ()
         if node.kind == "scalar":
-            return tuple(self._file(node.text, node.place, name)) if isinstance(node.value, str) else ()
+            return tuple(self._named(node, name)) if isinstance(node.value, str) else ()
         lines: list[str] = []
         for index, item in enumerate(node.items):
             if isinstance(item.value, str):
                 lines += self._line(item.value, item.place, f"{name}[{index}]")
         return tuple(lines)
+
+    def _named(self, node: Node, name: str) -> list[str]:
+        """The lines of the file that is named, or a word about packages that stand where its name belongs."""
+        lines = [line for line in map(without_comment, node.text.splitlines()) if line]
+        meant = lines if len(lines) > 1 else node.text.split()
+        packages = bool(meant) and all(map(is_requirement, meant)) and not node.text.endswith((".txt", ".in"))
+        if packages and not (self.checks.folder / node.text).exists() and Path(node.text).suffix not in _OTHERS:
+            said = f"{name}: there is no file {quoted(node.text)}; packages are a list: write {flow(meant)}"
+            self.checks.problem(node.place, said)
+            return []
+        return self._file(node.text, node.place, name)
 
     def _file(self, written: str, place: Place, name: str, file: str = "") -> list[str]:
         """The lines of a requirements file that is named at ``place`` (of ``file``; of the job file where that is empty)."""
@@ -66,6 +89,12 @@ class RequirementsReader:
         if found is None or found in self.files:
             return []
         self.files.add(found)
+        if kind := _OTHERS.get(found.suffix):
+            said = (
+                f"{name}: {quoted(written)} is {kind}: name a requirements.txt, or a list such as [torch, transformers]"
+            )
+            self.checks.problem(place, said, file)
+            return []
         try:
             with found.open("rb") as opened:
                 content = opened.read(MAX_BYTES + 1)
@@ -77,8 +106,12 @@ class RequirementsReader:
             self.checks.problem(place, f"{name}: {quoted(written)} is not a readable text file: {why}", file)
             return []
         lines: list[str] = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in _joined(text):
+            before = len(self.checks.problems)
             lines += self._line(line, Place(number, 1), "requirements", str(found))
+            self.wrong += len(self.checks.problems) > before
+            if self.wrong >= MAX_WRONG:
+                break
         return lines
 
     def _line(self, line: str, place: Place, name: str, file: str = "") -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.domain.job_fields import NAME, OUTPUT, is_repository
-from runner.jobfile.requirements import refusal, without_comment
+from runner.jobfile.requirement_lines import PACKAGES, refusal
+from runner.jobfile.requirements import without_comment
 
 _SCRIPTS = (
     "train.py",
@@ -24,14 +25,6 @@ _SCRIPTS = (
 )
 _DATA = ("data", "dataset", "datasets", "corpus")
 _OUTPUTS = ("outputs", "output", "models", "checkpoints", "results", "logs", "runs")
-# Import name → package, where they differ.
-_PACKAGES = {
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-    "PIL": "pillow",
-    "cv2": "opencv-python-headless",
-    "bs4": "beautifulsoup4",
-}
 _READ = 1 << 20
 
 
@@ -118,7 +111,7 @@ def _requirements(folder: Path, imports: set[str]) -> str | list[str]:
         return declared
     local = {path.stem for path in folder.glob("*") if path.suffix == ".py" or path.is_dir()}
     foreign = sorted(imports - local - set(sys.stdlib_module_names))
-    return [_PACKAGES.get(name, name.replace("_", "-")) for name in foreign]
+    return [PACKAGES.get(name, name.replace("_", "-")) for name in foreign]
 
 
 def _declared(path: Path) -> list[str]:

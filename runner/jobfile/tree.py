@@ -1,7 +1,8 @@
 """YAML text → a tree that knows where every key and value stands.
 
 Built from PyYAML's events, not its constructors: no tag ever makes an object, duplicate keys are seen, and depth and size are bounded
-while reading, aliases counted as what they expand to. Scalars mean what YAML 1.2 says (``3e-4`` is a number, ``no`` is a word).
+while reading, aliases counted as what they expand to; ``<<: *anchor`` merges. Scalars mean what YAML 1.2
+says (``3e-4`` is a number, ``no`` is a word).
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _SYNTAX = {
     "could not find expected ':'": "not a 'key: value' line",
     "expected <block end>": "the indentation fits none of the lines above",
     "expected the node content": "a value is missing or begins with a character that must be in quotes",
+    "expected ',' or ']', but got '{'": 'text that holds { or } must be in quotes here, such as "--nproc-per-node={gpus}"',
+    "expected ',' or '}', but got '{'": "text that holds { or } must be in quotes here",
+    "expected '<document start>'": "this line does not go on with what is above it: the job ended there",
     "found unexpected end of stream": "a quote is opened and not closed",
     "found undefined alias": "an alias (*name) of something that is not defined above it",
     "found character": "a value cannot begin with this character: put it in quotes",
@@ -102,6 +106,12 @@ def read_tree(text: str, path: str, override: str = "") -> tuple[Node | None, li
         reading.problem(place, f"a character that YAML does not allow: {quoted(text[error.position])}")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if indented := _indented_beginning(text, error.problem or ""):
+            reading.problem(
+                Place(indented, 1, override),
+                f"line {indented} is indented, those below are not: begin it at the left margin",
+            )
+            return None, reading.problems
         place = Place(mark.line + 1, mark.column + 1, override) if mark else Place(override=override)
         reading.problem(place, _syntax(error.problem or error.context or "unreadable"))
     return None, reading.problems
@@ -112,6 +122,15 @@ def _syntax(said: str) -> str:
         if said.startswith(beginning):
             return f"not YAML: {meaning}"
     return f"not YAML: {escaped(said)}"
+
+
+def _indented_beginning(text: str, said: str) -> int | None:
+    """The first line with something on it, where what went wrong is that only this one is indented."""
+    if not said.startswith("expected '<document start>'"):
+        return None
+    lines = enumerate(text.split("\n"), start=1)
+    number, line = next((each for each in lines if each[1].strip() and not each[1].lstrip().startswith("#")), (0, ""))
+    return number if line[:1] == " " else None
 
 
 class _Reading:
@@ -180,18 +199,25 @@ class _Reading:
         if depth > MAX_DEPTH:
             raise NotATree(place, f"nested deeper than {MAX_DEPTH} levels: this is not a job file")
         entries: dict[str, Entry] = {}
+        merged: list[Entry] = []
         for event in events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
             key = self.node(event, events, depth + 1)
             node = self.node(next(events), events, depth + 1)
-            if key.kind != "scalar":
+            if key.text == "<<" and (
+                node.kind == "mapping" or all(item.kind == "mapping" for item in node.items or [node])
+            ):
+                merged += [entry for base in node.items or [node] for entry in base.entries.values()]
+            elif key.kind != "scalar":
                 self.problem(key.place, "a key must be a word, not a list or a mapping")
             elif key.text in entries:
                 first = entries[key.text].place.line
                 self.problem(key.place, f"{quoted(key.text)} is given twice (first on line {first})")
             else:
                 entries[key.text] = Entry(key.text, self.place(event), node)
+        for entry in merged:  # what stands in the mapping itself wins, then the first that brings it
+            entries.setdefault(entry.key, entry)
         below = [entry.node for entry in entries.values()]
         return Node(place, "mapping", entries=entries, size=_size(below), height=_height(below))
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from remote_payload.settings.training import RETIRED
+from runner.jobfile import meant, unknown_keys
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
+from runner.jobfile.unknown_keys import resolve
 
 # pydantic's type of error → what the field wants, for "must be …, not …".
 _WANTED = {
@@ -78,32 +79,32 @@ def _problem(
         return Problem(path, _own_place(tree, keys[:-1]), f"{name} is missing" + (f": {about}" if about else ""))
     if error["type"] in _UNKNOWN:
         place = parent.key_place(str(keys[-1])) if parent else Place()
-        return Problem(path, place, _unknown(keys, properties(schema, keys[:-1])))
+        return Problem(path, place, unknown_keys.explain(keys, schema, properties(schema, keys[:-1])))
     if error["loc"][-1:] == ("[key]",) and parent:
         place, word = parent.key_place(str(keys[-1])), str(keys[-1])
         return Problem(
-            path, place, f"{dotted(keys[:-1])}: a key {_complaint(group, Node(place, value=word, text=word))}"
+            path, place, f"{dotted(keys[:-1])}: a key {_complaint((), group, Node(place, value=word, text=word))}"
         )
     place = node.place if node else Place()
-    return Problem(path, place, f"{name} {_complaint(group, node)}")
+    return Problem(path, place, f"{name} {_complaint(keys, group, node)}")
 
 
-def _complaint(group: list[Mapping[str, Any]], node: Node | None) -> str:
+def _complaint(keys: tuple[str | int, ...], group: list[Mapping[str, Any]], node: Node | None) -> str:
     value = node.plain() if node else None
     wanted = list(dict.fromkeys(_wanted(error) for error in group if error["type"] in (*_WANTED, *_BOUNDS)))
     wanted.sort(key=lambda kind: kind == "text")  # typing caches Union[int, str] under either order
     choices = [word for error in group if error["type"] == "literal_error" for word in _choices(error)]
     wanted += [("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []
     if wanted:
-        advice = suggestion(value, choices) if isinstance(value, str) else ""
-        if "text" in wanted and isinstance(value, int | float) and node:
-            advice = f": put it in quotes, '{node.text}'"
+        advice = meant.form(keys, wanted, node) if node else ""
+        advice = advice or (suggestion(value, choices) if isinstance(value, str) else "")
         return f"must be {' or '.join(wanted)}, not {quoted(value)}{advice}"
     error = group[0]
     if error["type"] == "value_error":
         said = str(error["ctx"]["error"])
         head, colon, rest = said.partition(": ")
-        instead = f", not {quoted(value)}" if node and node.kind == "scalar" and head.startswith("must be ") else ""
+        shown = meant.shown(keys, value)
+        instead = f", not {shown}" if node and node.kind == "scalar" and head.startswith("must be ") else ""
         return f"{head}{instead}{colon}{rest}"
     if error["type"] in ("too_short", "string_too_short"):
         return "must not be empty" if not value else f"needs at least {error['ctx'].get('min_length')} of them"
@@ -119,16 +120,6 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 def _choices(error: Mapping[str, Any]) -> list[str]:
     return re.findall(r"'([^']*)'", error["ctx"]["expected"])
-
-
-def _unknown(keys: tuple[str | int, ...], known: dict[str, Any]) -> str:
-    word, where = str(keys[-1]), dotted(keys[:-1])
-    if word in RETIRED:
-        return f"{dotted(keys)} is no longer a setting: {RETIRED[word]}"
-    near = suggestion(word, known)
-    if not near and 0 < len(known) <= 12:
-        near = ": there are " + ", ".join(known)
-    return f"unknown key {quoted(word)}" + (f" in {where}" if where else "") + near
 
 
 def walk(tree: Node, keys: Sequence[str | int]) -> Node | None:
@@ -162,23 +153,11 @@ def dotted(keys: Sequence[str | int]) -> str:
 
 def properties(schema: dict[str, Any], keys: Sequence[str | int]) -> dict[str, Any]:
     """The properties that a JSON Schema allows at a path of keys."""
-    found = _resolve(schema, schema)
+    found = resolve(schema, schema)
     for key in keys:
         if isinstance(key, int):
-            found = _resolve(found.get("items", {}), schema)
+            found = resolve(found.get("items", {}), schema)
         else:
-            found = _resolve(found.get("properties", {}).get(key) or {}, schema)
+            found = resolve(found.get("properties", {}).get(key) or {}, schema)
     properties: dict[str, Any] = found.get("properties", {})
     return properties
-
-
-def _resolve(part: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(part, dict):
-        return {}
-    if "$ref" in part:
-        return _resolve(schema.get("$defs", {}).get(part["$ref"].rpartition("/")[2], {}), schema)
-    for member in part.get("anyOf", ()):
-        resolved = _resolve(member, schema)
-        if "properties" in resolved or "items" in resolved:
-            return resolved
-    return part

@@ -198,6 +198,15 @@ def test_a_resumed_run_has_the_weights_as_links_and_writes_its_own_copies_of_the
     assert (Path(old + "state.json").read_text(), Path(new + "state.json").read_text()) == ("1\n", "2\n")
 
 
+def test_outputs_in_folders_come_home_and_what_is_beside_them_stays(agent, paths):
+    run = run_id()
+    script = "echo w > results/best/w; echo m > results/metrics.json; echo t > results/scratch"
+    launch(agent, ["sh", "-c", script], run, outputs=["results/best", "results/metrics.json"])
+    until_finished(agent, run)
+    found = agent.call("manifest", {"run_id": run})
+    assert [each["path"] for each in found["files"]] == ["results/best/w", "results/metrics.json"]
+
+
 def test_a_run_that_is_still_going_cannot_be_resumed(agent):
     run = run_id()
     launch(agent, ["sleep", "30"], run)

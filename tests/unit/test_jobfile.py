@@ -29,6 +29,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "train.py").write_text("print(1)\n")
     (tmp_path / "requirements.txt").write_text("numpy>=2  # numbers\n\n# nothing\ntqdm\n")
     (tmp_path / "encoder").mkdir()
+    (tmp_path / "src").mkdir()
+    (tmp_path / "run.sh").write_text("")
+    (tmp_path / "environment.yml").write_text("name: x\n")
+    (tmp_path / "bad.txt").write_text("torch\ntransformers=4.40 \\\n\npip install humanize\n")
     (tmp_path / "outside").symlink_to("/etc")
     (tmp_path / "linked.py").symlink_to("train.py")
     monkeypatch.chdir(tmp_path)
@@ -75,7 +79,7 @@ TABLE: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "a token where its name belongs": (
         COMMAND + f"secrets: [{TOKEN}=x]\n",
-        ["4:11: secrets[0] must be the name of an environment variable, not '[redacted]=x': letters, digits and '_'"],
+        ["4:11: secrets[0] must be the name of an environment variable, not '[redacted]=…': letters, digits and '_'"],
     ),
 }
 for case in (Path(__file__).parent / "wrong_jobs.txt").read_text().split("\n=== ")[1:]:
@@ -87,7 +91,62 @@ for case in (Path(__file__).parent / "wrong_jobs.txt").read_text().split("\n=== 
 @pytest.mark.parametrize("case", TABLE)
 def test_a_wrong_job_file_names_every_place_and_what_is_wrong_there(case: str, folder: Path) -> None:
     text, expected = TABLE[case]
-    assert problems_of(text) == [f"job.yaml:{line}".replace("HERE", str(folder)) for line in expected]
+    lines = [line if line.startswith("HERE/") else f"job.yaml:{line}" for line in expected]
+    assert problems_of(text) == [line.replace("HERE", str(folder)) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("line", "outputs", "command"),
+    [
+        ("outputs: models/", ("models",), ("python", "train.py")),
+        ("outputs: [results/best, ./logs/]", ("results/best", "logs"), ("python", "train.py")),
+        ('command: [python, train.py, --delimiter, "|"]', (), ("python", "train.py", "--delimiter", "|")),
+        ('command: [bash, -c, "cd src && python -m a"]', (), ("bash", "-c", "cd src && python -m a")),
+        (
+            "environment: {requirements: [git+https://github.com/a/b, --pre, 'c @ https://d.org/e.whl', f==1.*]}",
+            (),
+            None,
+        ),
+        ("environment: {requirements: ['torch[opt]==2.6.*; python_version < \"3.13\"']}", (), None),
+        ("data: data/batches\nsecrets: WANDB_API_KEY\nhub: {models: a/b}\ncode: {exclude: '*.pt'}", (), None),
+    ],
+)
+def test_what_people_write_and_is_right_is_taken(
+    line: str, outputs: tuple[str, ...], command: tuple[str, ...] | None, folder: Path
+) -> None:
+    lines = ["name: a", *([] if "command:" in line else ["command: [python, train.py]"]), line]
+    (folder / "job.yaml").write_text("\n".join(lines) + "\n")
+    job = load("job.yaml")
+    assert (job.outputs, job.command) == (outputs, command or ("python", "train.py"))
+
+
+def test_a_merge_key_brings_what_is_not_given_itself(folder: Path) -> None:
+    groups = "checkpoint: &often {every_steps: 10, keep: 2}, evaluation: {<<: *often, every_steps: 5}"
+    wrong = problems_of(RECIPE + f"data: [data]\nsettings: {{model: a/b, train: data, {groups}}}\n")
+    assert wrong == [
+        "job.yaml:4:74: unknown key 'keep' in settings.evaluation: here that is settings: {checkpoint: {keep: …}}"
+    ]
+    (folder / "job.yaml").write_text(
+        RECIPE + f"data: [data]\nsettings: {{model: a/b, train: data, {groups}}}\n".replace(", keep: 2", "")
+    )
+    assert load("job.yaml").settings["evaluation"]["every_steps"] == 5
+
+
+def test_what_a_shell_would_expand_is_warned_about(folder: Path) -> None:
+    (folder / "job.yaml").write_text(
+        "name: a\noutputs: [m]\ncommand: [python, train.py, $DATA]\nenvironment: {variables: {P: '/x:$PATH'}}\n"
+    )
+    assert load("job.yaml").warnings == (
+        "environment.variables.P: no shell reads it, so '$' stays as it is",
+        'command: "$DATA" stays as it is, no shell reads it; [bash, -c, …] has one',
+    )
+
+
+def test_utf_16_and_carriage_returns_are_understood(folder: Path) -> None:
+    assert problems_of("name: a\n".encode("utf-16")) == ["job.yaml:1:1: this is UTF-16 text: save the file as UTF-8"]
+    assert problems_of(("\ufeff" + COMMAND + "resources: {gpu: 1}\n").replace("\n", "\r\n")) == [
+        "job.yaml:4:13: unknown key 'gpu' in resources: did you mean gpus?"
+    ]
 
 
 def test_a_good_file_gives_a_job_with_settings_completed_and_the_model_among_the_hubs(folder: Path) -> None:

@@ -1,0 +1,139 @@
+"""The words of ``command:``: what only a shell would understand, what is two words in one, and a script that is not there.
+
+No shell reads a job's command, so these would fail on the box, after the push.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from runner.domain import shell_words
+from runner.domain.flow import flow
+from runner.domain.job_fields import RESERVED_VARIABLES
+from runner.jobfile.problems import quoted
+from runner.jobfile.tree import Node
+
+if TYPE_CHECKING:
+    from runner.jobfile.folder_checks import FolderChecks
+
+_INTERPRETERS = ("python", "python3", "torchrun", "accelerate", "deepspeed")
+_SHELLS = ("sh", "bash", "zsh", "dash", "fish")
+_SCRIPTS = {".py": "python", ".sh": "bash"}
+_OPTION_AND_VALUE = re.compile(r"(--?[A-Za-z][\w-]*)\s+(\S.*)")
+_QUOTES = "“”„‘’‚«»"
+_DASHES = "–—−"
+
+
+def check_command(checks: FolderChecks) -> None:
+    """Says at each word of the job's command what is wrong with it."""
+    command = checks.tree.get("command")
+    if command is None or command.kind != "list" or not command.items:
+        return
+    words = [item for item in command.items if item.kind == "scalar" and item.value is not None]
+    if len(words) < len(command.items):
+        return  # the types say so
+    if not (_shell(checks, words) or _typography(checks, words)):
+        _first(checks, words)
+        _options(checks, words)
+        _script(checks, words)
+
+
+def _shell(checks: FolderChecks, words: list[Node]) -> bool:
+    """Whether this is a line for a shell, taken apart. ``[cut, -d, ";"]`` is not: there an option asks for the word."""
+    texts = [word.text for word in words]
+    if _program(texts[0]) in _SHELLS:
+        return False
+    line = shell_words.join(texts)
+    if texts[0] in shell_words.BUILTINS:
+        _say(checks, words[0], 0, f"{quoted(texts[0])} is a shell's own command: write {flow(['bash', '-c', line])}")
+        return True
+    for index, (before, word) in enumerate(zip(texts, words[1:], strict=False), start=1):
+        unmistakable = word.text in ("&&", "||", "2>&1", "&>")
+        if word.text in shell_words.OPERATORS and (unmistakable or not before.startswith("-")):
+            if index == len(texts) - 1 and word.text == "&":
+                _say(checks, word, index, "a run is in the background anyway: leave this word out")
+            else:
+                advice = f"write {flow(['bash', '-c', line])}"
+                _say(checks, word, index, f"{quoted(word.text)} is for a shell, and none reads these words: {advice}")
+            return True
+    return False
+
+
+def _typography(checks: FolderChecks, words: list[Node]) -> bool:
+    """Quotes and dashes as a text editor or a web page makes them."""
+    found = False
+    for index, word in enumerate(words):
+        plain = word.text.strip(_QUOTES)
+        plain = "--" + plain.lstrip(_DASHES) if plain[:1] in (*_DASHES,) else plain
+        if plain != word.text and plain:
+            _say(checks, word, index, f"{quoted(word.text)} has typographic quotes or dashes: write {flow(plain)}")
+            found = True
+    return found
+
+
+def _first(checks: FolderChecks, words: list[Node]) -> None:
+    """The program itself."""
+    first, rest = words[0], words[1:]
+    text = first.text
+    if shell_words.ASSIGNMENT.fullmatch(text):
+        name, _, value = text.partition("=")
+        if name in RESERVED_VARIABLES:
+            advice = f"gpurun sets {name} itself (resources.gpus): leave this word out"
+        else:
+            advice = f"a variable goes into environment: {flow({'variables': {name: value}})}: leave this word out"
+        return _say(checks, first, 0, advice)
+    if re.search(r"\s", text.strip()) and not (checks.folder / text).exists():
+        return _say(
+            checks, first, 0, f"is a whole line, and must be one word: write as words {_words(shell_words.split(text))}"
+        )
+    suffix = PurePosixPath(text).suffix
+    if suffix in _SCRIPTS and "/" not in text:
+        return _say(checks, first, 0, f"{quoted(text)} is a script: write as words {_words([_SCRIPTS[suffix], text])}")
+    if "/" in text and not text.startswith(("/", "~")):
+        found = checks.inside(text, first.place, "command[0]")
+        if found is not None and found.is_file() and not os.access(found, os.X_OK):
+            how = (
+                f": write as words {_words([_SCRIPTS[suffix], text])}"
+                if suffix in _SCRIPTS
+                else f": chmod +x {flow(text)}"
+            )
+            _say(checks, first, 0, f"{quoted(text)} is not executable{how}")
+    if text.startswith("~") or (text in ("sudo",) and rest):
+        how = (
+            "write the path from /" if text.startswith("~") else "leave this word out: a run has the rights of its user"
+        )
+        _say(checks, first, 0, f"{quoted(text)}: {how}")
+
+
+def _options(checks: FolderChecks, words: list[Node]) -> None:
+    """``--lr 0.1`` as one word: the program would not know it."""
+    for index, (before, word) in enumerate(pairwise(words), start=1):
+        pair = _OPTION_AND_VALUE.fullmatch(word.text)
+        if pair and not re.fullmatch(r"-[a-z]*c", before.text):
+            _say(checks, word, index, f"{quoted(word.text)} is two words: write as words {_words(pair.groups())}")
+
+
+def _script(checks: FolderChecks, words: list[Node]) -> None:
+    """``[python, trian.py]``: the script must be there."""
+    if _program(words[0].text) not in _INTERPRETERS:
+        return
+    script = next((node for node in words[1:] if node.text.endswith(".py") or node.text in ("-m", "-c")), None)
+    if script is None or script.text.startswith(("/", "-")) or re.search(r"\s", script.text):
+        return
+    checks.inside(script.text, script.place, "command")
+
+
+def _program(word: str) -> str:
+    return PurePosixPath(word).name
+
+
+def _words(words: object) -> str:
+    return flow(words)[1:-1]
+
+
+def _say(checks: FolderChecks, word: Node, index: int, what: str) -> None:
+    checks.problem(word.place, f"command[{index}]: {what}")

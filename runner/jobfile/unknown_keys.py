@@ -1,0 +1,151 @@
+"""A key that a job file does not know: what was meant, or where it belongs. Many come from the files of other tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from remote_payload.settings.training import RETIRED
+from runner.jobfile.problems import quoted, suggestion
+
+# What docker-compose, GitHub Actions, SkyPilot, dstack, Slurm and others call it → the field. Written as ``normal`` gives it.
+_NAMES = {
+    "environment.variables": "env envs environ environment_variables env_vars vars",
+    "command": "run script entrypoint cmd commands args program exec",
+    "code.path": "workdir working_dir working_directory cwd chdir directory project source src root folder",
+    "data": "file_mounts volumes mounts storage_mounts datasets dataset inputs files",
+    "outputs": "artifacts output output_dir out results",
+    "time_limit": "timeout max_duration walltime time timeout_minutes max_time duration",
+    "resources.gpus": "gpu num_gpus gpu_count ngpus n_gpus accelerators gpus_per_node gres nvidia_gpu",
+    "resources.vram": "gpu_memory gpu_mem min_vram",
+    "resources.disk": "disk_size storage disk_space",
+    "resources.processes": "nproc nproc_per_node num_processes world_size",
+    "environment.requirements": "pip packages dependencies requires requirements_file libraries",
+    "environment.python": "python_version py",
+    "environment.interpreter": "venv virtualenv conda conda_env python_path",
+    "code.exclude": "ignore excludes",
+    "hub.models": "model repo repos base_model model_name",
+    "price_per_hour": "price cost",
+    "sweep": "matrix grid strategy",
+    "settings.epochs": "num_epochs num_train_epochs",
+    "settings.max_length": "max_seq_length max_seq_len context_length block_size",
+    "settings.batch.size": "batch_size train_batch_size per_device_train_batch_size",
+    "settings.optimizer.learning_rate": "lr",
+    "settings.lora.rank": "r lora_r",
+    "name": "title job_name",
+}
+# What a job has no field for → what to do instead.
+_NO_FIELD = {
+    "host hosts server address ssh machine remote provider cloud region backend backends instance_type infra": (
+        "the box is named when the job is submitted, gpurun submit JOB --host user@address: leave it out"
+    ),
+    "setup before_script pre_run install bootstrap onstart prepare": (
+        "packages go under environment.requirements, other preparation into the command, "
+        'such as [bash, -c, "./prepare.sh && exec python train.py"]: leave it out'
+    ),
+    "image docker container dockerfile build image_id": (
+        "a run lives in the container that you rented, with environment.python and environment.requirements "
+        "or the image's own Python as environment.interpreter: leave it out"
+    ),
+    "cpus cpu memory mem ram vcpus cpus_per_task shm_size": (
+        "a run may use every CPU and all memory of its box (resources.vram is the memory of each GPU): leave it out"
+    ),
+    "ports expose port": "gpurun opens no ports, ssh -L forwards one: leave it out",
+    "nodes num_nodes nnodes ntasks partition account qos": "one job runs on one box, without a scheduler: leave it out",
+    "retry retries max_retries max_restarts restart spot use_spot": (
+        "a run starts once, and gpurun resume goes on from its last checkpoint: leave it out"
+    ),
+    "token hf_token api_key password": (
+        "a job file holds no secrets; name the variable under secrets: and its value comes from your shell: leave it out"
+    ),
+    "hyperparameters params parameters options": (
+        "a recipe is told under settings:, your own program in the words of command: leave it out"
+    ),
+    "services jobs steps stages runs_on uses tasks type on version": (
+        "that is another tool's file, and gpurun init writes a job file to start from: leave it out"
+    ),
+}
+_BLANKS = re.compile(r"[\u00a0\u2000-\u200b\u202f\u3000\ufeff]")
+
+
+def explain(keys: Sequence[str | int], schema: dict[str, Any], known: dict[str, Any]) -> str:
+    """The message for the unknown key at the end of ``keys``; ``known`` are the fields that its mapping may have."""
+    word, above = str(keys[-1]), [str(key) for key in keys[:-1]]
+    if word in RETIRED and above[:1] == ["settings"]:
+        return f"{'.'.join([*above, word])} is no longer a setting: {RETIRED[word]}"
+    return f"unknown key {quoted(word)}{_in(above)}{_meant(word, above, schema, known)}"
+
+
+def _in(above: list[str]) -> str:
+    where = ".".join(key if re.fullmatch(r"[\w-]{1,60}", key) else quoted(key) for key in above)
+    return f" in {where}" if where else ""
+
+
+def _meant(word: str, above: list[str], schema: dict[str, Any], known: dict[str, Any]) -> str:
+    plain = normal(word)
+    if plain in known:
+        blank = " (there is a no-break space in it)" if _BLANKS.search(word) else ""
+        return f": did you mean {plain}?{blank}"
+    if not above or above == ["resources"]:
+        for names, advice in _NO_FIELD.items():
+            if plain in names.split():
+                return f": {advice}"
+    place = _place(plain, above, schema)
+    if place and list(place[:-1]) == above:
+        return f": did you mean {place[-1]}?"
+    if not place and above in ([], ["environment"]) and re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", word):
+        place = ("environment", "variables", word)
+    near = suggestion(plain, known)
+    if place and not (near and place[-1] != plain and plain not in _NAMES.get(".".join(place), "").split()):
+        margin = ", at the left margin" if above and len(place) == 1 else ""
+        return f": here that is {_nested(place)}{margin}"
+    return near or (": there are " + ", ".join(known) if 0 < len(known) <= 12 else "")
+
+
+def normal(word: str) -> str:
+    """``GPU-Count``, ``gpuCount`` and ``gpu_count`` as one."""
+    bare = _BLANKS.sub("", word).strip()
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower()).strip("_")
+
+
+def _place(plain: str, above: list[str], schema: dict[str, Any]) -> tuple[str, ...]:
+    """The field of this name elsewhere in a job, if there is just one, or what other tools call so; the nearest first."""
+    fields = list(_fields(schema, schema, ()))
+    exact = [field for field in fields if field[-1] == plain and list(field[:-1]) != above]
+    called = [field for field in fields if plain in _NAMES.get(".".join(field), "").split()]
+    for some in (exact, called):
+        beside = [field for field in some if above and field[: len(above)] == tuple(above)]
+        top = [field for field in some if len(field) == 1]
+        if len(found := beside or top or some) == 1:
+            return found[0]
+    return ()
+
+
+def _nested(place: tuple[str, ...]) -> str:
+    """``("resources", "gpus")`` as it stands in a file: ``resources: {gpus: …}``."""
+    text = "…"
+    for depth, key in enumerate(reversed(place)):
+        text = f"{key}: {text}" if depth == 0 else f"{key}: {{{text}}}"
+    return text
+
+
+def _fields(part: dict[str, Any], schema: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The path of every field that a JSON Schema names."""
+    for name, below in part.get("properties", {}).items():
+        yield (*above, name)
+        if len(above) < 3:
+            yield from _fields(resolve(below, schema), schema, (*above, name))
+
+
+def resolve(part: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    """A part of a JSON Schema with its reference followed; of several kinds the one that has something below it."""
+    if not isinstance(part, dict):
+        return {}
+    if "$ref" in part:
+        return resolve(schema.get("$defs", {}).get(part["$ref"].rpartition("/")[2], {}), schema)
+    for member in part.get("anyOf", ()):
+        resolved = resolve(member, schema)
+        if "properties" in resolved or "items" in resolved:
+            return resolved
+    return part
