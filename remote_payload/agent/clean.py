@@ -13,7 +13,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
 
-from remote_payload.agent import locks, processes, seal, state
+from remote_payload.agent import alive, locks, processes, seal, state
 from remote_payload.agent.paths import KEY, SHA256, BoxPaths, RunPaths, check_run_id, volatile_folder
 from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.snapshot import runs_newest_first
@@ -83,7 +83,7 @@ def disk_usage(path: str) -> int:
 
 def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item]:
     """All there is, runs first: what stays of them decides about the rest."""
-    box = state.Box()
+    box = alive.Box()
     runs = runs_newest_first(paths)
     going = [run for run in runs if _is_going(run, box)]
     staying = list(going)
@@ -101,12 +101,12 @@ def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item
             yield Item(path, _why_stays(path, bool(going)), functools.partial(_remove, path))
 
 
-def _is_going(run: RunPaths, box: state.Box) -> bool:
-    return state.status_of(run, box)["phase"] != "finished" or locks.is_held(locks.run_lock(run.run_id))
+def _is_going(run: RunPaths, box: alive.Box) -> bool:
+    return state.status_of(run, box)["phase"] != "finished" or alive.is_supervised(run, box)
 
 
-def _why_run_stays(run: RunPaths, box: state.Box, may_go: bool) -> Optional[str]:
-    if box.members(run.run_id):
+def _why_run_stays(run: RunPaths, box: alive.Box, may_go: bool) -> Optional[str]:
+    if alive.of(run, box).anything:
         return "processes of it are left: gpurun stop ends them"
     if not may_go and any(files for _, _, files in os.walk(run.outputs)):
         return "its outputs may not be home: gpurun done, or name the run"
@@ -149,13 +149,13 @@ def _why_stays(path: str, used: bool) -> Optional[str]:
 
 
 def _remove_run(run: RunPaths) -> None:
-    lock = locks.take_run(run.run_id)
+    lock = locks.take_run(run)
     if lock is None:
         raise OSError(0, "somebody uses it just now")
     try:
         _remove(run.folder)
     finally:
-        locks.drop(locks.run_lock(run.run_id), lock)
+        locks.drop(locks.run_lock(run), lock)
         shutil.rmtree(volatile_folder(run.run_id), ignore_errors=True)
 
 

@@ -1,12 +1,11 @@
 """Ends every process of a run and nobody else's: TERM, time to save, then KILL until nothing is left to be seen.
 
-A run's processes are those that carry its cookie, descend from one that does or from its supervisor, or share a session
-with one of them: torchrun gives each worker a session of its own, and a double fork leaves the tree.
+Which they are is ``alive.find``'s to say: torchrun gives each worker a session of its own, and a double fork leaves the tree.
 """
 
 import signal
 import time
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List
 
 from remote_payload.agent import processes
 from remote_payload.agent.processes import Process
@@ -18,23 +17,6 @@ PAUSE = 0.05
 SHOWN = 200  # characters of a command line
 
 Find = Callable[[], List[Process]]
-
-
-def find_family(run_id: str, owner: Optional[Dict[str, Any]], spare: Iterable[int] = ()) -> List[Process]:
-    """Every process of the run that is alive now, without its supervisor, ourselves and our ancestors, and ``spare``."""
-    everything = processes.scan()
-    owner = owner or {}
-    spared = processes.self_and_ancestors() | set(spare)
-    seeds = {pid for pid in everything if processes.cookie(pid) == run_id}
-    supervisor = processes.is_alive(owner.get("pid"), owner.get("start"))
-    if supervisor is not None:
-        spared.add(supervisor.pid)
-        seeds |= processes.descendants(everything, supervisor.pid)
-    payload = owner.get("payload") or {}
-    main = processes.is_alive(payload.get("pid"), payload.get("start"))
-    if main is not None:
-        seeds.add(main.pid)
-    return processes.family(everything, seeds, spared)
 
 
 def signal_all(members: Iterable[Process], number: int) -> None:

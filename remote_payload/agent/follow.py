@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any, Dict, Optional, Tuple
 
-from remote_payload.agent import locks, slot, state
+from remote_payload.agent import alive, slot, state
 from remote_payload.agent.paths import RunPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.tail import Tail
@@ -88,8 +88,7 @@ class Follower:
         if slot.read(self._run) is not None:
             if self._ended_at is None:
                 self._ended_at = time.monotonic()
-            settled = not locks.is_held(locks.run_lock(self._run.run_id)) or time.monotonic() - self._ended_at > SETTLE
-            return settled
+            return not alive.is_supervised(self._run) or time.monotonic() - self._ended_at > SETTLE
         if self._looker is None:
             self._finished = self._look() == "finished"
             self._looker = threading.Thread(target=self._look_on, daemon=True)

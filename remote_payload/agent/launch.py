@@ -45,7 +45,7 @@ def launch(request: Request) -> Dict[str, Any]:
         if os.path.isdir(run.folder):
             os.close(lock)
         else:
-            locks.leave_run(run.run_id, lock)
+            locks.leave_run(run, lock)
     return {"attached": False, "status": state.status_of(run)}
 
 
@@ -54,13 +54,13 @@ def _claim(run: RunPaths) -> Optional[int]:
     deadline = time.monotonic() + CONFIRM_LIMIT
     while time.monotonic() < deadline:
         if not os.path.isdir(run.folder):
-            lock = locks.take_run(run.run_id)
+            lock = locks.take_run(run)
             if lock is not None and not os.path.isdir(run.folder):
                 os.makedirs(os.path.dirname(run.folder), 0o700, exist_ok=True)
                 return lock
             if lock is not None:
                 os.close(lock)
-        elif os.path.exists(run.owner) or not locks.is_held(locks.run_lock(run.run_id)):
+        elif os.path.exists(run.owner) or not locks.is_held(locks.run_lock(run)):
             return None
         time.sleep(0.05)
     raise AgentError(

@@ -1,19 +1,24 @@
-"""Locks that say who is alive: flocks in a memory-backed folder, held by a run's supervisor for as long as it lives.
+"""Locks that say who is alive: flocks on files in ``$ROOT/locks``, held by a run's supervisor for as long as it lives.
 
-The kernel frees them when the holder dies, however it dies, and a restart of the container loses them: no pid, clock or heartbeat is
-trusted. A run's lock is taken by whoever launches it and handed to the supervisor as an open descriptor, so that there is no
-moment in between. The payload never inherits one.
+The kernel frees them when the holder dies, however it dies: no pid, clock or heartbeat is trusted, and a file that a restart
+left behind is free. They do not lie in /dev/shm, which systemd empties at a user's last logout. A run's lock is taken by
+whoever launches it and handed to the supervisor as an open descriptor, so that there is no moment in between. The payload
+never inherits one.
 """
 
 import errno
 import fcntl
 import os
 import stat
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from remote_payload.agent.gpus import Gpu
-from remote_payload.agent.paths import volatile_folder
+from remote_payload.agent.paths import RunPaths, volatile_folder
 from remote_payload.agent.request import AgentError
+
+# Lustre without "-o flock", NFS without a lock daemon, some FUSE filesystems.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_tried: Dict[str, bool] = {}  # whether a folder's filesystem can lock
 
 
 def make_volatile(run_id: Optional[str] = None) -> str:
@@ -37,15 +42,39 @@ def make_volatile(run_id: Optional[str] = None) -> str:
     return volatile_folder(run_id)
 
 
-def run_lock(run_id: str) -> str:
+def run_lock(run: RunPaths) -> str:
     """Where a run's lock lies."""
-    return os.path.join(volatile_folder(run_id), "lock")
+    return lock_file(run.lock)
 
 
-def take_run(run_id: str) -> Optional[int]:
-    """The run's lock as a descriptor, None while somebody holds it."""
-    make_volatile(run_id)
-    return take(run_lock(run_id))
+def lock_file(path: str) -> str:
+    """``path``, or a place in memory where the filesystem of ``path`` cannot lock."""
+    folder, name = os.path.split(path)
+    return path if _can_lock(folder) else os.path.join(make_volatile(), "lock-" + name)
+
+
+def _can_lock(folder: str) -> bool:
+    if folder in _tried:
+        return _tried[folder]
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        descriptor = os.open(os.path.join(folder, ".try"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # read-only or full: whoever wants a lock will hear of it
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _tried[folder] = True
+    except OSError as error:
+        _tried[folder] = error.errno not in NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return _tried[folder]
+
+
+def take_run(run: RunPaths) -> Optional[int]:
+    """The run's lock as a descriptor, None while somebody holds it. Raises OSError."""
+    os.makedirs(os.path.dirname(run.lock), 0o700, exist_ok=True)
+    return take(run_lock(run))
 
 
 def take(path: str) -> Optional[int]:
@@ -82,11 +111,11 @@ def drop(path: str, descriptor: int) -> None:
     os.close(descriptor)
 
 
-def leave_run(run_id: str, descriptor: int) -> None:
+def leave_run(run: RunPaths, descriptor: int) -> None:
     """Frees a run's lock for good and removes its volatile folder, unless that still holds something."""
-    drop(run_lock(run_id), descriptor)
+    drop(run_lock(run), descriptor)
     try:
-        os.rmdir(volatile_folder(run_id))
+        os.rmdir(volatile_folder(run.run_id))
     except OSError:
         pass
 

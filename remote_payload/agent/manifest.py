@@ -13,7 +13,7 @@ import time
 import unicodedata
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from remote_payload.agent import locks
+from remote_payload.agent.alive import is_supervised
 from remote_payload.agent.files import read_json, write_json
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
@@ -46,7 +46,7 @@ def manifest(request: Request) -> Dict[str, Any]:
     if not os.path.isdir(run.folder):
         raise AgentError("ManifestMissing", "run %s has no folder on the box" % run.run_id)
     over = status_of(run)["phase"] == "finished"
-    while over and not os.path.exists(run.manifest) and locks.is_held(locks.run_lock(run.run_id)):
+    while over and not os.path.exists(run.manifest) and is_supervised(run):
         request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
         _give_up(request)
     written = read_json(run.manifest)

@@ -74,6 +74,8 @@ class RunPaths:
         self.code = posixpath.join(folder, "code")  # the payload's working directory
         self.snapshot = posixpath.join(folder, "snapshot.json")  # digest of code/ as pushed
         self.owner = posixpath.join(folder, "owner.json")
+        # Beside the runs: it is taken before the folder is made, and outlives it.
+        self.lock = posixpath.join(posixpath.dirname(posixpath.dirname(folder)), "locks", self.run_id)
         self.exit_slot = posixpath.join(folder, "exit.slot")
         self.log = posixpath.join(folder, "log")
         self.events = posixpath.join(folder, "events.jsonl")
@@ -83,7 +85,7 @@ class RunPaths:
 
 
 def volatile_folder(run_id: Optional[str] = None) -> str:
-    """Where locks and secrets live: memory-backed, so that a restart of the container frees the one and loses the other."""
+    """Where secrets live: memory-backed, so that a restart of the container loses them. Anybody may empty it at any moment."""
     base = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else "/tmp"
     folder = posixpath.join(base, "gpurun-%d" % os.getuid())
     return folder if run_id is None else posixpath.join(folder, check_run_id(run_id))

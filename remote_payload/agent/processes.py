@@ -78,6 +78,17 @@ def cookie(pid: int, proc: str = PROC) -> Optional[str]:
     return None
 
 
+def autogroup(pid: int, proc: str = PROC) -> Optional[str]:
+    """The kernel's name for the session the process is in (``/autogroup-<n>``, made by ``setsid``, never given twice), None where
+    the kernel has none.
+    """
+    try:
+        with open("%s/%d/autogroup" % (proc, pid), encoding="ascii") as file:
+            return (file.read(80).split() or [""])[0] or None
+    except (OSError, ValueError):
+        return None
+
+
 def by_cookie(everything: Dict[int, Process], proc: str = PROC) -> Dict[str, List[Process]]:
     """Processes that carry a run's cookie, by run id."""
     found: Dict[str, List[Process]] = {}

@@ -5,17 +5,19 @@ When a run is over the file is removed: by its supervisor, by ``wipe``, or by th
 """
 
 import os
+import time
 from typing import Any, Dict, List
 
-from remote_payload.agent import locks, processes
+from remote_payload.agent import alive, locks
 from remote_payload.agent.files import remove_quietly
-from remote_payload.agent.paths import BoxPaths, check_run_id, volatile_folder
+from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id, volatile_folder
 from remote_payload.agent.request import AgentError, Request
 
 TOKEN = "HF_TOKEN"
 TOKEN_PATH = "HF_TOKEN_PATH"  # huggingface_hub reads the token from this file
 TOKEN_FILE = "hf_token"
-KEPT = ("lock", "stop", "exit")  # of the run's volatile folder: no secrets
+STRANGE_FOR = 3600.0  # seconds
+KEPT = ("stop", "exit")  # of the run's volatile folder: no secrets
 
 
 def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
@@ -45,30 +47,40 @@ def remove(run_id: str) -> List[str]:
 
 def wipe(request: Request) -> Dict[str, Any]:
     """The verb ``wipe``: removes a run's secrets and looks again: ``{left: []}`` is the proof. Refused while the run lasts."""
-    run_id = check_run_id(request.args.get("run_id"))
-    if _in_use(run_id, _cookies()):
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    if alive.of(run).anything:
         raise AgentError(
             "LaunchError",
-            "run %s is still going and needs its secrets" % run_id,
-            "Stop it first: gpurun stop %s" % run_id,
+            "run %s is still going and needs its secrets" % run.run_id,
+            "Stop it first: gpurun stop %s" % run.run_id,
         )
-    left = remove(run_id)
-    _forget(request.paths, run_id)
+    left = remove(run.run_id)
+    _forget(run)
     return {"left": left}
 
 
 def sweep(paths: BoxPaths) -> None:
-    """At every start of an agent: removes what runs left behind whose supervisor could not (killed, or its container restarted)."""
+    """At every start of an agent: removes what runs left behind whose supervisor could not (killed, or its container restarted).
+
+    A run that is not below this root may be one of another root, which is about to start: its secrets get an hour.
+    """
     try:
-        names = os.listdir(volatile_folder())
+        names = [name for name in os.listdir(volatile_folder()) if _is_run(name)]
     except OSError:
         return
-    left = [name for name in names if _is_run(name)]
-    carried = _cookies() if left else {}
-    for run_id in left:
-        if not _in_use(run_id, carried):
-            remove(run_id)
-            _forget(paths, run_id)
+    box = alive.Box()
+    for run in map(paths.run, names):
+        ours = os.path.isdir(run.folder) or _age(volatile_folder(run.run_id)) > STRANGE_FOR
+        if ours and not alive.of(run, box).anything:
+            remove(run.run_id)
+            _forget(run)
+
+
+def _age(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_run(name: str) -> bool:
@@ -76,14 +88,6 @@ def _is_run(name: str) -> bool:
         return bool(check_run_id(name)) and os.path.isdir(volatile_folder(name))
     except ValueError:
         return False
-
-
-def _cookies() -> Dict[str, List[processes.Process]]:
-    return processes.by_cookie(processes.scan())
-
-
-def _in_use(run_id: str, carried: Dict[str, List[processes.Process]]) -> bool:
-    return locks.is_held(locks.run_lock(run_id)) or run_id in carried
 
 
 def _secret_names(folder: str) -> List[str]:
@@ -103,16 +107,16 @@ def _overwrite(path: str) -> None:
         os.close(descriptor)
 
 
-def _forget(paths: BoxPaths, run_id: str) -> None:
+def _forget(run: RunPaths) -> None:
     """Removes the folder of a run that is over; kept while it holds the only copy of its exit code.
 
     A launch takes the lock before it makes the run's folder: without that folder this one may be about to be used.
     """
     try:
-        if os.path.isdir(paths.run(run_id).folder) and "exit" not in os.listdir(volatile_folder(run_id)):
-            descriptor = locks.take(locks.run_lock(run_id))
+        if os.path.isdir(run.folder) and "exit" not in os.listdir(volatile_folder(run.run_id)):
+            descriptor = locks.take_run(run)
             if descriptor is not None:
-                remove_quietly(os.path.join(volatile_folder(run_id), "stop"))
-                locks.leave_run(run_id, descriptor)
+                remove_quietly(os.path.join(volatile_folder(run.run_id), "stop"))
+                locks.leave_run(run, descriptor)
     except OSError:
         pass

@@ -1,10 +1,16 @@
-"""The exit slot on disk: allocated while there is room, rewritten in place, so that an exit code survives a full disk."""
+"""The exit slot on disk: allocated while there is room, rewritten in place, so that an exit code survives a full disk.
+
+Between the two it says that the payload was started, which nothing else says for certain once ``owner.json`` is gone.
+"""
 
 import os
 from typing import Optional
 
+from remote_payload.agent.locks import make_volatile
 from remote_payload.agent.paths import RunPaths, volatile_folder
 from remote_payload.agent.protocol import SLOT_SIZE, ExitRecord, decode_slot, empty_slot, encode_slot
+
+STARTED = b"GR1 started".ljust(SLOT_SIZE - 1) + b"\n"  # no record: it has no checksum
 
 
 def allocate(run: RunPaths) -> int:
@@ -15,16 +21,38 @@ def allocate(run: RunPaths) -> int:
     return descriptor
 
 
+def mark_started(descriptor: int) -> None:
+    """Says that the payload is about to execute; a disk that does not take it is no reason not to start."""
+    try:
+        os.pwrite(descriptor, STARTED, 0)
+    except OSError:
+        pass
+
+
+def was_started(run: RunPaths) -> bool:
+    """Whether the payload was started, as far as the slot knows."""
+    return _raw(run.exit_slot) == STARTED or read(run) is not None
+
+
 def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -> None:
-    """Says how the payload ended. Where the disk takes not even that (copy-on-write and full), a copy in memory does."""
+    """Says how the payload ended, though the slot was damaged or removed meanwhile.
+
+    Where the disk takes not even that (copy-on-write and full), a copy in memory does.
+    """
     raw = encode_slot(record)
     try:
-        target = os.open(run.exit_slot, os.O_RDWR | os.O_CLOEXEC) if descriptor is None else descriptor
-        os.pwrite(target, raw, 0)
-        os.fsync(target)
-        if descriptor is None:
+        if descriptor is not None:
+            os.pwrite(descriptor, raw, 0)
+            os.fsync(descriptor)
+        if _read(run.exit_slot) != decode_slot(raw):  # no descriptor, or it is of a file that is no longer there
+            target = os.open(run.exit_slot, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.pwrite(target, raw, 0)
+            os.fsync(target)
             os.close(target)
     except OSError:
+        if not os.path.isdir(run.folder):
+            return  # with the run's folder went all that it had to show
+        make_volatile(run.run_id)
         with open(_copy(run), "wb") as file:
             file.write(raw)
 
@@ -39,8 +67,13 @@ def _copy(run: RunPaths) -> str:
 
 
 def _read(path: str) -> Optional[ExitRecord]:
+    raw = _raw(path)
+    return None if raw is None else decode_slot(raw)
+
+
+def _raw(path: str) -> Optional[bytes]:
     try:
         with open(path, "rb") as file:
-            return decode_slot(file.read(SLOT_SIZE))
+            return file.read(SLOT_SIZE)
     except OSError:
         return None

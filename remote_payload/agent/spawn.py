@@ -36,6 +36,7 @@ def hold(argv: List[str], folder: str, environment: Dict[str, str], log: str) ->
         _become(argv, folder, environment, log, waiting, failing)
     os.close(waiting)
     os.close(failing)
+    os.read(failed, 1)  # it has its session now, or has ended
     return Held(pid, go, failed)
 
 
@@ -45,6 +46,7 @@ def _become(
     status = NOT_EXECUTABLE
     try:
         os.setsid()
+        os.write(failing, b"s")
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)

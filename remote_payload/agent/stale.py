@@ -11,8 +11,7 @@ import pwd
 import re
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from remote_payload.agent import bounded, ending, gpus, processes, state
-from remote_payload.agent.files import read_json
+from remote_payload.agent import alive, bounded, ending, gpus, processes, state
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.processes import Process
 from remote_payload.agent.redact import redact
@@ -40,8 +39,7 @@ def stale(request: Request) -> Dict[str, Any]:
     ended: List[Dict[str, Any]] = []
     survivors: List[Process] = []
     for run_id, members in found.left_over.items():
-        owner = read_json(request.paths.run(run_id).owner)
-        find = functools.partial(ending.find_family, run_id, owner)
+        find = functools.partial(alive.find, request.paths.run(run_id))
         survivors += ending.terminate(find, GRACE, ending.KILL_LIMIT)
         ended += members
     others = found.others
@@ -50,9 +48,9 @@ def stale(request: Request) -> Dict[str, Any]:
         survivors += ending.terminate(_Tree([each["pid"] for each in mine]), GRACE, ending.KILL_LIMIT)
         ended += mine
         others = [each for each in others if each["kept"]]
-    alive = {process.pid for process in survivors}
+    still_there = {process.pid for process in survivors}
     return {
-        "ended": [each for each in ended if each["pid"] not in alive],
+        "ended": [each for each in ended if each["pid"] not in still_there],
         "others": others,
         "held": held_by_nobody(),
         "survivors": ending.describe(survivors),
@@ -72,7 +70,7 @@ class _Candidates:
             opened = processes.gpus_open(process.pid)
             if not opened or (numbers is not None and not numbers & set(opened)):
                 continue
-            run_id = processes.cookie(process.pid)
+            run_id = alive.run_of(process.pid)
             about = describe(process, opened, run_id)
             if process.pid in spared or processes.is_agent(process.pid):
                 about["kept"] = "gpurun itself, or what started it"

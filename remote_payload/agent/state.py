@@ -1,18 +1,18 @@
-"""What a run is doing: facts collected from the box, and the one table that turns them into a status (DESIGN, section 6).
+"""What a run is doing: facts collected from the box, and the one table that turns them into a status.
 
-``derive`` is pure, so that every combination is replayed in tests. No pid is trusted without its start time, and no clock
-at all.
+``derive`` is pure, so that every combination is replayed in tests. Whether anything lives is ``alive``'s to say. No clock is
+trusted, and no file for its form: each may have been damaged or removed.
 """
 
 import os
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from remote_payload.agent import causes, cgroup, events, locks, processes, slot
-from remote_payload.agent.files import read_json
+from remote_payload.agent import alive, causes, cgroup, events, owner, slot
+from remote_payload.agent.alive import Box, Life
+from remote_payload.agent.owner import Owner
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
-from remote_payload.agent.processes import Process
-from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.protocol import SLOT_KINDS, ExitRecord
 from remote_payload.agent.request import Request
 
 ALMOST_NOTHING = 1 << 20  # bytes
@@ -24,40 +24,35 @@ class Facts(NamedTuple):
 
     run_id: str
     folder: bool = True  # runs/<id> is there
-    slot: Optional[ExitRecord] = None  # what exit.slot says, None while it is empty
-    held: bool = False  # somebody holds the run's lock
-    owner: Optional[Dict[str, Any]] = None  # owner.json
-    boot_id: Optional[str] = None  # now
-    first_start: Optional[int] = None  # PID 1's, now
-    supervisor: bool = False  # the supervisor's pid and start time are still together
-    members: Tuple[Process, ...] = ()  # processes with the run's cookie
+    slot: Optional[ExitRecord] = None  # how it ended, None while nobody has said so
+    life: Life = Life(False, None, ())
+    owner: Optional[Owner] = None
+    started: bool = False  # the payload was started, whatever is left of the owner
+    restarted: bool = False  # the box or its container was restarted since the owner was written
     ended: Optional[Dict[str, Any]] = None  # the supervisor's last event
 
 
 def derive(facts: Facts) -> Dict[str, Any]:
     """Phase, outcome and cause, whether the run is orphaned or stalled; from facts alone."""
+    life = facts.life
+    left = bool(life.members) and not life.supervised
     if facts.slot is not None:
-        return _finished(*_ending(facts.slot, facts.ended))
-    alive = facts.held or facts.supervisor
-    if not alive and facts.owner is not None and _restarted(facts):
+        return _finished(*_ending(facts.slot, facts.ended), orphaned=left)
+    if life.anything:
+        return _going("running" if left else _phase(facts), facts, orphaned=left)
+    if facts.owner is not None and facts.restarted:
         return _finished("interrupted", "box_restarted")
-    if alive and facts.folder:
-        return _going(_phase(facts.owner), facts)
-    if facts.members:
-        return _going("running", facts, orphaned=not alive)
-    if alive:
-        return _going("running", facts)
     if not facts.folder:
         return _finished("lost", "folder_deleted")
-    return _finished("lost", "not_started" if facts.owner is None else "vanished")
+    return _finished("lost", "vanished" if _was_started(facts) else "not_started")
 
 
-def _going(phase: str, facts: Facts, orphaned: bool = False) -> Dict[str, Any]:
-    return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts)}
+def _going(phase: str, facts: Facts, orphaned: bool) -> Dict[str, Any]:
+    return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts.life)}
 
 
-def _finished(outcome: str, cause: Optional[str]) -> Dict[str, Any]:
-    return {"phase": "finished", "outcome": outcome, "cause": cause, "orphaned": False, "stalled": False}
+def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> Dict[str, Any]:
+    return {"phase": "finished", "outcome": outcome, "cause": cause, "orphaned": orphaned, "stalled": False}
 
 
 def _ending(record: ExitRecord, ended: Optional[Dict[str, Any]]) -> Tuple[str, Optional[str]]:
@@ -69,112 +64,96 @@ def _ending(record: ExitRecord, ended: Optional[Dict[str, Any]]) -> Tuple[str, O
     return "failed", cause if isinstance(cause, str) else "%s %d" % (record.kind, record.number)
 
 
-def _restarted(facts: Facts) -> bool:
-    owner = facts.owner or {}
-    if owner.get("boot_id") != facts.boot_id:
-        return True
-    recorded = owner.get("first_start")
-    return isinstance(recorded, int) and facts.first_start is not None and facts.first_start > recorded
+def _phase(facts: Facts) -> str:
+    if not facts.folder or _was_started(facts):
+        return "running"
+    return "prepared" if facts.owner is None or facts.owner.waiting else "launched"
 
 
-def _phase(owner: Optional[Dict[str, Any]]) -> str:
-    if owner is None or owner.get("waiting"):
-        return "prepared"
-    return "running" if owner.get("payload") else "launched"
+def _was_started(facts: Facts) -> bool:
+    """A damaged owner says nothing: the slot, the log and the processes may still know."""
+    return facts.started or bool(facts.life.members) or bool(facts.owner and facts.owner.payload)
 
 
-def _stalled(facts: Facts) -> bool:
+def _stalled(life: Life) -> bool:
     """Stopped (a debugger, SIGSTOP, a frozen container), not dead."""
-    return bool(facts.members) and all(process.state in "Tt" for process in facts.members)
-
-
-class Box:
-    """One look at the box, shared by the facts of all runs: processes are read once."""
-
-    def __init__(self) -> None:
-        self.boot_id = processes.boot_id()
-        self.first_start = processes.first_start()
-        self._members: Optional[Dict[str, List[Process]]] = None
-
-    def members(self, run_id: str) -> Tuple[Process, ...]:
-        """Processes that carry the run's cookie."""
-        if self._members is None:
-            self._members = processes.by_cookie(processes.scan())
-        return tuple(self._members.get(run_id, ()))
+    return bool(life.members) and all(process.state in "Tt" for process in life.members)
 
 
 def collect(run: RunPaths, box: Box) -> Facts:
     """The facts of one run. The slot is read again at the end: what ended while we looked has ended."""
-    record = slot.read(run)
-    owner = read_json(run.owner)
+    record, known = slot.read(run), owner.read(run)
     if record is not None:
-        return Facts(run.run_id, slot=record, owner=owner, ended=events.last(run.events).get("ended"))
-    facts = Facts(
+        ended = events.last(run.events).get("ended")
+        left = alive.of(run, box) if ended is None or ended.get("survivors") else Life(False, None, ())
+        return Facts(run.run_id, slot=record, owner=known, ended=ended, life=left)
+    life = alive.of(run, box)
+    record, known = slot.read(run), owner.read(run)
+    ended = events.last(run.events).get("ended") if record is not None or not life.anything else None
+    return Facts(
         run.run_id,
         folder=os.path.isdir(run.folder),
-        held=locks.is_held(locks.run_lock(run.run_id)),
-        owner=owner,
-        boot_id=box.boot_id,
-        first_start=box.first_start,
-        supervisor=_supervisor_lives(owner, box),
-        members=box.members(run.run_id),
+        slot=record or _told_exit(ended),
+        life=life,
+        owner=known,
+        started=slot.was_started(run) or log_identity(run.log)[0] > 0 or log_identity(run.events)[0] > 0,
+        restarted=known is not None and box.restarted_since(known),
+        ended=ended,
     )
-    return facts._replace(owner=read_json(run.owner), slot=slot.read(run))
 
 
-def _supervisor_lives(owner: Optional[Dict[str, Any]], box: Box) -> bool:
-    """Its lock's file may have been removed (systemd empties a user's /dev/shm at logout): the process is still the process."""
-    return bool(
-        owner
-        and owner.get("boot_id") == box.boot_id
-        and processes.is_alive(owner.get("pid"), owner.get("start")) is not None
-    )
+def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
+    """How the run ended as its supervisor said in its last event: for a slot that was damaged or removed afterwards."""
+    told = ended.get("exit") if ended else None
+    if not isinstance(told, dict) or told.get("kind") not in SLOT_KINDS or not isinstance(told.get("number"), int):
+        return None
+    at = ended.get("t") if ended else None
+    return ExitRecord(told["kind"], told["number"], float(at) if isinstance(at, (int, float)) else 0.0)
 
 
 def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
     """The status of one run, as ARCHITECTURE.md lists it."""
     facts = collect(run, box or Box())
-    owner = facts.owner or {}
+    known = facts.owner or Owner()
     status = dict(derive(facts), run_id=run.run_id)
     record = facts.slot
-    payload = owner.get("payload") or {}
     progress = events.last(run.events)
     status["exit"] = {"kind": record.kind, "number": record.number, "at": record.at} if record else None
-    status["pid"] = payload.get("pid")
-    status["gpus"] = owner.get("gpus") or []
-    status["started_at"] = owner.get("started_at")
+    status["pid"] = known.payload.pid if known.payload else None
+    status["gpus"] = list(known.gpus)
+    status["started_at"] = known.started_at
     status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
     status["now"] = time.time()  # by the clock that the other times are from: the laptop's may be hours apart
     status["progress"] = progress
     status["log_size"], status["generation"] = log_identity(run.log)
     status.update(evidence=None, advice=None)
-    status.update(_evidence(run, status, facts, owner, progress.get("ended") or {}))
+    status.update(_evidence(run, status, facts, known, progress.get("ended") or {}))
     return status
 
 
 def _evidence(
-    run: RunPaths, status: Dict[str, Any], facts: Facts, owner: Dict[str, Any], ended: Dict[str, Any]
+    run: RunPaths, status: Dict[str, Any], facts: Facts, known: Owner, ended: Dict[str, Any]
 ) -> Dict[str, Any]:
     """The line of the log that shows why, and what to change; the cause with it where no supervisor lived to say so."""
     if status["phase"] == "prepared":
-        return {"evidence": owner.get("waiting") or None}
+        return {"evidence": known.waiting}
     if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled"):
         return {}
     if facts.slot is not None and ended.get("evidence"):
         return {"evidence": ended["evidence"], "advice": ended.get("advice")}
     if status["cause"] == "not_started":
         return {}
-    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(owner), disk_is_full(run.folder))
+    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(known.oom_kills), disk_is_full(run.folder))
     answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}
     if facts.slot is not None and status["outcome"] == "failed":
         answer["cause"] = found.cause
     return answer
 
 
-def oom_kills_since(owner: Dict[str, Any]) -> int:
-    """Processes of the container that the kernel ended for want of memory since the run started."""
-    now, before = cgroup.oom_kills(), owner.get("oom_kills")
-    return max(0, now - before) if now is not None and isinstance(before, int) else 0
+def oom_kills_since(before: Optional[int]) -> int:
+    """Processes of the container that the kernel ended for want of memory since it had ended ``before``."""
+    now = cgroup.oom_kills()
+    return max(0, now - before) if now is not None and before is not None else 0
 
 
 def disk_is_full(folder: str) -> bool:

@@ -8,9 +8,9 @@ import signal
 import time
 from typing import Any, Dict, List, Optional
 
-from remote_payload.agent import ending, locks, processes, secrets, slot, state
+from remote_payload.agent import alive, ending, locks, owner, processes, secrets, slot, state
+from remote_payload.agent.alive import Box
 from remote_payload.agent.ending import GRACE
-from remote_payload.agent.files import read_json
 from remote_payload.agent.paths import RunPaths, check_run_id
 from remote_payload.agent.processes import Process
 from remote_payload.agent.protocol import ExitRecord
@@ -68,48 +68,43 @@ def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
             processes.send(supervisor, signal.SIGUSR1)
             processes.send(supervisor, signal.SIGCONT)
             asked = supervisor
-        alive = len(_family(run))
-        if not locks.is_held(locks.run_lock(run.run_id)) or (not alive and slot.read(run) is not None):
+        left = len(alive.find(run))
+        if not alive.is_supervised(run) or (not left and slot.read(run) is not None):
             return True
-        if alive != told:
-            told = alive
-            _tell(request, alive)
+        if left != told:
+            told = left
+            _tell(request, left)
         time.sleep(LOOK_EVERY)
     return False
 
 
 def _supervisor(run: RunPaths) -> Optional[Process]:
-    owner = read_json(run.owner) or {}
-    return processes.is_alive(owner.get("pid"), owner.get("start"))
-
-
-def _family(run: RunPaths) -> List[Process]:
-    return ending.find_family(run.run_id, read_json(run.owner))
+    return Box().supervisor(run.run_id, owner.read(run))
 
 
 def _end_what_is_left(request: Request, run: RunPaths, grace: float, answered: bool, deadline: float) -> List[Process]:
     """An orphan's processes, or those that a supervisor left or did not dare; with it, if it does not answer."""
-    left = _family(run)
+    left = alive.find(run)
     if left:
         _tell(request, len(left))
     supervisor = _supervisor(run)
     if not answered and supervisor is not None:
         ending.signal_all([supervisor], signal.SIGKILL)
-    return ending.terminate(lambda: _family(run), grace, max(2.0, deadline - time.monotonic() - grace))
+    return ending.terminate(lambda: alive.find(run), grace, max(2.0, deadline - time.monotonic() - grace))
 
 
 def _record(run: RunPaths) -> None:
     """Says ``cancelled`` where nobody else can any more; whoever holds the lock or wrote first is right."""
-    lock = locks.take_run(run.run_id)
+    lock = locks.take_run(run)
     if lock is None:
         return
     if slot.read(run) is None and os.path.isdir(run.folder):
         slot.write(run, ExitRecord("cancelled", 128 + signal.SIGKILL, time.time()))
-    locks.leave_run(run.run_id, lock)
+    locks.leave_run(run, lock)
 
 
-def _tell(request: Request, alive: int) -> None:
-    request.progress({"line": "%d process%s left" % (alive, "" if alive == 1 else "es"), "alive": alive})
+def _tell(request: Request, left: int) -> None:
+    request.progress({"line": "%d process%s left" % (left, "" if left == 1 else "es"), "alive": left})
 
 
 def _device_holders(gpus: List[int]) -> List[Dict[str, Any]]:

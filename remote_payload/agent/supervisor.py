@@ -15,6 +15,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from remote_payload.agent import (
+    alive,
     causes,
     cgroup,
     ending,
@@ -23,6 +24,7 @@ from remote_payload.agent import (
     hardware,
     locks,
     manifest,
+    owner,
     processes,
     secrets,
     slot,
@@ -169,11 +171,16 @@ class Supervisor:
         started = processes.read(child.pid)
         self._owner.pop("waiting", None)
         self._owner.update(
-            payload={"pid": child.pid, "start": started.start if started else None},
+            payload={
+                "pid": child.pid,
+                "start": started.start if started else None,
+                "autogroup": processes.autogroup(child.pid),
+            },
             gpus=numbers,
             started_at=time.time(),
         )
         write_json(self.run.owner, self._owner)
+        slot.mark_started(self._slot)
         child.go()  # that it could not be executed is in its log, and its exit status says so
 
     # The watch
@@ -247,7 +254,7 @@ class Supervisor:
             return ending.GRACE
 
     def _family(self) -> List[processes.Process]:
-        found = ending.find_family(self.run.run_id, self._owner)
+        found = alive.Box().members(self.run.run_id, owner.parse(self._owner))
         self._collect()
         return found
 
@@ -277,12 +284,12 @@ class Supervisor:
         except OSError as error:
             print("manifest: %s" % error, file=sys.stderr)
         remove_quietly(os.path.join(volatile_folder(self.run.run_id), ending.GRACE_FILE))
-        locks.leave_run(self.run.run_id, self._lock)
+        locks.leave_run(self.run, self._lock)
 
     def _say_ended(self, record: ExitRecord, survivors: List[processes.Process]) -> None:
         told: Dict[str, Any] = {"exit": {"kind": record.kind, "number": record.number}}
         if record.kind in ("exit", "signal") and (record.kind, record.number) != ("exit", 0):
-            oom_kills, full = state.oom_kills_since(self._owner), state.disk_is_full(self.run.folder)
+            oom_kills, full = state.oom_kills_since(self._owner["oom_kills"]), state.disk_is_full(self.run.folder)
             told.update(causes.explain(record, causes.tail(self.run.log), oom_kills, full)._asdict())
         if survivors:
             told["survivors"] = ending.describe(survivors)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_payload.agent import locks, protocol
+from remote_payload.agent.paths import BoxPaths
 from runner.transport.session import AgentSession
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -109,7 +110,7 @@ def running_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment:
 
 
 def run_id(name: str = "test") -> str:
-    """A new run id; locks of all tests on a machine share one folder, so each needs its own."""
+    """A new run id; the secrets of all tests on a machine share one folder, so each needs its own."""
     return f"{name}-20260102-142030-{secrets.token_hex(2)}"
 
 
@@ -129,7 +130,8 @@ def until_finished(agent: AgentSession, run: str) -> dict[str, Any]:
     for frame in agent.stream("follow", {"run_id": run}):
         if frame.type == protocol.RESULT:
             final: dict[str, Any] = frame.json()["status"]
-    wait_until(lambda: not locks.is_held(locks.run_lock(run)))
+    paths = BoxPaths(agent.root)
+    wait_until(lambda: not locks.is_held(locks.run_lock(paths.run(run))))
     return final
 
 

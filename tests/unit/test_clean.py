@@ -87,11 +87,11 @@ def test_a_run_that_is_going_stays_even_when_it_is_named_and_so_does_what_it_use
     os.makedirs(box.payload("a" * 64))
     write(os.path.join(box.root, "cache", "hf", "model"))
     make_run(box, GOING, over=False, data="texts-1", env="py-1", payload="a" * 64)
-    lock = locks.take_run(GOING)
+    lock = locks.take_run(box.run(GOING))
     try:
         removed, kept = ask(box, run_ids=[GOING], fetched=[GOING], everything=True)
     finally:
-        locks.drop(locks.run_lock(GOING), lock)
+        locks.drop(locks.run_lock(box.run(GOING)), lock)
     assert removed == set()
     assert set(kept) == {f"runs/{GOING}", "data/texts-1", "envs/py-1", "payload/" + "a" * 64, "cache/hf"}
     assert kept["runs/" + GOING] == "it is not over"

@@ -2,7 +2,7 @@
 
 import io
 
-from remote_payload.agent import follow, locks, protocol, slot, state
+from remote_payload.agent import alive, follow, protocol, slot, state
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import Request
@@ -26,7 +26,7 @@ def test_what_is_written_at_the_very_moment_of_the_end_is_not_lost(tmp_path, mon
         return ended[0]
 
     monkeypatch.setattr(slot, "read", write_and_end)
-    monkeypatch.setattr(locks, "is_held", lambda path: False)
+    monkeypatch.setattr(alive, "is_supervised", lambda run: False)
     monkeypatch.setattr(state, "status_of", lambda run: {"phase": "finished"})
     request = Request(
         {"run_id": RUN}, BoxPaths(str(tmp_path)), lambda data: sent.append(protocol.read_frame(io.BytesIO(data).read))
@@ -41,7 +41,7 @@ def test_leftovers_that_never_end_do_not_hold_a_follower_for_ever(tmp_path, monk
     (tmp_path / "runs" / RUN).mkdir(parents=True)
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr(slot, "read", lambda run: ExitRecord("exit", 0, 1.0))
-    monkeypatch.setattr(locks, "is_held", lambda path: True)
+    monkeypatch.setattr(alive, "is_supervised", lambda run: True)
     monkeypatch.setattr(state, "status_of", lambda run: {"phase": "finished"})
     monkeypatch.setattr(follow.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(follow.Watch, "wait", lambda self, seconds: None)

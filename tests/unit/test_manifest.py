@@ -164,23 +164,23 @@ def test_the_verb_waits_for_the_supervisor_that_is_writing_it(run):
     write(run, "w.bin", b"12345")
     slot.allocate(run)
     slot.write(run, ExitRecord("exit", 0, 1.0))
-    lock = locks.take_run(RUN_ID)
+    lock = locks.take_run(run)
     try:
         threading.Timer(0.3, manifest.write, [run]).start()
         assert ask(run)[1] == []
     finally:
-        locks.drop(locks.run_lock(RUN_ID), lock)
+        locks.drop(locks.run_lock(run), lock)
 
 
 def test_the_verb_names_only_what_is_whole_while_the_run_goes_on(run):
     write(run, "model.bin", b"half")
     write(run, "train.log", b"line\n")
     slot.allocate(run)
-    lock = locks.take_run(RUN_ID)
+    lock = locks.take_run(run)
     try:
         built, _ = ask(run)
     finally:
-        locks.drop(locks.run_lock(RUN_ID), lock)
+        locks.drop(locks.run_lock(run), lock)
     assert not built["complete"] and paths(built) == ["train.log"]
 
 

@@ -4,21 +4,26 @@ import itertools
 
 import pytest
 
-from remote_payload.agent import state
+from remote_payload.agent.alive import Life
+from remote_payload.agent.owner import Owner, Payload
 from remote_payload.agent.processes import Process
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.state import Facts, derive
 from runner.domain.status import Status
 
 RUN = "x-20260102-142030-7f3a"
-OWNER = {"pid": 7, "start": 100, "boot_id": "b", "first_start": 50, "payload": {"pid": 8, "start": 101}}
-HERE = {"boot_id": "b", "first_start": 50}
+OWNER = Owner(7, 100, "b", 50, payload=Payload(8, 101))
+LAUNCHED = OWNER._replace(payload=None)
+WAITING = LAUNCHED._replace(waiting="…")
+SUPERVISOR = Process(7, 1, 7, "S", 100, "python")
 ALIVE = Process(8, 7, 8, "S", 101, "python")
+EXIT_0 = ExitRecord("exit", 0, 1.0)
 STOPPED = ALIVE._replace(state="T")
 
 
-def facts(**given):
-    return Facts(RUN, **{"owner": OWNER, **HERE, **given})
+def facts(held=False, supervisor=False, members=(), **given):
+    life = Life(held, SUPERVISOR if supervisor else None, members)
+    return Facts(RUN, **{"owner": OWNER, "life": life, **given})
 
 
 TABLE = [
@@ -56,7 +61,7 @@ TABLE = [
     ),
     (
         "exit, then a restart",
-        {"slot": ExitRecord("exit", 0, 1.0), "boot_id": "c"},
+        {"slot": ExitRecord("exit", 0, 1.0), "restarted": True},
         "finished",
         "succeeded",
         None,
@@ -68,24 +73,23 @@ TABLE = [
     ("claimed, no supervisor yet", {"held": True, "owner": None}, "prepared", None, None, False, False),
     (
         "waits for a GPU",
-        {"held": True, "owner": {**OWNER, "payload": None, "waiting": "…"}},
+        {"held": True, "owner": WAITING},
         "prepared",
         None,
         None,
         False,
         False,
     ),
-    ("about to start", {"held": True, "owner": {**OWNER, "payload": None}}, "launched", None, None, False, False),
+    ("about to start", {"held": True, "owner": LAUNCHED}, "launched", None, None, False, False),
     ("lock's file removed", {"supervisor": True, "members": (ALIVE,)}, "running", None, None, False, False),
     ("payload stopped", {"held": True, "members": (STOPPED,)}, "running", None, None, False, True),
     ("one of two stopped", {"held": True, "members": (STOPPED, ALIVE)}, "running", None, None, False, False),
     ("supervisor killed", {"members": (ALIVE,)}, "running", None, None, True, False),
     ("supervisor killed, payload stopped", {"members": (STOPPED,)}, "running", None, None, True, True),
-    ("box rebooted", {"boot_id": "c", "first_start": 20}, "finished", "interrupted", "box_restarted", False, False),
-    ("container restarted", {"first_start": 90}, "finished", "interrupted", "box_restarted", False, False),
+    ("box or container restarted", {"restarted": True}, "finished", "interrupted", "box_restarted", False, False),
     (
         "restarted before it was confirmed",
-        {"owner": {**OWNER, "payload": None}, "boot_id": "c"},
+        {"owner": LAUNCHED, "restarted": True},
         "finished",
         "interrupted",
         "box_restarted",
@@ -93,7 +97,29 @@ TABLE = [
         False,
     ),
     ("nobody left, no exit", {}, "finished", "lost", "vanished", False, False),
-    ("PID 1 not told", {"first_start": None}, "finished", "lost", "vanished", False, False),
+    ("supervisor killed while it waited", {"owner": WAITING}, "finished", "lost", "not_started", False, False),
+    ("owner lost, running", {"owner": None, "held": True, "started": True}, "running", None, None, False, False),
+    ("owner lost, seen", {"owner": None, "held": True, "members": (ALIVE,)}, "running", None, None, False, False),
+    ("owner lost, all over", {"owner": None, "started": True}, "finished", "lost", "vanished", False, False),
+    (
+        "exit 0, but it left something",
+        {"slot": ExitRecord("exit", 0, 1.0), "members": (ALIVE,)},
+        "finished",
+        "succeeded",
+        None,
+        True,
+        False,
+    ),
+    (
+        "exit 0, what it left is being ended",
+        {"slot": ExitRecord("exit", 0, 1.0), "held": True, "members": (ALIVE,)},
+        "finished",
+        "succeeded",
+        None,
+        False,
+        False,
+    ),
+    ("seen from beside the container", {"restarted": True, "members": (ALIVE,)}, "running", None, None, True, False),
     ("claimer died", {"owner": None}, "finished", "lost", "not_started", False, False),
     ("folder deleted", {"folder": False, "owner": None}, "finished", "lost", "folder_deleted", False, False),
     (
@@ -135,12 +161,18 @@ def every_combination():
         ExitRecord("signal", 15, 1.0),
         ExitRecord("cancelled", 143, 1.0),
     )
-    owners = (None, {**OWNER, "payload": None}, {**OWNER, "payload": None, "waiting": "…"}, OWNER)
-    identities = (("b", 50), ("b", 90), ("c", 20), (None, None))
-    for slot, held, owner, (boot, first), supervisor, members, folder in itertools.product(
-        slots, (False, True), owners, identities, (False, True), ((), (ALIVE,), (STOPPED,)), (False, True)
-    ):
-        yield Facts(RUN, folder, slot, held, owner, boot, first, supervisor, members)
+    owners = (None, LAUNCHED, WAITING, OWNER)
+    everything = itertools.product(
+        slots,
+        (False, True),
+        owners,
+        (False, True),
+        (None, SUPERVISOR),
+        ((), (ALIVE,), (STOPPED,)),
+        *[(False, True)] * 2,
+    )
+    for slot, held, owner, restarted, supervisor, members, folder, started in everything:
+        yield Facts(RUN, folder, slot, Life(held, supervisor, members), owner, started, restarted)
 
 
 def test_no_combination_of_facts_is_called_dead_while_something_lives_or_alive_once_all_is_over():
@@ -149,25 +181,18 @@ def test_no_combination_of_facts_is_called_dead_while_something_lives_or_alive_o
     for seen in combinations:
         status = derive(seen)
         Status.parse({"run_id": RUN, **status})
-        lives = seen.held or seen.supervisor
         if seen.slot is not None:
             assert status["phase"] == "finished"
-        elif lives:
-            assert status["phase"] != "finished"
-        elif not seen.members:
-            assert status["phase"] == "finished"
+            assert status["orphaned"] == (bool(seen.life.members) and not seen.life.supervised)
+        else:
+            assert (status["phase"] == "finished") == (not seen.life.anything)
+        if status["phase"] == "finished" and seen.slot is None:
             assert status["outcome"] in ("lost", "interrupted")
+        if status["cause"] == "not_started" or status["phase"] == "prepared":
+            assert not seen.started and not seen.life.members
 
 
 def test_a_clock_that_was_moved_changes_nothing():
     for at in (0.0, 1e9, 4e9):
         assert derive(facts(slot=ExitRecord("exit", 0, at)))["outcome"] == "succeeded"
-    assert derive(facts(held=True, owner={**OWNER, "started_at": 9e9}))["phase"] == "running"
-
-
-def test_a_recycled_pid_is_not_the_supervisor():
-    me = state.processes.read(__import__("os").getpid())
-    box = state.Box()
-    assert state._supervisor_lives({"pid": me.pid, "start": me.start, "boot_id": box.boot_id}, box)
-    assert not state._supervisor_lives({"pid": me.pid, "start": me.start - 1, "boot_id": box.boot_id}, box)
-    assert not state._supervisor_lives({"pid": me.pid, "start": me.start, "boot_id": "another"}, box)
+    assert derive(facts(held=True, owner=OWNER._replace(started_at=9e9)))["phase"] == "running"
