@@ -7,11 +7,12 @@ round. A run may also have no folder any more and still live; then only its lock
 import os
 from typing import Any, Dict, List, Set
 
-from remote_payload.agent import locks, processes
-from remote_payload.agent.paths import ROOT_NAME, RUN_ID, SAFE_PATH, BoxPaths, RunPaths, volatile_folder
+from remote_payload.agent import alive, locks, processes
+from remote_payload.agent.alive import Box
+from remote_payload.agent.paths import ROOT_NAME, RUN_ID, SAFE_PATH, BoxPaths, RunPaths
 from remote_payload.agent.request import Request
 from remote_payload.agent.snapshot import runs_newest_first
-from remote_payload.agent.state import Box, status_of
+from remote_payload.agent.state import status_of
 
 MAX_NAMED = 20  # processes of one run, by name
 
@@ -29,7 +30,10 @@ def holdings(request: Request) -> Dict[str, Any]:
     return {
         "runs": [_run(paths, run, box) for paths, run in found],
         "pushes": [push for paths in roots for push in _pushes(paths) if push["run_id"] not in known],
-        "homeless": [{"run_id": run_id, "left": _left(run_id, box)} for run_id in sorted(_alive(box) - known)],
+        "homeless": [
+            {"run_id": run_id, "left": _left(request.paths.run(run_id), box)}
+            for run_id in sorted(_alive(roots, box) - known)
+        ],
     }
 
 
@@ -47,11 +51,11 @@ def _roots(request: Request) -> List[BoxPaths]:
 def _run(paths: BoxPaths, run: RunPaths, box: Box) -> Dict[str, Any]:
     status = status_of(run, box)
     status["progress"] = {}  # large, and nobody asks here how far a run is
-    return {"root": paths.root, "left": _left(run.run_id, box), "status": status}
+    return {"root": paths.root, "left": _left(run, box), "status": status}
 
 
-def _left(run_id: str, box: Box) -> List[Dict[str, Any]]:
-    members = box.members(run_id)[:MAX_NAMED]
+def _left(run: RunPaths, box: Box) -> List[Dict[str, Any]]:
+    members = alive.of(run, box).members[:MAX_NAMED]
     return [{"pid": process.pid, "command": processes.command(process.pid)[:200]} for process in members]
 
 
@@ -66,13 +70,11 @@ def _pushes(paths: BoxPaths) -> List[Dict[str, Any]]:
     return pushes
 
 
-def _alive(box: Box) -> Set[str]:
-    """Runs of which somebody holds the lock, or processes carry the cookie, wherever their folders are."""
-    locked = {
-        name for name in _names(volatile_folder()) if RUN_ID.fullmatch(name) and locks.is_held(locks.run_lock(name))
-    }
-    carried = {run_id for run_id in processes.by_cookie(processes.scan()) if RUN_ID.fullmatch(run_id)}
-    return locked | carried
+def _alive(roots: List[BoxPaths], box: Box) -> Set[str]:
+    """Runs of which somebody holds the lock, or processes show to which they belong, wherever their folders are."""
+    named = {(paths, name) for paths in roots for name in _names(paths.locks) if RUN_ID.fullmatch(name)}
+    locked = {name for paths, name in named if locks.is_held(locks.run_lock(paths.run(name)))}
+    return locked | {run_id for run_id in box.marked() if RUN_ID.fullmatch(run_id)}
 
 
 def _names(folder: str) -> List[str]:

@@ -59,6 +59,10 @@ class BoxPaths:
     def runs(self) -> str:
         return self._join("runs")
 
+    @property
+    def locks(self) -> str:
+        return self._join("locks")
+
     def run(self, run_id: str) -> "RunPaths":
         return RunPaths(posixpath.join(self.runs, check_run_id(run_id)))
 

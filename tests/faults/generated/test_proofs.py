@@ -224,7 +224,7 @@ class World:
         return here
 
     def _hold(self, run_id: str) -> None:
-        descriptor = locks.take_run(run_id)
+        descriptor = locks.take_run(self.box.run(run_id))
         assert descriptor is not None
         self.descriptors.append((run_id, descriptor))
 
@@ -240,7 +240,7 @@ class World:
         for child in self.processes:
             child.communicate(timeout=20)
         for run_id, descriptor in self.descriptors:
-            locks.drop(locks.run_lock(run_id), descriptor)
+            locks.drop(locks.run_lock(self.box.run(run_id)), descriptor)
 
 
 STEPS: tuple[tuple[Callable[[World], Fact], int], ...] = (
