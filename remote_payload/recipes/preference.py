@@ -1,4 +1,7 @@
-"""Recipe ``preference``: an adapter goes on learning from pairs of a better and a worse answer (DPO)."""
+"""Recipe ``preference``: an adapter goes on learning from pairs of a better and a worse answer (DPO).
+
+The reference is the model that training starts from, this adapter included: DPO asks how far it is from there, and what the
+adapter had learnt before is not counted as gained."""
 
 from __future__ import annotations
 
@@ -41,13 +44,14 @@ def main(run: Run) -> None:
         rng.seed_everything(settings.seed)
         model = build_model(base, settings, compute).to(world.device)
         task = PreferenceTask(settings, world, pairs["train"], pairs.get("validation", []), compute)
-        with model.eval().network.disable_adapter():
-            task.pairs = task.with_reference(model, task.pairs)
-            task.held_out = task.with_reference(model, task.held_out) or task.pairs
+        model.eval()  # the reference is the adapter as it comes: one pass over the pairs now, no second model later
+        task.pairs = task.with_reference(model, task.pairs)
+        task.held_out = task.with_reference(model, task.held_out) or task.pairs
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
     kept = {key: value for key, value in trained.items() if key not in ("format", "kind", "base", "adapter", "dtype")}
-    results = CausalResults(run, model, tokenizer, base, compute, {**kept, "recipe": run.recipe}, facts)
+    about = {**kept, "recipe": run.recipe}
+    results = CausalResults(run, model, tokenizer, base, compute, about, facts, start=settings.adapter)
     length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
     outcome = train(
         run, model, task,

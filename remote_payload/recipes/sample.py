@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from remote_payload.train.causal import read_json_file
-from remote_payload.train.chat import PLACEHOLDER, prompt_ids, render
+from remote_payload.train.chat import PLACEHOLDER, prompt_ids
 from remote_payload.train.checkpoint import checkpoints_in
 from remote_payload.train.checkpoint_model import load_any, load_base
 from remote_payload.train.continuations import with_room
+from remote_payload.train.conversation import Conversation, render
 from remote_payload.train.errors import InputError
 from remote_payload.train.generation import Sampling, generate
 
@@ -146,7 +147,8 @@ def as_asked(tokenizer: Any, prompt: str, about: dict[str, Any]) -> tuple[str, b
     if about.get("chat"):
         system = about.get("system_prompt")
         messages = [{"role": "system", "content": system}] if system else []
-        return render(tokenizer, [*messages, {"role": "user", "content": prompt}], "the prompt", answering=True), True
+        asked = Conversation([*messages, {"role": "user", "content": prompt}], None, "the prompt")
+        return render(tokenizer, asked, answering=True), True
     template = about.get("prompt_template") or ""
     if len(set(PLACEHOLDER.findall(template))) == 1:
         return PLACEHOLDER.sub(lambda _: prompt, template), False

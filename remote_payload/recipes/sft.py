@@ -124,6 +124,12 @@ def encode(
             f"{report.truncated:,} cut at {limit}, {report.dropped:,} left out"
             + (f" ({', '.join(report.dropped_places)} …)" if report.dropped else "")
         )
+        if report.closed:
+            run.telemetry.flag(
+                "no_end_marker",
+                f"{name}: the chat template closes no answer; {tokenizer.eos_token!r} is put after each of "
+                f"{report.closed:,} answers and learnt, so that the model learns to stop",
+            )
     return sides, facts
 
 

@@ -13,7 +13,7 @@ class Generation:
     """Answers to held-out prompts, by the tuned model and by its base, side by side."""
 
     examples: Optional[int] = setting(50, "Held-out prompts to answer; 0 for none, null for all of them.", ge=0)
-    base: bool = setting(True, "Also answer them with the base model, for comparison.")
+    base: bool = setting(True, "Also answer them with the model that training started from, for comparison.")
     max_new_tokens: int = setting(256, "Longest answer, in tokens.", ge=1)
     temperature: float = setting(0.0, "0 takes the most probable token each time; higher is more varied.", ge=0)
     top_p: float = setting(1.0, "Sample among the most probable tokens that make up this share.", gt=0, le=1)

@@ -20,7 +20,7 @@ METRICS = {
 
 @dataclass
 class PreferenceSettings:
-    """An adapter that has been trained already goes on with pairs; the reference is the model with the adapter off."""
+    """An adapter that has been trained already goes on with pairs; the reference is the model with that adapter as it was."""
 
     model: str = required(
         "The base model of the adapter: a model id on the Hub, or a folder (relative to the job's code).",

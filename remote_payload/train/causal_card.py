@@ -80,7 +80,8 @@ def summary(run: Run, network: Any, base: BaseModel | None, adapter: bool) -> st
         return f"A `{network.config.model_type}` language model trained from nothing by `{run.recipe}`."
     how = f"LoRA of rank {network.peft_config['default'].r}" if adapter else "full fine-tuning"
     answers = "; the loss was on the answers only" if run.recipe in ("sft", "preference") else ""
-    return f"`{base.id}`, trained by `{run.recipe}` with {how}{answers}."
+    start = f", going on from the adapter `{run.settings.adapter}`" if run.recipe == "preference" else ""
+    return f"`{base.id}`, trained by `{run.recipe}` with {how}{start}{answers}."
 
 
 def data_line(fact: dict[str, Any]) -> str:
@@ -121,7 +122,7 @@ def sections(report: Report) -> list[dict[str, str]]:
     names = list(report.held_out)
     rows = "\n".join(f"| {key} | {' | '.join(cells)} |" for key, cells in report.table().items())
     table = f"| held-out | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n{rows}"
-    found = [{"title": "Before and after", "text": table}]
+    found = [{"title": "Before and after", "text": f"{table}\n\n`base` is the model that this training started from."}]
     if report.answered:
         shown = []
         for row in report.rows()[:SAMPLES]:

@@ -19,6 +19,7 @@ from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
 from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
 from remote_payload.train.greedy import write_causal_smoke
+from remote_payload.train.lora import weights_of
 from remote_payload.train.micro_batch import release_memory
 from remote_payload.train.provenance import write_metadata
 from remote_payload.train.results import best_entry
@@ -35,15 +36,18 @@ class Measured(Protocol):
 class CausalResults:
     """Keeps ``models/best`` whole at any moment; at the end it goes back to the best weights and reports on them.
 
-    ``about`` is what gpurun.json says of talking to the model, ``data`` the facts of files and sides for the record.
+    ``about`` is what gpurun.json says of talking to the model, ``data`` the facts of files and sides for the record,
+    ``start`` the folder of the adapter that training starts from, where it does not start from the base alone.
     """
 
     def __init__(
         self, run: Run, model: CausalLoss, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None,
         compute: torch.dtype, about: dict[str, Any], data: Sequence[dict[str, Any]] = (),
+        start: str | None = None,
     ) -> None:  # fmt: skip
         self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
         self.about, self.data = {"recipe": run.recipe, **about}, list(data)
+        self.start = start
         if run.world.main:
             recover_folder(run.best)
 
@@ -137,8 +141,12 @@ class CausalResults:
 
     @contextmanager
     def _base(self) -> Iterator[Any]:
-        """The model as it was: its adapter switched off, or loaded again where all of it was trained."""
+        """The model as training found it: with the adapter it started from, or none, or loaded again where all was trained."""
         network = self.model.network
+        if self.start:
+            with weights_of(network, self.start):
+                yield network
+            return
         if isinstance(network, PeftModel):
             with network.disable_adapter():
                 yield network

@@ -1,7 +1,8 @@
 """Chat messages, or a prompt and its completion, as tokens of which only the assistant's are learnt.
 
 What the assistant said is found in the text that the model's own chat template renders, not by searching for markers: the
-template is rendered up to each answer and with it, and what came on top is the answer, its end marker included.
+template is rendered up to each answer and with it, and what came on top is the answer, its end marker included. Where the
+template has no such marker the end token is put after each answer, and learnt.
 """
 
 from __future__ import annotations
@@ -9,20 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.train.conversation import Conversation, check_all_is_written, read_conversation, render
 from remote_payload.train.data import Record
 from remote_payload.train.errors import InputError
 from remote_payload.train.packing import Document
 
-ROLES = ("system", "user", "assistant", "tool")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Example:
     prompt: str
     answer: str
     record: Record
+    closed: int = 0  # answers that the chat template left open, and that got the end token
 
 
 @dataclass
@@ -57,6 +56,7 @@ class EncodingReport:
     tokens: int = 0
     learnt_tokens: int = 0
     truncated: int = 0
+    closed: int = 0  # answers that got the end token, since the chat template has no end marker
     dropped: int = 0  # cut so far that nothing was left to learn
     dropped_places: list[str] = field(default_factory=list)  # the first few of them
 
@@ -83,7 +83,8 @@ def encode_examples(
         report.examples += 1
         report.tokens += len(kept)
         report.learnt_tokens += kept.counted
-        examples.append(Example(kept, example.prompt, example.answer, record))
+        report.closed += example.closed
+        examples.append(replace(example, document=kept))
     if not examples:
         where = ", ".join(report.dropped_places) or "no records"
         raise InputError(f"settings.max_length: {max_length} tokens leave nothing to learn of any example ({where})")
@@ -92,18 +93,22 @@ def encode_examples(
 
 def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Example:
     """One conversation: every assistant turn is learnt; the last one is the answer when it is used as a question."""
-    messages = read_messages(record, form)
-    text = render(tokenizer, messages, record.place)
-    spans, prompt = [], ""
-    for index, message in enumerate(messages):
+    conversation = read_conversation(record, form.messages_field, form.system_prompt)
+    check_all_is_written(tokenizer, conversation)
+    text = render(tokenizer, conversation)
+    bounds, prompt, last = [], "", {}
+    for index, message in enumerate(conversation.messages):
         if message["role"] == "assistant":
-            prompt = render(tokenizer, messages[:index], record.place, answering=True)
-            spans.append((len(prompt), _end_of_turn(tokenizer, text, messages[: index + 1], prompt, record.place)))
+            prompt, last = render(tokenizer, conversation.before(index), answering=True), message
+            bounds.append((len(prompt), _end_of_turn(tokenizer, text, conversation.before(index + 1), prompt)))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    starts = [start for start, _ in encoded["offset_mapping"]]
-    learn = [any(begin <= start < end for begin, end in spans) for start in starts]
-    answer = next(message["content"] for message in reversed(messages) if message["role"] == "assistant")
-    return Example(Document(encoded["input_ids"], learn), prompt, answer, record)
+    ids, starts = encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+    spans = [[at for at, start in enumerate(starts) if begin <= start < end] for begin, end in bounds]
+    document, closed = _close_answers(ids, spans, tokenizer)
+    answer = last["content"]
+    if last.get("tool_calls"):  # as the model has to write it
+        answer = tokenizer.decode([ids[at] for at in spans[-1]], skip_special_tokens=True)
+    return Example(document, prompt, answer, record, closed)
 
 
 def encode_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Example:
@@ -128,25 +133,10 @@ def check_records(records: Iterable[Record], form: Format) -> None:
     """Raises InputError with file and line for the first record that does not fit the format. Needs no tokenizer."""
     for record in records:
         if form.chat:
-            read_messages(record, form)
+            read_conversation(record, form.messages_field, form.system_prompt)
         else:
             fill_template(form.prompt_template or "", record)
             record.field(form.completion_field, object)
-
-
-def read_messages(record: Record, form: Format) -> Messages:
-    """The record's conversation, checked, with the format's system prompt in front where it has none of its own."""
-    messages = record.field(form.messages_field, list)
-    for number, message in enumerate(messages, start=1):
-        fine = isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
-        if not fine:
-            expected = f'{{"role": one of {", ".join(ROLES)}, "content": text}}'
-            raise InputError(f"{record.place}: {form.messages_field}: message {number} is not {expected}")
-    if not any(message["role"] == "assistant" for message in messages):
-        raise InputError(f"{record.place}: {form.messages_field}: no message of the assistant, so nothing to learn")
-    if form.system_prompt is not None and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": form.system_prompt}, *messages]
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def fill_template(template: str, record: Record) -> str:
@@ -157,17 +147,6 @@ def fill_template(template: str, record: Record) -> str:
 def as_text(value: Any) -> str:
     """Text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, place: str, answering: bool = False) -> str:
-    """The chat template's text, with the opening of the assistant's turn at its end if ``answering``.
-
-    Raises InputError with ``place`` when the template refuses the conversation.
-    """
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answering)
-    except TemplateError as error:
-        raise InputError(f"{place}: the model's chat template refuses this conversation: {error}") from None
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
@@ -185,12 +164,30 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
     return sorted(set(ends))
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, text: str, messages: Messages, prompt: str, place: str) -> int:
-    """Where in ``text`` the last of ``messages`` ends, the marker that closes it included, blanks after it not."""
-    upto = render(tokenizer, messages, place)
+def _close_answers(ids: list[int], spans: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> tuple[Document, int]:
+    """The document in which the tokens of ``spans`` are learnt, and how many answers got the end token after them.
+
+    A template that closes no answer would teach the model to go on for ever, since it never sees one end.
+    """
+    ends = {*tokenizer.all_special_ids, tokenizer.eos_token_id}
+    closed = {span[-1] for span in spans if span and ids[span[-1]] not in ends}
+    learnt = {index for span in spans for index in span}
+    out, learn = [], []
+    for index, token in enumerate(ids):
+        out.append(token)
+        learn.append(index in learnt)
+        if index in closed:
+            out.append(tokenizer.eos_token_id)
+            learn.append(True)
+    return Document(out, learn), len(closed)
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, text: str, turns: Conversation, prompt: str) -> int:
+    """Where in ``text`` the last of these turns ends, the marker that closes it included, blanks after it not."""
+    upto = render(tokenizer, turns)
     if not (text.startswith(upto) and upto.startswith(prompt)):
         raise InputError(
-            f"{place}: the model's chat template changes earlier turns as a conversation goes on, so the assistant's "
+            f"{turns.place}: the model's chat template changes earlier turns as a conversation goes on, so the assistant's "
             "words cannot be told apart; give settings.chat_template a template that does not"
         )
-    return len(upto.rstrip())
+    return max(len(upto.rstrip()), len(prompt))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -68,3 +72,14 @@ def save_adapter(model: PeftModel, folder: Any, base_id: str) -> None:
     finally:
         config.base_model_name_or_path = path
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the recipe writes a card with numbers in it
+
+
+@contextmanager
+def weights_of(model: PeftModel, folder: str | Path) -> Iterator[PeftModel]:
+    """The model with its adapter's weights from ``folder`` as long as the context lasts, and then with its own again."""
+    own = {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+    set_peft_model_state_dict(model, load_file(Path(folder) / "adapter_model.safetensors"))
+    try:
+        yield model
+    finally:
+        set_peft_model_state_dict(model, own)

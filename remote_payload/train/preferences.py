@@ -2,7 +2,8 @@
 
     loss = -log sigmoid(beta * ((log p(chosen) - log p(rejected)) - (log r(chosen) - log r(rejected))))
 
-p is the model, r the reference, both summed over the answer's tokens. The reference never changes, so it is measured once.
+p is the model, r the reference, both summed over the answer's tokens. The reference is the model that training starts from
+(its adapter included) and never changes, so it is measured once, before training.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from remote_payload.train.precision import autocast
 from remote_payload.train.task import Micro
 
 
+TIE = 1e-3  # rewards that differ by less do not differ: what rounding makes of two equal ones
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two documents with one prompt, and what the reference says of them (log-probabilities) once it has been asked."""
@@ -45,6 +49,11 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Te
     """Losses ``[pairs]`` and rewards ``[pairs, 2]`` from log-probabilities ``[pairs, 2]`` of chosen and rejected."""
     rewards = beta * (policy - reference)
     return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
+
+
+def preferred(margin: Tensor) -> Tensor:
+    """1 where the chosen answer has the higher reward, 0 where the rejected one has, and a half for a tie, as at the start."""
+    return torch.where(margin.abs() < TIE, 0.5, (margin > 0).float())
 
 
 def encode_pairs(
@@ -75,13 +84,22 @@ def encode_pairs(
 
 def encode_side(record: Record, field: str, tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any) -> Example:
     """The prompt with one of the two answers, as training of the adapter saw it: a conversation or the prompt template."""
-    answer = as_text(record.field(field, (str, list, dict)))
+    answer = record.field(field, (str, list, dict))
     if form.chat:
+        said = answer if _is_messages(answer) else [{"role": "assistant", "content": as_text(answer)}]
         prompt = record.field(settings.prompt_field, (str, list))
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-        whole = {form.messages_field: [*messages, {"role": "assistant", "content": answer}]}
+        whole = {**record.value, form.messages_field: [*messages, *said]}
         return encode_chat(replace(record, value=whole), tokenizer, form)
-    return encode_completion(replace(record, value={**record.value, form.completion_field: answer}), tokenizer, form)
+    return encode_completion(
+        replace(record, value={**record.value, form.completion_field: as_text(answer)}), tokenizer, form
+    )
+
+
+def _is_messages(answer: Any) -> bool:
+    return (
+        isinstance(answer, list) and all(isinstance(item, dict) and "role" in item for item in answer) and answer != []
+    )
 
 
 def last_turn_only(document: Document) -> Document:
@@ -136,7 +154,7 @@ class PreferenceTask:
             columns = [
                 torch.ones_like(losses),
                 losses,
-                (chosen > rejected).float(),
+                preferred(chosen - rejected),
                 chosen - rejected,
                 chosen,
                 rejected,

@@ -44,6 +44,14 @@ CHAT_TEMPLATE = (
 )
 
 
+TOOL_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)  # Qwen's way with tools, shortened
+
+
 def tiny_tokenizer(chat: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of VOCABULARY tokens, trained here; ``chat`` gives it Qwen's markers and template."""
     special = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]

@@ -1,9 +1,13 @@
+import json
+
 import pytest
+import torch
 
 from remote_payload.train.chat import Format, as_text, encode_examples, end_tokens
 from remote_payload.train.data import Record
 from remote_payload.train.errors import InputError
-from tests.support.tiny_models import tiny_tokenizer
+from remote_payload.train.generation import Sampling, generate
+from tests.support.tiny_models import TOOL_TEMPLATE, tiny_model, tiny_tokenizer
 
 CHAT = [
     {"role": "user", "content": "Who sailed from London?"},
@@ -115,3 +119,129 @@ def test_an_answer_is_over_at_the_end_token_and_at_the_templates_marker():
     base.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     assert base.convert_ids_to_tokens(end_tokens(base, Format())) == ["<|endoftext|>", "<|im_end|>"]
     assert end_tokens(base, PAIRS) == [base.eos_token_id]
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"town": "Bath", "days": 2}}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+WITH_TOOLS = [
+    {"role": "user", "content": "Rain in Bath?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c1", "content": "dry"},
+    {"role": "assistant", "content": "No rain."},
+]
+
+
+def tokenizer_with(template):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_a_tool_call_is_learnt_as_the_template_writes_it_and_the_tools_are_in_the_prompt():
+    tokenizer = tokenizer_with(TOOL_TEMPLATE)
+    (example,), _ = encode_examples(records({"messages": WITH_TOOLS, "tools": TOOLS}), tokenizer, Format(), 512)
+    call = '<tool_call>{"name": "weather", "arguments": {"town": "Bath", "days": 2}}</tool_call><|im_end|>'
+    assert learnt_text(tokenizer, example.document) == call + "No rain.<|im_end|>"
+    assert json.dumps(TOOLS[0]) in example.prompt and "dry" in example.prompt
+
+
+def test_an_answer_that_is_a_tool_call_is_compared_as_the_template_writes_it():
+    (example,), _ = encode_examples(
+        records({"messages": WITH_TOOLS[:2], "tools": TOOLS}), tokenizer_with(TOOL_TEMPLATE), Format(), 512
+    )
+    assert example.answer == '<tool_call>{"name": "weather", "arguments": {"town": "Bath", "days": 2}}</tool_call>'
+
+
+def test_arguments_and_tools_may_be_json_text():
+    as_text_call = {"function": {"name": "weather", "arguments": json.dumps(CALL["function"]["arguments"])}}
+    messages = [WITH_TOOLS[0], {"role": "assistant", "tool_calls": [as_text_call]}]
+    tokenizer = tokenizer_with(TOOL_TEMPLATE)
+    given = records({"messages": WITH_TOOLS[:2], "tools": TOOLS}, {"messages": messages, "tools": json.dumps(TOOLS)})
+    one, other = encode_examples(given, tokenizer, Format(), 512)[0]
+    assert one.document == other.document
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (TOOL_TEMPLATE.replace("{% if tools %}", "{% if false %}"), "does not write tools"),
+        (
+            TOOL_TEMPLATE.replace("message.tool_calls or []", "[]"),
+            "does not write the tool call 'weather' of message 2",
+        ),
+        (
+            TOOL_TEMPLATE.replace("call.function |", "call.function.name |"),
+            "does not write the arguments of the tool call 'weather' of message 2",
+        ),
+        (
+            TOOL_TEMPLATE.replace(
+                "{{ message.content }}", "{% if message.role != 'tool' %}{{ message.content }}{% endif %}"
+            ),
+            r"does not write what a tool answered \(message 3\)",
+        ),
+        (
+            TOOL_TEMPLATE.replace(
+                "message.tool_calls or []", "(message.tool_calls + '') if message.tool_calls else []"
+            ),
+            "refuses this conversation",
+        ),
+    ],
+)
+def test_a_template_that_cannot_write_tools_is_refused_with_file_and_line(template, message):
+    with pytest.raises(InputError, match=rf"data/chat\.jsonl:2: .*{message}"):
+        encode_examples(
+            records({"messages": CHAT}, {"messages": WITH_TOOLS, "tools": TOOLS}),
+            tokenizer_with(template),
+            Format(),
+            512,
+        )
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ({"role": "assistant", "content": None}, 'message 2 is not {"role"'),
+        ({"role": "assistant", "tool_calls": "x"}, "message 2: tool_calls are a list"),
+        ({"role": "assistant", "tool_calls": [{"name": 3}]}, "message 2: a tool call is"),
+        ({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}, "of the call of 'f' are not JSON"),
+        (
+            {"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]},
+            "of the call of 'f' are not an object",
+        ),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "message 2 has a function_call"),
+    ],
+)
+def test_a_tool_call_of_another_form_is_named_by_file_and_line(message, problem):
+    value = {"messages": [CHAT[0], message, CHAT[1]]}
+    with pytest.raises(InputError) as error:
+        encode_examples(records(value), tokenizer_with(TOOL_TEMPLATE), Format(), 512)
+    assert str(error.value).startswith("data/chat.jsonl:1: messages: message 2") and problem in str(error.value)
+
+
+OPEN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+def test_a_template_without_an_end_marker_gets_the_end_token_after_each_answer():
+    tokenizer = tokenizer_with(OPEN)
+    (example,), report = encode_examples(records({"messages": CHAT}), tokenizer, Format(), 512)
+    assert learnt_text(tokenizer, example.document) == "The ship <b>é</b>.<|im_end|>In 1823.<|im_end|>"
+    assert report.closed == 2 and report.learnt_tokens == sum(example.document.learn)
+    _, report = encode_examples(records({"messages": CHAT}), tiny_tokenizer(), Format(), 512)
+    assert report.closed == 0
+
+
+def test_a_model_taught_with_such_a_template_learns_to_stop():
+    tokenizer, model = tokenizer_with(OPEN), tiny_model("llama")
+    (example,), _ = encode_examples(records({"messages": CHAT[:2]}), tokenizer, Format(), 512)
+    ids, targets = torch.tensor([example.document.ids]), torch.tensor([example.document.targets])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(40):
+        loss = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[0], targets[0], ignore_index=-100)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
+    (answer,) = generate(
+        model.eval(), tokenizer, [prompt], Sampling(max_new_tokens=60), end_tokens(tokenizer, Format())
+    )
+    assert answer.ended and answer.text == CHAT[1]["content"]

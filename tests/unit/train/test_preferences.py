@@ -11,7 +11,7 @@ from remote_payload.train.chat import Format
 from remote_payload.train.data import Record
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.preferences import PreferenceTask, dpo_loss, encode_pairs, pack_pairs
+from remote_payload.train.preferences import PreferenceTask, dpo_loss, encode_pairs, pack_pairs, preferred
 from tests.support.language_data import conversations, pairs, run_recipe_here, write_lines
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -124,3 +124,51 @@ def test_the_recipe_goes_on_from_an_adapter_and_prefers_what_was_chosen(tmp_path
     other = {**settings, "model": str(tiny_folder("llama"))}
     assert run_recipe_here("preference", tmp_path / "other", other) == 2
     assert "settings.adapter: " in (said := capsys.readouterr().err) and "was trained on" in said
+
+
+def test_dpo_begins_at_log_two_whatever_the_adapter_had_learnt_before(tmp_path, tiny_folder):
+    """SFT on the chosen answers has moved the adapter far from its base: none of that is DPO's doing."""
+    taught = [{"messages": [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["chosen"]}]}
+              for pair in pairs()]  # fmt: skip
+    data = write_lines(tmp_path / "chat.jsonl", taught)
+    chosen = write_lines(tmp_path / "pairs.jsonl", pairs())
+    few = {"generation": {"examples": 1, "max_new_tokens": 4, "latency_examples": 0}}
+    small = {"model": str(tiny_folder("qwen2")), "max_length": 64, "batch": {"size": 5}, **few}
+    sft = {**small, "train": str(data), "validation": str(data), "epochs": 30, "optimizer": {"learning_rate": 0.01}}
+    assert run_recipe_here("sft", tmp_path / "sft", sft) == 0
+    adapter = str(tmp_path / "sft" / "outputs" / "models" / "best")
+    dpo = {**small, "adapter": adapter, "train": str(chosen), "epochs": 8, "evaluation": {"at_start": True},
+           "optimizer": {"learning_rate": 0.01}}  # fmt: skip
+    assert run_recipe_here("preference", tmp_path / "dpo", dpo) == 0
+    outputs = tmp_path / "dpo" / "outputs"
+    first = json.loads((outputs / "training_metadata.json").read_text())["training"]["evaluations"][0]
+    assert first["step"] == 0
+    assert first["metrics"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert first["metrics"]["reward_margin"] == pytest.approx(0, abs=1e-4)
+    assert first["metrics"]["reward_accuracy"] == 0.5
+    figures = json.loads((outputs / "reports" / "evaluation.json").read_text())["held_out"]
+    assert figures["base"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert figures["base"]["reward_accuracy"] == 0.5 and figures["tuned"]["reward_accuracy"] == 1.0
+    card = (outputs / "models" / "best" / "README.md").read_text()
+    assert "going on from the adapter" in card and "the model that this training started from" in card
+
+
+def test_a_resumed_dpo_still_measures_against_the_adapter_that_it_started_from(tmp_path, tiny_folder):
+    data, chosen = write_lines(tmp_path / "chat.jsonl", conversations(12)), write_lines(tmp_path / "p.jsonl", pairs())
+    few = {"generation": {"examples": 0}, "max_length": 64, "batch": {"size": 5}, "model": str(tiny_folder("qwen2"))}
+    assert run_recipe_here("sft", tmp_path / "sft", {**few, "train": str(data), "epochs": 1}) == 0
+    settings = {**few, "adapter": str(tmp_path / "sft" / "outputs" / "models" / "best"), "train": str(chosen), "epochs": 4,
+                "optimizer": {"learning_rate": 0.01}}  # fmt: skip
+    assert run_recipe_here("preference", tmp_path / "whole", settings) == 0
+    assert run_recipe_here("preference", tmp_path / "half", settings) == 0
+    assert run_recipe_here("preference", tmp_path / "half", settings, resume="step-000002") == 0
+    whole, half = (
+        json.loads((tmp_path / name / "outputs" / "reports" / "evaluation.json").read_text())["held_out"]
+        for name in ("whole", "half")
+    )
+    for name in ("base", "tuned"):
+        assert half[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
+
+
+def test_answers_of_equal_rewards_count_as_half_a_preference():
+    assert preferred(torch.tensor([0.0, 5e-4, -5e-4, 0.01, -0.01])).tolist() == [0.5, 0.5, 0.5, 1.0, 0.0]
