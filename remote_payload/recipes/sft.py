@@ -17,7 +17,7 @@ from remote_payload.train.data import DataFile, Record, find_files, read_all, re
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.flops import flops_per_token
-from remote_payload.train.json_metrics import check_schema, read_schema
+from remote_payload.train.json_schemas import check_schema, read_schema
 from remote_payload.train.loop import train
 from remote_payload.train.lora import add_lora
 from remote_payload.train.packed_task import PackedTask

@@ -44,7 +44,7 @@ class ClassifySettings:
         None, "Examples with the same value here never fall on both sides of the split."
     )
     labels: Optional[List[Union[int, str]]] = setting(
-        None, "All classes, in order; without it those found in the training data, sorted."
+        None, "All classes, in order; without it those found in the training data, sorted.", unique=True
     )
     max_length: int = setting(512, "Tokens of a text; longer ones are cut, and counted.", ge=8)
     class_weights: Literal["none", "inverse_frequency"] = setting(

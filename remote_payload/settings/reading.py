@@ -1,16 +1,26 @@
 """From the ``settings`` of a job to the recipe's dataclass, on the box.
 
-The laptop has checked them already, with pydantic; those of a job started by hand nobody has.
+The laptop has checked them already, with pydantic; those of a job started by hand nobody has. So the bounds are checked here too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import operator
 import typing
 from typing import Any, Literal, Union
 
 from remote_payload.settings.training import RETIRED
+
+# The bounds of ``setting(…)``, in words and as what has to hold.
+BOUNDS = {
+    "gt": ("greater than", operator.gt),
+    "ge": ("at least", operator.ge),
+    "lt": ("less than", operator.lt),
+    "le": ("at most", operator.le),
+}
 
 
 class SettingError(ValueError):
@@ -32,7 +42,28 @@ def read_settings(kind: Any, values: Any, where: str = "settings") -> Any:
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise SettingError("%s.%s: is required: %s" % (where, name, field.metadata.get("description", "")))
-    return kind(**{name: _convert(types[name], value, "%s.%s" % (where, name)) for name, value in values.items()})
+    given = {name: _convert(types[name], value, "%s.%s" % (where, name)) for name, value in values.items()}
+    for name, value in given.items():
+        _check_bounds(value, fields[name].metadata, "%s.%s" % (where, name))
+    return kind(**given)
+
+
+def _check_bounds(value: Any, checks: typing.Mapping[str, Any], where: str) -> None:
+    """Raises SettingError for a number outside the bounds of its setting or without end, and for a list that repeats itself."""
+    if isinstance(value, list) and checks.get("unique") and repeated(value):
+        raise SettingError("%s: names %r more than once" % (where, repeated(value)[0]))
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise SettingError("%s: expected a number, got %r" % (where, value))
+    for name, (words, holds) in BOUNDS.items():
+        if name in checks and not holds(value, checks[name]):
+            raise SettingError("%s: must be %s %g, got %r" % (where, words, checks[name], value))
+
+
+def repeated(values: typing.Sequence[Any]) -> typing.List[Any]:
+    """What is in a list more than once; 1 and "1" are two things."""
+    return [value for at, value in enumerate(values) if value in values[:at]]
 
 
 def _advice(name: str, known: typing.List[str]) -> str:

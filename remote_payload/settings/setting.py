@@ -11,7 +11,7 @@ from typing import Any
 
 
 def setting(default: Any, description: str, **checks: Any) -> Any:
-    """A documented setting; ``checks`` are pydantic's names (gt, ge, le …), which only the laptop applies."""
+    """A documented setting; ``checks`` are pydantic's names (gt, ge, lt, le), and ``unique`` for a list without repetitions."""
     metadata = {"description": description, **checks}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

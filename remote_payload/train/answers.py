@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,25 @@ def time_answers(
 def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:
     """Figures about the answers: against the references, as JSON where that is asked for, and by themselves."""
     texts = [answer.text for answer in answers]
+    references = [example.answer for example in questions.examples]
     scores: dict[str, Any] = {
-        **reference_metrics(texts, [example.answer for example in questions.examples]),
+        **_measured("bleu and rouge", lambda: reference_metrics(texts, references)),
         "ended_share": sum(answer.ended for answer in answers) / len(answers),
         "length": length_distribution([len(answer.ids) for answer in answers]),
-        "vocabulary": vocabulary_richness(texts),
+        "vocabulary": _measured("vocabulary", lambda: vocabulary_richness(texts)),
     }
-    if questions.expected:
-        scores |= json_metrics(texts, questions.expected.values, questions.expected.schemas)
+    if expected := questions.expected:
+        scores |= _measured("json", lambda: json_metrics(texts, expected.values, expected.schemas))
     return scores
+
+
+def _measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The figures; none, and a line of the log, where measuring fails: a trained model must not be lost to a figure about it."""
+    try:
+        return measure()
+    except Exception as error:
+        print(f"answers: {what} could not be measured: {type(error).__name__}: {error}", flush=True)
+        return {}
 
 
 @dataclass

@@ -1,28 +1,20 @@
-"""How well generated text gives the JSON that was asked for: exactly, field by field, and by its schema."""
+"""How well generated text gives the JSON that was asked for: exactly, field by field, and by its schema (docs/metrics.md)."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import validator_for
-
-from remote_payload.train.data import Record
-from remote_payload.train.errors import InputError
-
-OPENING = re.compile(r"[{\[]")
-NOTHING = object()  # where no JSON could be read; unlike null, equal to nothing
+from remote_payload.train.json_answers import NOTHING, first_json, strict_json, without_thoughts
+from remote_payload.train.json_schemas import complies
+from remote_payload.train.json_schemas import read_schema as read_schema
 
 
 def json_metrics(outputs: Sequence[str], expected: Sequence[Any], schemas: Sequence[Any]) -> dict[str, float]:
     """``json_exact``, ``field_f1`` and, where there are schemas, ``schema_compliance``: shares of 1 over the examples.
 
-    ``json_exact``: the first JSON value in the output equals the expected one (the order of keys is of no importance).
+    ``json_exact``: the JSON value in the output (``read_answer``) equals the expected one (the order of keys is of no importance).
     ``field_f1``: F1 over pairs of path and leaf value, averaged over examples; an output without JSON has 0.
     ``schema_compliance``: the share of outputs that validate, of the examples whose schema is not None.
     """
@@ -36,37 +28,19 @@ def json_metrics(outputs: Sequence[str], expected: Sequence[Any], schemas: Seque
     }
     checked = [(value, schema) for value, schema in zip(values, schemas, strict=True) if schema is not None]
     if checked:
-        result["schema_compliance"] = _mean([float(complies(value, schema)) for value, schema in checked])
+        result["schema_compliance"] = _mean(
+            [float(value is not NOTHING and complies(value, schema)) for value, schema in checked]
+        )
     return result
 
 
 def read_answer(output: str, expected: Any) -> Any:
     """The JSON value that the output gives; its plain text where plain text was expected; NOTHING if it gives none."""
-    value = first_json(output)
-    if isinstance(as_value(expected), str) and not isinstance(value, str):
-        return output.strip()
+    wanted = as_value(expected)
+    value = first_json(output, type(wanted) if isinstance(wanted, (dict, list)) else None)
+    if isinstance(wanted, str) and not isinstance(value, str):
+        return without_thoughts(output)
     return value
-
-
-def first_json(text: str) -> Any:
-    """The first JSON value of the text: all of it, or else the first object or array in it (models go on talking).
-
-    A search goes on behind where the last one failed: what lies inside a cut-off object is no answer.
-    """
-    text = text.strip()
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    position = 0
-    while opening := OPENING.search(text, position):
-        try:
-            return json.JSONDecoder().raw_decode(text, opening.start())[0]
-        except json.JSONDecodeError as error:
-            position = max(error.pos, opening.end())
-        except RecursionError:
-            break
-    return NOTHING
 
 
 def as_value(expected: Any) -> Any:
@@ -74,8 +48,8 @@ def as_value(expected: Any) -> Any:
     if not isinstance(expected, str):
         return expected
     try:
-        value = json.loads(expected)
-    except (ValueError, RecursionError):
+        value = strict_json(expected)
+    except ValueError:
         return expected
     return value if isinstance(value, (dict, list)) else expected
 
@@ -93,45 +67,20 @@ def field_f1(value: Any, expected: Any) -> float:
     return 2 * (found & wanted).total() / (found.total() + wanted.total())
 
 
-def complies(value: Any, schema: Any) -> bool:
-    """Whether the value validates against the schema."""
-    return value is not NOTHING and validator_for(schema, default=Draft202012Validator)(schema).is_valid(value)
-
-
-def read_schema(record: Record, field: str) -> Any:
-    """The record's JSON Schema (an object, or the text of one), checked. Raises InputError with file, line and field."""
-    schema = record.field(field, (dict, str, bool, type(None)))
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except json.JSONDecodeError as error:
-            problem = f"{error.msg} (column {error.colno})"
-            raise InputError(f"{record.place}: {field}: the schema is not valid JSON: {problem}") from None
-    check_schema(schema, f"{record.place}: {field}")
-    return schema
-
-
-def check_schema(schema: Any, place: str) -> None:
-    """Raises InputError naming ``place`` if this is no JSON Schema."""
-    if schema is None:
-        return
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        where = "/".join(map(str, error.absolute_path)) or "its top"
-        raise InputError(f"{place}: not a JSON Schema: at {where}: {error.message}") from None
-
-
-def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaves(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """(path, leaf) pairs; an empty object or array is a leaf, and booleans are kept apart from numbers."""
-    if isinstance(value, (dict, list)) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _leaves(item, (*path, key))
-    elif isinstance(value, (dict, list)):
-        yield path, type(value).__name__ + "()"
-    else:
-        yield path, (isinstance(value, bool), value)
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [
+        ((), value)
+    ]  # no recursion: a model may nest as deep as it likes
+    while waiting:
+        path, part = waiting.pop()
+        if isinstance(part, (dict, list)) and part:
+            items = part.items() if isinstance(part, dict) else enumerate(part)
+            waiting += [((*path, key), item) for key, item in items]
+        elif isinstance(part, (dict, list)):
+            yield path, type(part).__name__ + "()"
+        else:
+            yield path, (isinstance(part, bool), part)
 
 
 def _mean(values: Sequence[float]) -> float:

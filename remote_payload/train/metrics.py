@@ -1,6 +1,8 @@
 """Classification metrics from a confusion matrix, which can be summed over batches and ranks where scores cannot.
 
 Definitions are scikit-learn's with ``zero_division=0``: a class without predictions has precision 0, one without examples recall 0.
+A macro average is over the classes that occur in truth or prediction, as scikit-learn's is where it is not given labels: a class
+that a small validation part has no example of would otherwise cost a perfect model its score. docs/metrics.md has the formulas.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ def classification_metrics(matrix: Tensor) -> dict[str, float]:
     hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     precision, recall = _ratio(hits, predicted), _ratio(hits, truth)
     f1 = _ratio(2 * hits, truth + predicted)
+    there = (truth + predicted) > 0
     return {
         "accuracy": float(hits.sum() / matrix.sum()),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[there].mean()),
         "weighted_f1": float((f1 * truth).sum() / truth.sum()),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
+        "macro_precision": float(precision[there].mean()),
+        "macro_recall": float(recall[there].mean()),
     }
 
 

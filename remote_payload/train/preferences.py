@@ -28,7 +28,6 @@ from remote_payload.train.packing import Document, fill, pack
 from remote_payload.train.precision import autocast
 from remote_payload.train.task import Micro
 
-
 TIE = 1e-3  # rewards that differ by less do not differ: what rounding makes of two equal ones
 
 

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import re
 import statistics
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+LETTERS = re.compile(r"[^\W_]+")  # of any script; rouge-score by itself keeps a to z and digits only
+# Written without spaces between words: Chinese, Japanese, Thai, Lao, Burmese, Khmer. Each character counts as a word.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 WINDOW = 50  # words of the moving type-token ratio
 
 
 def reference_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """``bleu`` (sacrebleu's corpus score, 0 to 100) and ``rouge1``, ``rouge2``, ``rougeL`` (rouge-score's F, mean over texts)."""
+    """``bleu`` (sacrebleu's corpus score, 0 to 100) and ``rouge1``, ``rouge2``, ``rougeL`` (rouge-score's F, mean over texts).
+
+    For plain English they are those of the two libraries; docs/metrics.md says what is a word elsewhere.
+    """
     import sacrebleu
     from rouge_score.rouge_scorer import RougeScorer
 
     kinds = ["rouge1", "rouge2", "rougeL"]
-    scorer = RougeScorer(kinds)
+    scorer = RougeScorer(kinds, tokenizer=Words())
     scores = [scorer.score(reference, output) for output, reference in zip(outputs, references, strict=True)]
     rouge = {kind: statistics.fmean(score[kind].fmeasure for score in scores) for kind in kinds}
-    return {"bleu": sacrebleu.corpus_bleu(list(outputs), [list(references)]).score, **rouge}
+    words = "zh" if any(map(HAN.search, references)) else "13a"
+    return {"bleu": sacrebleu.corpus_bleu(list(outputs), [list(references)], tokenize=words).score, **rouge}
+
+
+class Words:
+    """rouge-score's tokenizer for any script: lower case, letters and digits, the rest separates."""
+
+    def tokenize(self, text: str) -> list[str]:
+        spaced = UNSPACED.sub(r" \g<0> ", unicodedata.normalize("NFKC", text).lower())
+        return LETTERS.findall(spaced)
 
 
 def length_distribution(lengths: Sequence[int]) -> dict[str, float]:

@@ -10,7 +10,9 @@ import dataclasses
 import typing
 from typing import Annotated, Any, Union
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+from remote_payload.settings.reading import repeated
 
 _BOUNDS = ("gt", "ge", "lt", "le", "multiple_of")
 
@@ -29,6 +31,10 @@ def _field(hint: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
     bounds = {name: value for name, value in field.metadata.items() if name in _BOUNDS}
     rest = {name: value for name, value in field.metadata.items() if name not in _BOUNDS}
     bounded = _bounded(hint, bounds)
+    if rest.pop("unique", False):
+        bounded = Annotated[
+            bounded, AfterValidator(_without_repetitions), Field(json_schema_extra={"uniqueItems": True})
+        ]
     if field.default is not dataclasses.MISSING:
         return bounded, dataclasses.field(default=field.default, metadata=rest)
     if field.default_factory is not dataclasses.MISSING:
@@ -43,3 +49,10 @@ def _bounded(hint: Any, bounds: dict[str, Any]) -> Any:
     if typing.get_origin(hint) is Union:
         return Union[tuple(_bounded(member, bounds) for member in typing.get_args(hint))]  # noqa: UP007
     return Annotated[hint, Field(**bounds)] if bounds and hint in (int, float) else hint
+
+
+def _without_repetitions(values: Any) -> Any:
+    twice = repeated(values or [])
+    if twice:
+        raise ValueError(f"names {twice[0]!r} more than once")
+    return values

@@ -181,7 +181,7 @@ def test_arguments_and_tools_may_be_json_text():
         ),
         (
             TOOL_TEMPLATE.replace(
-                "message.tool_calls or []", "(message.tool_calls + '') if message.tool_calls else []"
+                "message.tool_calls or []", "((message.tool_calls + '') if message.tool_calls else [])"
             ),
             "refuses this conversation",
         ),

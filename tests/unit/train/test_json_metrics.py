@@ -1,8 +1,14 @@
+import json
+
 import pytest
 
+from remote_payload.train import answers
+from remote_payload.train.chat import Example
 from remote_payload.train.data import Record
 from remote_payload.train.errors import InputError
+from remote_payload.train.generation import Answer
 from remote_payload.train.json_metrics import NOTHING, field_f1, first_json, json_metrics, read_schema, same
+from remote_payload.train.json_schemas import check_schema, complies
 
 SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 
@@ -21,10 +27,34 @@ SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type"
         ('Like {this}: {"b": 1}', {"b": 1}),
         ("", NOTHING),
         ("[" * 100_000, NOTHING),
+        ("[" * 900 + "]" * 900, json.loads("[" * 900 + "]" * 900)),
+        ('{"a": NaN}', NOTHING),
+        ("NaN", NOTHING),
+        ('{"a": -Infinity, "b": {"c": 1}}', NOTHING),
+        ('{"a": NaN} or rather {"a": null}', {"a": None}),
+        ("9" * 5000, NOTHING),
+        ('{"a": ' + "9" * 5000 + "}", NOTHING),
+        ('{"a": ' + "9" * 5000 + '} no, {"a": 9}', {"a": 9}),
+        ('<think>Perhaps {"a": 1}?</think>\n{"a": 2}', {"a": 2}),
+        ('perhaps {"a": 1}?</think>{"a": 2}', {"a": 2}),
+        ('<think>Perhaps {"a": 1}?', NOTHING),
+        ('{"tag": "</think>"}', {"tag": "</think>"}),
     ],
 )
 def test_the_first_json_value_is_found_in_what_a_model_says(text, value):
     assert first_json(text) is value if value is NOTHING else first_json(text) == value
+
+
+def test_of_several_values_the_first_of_the_kind_that_was_asked_for_is_the_answer():
+    said = 'As [1] and [2] say: {"a": [3]}. Also {"b": 4}'
+    assert first_json(said, dict) == {"a": [3]}
+    assert first_json(said, list) == [1] == first_json(said)
+    assert first_json("As [1] says", dict) == [1]
+    assert json_metrics([said], [{"a": [3]}], [None])["json_exact"] == 1.0
+
+
+def test_a_thought_is_no_part_of_a_plain_answer():
+    assert json_metrics(["<think>[1] or so</think>\n Ada "], ["Ada"], [None])["json_exact"] == 1.0
 
 
 def test_equality_is_jsons_not_pythons():
@@ -75,3 +105,60 @@ def test_a_schema_that_is_none_is_named_by_file_line_and_field(schema, message):
 
 def test_a_schema_may_be_kept_as_text():
     assert read_schema(Record({"schema": '{"type": "object"}'}, "a", 1), "schema") == {"type": "object"}
+
+
+TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}}
+NEAREST = {"$defs": {"name": {"type": "string"}}, "properties": {"name": {"$ref": "#/$defs/name"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        TREE,
+        NEAREST,
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"$id": "http://x/a", "$defs": {"b": {"$id": "b", "type": "object"}}, "properties": {"c": {"$ref": "b"}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"n": {}}, "not": {"$ref": "#/definitions/n"}},
+        {"$anchor": "top", "properties": {"more": {"$ref": "#top"}}},
+        True,
+        {},
+    ],
+)  # fmt: skip
+def test_a_schema_that_refers_to_itself_about_the_parts_of_a_value_is_a_good_one(schema):
+    check_schema(schema, "s")
+    complies({"children": [{"children": []}], "name": "x"}, schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"$ref": "#"}, "leads back to itself"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "leads back to itself"),
+        ({"$defs": {"a": {"anyOf": [{}, {"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}}}, "leads back"),
+        ({"properties": {"a": {"$ref": "#/$defs/missing"}}}, r"\$ref '#/\$defs/missing' leads nowhere"),
+        ({"items": {"allOf": [{"$ref": "https://example.org/other.json"}]}}, "other.json' leads nowhere"),
+        ({"items": {"pattern": "(unclosed"}}, "is not a 'regex'"),
+        ({"patternProperties": {"[": {}}}, "is not a 'regex'"),
+    ],
+)
+def test_a_schema_that_no_answer_could_be_checked_by_is_found_before_training(schema, message):
+    with pytest.raises(InputError, match=rf"test\.jsonl:7: schema: not a (usable )?JSON Schema: .*{message}"):
+        read_schema(Record({"schema": schema}, "test.jsonl", 7), "schema")
+
+
+def test_what_the_validator_fails_on_does_not_comply():
+    assert not complies(1e308, {"multipleOf": 1e-308})
+    assert not complies({"a": {"a": 1}}, {"properties": {"a": {"$ref": "#/nothing"}}})
+
+
+def test_a_figure_that_cannot_be_measured_is_left_out_and_said(monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("a bug of a library")
+
+    monkeypatch.setattr(answers, "reference_metrics", fails)
+    example = Example(None, "q", "a", Record({}, "f", 1))
+    scores = answers.score(
+        [Answer([1], '{"a": 1}', True)], answers.Questions([example], [[1]], [2], answers.Expected([{"a": 1}], [None]))
+    )
+    assert scores["json_exact"] == 1.0 and "bleu" not in scores
+    assert "bleu and rouge could not be measured: RuntimeError: a bug of a library" in capsys.readouterr().out

@@ -32,6 +32,16 @@ def test_every_metric_is_what_scikit_learn_says(seed: int, classes: int, never: 
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
+def test_a_class_that_is_neither_there_nor_predicted_does_not_cost_a_perfect_model_its_score() -> None:
+    truth = torch.tensor([0, 0, 2, 3])
+    perfect = classification_metrics(confusion(truth, truth, 6))
+    assert perfect == dict.fromkeys(perfect, 1.0)
+    predicted = torch.tensor([0, 2, 2, 5])  # 3 is never predicted, 5 is never true, 1 and 4 are neither
+    ours = classification_metrics(confusion(truth, predicted, 6))
+    theirs = reference.precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0)
+    assert [ours[name] for name in ("macro_precision", "macro_recall", "macro_f1")] == pytest.approx(theirs[:3])
+
+
 @pytest.mark.parametrize("threshold", [1, 3, 5])
 def test_f1_at_a_threshold_is_what_scikit_learn_says(threshold: int) -> None:
     truth, predicted = predictions(7, 6, None)

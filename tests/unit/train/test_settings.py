@@ -53,6 +53,20 @@ def test_values_become_what_the_setting_is(given: dict[str, Any], name: str, exp
             "settings.schedule.name: expected 'cosine' or 'linear' or 'constant', got 'step'",
         ),
         ([], "settings: expected a mapping, got []"),
+        ({**NEEDED, "epochs": -1}, "settings.epochs: must be greater than 0, got -1"),
+        ({**NEEDED, "epochs": float("inf")}, "settings.epochs: expected a number, got inf"),
+        ({**NEEDED, "epochs": ".nan"}, "settings.epochs: expected a number, got '.nan'"),
+        ({**NEEDED, "epochs": "nan"}, "settings.epochs: expected a number, got nan"),
+        ({**NEEDED, "max_steps": 0}, "settings.max_steps: must be at least 1, got 0"),
+        ({**NEEDED, "validation_share": 1}, "settings.validation_share: must be less than 1, got 1.0"),
+        ({**NEEDED, "batch": {"size": 0}}, "settings.batch.size: must be at least 1, got 0"),
+        ({**NEEDED, "batch": {"micro": -4}}, "settings.batch.micro: must be at least 1, got -4"),
+        (
+            {**NEEDED, "optimizer": {"learning_rate": "-3e-4"}},
+            "settings.optimizer.learning_rate: must be greater than 0, got -0.0003",
+        ),
+        ({**NEEDED, "schedule": {"final": 1.5}}, "settings.schedule.final: must be at most 1, got 1.5"),
+        ({**NEEDED, "labels": ["legal", "legal", "other"]}, "settings.labels: names 'legal' more than once"),
     ],
 )
 def test_what_does_not_fit_is_named_by_its_path(given: Any, message: str) -> None:
@@ -89,3 +103,33 @@ def test_a_metric_with_a_setting_in_its_name_exists_where_the_setting_is_given()
 def test_a_metric_of_one_evaluation_set_is_better_the_way_that_metric_is(name: str, higher: bool | None) -> None:
     assert is_higher_better(metrics_of("finetune", {}), name) is higher
     assert is_higher_better(metrics_of("sft", {}), "loss/birthdays") is None
+
+
+def test_by_hand_every_bound_that_the_laptop_checks_is_checked(recipe: str) -> None:
+    """A value beyond each bound of each setting is refused by the setting's name, as ``gpurun validate`` refuses it."""
+    import dataclasses
+    import typing
+
+    def beyond(kind: Any, path: tuple[str, ...]) -> typing.Iterator[tuple[tuple[str, ...], float]]:
+        types = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if dataclasses.is_dataclass(types[field.name]):
+                yield from beyond(types[field.name], (*path, field.name))
+            whole = int in (types[field.name], *typing.get_args(types[field.name]))
+            for bound, step in (("gt", 0), ("ge", -1), ("lt", 0), ("le", 1)):
+                if bound in field.metadata:
+                    value = field.metadata[bound] + step
+                    yield (*path, field.name), (int(value) if whole else float(value))
+
+    kind = settings_class(recipe)
+    needed = {field.name: "x" for field in dataclasses.fields(kind) if field.name in ("model", "train", "dataset", "corpus", "adapter")
+              and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING}  # fmt: skip
+    read_settings(kind, needed)
+    tried = list(beyond(kind, ()))
+    assert len(tried) > 20
+    for path, value in tried:
+        given: Any = value
+        for name in reversed(path):
+            given = {name: given}
+        with pytest.raises(SettingError, match=rf"^settings\.{'.'.join(path)}: must be "):
+            read_settings(kind, {**needed, **given})

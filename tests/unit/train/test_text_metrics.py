@@ -1,9 +1,12 @@
 import numpy
 import pytest
 import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
-from remote_payload.train.text_metrics import length_distribution, reference_metrics, vocabulary_richness
+from remote_payload.train.text_metrics import Words, length_distribution, reference_metrics, vocabulary_richness
 
 OUTPUTS = ["The ship left London in the spring.", "Nobody believed it.", "the the the"]
 REFERENCES = ["The ship left London in early spring.", "Nobody on the quay believed it.", "a cat"]
@@ -45,3 +48,32 @@ def test_richness_of_a_text_counted_by_hand():
 def test_repetition_shows_and_emptiness_does_not_break():
     assert vocabulary_richness(["again " * 200])["moving_ratio"] == pytest.approx(1 / 50)
     assert vocabulary_richness(["", "..."])["words"] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Корабль вышел из Лондона весной.",
+        "这艘船春天离开了伦敦。",
+        "船は春にロンドンを出た。",
+        "เรือออกจากลอนดอน",
+        "배가 떠났다",
+    ],
+)
+def test_a_perfect_answer_in_any_script_has_a_rouge_of_one(text):
+    same = reference_metrics([text], [text])
+    assert (same["rouge1"], same["rouge2"], same["rougeL"]) == (1.0, 1.0, 1.0)
+    other = reference_metrics(["-"], [text])
+    assert other["rouge1"] == 0.0
+
+
+def test_chinese_is_compared_character_by_character():
+    result = reference_metrics(["船离开伦敦"], ["船离开巴黎"])
+    assert result["rouge1"] == pytest.approx(3 / 5) and result["rouge2"] == pytest.approx(2 / 4)
+    assert reference_metrics(["这艘船春天离开了伦敦。"], ["这艘船春天离开了伦敦。"])["bleu"] == pytest.approx(100)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_plain_text_are_those_of_rouge_score(text):
+    assert Words().tokenize(text) == DefaultTokenizer().tokenize(text)
