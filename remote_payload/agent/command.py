@@ -9,6 +9,7 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterator, List, Optional, Sequence
 
 LAST_LINES = 30
+SAY_EVERY = 60.0  # seconds without a line after which it is said that the command still runs
 LINE_LIMIT = 500  # characters of a line that travel
 GRACE = 5.0  # seconds between TERM and KILL
 
@@ -46,13 +47,18 @@ def run(
     it cannot start.
     """
     last: Deque[str] = deque(maxlen=LAST_LINES)
+    began = time.monotonic()
+
+    def wait() -> None:
+        report("%s still runs (%d s)" % (os.path.basename(command[0]), time.monotonic() - began))
+
     process = subprocess.Popen(
         list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=variables, start_new_session=True, pass_fds=tuple(keep_open), bufsize=0,
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        for line in _lines(process, cancelled):
+        for line in _lines(process, cancelled, wait):
             last.append(line)
             report(line)
         while process.poll() is None and not cancelled():
@@ -66,15 +72,25 @@ def run(
         raise CommandFailed(command, process.returncode, last)
 
 
-def _lines(process: "subprocess.Popen[bytes]", cancelled: Callable[[], bool]) -> Iterator[str]:
-    """What the command writes, until its output closes or it has ended and a child of its keeps the pipe open."""
+def _lines(
+    process: "subprocess.Popen[bytes]", cancelled: Callable[[], bool], silent: Callable[[], None]
+) -> Iterator[str]:
+    """What the command writes, until its output closes or it has ended and a child of its keeps the pipe open.
+
+    ``silent`` is called after every SAY_EVERY seconds without a word.
+    """
     assert process.stdout is not None
     pending = b""
     poll = select.poll()  # select() knows only the first 1024 descriptors
     poll.register(process.stdout, select.POLLIN)
+    heard = time.monotonic()
     while not cancelled():
         ready = poll.poll(200)
         block = process.stdout.read(65536) if ready else None
+        if block or time.monotonic() - heard > SAY_EVERY:
+            heard = time.monotonic()
+            if not block:
+                silent()
         if block:
             # A carriage return ends a line too: progress bars. What is longer than the limit is cut.
             *whole, pending = (pending + block).replace(b"\r", b"\n").split(b"\n")

@@ -11,6 +11,7 @@ from remote_payload.agent.tail import Tail
 from remote_payload.agent.watch import Watch
 
 LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
+SAY_EVERY = 60.0  # seconds after which the status is told again, so that a silent run is not taken for a silent box
 CANCEL_WITHIN = 0.5
 SETTLE = 5.0  # seconds that leftovers of the payload may go on writing after its end
 GATHER = 0.02  # seconds of output in one frame, when there is much of it
@@ -19,8 +20,8 @@ GATHER = 0.02  # seconds of output in one frame, when there is much of it
 def follow(request: Request) -> Dict[str, Any]:
     """LOG and EVENTS frames until the run is over (``until_end``, else up to now): ``{status, generation, log_offset, events_offset}``.
 
-    PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start and whenever phase,
-    orphaned or stalled change.
+    PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start, whenever phase,
+    orphaned or stalled change, and every minute.
     Raises AgentError for a run that is not there.
     """
     run = request.paths.run(check_run_id(request.args.get("run_id")))
@@ -61,6 +62,7 @@ class Follower:
         self._failed: Optional[BaseException] = None
         self._closed = threading.Event()
         self._shown: Optional[Tuple[Any, ...]] = None
+        self._said_at = time.monotonic()
         self._ended_at: Optional[float] = None
 
     def follow(self) -> None:
@@ -112,8 +114,9 @@ class Follower:
                 "RunLost", "the box knows no run %s" % self._run.run_id, "gpurun list shows the runs it knows."
             )
         shown = (status["phase"], status["orphaned"], status["stalled"], status.get("evidence"))
-        if shown != self._shown and not self._closed.is_set():
-            self._shown = shown
+        late = time.monotonic() - self._said_at > SAY_EVERY
+        if (shown != self._shown or late) and not self._closed.is_set():
+            self._shown, self._said_at = shown, time.monotonic()
             self._request.progress({"status": status})
         return str(status["phase"])
 

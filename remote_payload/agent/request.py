@@ -12,7 +12,8 @@ WAITING_BLOBS = 16
 
 
 class AgentError(Exception):
-    """What the laptop raises under the class ``kind`` of ``runner/domain/errors.py``."""
+    """What the laptop raises under the class ``kind`` of ``runner/domain/errors.py``, if it is one of those that a box may name
+    (``runner/transport/session.py``), and else as a HostError."""
 
     def __init__(self, kind: str, message: str, hint: str = "", meaning: str = "") -> None:
         super().__init__(message)

@@ -55,14 +55,14 @@ def sample(request: Request) -> Dict[str, Any]:
 def _command(run: RunPaths, args: Dict[str, Any]) -> List[str]:
     plan = read_json(run.launch)
     if plan is None:
-        raise AgentError("UnknownRun", "run %s has no folder on the box, or never started" % run.run_id)
+        raise AgentError("RunLost", "run %s has no folder on the box, or never started" % run.run_id)
     module, arguments = args.get("module"), args.get("arguments") or []
     if not isinstance(module, str) or not MODULE.fullmatch(module):
         raise AgentError("LaunchError", "%r is no module of the payload" % (module,))
     argv = plan["argv"]
     if "-m" not in argv or not str(argv[-1]).startswith("remote_payload."):
         raise AgentError(
-            "UserError",
+            "LaunchError",
             "run %s is of a program of your own, so gpurun does not know how to ask its model" % run.run_id,
             "Try the fetched files with your own code.",
         )

@@ -51,7 +51,7 @@ def _grace(asked: Any) -> float:
     if asked is None:
         return GRACE
     if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 3600:
-        raise AgentError("UserError", "a grace of %r seconds" % (asked,))
+        raise AgentError("GpurunError", "a grace of %r seconds" % (asked,))
     return float(asked)
 
 

@@ -11,7 +11,8 @@ import click
 from runner.cli import options
 
 if TYPE_CHECKING:
-    from runner.workflow.clean import Choice, Cleaned
+    from runner.domain.answers import Cleaned
+    from runner.workflow.clean import Choice
 
 
 @click.command(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
 @click.option("--all", "everything", is_flag=True, help="Every run of this machine that is not over.")
 @click.option(
-    "--grace", type=click.FloatRange(min=0), default=45, show_default=True, help="Seconds between TERM and KILL."
+    "--grace", type=click.FloatRange(0, 3600), default=45, show_default=True, help="Seconds between TERM and KILL."
 )
 @options.json_option
 def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool) -> None:
@@ -39,11 +39,20 @@ def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool
     for each in stopped:
         click.echo(f"{each.run.run_id}: {describe(each.run)}; no process of it is left.")
         for holder in each.device_holders:
-            options.say_untrusted(f"a process that is not this run's has a GPU open: {holder}")
+            options.say_untrusted(
+                f"a process that is not this run's has a GPU open: pid {holder.pid} ({holder.command}), GPU "
+                + ", ".join(map(str, holder.gpus))
+            )
     if not stopped:
         click.echo("no run is under way")
 
 
 def _document(stopped: Stopped) -> dict[str, Any]:
+    from dataclasses import asdict
+
     run = stopped.run
-    return {"run_id": run.run_id, "status": run.status, "device_holders": list(stopped.device_holders)}
+    return {
+        "run_id": run.run_id,
+        "status": run.status,
+        "device_holders": [asdict(each) for each in stopped.device_holders],
+    }

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.domain.errors import HostError
-from runner.domain.terminal import clean
+from remote_payload.agent.paths import ROOT_NAME, RUN_ID, SAFE_PATH
+from runner.domain.reading import (
+    Fields,
+    Impossible,
+    absolute_path,
+    boolean,
+    list_of,
+    mapping_of,
+    matching,
+    optional,
+    shown,
+    text,
+    whole_between,
+)
 
 MAX_GPUS = 64
-MAX_BYTES = 1 << 60
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_index = whole_between(0, 1023)
+_cores = whole_between(0, 4096)
+_memory = whole_between(0, 1 << 60)
+_bytes = whole_between(0, 1 << 64)  # some network volumes say that they are endless
 
 
 @dataclass(frozen=True)
@@ -48,79 +66,80 @@ class Box:
     disk_error: str | None = None  # why it takes nothing
 
     @classmethod
-    def parse(cls, answer: dict[str, Any]) -> Box:
-        """From the agent's answer to ``probe``. Raises HostError naming the fact that makes no sense."""
-        disk = _mapping(answer, "disk")
-        gpus = answer.get("gpus")
-        if gpus is not None and (not isinstance(gpus, list) or len(gpus) > MAX_GPUS):
-            raise _absurd("gpus", gpus)
+    def parse(cls, answer: object) -> Box:
+        """From the agent's answer to ``probe``. Raises Impossible naming the fact that cannot be.
+
+        A fact is null where asking for it failed on the box.
+        """
+        fact = Fields(answer)
+        disk = fact("disk", Fields)
+        root = fact("root", box_root)
+        gpus = fact("gpus", optional(list_of(_gpu, MAX_GPUS)))
         return cls(
-            root=_text(answer, "root") or "",
-            user=_text(answer, "user") or "?",
-            python=_text(answer, "python") or "?",
-            os=_text(answer, "os") or "?",
-            in_container=answer.get("in_container") is True,
-            cpus=_count(answer, "cpus", 4096),
-            ram=_count(answer, "ram"),
-            disk_free=_count(disk, "free"),
-            disk_total=_count(disk, "total"),
-            disk_writable=disk.get("writable") is True,
-            inodes_free=_count(disk, "inodes_free") if disk.get("inodes_free") is not None else None,
-            rsync=_text(answer, "rsync"),
-            apt=answer.get("apt") is True,
-            driver=_text(answer, "driver"),
-            cuda=_text(answer, "cuda"),
-            gpus=tuple(_gpu(gpu) for gpu in gpus or ()),
+            root=root,
+            user=fact("user", optional(text)) or "?",
+            python=fact("python", optional(text)) or "?",
+            os=fact("os", optional(text)) or "?",
+            in_container=fact("in_container", boolean),
+            cpus=fact("cpus", optional(_cores)) or 0,
+            ram=fact("ram", optional(_bytes)) or 0,
+            disk_free=disk("free", _bytes),
+            disk_total=disk("total", _bytes),
+            disk_writable=disk("writable", boolean),
+            inodes_free=disk("inodes_free", optional(_bytes)),
+            rsync=fact("rsync", optional(text)),
+            apt=fact("apt", boolean),
+            driver=fact("driver", optional(text)),
+            cuda=fact("cuda", optional(text)),
+            gpus=gpus or (),
             gpus_unknown=gpus is None,
-            shm=_count(answer, "shm"),
-            have=_mapping(answer, "have"),
-            disk_error=_text(disk, "error"),
+            shm=fact("shm", optional(_bytes)) or 0,
+            have=fact("have", lambda value: _have(value, root)),
+            disk_error=disk("error", optional(text)),
         )
 
 
-def _gpu(value: Any) -> Gpu:
-    if not isinstance(value, dict):
-        raise _absurd("gpu", value)
+def box_root(value: object) -> str:
+    """``$ROOT``: the one folder that gpurun works in, spelt in one way, so that nothing below it can lead elsewhere."""
+    root = matching(SAFE_PATH)(value)
+    if not root.startswith("/") or posixpath.normpath(root) != root or posixpath.basename(root) != ROOT_NAME:
+        raise Impossible(f"{shown(root)} is no folder of gpurun's")
+    return root
+
+
+def _gpu(value: object) -> Gpu:
+    gpu = Fields(value)
     return Gpu(
-        index=_count(value, "index", MAX_GPUS),
-        name=_text(value, "name") or "unknown GPU",
-        uuid=_text(value, "uuid") or "",
-        memory_total=_count(value, "memory_total"),
-        memory_used=_count(value, "memory_used"),
-        held_by=_text(value, "held_by"),
+        index=gpu("index", _index),
+        name=gpu("name", optional(text)) or "unknown GPU",
+        uuid=gpu("uuid", optional(text)) or "",
+        memory_total=gpu("memory_total", optional(_memory)) or 0,
+        memory_used=gpu("memory_used", optional(_memory)) or 0,
+        held_by=gpu("held_by", optional(text)),
     )
 
 
-def _mapping(answer: dict[str, Any], name: str) -> dict[str, Any]:
-    value = answer.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _absurd(name, value)
-    return value
+def _have(value: object, root: str) -> dict[str, Any]:
+    """What is there already; paths only below the root. Each is null or false where it is not there, or was not asked for."""
 
+    def below_root(path: object) -> str:
+        found = matching(SAFE_PATH)(path)
+        if not found.startswith(root + "/") or posixpath.normpath(found) != found:
+            raise Impossible(f"{shown(found)} is not below {root}")
+        return found
 
-def _text(answer: dict[str, Any], name: str) -> str | None:
-    value = answer.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise _absurd(name, value)
-    return clean(value, 200)
+    def offered(patch: object) -> dict[str, str]:
+        named = Fields(patch)
+        return {"run_id": named("run_id", matching(RUN_ID)), "marks": named("marks", matching(_BASE64))}
 
-
-def _count(answer: dict[str, Any], name: str, limit: int = MAX_BYTES) -> int:
-    value = answer.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
-        raise _absurd(name, value)
-    return int(value)
-
-
-def _absurd(name: str, value: object) -> HostError:
-    return HostError(
-        f"the box says of itself what cannot be: {name} = {clean(repr(value), 80)}",
-        meaning="Nothing was started there.",
-        hint="If this repeats, do not trust this box.",
-    )
+    there = Fields(value)
+    return {
+        "code": there("code", optional(matching(RUN_ID))),
+        "link_dest": there("link_dest", optional(below_root)),
+        "patch": there("patch", optional(offered)),
+        "data": there("data", optional(mapping_of(boolean))) or {},
+        "data_link_dest": there("data_link_dest", optional(mapping_of(optional(below_root)))) or {},
+        "env": there("env", optional(boolean)) or False,
+        "payload": there("payload", optional(boolean)) or False,
+        "interpreter": there("interpreter", optional(absolute_path)),
+    }

@@ -51,6 +51,14 @@ class LinkLost(ConnectFailed):
     """A connection that stood, or was half-way up, broke: another try may well get through."""
 
 
+class Unanswered(ConnectFailed):
+    """The agent lives, and says nothing about what it was asked."""
+
+
+class AbsurdAnswer(HostError):
+    """The box said what cannot be."""
+
+
 class AuthFailed(HostError):
     """The host answered and refused this key or user."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from remote_payload.agent.paths import check_run_id
+from remote_payload.agent.paths import RUN_ID
+from runner.domain.box import box_root
+from runner.domain.reading import Fields, list_of, matching, optional, text, whole
 from runner.domain.status import Status
 from runner.domain.terminal import clean
 
@@ -51,51 +52,28 @@ class Holdings:
         return next((held for held in self.runs if held.run_id == run_id), None)
 
     @classmethod
-    def parse(cls, answer: dict[str, Any]) -> Holdings:
-        """From an agent's answer. Raises ValueError for one that makes no sense: nothing can be proven with it."""
-        return cls(
-            tuple(Held(_text(entry, "root"), _status(entry), _left(entry)) for entry in _entries(answer, "runs")),
-            tuple(
-                Push(_text(entry, "root"), _text(entry, "name"), _run_id(entry)) for entry in _entries(answer, "pushes")
-            ),
-            {check_run_id(entry.get("run_id")): _left(entry) for entry in _entries(answer, "homeless")},
-        )
+    def parse(cls, answer: object) -> Holdings:
+        """From an agent's answer. Raises Impossible naming what makes no sense: nothing can be proven with it."""
+        said = Fields(answer)
+        homeless = said("homeless", list_of(_homeless, MAX_RUNS))
+        return cls(said("runs", list_of(_held, MAX_RUNS)), said("pushes", list_of(_push, MAX_RUNS)), dict(homeless))
 
 
-def _entries(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = answer.get(name)
-    if (
-        not isinstance(entries, list)
-        or len(entries) > MAX_RUNS
-        or not all(isinstance(entry, dict) for entry in entries)
-    ):
-        raise ValueError(f"{name} is no list of {name}")
-    return entries
+def _held(value: object) -> Held:
+    said = Fields(value)
+    return Held(said("root", box_root), said("status", Status.parse), said("left", list_of(_process, MAX_RUNS)))
 
 
-def _status(entry: dict[str, Any]) -> Status:
-    answer = entry.get("status")
-    if not isinstance(answer, dict):
-        raise ValueError("a run without a status")
-    check_run_id(answer.get("run_id"))
-    return Status.parse(answer)
+def _push(value: object) -> Push:
+    said = Fields(value)
+    return Push(said("root", box_root), said("name", text), said("run_id", optional(matching(RUN_ID))))
 
 
-def _left(entry: dict[str, Any]) -> tuple[str, ...]:
-    left = entry.get("left")
-    if not isinstance(left, list):
-        raise ValueError("a run without its processes")
-    return tuple(
-        f"{clean(each.get('pid'), 20)} ({clean(each.get('command'), 60)})" for each in left if isinstance(each, dict)
-    )
+def _homeless(value: object) -> tuple[str, tuple[str, ...]]:
+    said = Fields(value)
+    return said("run_id", matching(RUN_ID)), said("left", list_of(_process, MAX_RUNS))
 
 
-def _run_id(entry: dict[str, Any]) -> str | None:
-    return None if entry.get("run_id") is None else check_run_id(entry["run_id"])
-
-
-def _text(entry: dict[str, Any], name: str) -> str:
-    value = entry.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} {value!r:.200}")
-    return value
+def _process(value: object) -> str:
+    said = Fields(value)
+    return f"{said('pid', whole)} ({clean(said('command', text), 60)})"

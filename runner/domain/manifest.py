@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.domain.errors import ArtifactError
+from runner.domain.reading import Fields, boolean, list_of, optional, text
 from runner.domain.terminal import clean
 
 MAX_FILES = 500_000
@@ -52,25 +53,22 @@ class Manifest:
         return sum(file.size for file in self.files)
 
 
-def parse_manifest(answer: dict[str, Any]) -> Manifest:
-    """From the agent's answer. Raises ArtifactError naming what cannot be accepted; nothing has been fetched then."""
-    files = answer.get("files")
+def parse_manifest(answer: object) -> Manifest:
+    """From the agent's answer. Raises ArtifactError naming the file that cannot be accepted, Impossible for what is no manifest."""
+    said = Fields(answer)
+    files = said("files", lambda value: value)
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise _refused("it lists no files, or far too many")
     artifacts = tuple(_artifact(entry) for entry in files)
     _check_collisions(artifacts)
-    return Manifest(answer.get("complete") is True, artifacts, _left_out(answer.get("left_out")))
+    left_out = said("left_out", optional(list_of(_left_out, MAX_LEFT_OUT))) or ()
+    return Manifest(said("complete", boolean), artifacts, left_out)
 
 
-def _left_out(entries: Any) -> tuple[LeftOut, ...]:
-    """What the box will not send; a text for people, so that anything is taken and cleaned."""
-    if not isinstance(entries, list):
-        return ()
-    return tuple(
-        LeftOut(clean(entry.get("path"), 200), clean(entry.get("why"), 200), entry.get("dispensable") is True)
-        for entry in entries[:MAX_LEFT_OUT]
-        if isinstance(entry, dict)
-    )
+def _left_out(value: object) -> LeftOut:
+    said = Fields(value)
+    dispensable = said("dispensable", optional(boolean)) or False
+    return LeftOut(said("path", text), said("why", text), dispensable)
 
 
 def _artifact(entry: Any) -> Artifact:

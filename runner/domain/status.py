@@ -6,8 +6,28 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from remote_payload.agent.paths import RUN_ID
+from remote_payload.agent.protocol import SLOT_KINDS
+from runner.domain.reading import (
+    Fields,
+    Impossible,
+    boolean,
+    harmless,
+    list_of,
+    mapping_of,
+    matching,
+    moment,
+    one_of,
+    optional,
+    shown,
+    text,
+    whole,
+    whole_between,
+)
+
 PHASES = ("prepared", "launched", "running", "finished")
 MAX_PROGRESS = 5 << 20  # bytes of JSON: the last event of each type
+MAX_EVENTS = 256  # types
 MAX_GPUS = 64
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "timed_out", "interrupted", "lost")
@@ -50,78 +70,50 @@ class Status:
         return asdict(self)
 
     @classmethod
-    def parse(cls, answer: dict[str, Any]) -> Status:
-        """From an agent's answer. Raises ValueError naming the field that makes no sense."""
-        phase, outcome = answer.get("phase"), answer.get("outcome")
-        if phase not in PHASES:
-            raise ValueError(f"phase {phase!r:.200}")
-        if outcome is not None and outcome not in OUTCOMES:
-            raise ValueError(f"outcome {outcome!r:.200}")
+    def parse(cls, answer: object) -> Status:
+        """From an agent's answer. Raises Impossible naming the field that makes no sense."""
+        said = Fields(answer)
+        phase, outcome = said("phase", one_of(PHASES)), said("outcome", optional(one_of(OUTCOMES)))
         if (phase == "finished") != (outcome is not None):
-            raise ValueError(f"phase {phase!r} with outcome {outcome!r}")
+            raise Impossible(f"{shown(outcome)} in the phase {phase}", "outcome")
         return cls(
-            run_id=_text(answer, "run_id") or "",
+            run_id=said("run_id", matching(RUN_ID)),
             phase=phase,
             outcome=outcome,
-            cause=_text(answer, "cause"),
-            exit=_exit(answer.get("exit")),
-            orphaned=answer.get("orphaned") is True,
-            stalled=answer.get("stalled") is True,
-            pid=_whole(answer, "pid"),
-            gpus=_gpus(answer.get("gpus")),
-            started_at=_number(answer, "started_at"),
-            ended_at=_number(answer, "ended_at"),
-            now=_number(answer, "now"),
-            progress=_progress(answer.get("progress")),
-            log_size=_whole(answer, "log_size") or 0,
-            generation=_text(answer, "generation") or "",
-            evidence=_text(answer, "evidence"),
-            advice=_text(answer, "advice"),
+            cause=said("cause", optional(text)) or None,
+            exit=said("exit", optional(_exit)),
+            orphaned=said("orphaned", boolean),
+            stalled=said("stalled", boolean),
+            pid=said("pid", optional(whole)),
+            gpus=said("gpus", list_of(whole_between(0, 1023), MAX_GPUS)),
+            started_at=said("started_at", optional(moment)),
+            ended_at=said("ended_at", optional(moment)),
+            now=said("now", optional(moment)),
+            progress=said("progress", _progress),
+            log_size=said("log_size", whole),
+            generation=said("generation", text),
+            evidence=said("evidence", optional(text)) or None,
+            advice=said("advice", optional(text)) or None,
         )
 
+    @classmethod
+    def of_record(cls, value: object) -> Status | None:
+        """From a run's record of this or an older gpurun; None where nothing was seen. Raises Impossible."""
+        if value is None or value == {}:
+            return None
+        blank = {"orphaned": False, "stalled": False, "gpus": [], "progress": {}, "log_size": 0, "generation": ""}
+        return cls.parse({**blank, **value} if isinstance(value, dict) else value)
 
-def _exit(value: object) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
-        return None
-    return {"kind": _text(value, "kind"), "number": _whole(value, "number"), "at": _number(value, "at")}
 
-
-def _gpus(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple):
-        return ()
-    return tuple(gpu for gpu in value[:MAX_GPUS] if isinstance(gpu, int) and not isinstance(gpu, bool))
+def _exit(value: object) -> dict[str, Any]:
+    said = Fields(value)
+    return {"kind": said("kind", one_of(SLOT_KINDS)), "number": said("number", whole), "at": said("at", moment)}
 
 
 def _progress(value: object) -> dict[str, Any]:
-    """The last event of each type; anything that is not one is dropped. Raises ValueError for a flood."""
-    if not isinstance(value, dict):
-        return {}
-    events = {kind: event for kind, event in value.items() if isinstance(event, dict)}
+    """The last event of each type. What is in them is a user's script's own, and made harmless."""
+    events = mapping_of(harmless, MAX_EVENTS)(value)
+    events = {kind: event for kind, event in events.items() if isinstance(event, dict)}
     if (size := len(json.dumps(events))) > MAX_PROGRESS:
-        raise ValueError(f"progress of {size} bytes")
+        raise Impossible(f"events of {size} bytes")
     return events
-
-
-def _text(answer: dict[str, Any], name: str) -> str | None:
-    value = answer.get(name)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} {value!r:.200}")
-    return value[:4096] if value else None
-
-
-def _number(answer: dict[str, Any], name: str) -> float | None:
-    value = answer.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
-        raise ValueError(f"{name} {value!r:.200}")
-    return float(value)
-
-
-def _whole(answer: dict[str, Any], name: str) -> int | None:
-    value = answer.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise ValueError(f"{name} {value!r:.200}")
-    return value

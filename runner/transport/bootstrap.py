@@ -21,7 +21,9 @@ import zlib
 from typing import NamedTuple
 
 from remote_payload.agent.paths import SAFE_PATH
-from runner.domain.errors import BoxNotReady, GpurunError, HostError, PythonMissing
+from runner.domain.box import box_root
+from runner.domain.errors import AbsurdAnswer, BoxNotReady, GpurunError, HostError, PythonMissing
+from runner.domain.reading import Impossible
 from runner.domain.terminal import clean, clean_lines
 from runner.transport.bundle import Bundle
 
@@ -217,8 +219,8 @@ class Handshake:
         if word == b"need":
             return Need(text)
         version, _, root = text.partition(" ")
-        if not version.isdigit() or not root.startswith("/"):
-            raise HostError(f"the box answered with a line that makes no sense: {clean(text, 200)}")
+        if not re.fullmatch("[0-9]{1,9}", version) or not _is_root(root):
+            raise AbsurdAnswer(f"the box answered with a line that makes no sense: {clean(text, 200)}")
         rest, self._unread = self._unread, b""
         return Ready(int(version), root, rest)
 
@@ -243,6 +245,13 @@ class Handshake:
             meaning="Nothing was started there.",
             hint="Make its .bashrc (or .zshrc, config.fish) silent for shells that are not interactive.",
         )
+
+
+def _is_root(path: str) -> bool:
+    try:
+        return box_root(path) == path
+    except Impossible:
+        return False
 
 
 def _refusal(reason: str, text: str) -> GpurunError:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from remote_payload.agent.paths import BoxPaths
 from runner.domain.host import Host
+from runner.transport.agent import Agent
 from runner.transport.dial import Dial
-from runner.transport.session import AgentSession
 
 # First contact: told the host and the key's fingerprint; raises to refuse.
 FirstContact = Callable[[Host, str], None]
@@ -31,7 +31,7 @@ class Link:
     """One box, connected: where it is, its agent, and how far away it is (``rtt``, seconds)."""
 
     host: Host
-    agent: AgentSession
+    agent: Agent
     rtt: float
 
     @property
@@ -57,7 +57,7 @@ def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     try:
         session, distance = open_session(connection.transport, host)
         try:
-            yield Link(host, session, distance)
+            yield Link(host, Agent(session), distance)
         finally:
             session.close()
     finally:

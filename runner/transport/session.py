@@ -12,14 +12,16 @@ import contextlib
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from remote_payload.agent import protocol
 from remote_payload.agent.protocol import Frame
 from runner.domain import errors
-from runner.domain.errors import GpurunError, HostError, LinkLost
-from runner.domain.terminal import clean, clean_lines
+from runner.domain.errors import AbsurdAnswer, GpurunError, HostError, LinkLost, Unanswered
+from runner.domain.reading import Fields, Impossible, optional, text
+from runner.domain.terminal import clean
 
 WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
 
@@ -27,6 +29,18 @@ Progress = Callable[[dict[str, Any]], None]
 Handshake = Callable[
     [bytes, bool], str
 ]  # starts the agent with the first frames (public or not); gives its root folder
+
+# What an ERROR of the agent may be here, so that the box chooses no exit code of the laptop's own, and no retry.
+ERRORS = {
+    kind.__name__: kind
+    for kind in (
+        errors.HostError, errors.BoxNotReady, errors.HubAccessDenied,
+        errors.TransferError, errors.RsyncMissing, errors.TransferInterrupted, errors.TransferFailed,
+        errors.LaunchError, errors.NotStarted, errors.GpuBusy, errors.EnvironmentFailed,
+        errors.ArtifactError, errors.ManifestMissing, errors.ChecksumMismatch, errors.SmokeTestFailed,
+        errors.RunLost,
+    )
+}  # fmt: skip
 
 # Requests that hold nothing which other users of the box may not see in its process list.
 PUBLIC = frozenset(("probe", "status", "follow", "stop", "manifest"))
@@ -40,12 +54,36 @@ class Pipe(Protocol):
     def close(self) -> None: ...
 
 
+class Patience:
+    """How many seconds of silence about one request are borne. Paused while it is the laptop that owes the next word."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._since = time.monotonic()
+        self._paused = False
+
+    def begin(self) -> None:
+        """Something was heard, or nobody listened until now."""
+        self._since = time.monotonic()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._since = time.monotonic()
+        self._paused = False
+
+    @property
+    def over(self) -> bool:
+        return not self._paused and time.monotonic() - self._since > self.seconds
+
+
 class AgentSession:
     """One agent on the box for as long as a command needs it. Thread-safe."""
 
     def __init__(self, pipe: Pipe, where: str, handshake: Handshake) -> None:
         self._pipe = pipe
-        self._where = where
+        self.where = where
         self._handshake = handshake
         self._starting = threading.Lock()
         self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
@@ -84,13 +122,17 @@ class AgentSession:
         """One request, answered. Raises the agent's error under its own class, or LinkLost."""
         for frame in self.stream(verb, args, blobs=blobs):
             if frame.type == protocol.PROGRESS and progress is not None:
-                progress(document(frame, self._where))
+                progress(document(frame, self.where))
             elif frame.type == protocol.RESULT:
-                return document(frame, self._where)
-        raise self._dead or _lost(self._where)
+                return document(frame, self.where)
+        raise self._dead or _lost(self.where)
 
-    def stream(self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = ()) -> Iterator[Frame]:
+    def stream(
+        self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = (), patience: Patience | None = None
+    ) -> Iterator[Frame]:
         """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request.
+
+        Raises Unanswered once ``patience`` is over.
 
         ``blobs`` that are not there yet (an iterator) are sent from a thread of their own, as they come.
         """
@@ -109,19 +151,29 @@ class AgentSession:
             else:
                 self._upload(number, blobs)
             while not finished:
-                item = inbox.get()
+                item = self._next(verb, inbox, patience)
                 if item is None:
                     finished = True
-                    raise self._dead or _lost(self._where)
+                    raise self._dead or _lost(self.where)
                 if item.type == protocol.ERROR:
                     finished = True
-                    raise _error(document(item, self._where))
+                    raise _error(verb, document(item, self.where), self.where)
                 finished = item.type == protocol.RESULT
                 yield item
         finally:
             self._streams.pop(number, None)
             if not finished and self._dead is None and not self._closing:
                 self._send(protocol.encode(protocol.CANCEL, number))
+
+    def _next(self, verb: str, inbox: queue.Queue[Frame | None], patience: Patience | None) -> Frame | None:
+        if patience is None:
+            return inbox.get()
+        patience.begin()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return inbox.get(timeout=min(1.0, patience.seconds))
+            if patience.over:
+                raise _unanswered(verb, patience.seconds, self.where)
 
     def close(self) -> None:
         """Ends the agent; runs do not notice."""
@@ -150,7 +202,7 @@ class AgentSession:
                 else:
                     self._pipe.write(data)
         except (OSError, EOFError) as error:
-            raise self._dead or _lost(self._where, clean(error)) from None
+            raise self._dead or _lost(self.where, clean(error)) from None
 
     def _read_frames(self) -> None:
         try:
@@ -158,15 +210,15 @@ class AgentSession:
                 inbox = self._streams.get(frame.stream)
                 if inbox is not None and frame.type != protocol.BEAT:
                     self._offer(frame.stream, inbox, frame)
-            failure: GpurunError = _lost(self._where)
+            failure: GpurunError = _lost(self.where)
         except TimeoutError:
-            failure = _lost(self._where, f"nothing was heard for {protocol.SILENCE_LIMIT:.0f} seconds")
+            failure = _lost(self.where, f"nothing was heard for {protocol.SILENCE_LIMIT:.0f} seconds")
         except protocol.TornFrame:
-            failure = _lost(self._where, "it broke in the middle of an answer")
+            failure = _lost(self.where, "it broke in the middle of an answer")
         except protocol.ProtocolError as error:
-            failure = _absurd(self._where, error)
+            failure = _absurd(self.where, error)
         except (OSError, EOFError) as error:
-            failure = _lost(self._where, clean(error))
+            failure = _lost(self.where, clean(error))
         self._dead = failure
         for number, inbox in list(self._streams.items()):
             self._offer(number, inbox, None)
@@ -186,8 +238,8 @@ def document(frame: Frame, where: str = "the box") -> dict[str, Any]:
         raise _absurd(where, error) from None
 
 
-def _absurd(where: str, error: protocol.ProtocolError) -> HostError:
-    return HostError(
+def _absurd(where: str, error: Exception) -> AbsurdAnswer:
+    return AbsurdAnswer(
         f"{where} sent what no agent of gpurun sends: {clean(error)}",
         meaning="The connection was given up; a run on the box is not touched by that.",
         hint="If this repeats, do not trust this box.",
@@ -203,14 +255,21 @@ def _lost(where: str, why: str = "the box closed it") -> LinkLost:
     )
 
 
-def _error(answer: dict[str, Any]) -> GpurunError:
-    """The agent's error as the class it names; only classes of our own tree can be named."""
-    kind = answer.get("kind")
-    named = getattr(errors, kind, None) if isinstance(kind, str) else None
-    if not (isinstance(named, type) and issubclass(named, GpurunError)):
-        named = GpurunError
-    return named(
-        clean_lines(answer.get("message") or "the agent failed without a word"),
-        meaning=clean(answer.get("meaning") or "", 1000),
-        hint=clean_lines(answer.get("hint") or "", 1000),
+def _unanswered(verb: str, seconds: float, where: str) -> Unanswered:
+    return Unanswered(
+        f"{where} is there, but for {seconds:.0f} seconds nothing was heard of the request {verb!r}",
+        meaning="It may still be at work on that; what runs on the box goes on running.",
+        hint="Repeat the command; if this repeats, look at the box: ssh to it, then top and df.",
+        retryable=True,
     )
+
+
+def _error(verb: str, answer: dict[str, Any], where: str) -> GpurunError:
+    """The agent's error as the class it names, of those that it may name."""
+    said = Fields(answer)
+    try:
+        kind, message, hint = (said(name, optional(text)) or "" for name in ("kind", "message", "hint"))
+        meaning = said("meaning", optional(text)) or ""
+    except Impossible as error:
+        return _absurd(where, error.inside(verb + ".error"))
+    return ERRORS.get(kind, HostError)(message or "the agent failed without a word", meaning=meaning, hint=hint)

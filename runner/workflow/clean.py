@@ -9,33 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runner import store
+from runner.domain.answers import Cleaned
 from runner.domain.errors import UserError
 from runner.domain.holdings import Held, Holdings
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
-from runner.domain.terminal import clean as cleaned
 from runner.transport.link import Link
 from runner.workflow.home import compare, look_at
 from runner.workflow.keep import Candidate, Decided, decide
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing on the box; ``why`` says why it stays, for what is kept."""
-
-    path: str
-    bytes: int
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    removed: tuple[Item, ...]
-    kept: tuple[Item, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(item.bytes for item in self.removed)
 
 
 @dataclass(frozen=True)
@@ -68,10 +49,14 @@ def choose(
 
 def clean(link: Link, report: Reporter, choice: Choice, *, dry_run: bool, everything: bool) -> Cleaned:
     """Has the box delete the chosen runs and what nothing refers to, or tell what would go; never a live run."""
-    args = {"dry_run": dry_run, "run_ids": choice.named, "fetched": choice.home, "everything": everything}
     with report.stage("look at what may go" if dry_run else "delete") as stage:
-        answer = link.agent.call("clean", args, progress=lambda value: stage.update(note=str(value.get("line") or "")))
-    return Cleaned(_items(answer.get("removed")), _items(answer.get("kept")))
+        return link.agent.clean(
+            dry_run=dry_run,
+            run_ids=choice.named,
+            fetched=choice.home,
+            everything=everything,
+            tell=lambda line: stage.update(note=line),
+        )
 
 
 def _named(box: Holdings, name: str) -> str:
@@ -96,21 +81,3 @@ def _of_experiment(here: list[tuple[Run, Held]], experiment: str) -> list[tuple[
         meaning="Nothing was deleted.",
         hint=f"There: {others}" if others else "gpurun list --host HOST shows what is on a box.",
     )
-
-
-def _items(entries: object) -> tuple[Item, ...]:
-    if not isinstance(entries, list):
-        return ()
-    found = []
-    for entry in entries:
-        if isinstance(entry, dict):
-            size = entry.get("bytes")
-            why = entry.get("why")
-            found.append(
-                Item(
-                    cleaned(entry.get("path"), 300),
-                    size if isinstance(size, int) else 0,
-                    cleaned(why, 200) if why else "",
-                )
-            )
-    return tuple(found)

@@ -143,7 +143,7 @@ def _wiped(link: Link, over: list[Held]) -> list[str]:
 
 def _wipe(link: Link, run_id: str) -> str | None:
     try:
-        left = link.agent.call("wipe", {"run_id": run_id}).get("left")
+        left = link.agent.wipe(run_id)
     except LaunchError as error:
         return f"{clean(error.message)}: {clean(error.hint)}"
-    return f"secrets of {run_id} are still on the box: {clean(left)}" if left else None
+    return f"secrets of {run_id} are still on the box: {clean(', '.join(left))}" if left else None

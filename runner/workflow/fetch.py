@@ -15,7 +15,7 @@ from typing import Any
 from runner import store
 from runner.domain import places
 from runner.domain.errors import ArtifactError, ManifestMissing, TransferFailed, TransferInterrupted
-from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
+from runner.domain.manifest import Artifact, LeftOut, Manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import count
@@ -79,10 +79,9 @@ def destination(run: Run, into: Path | None) -> Path:
 def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:
     """What the box has of this run. Raises ManifestMissing while there is nothing."""
     with report.stage("ask for the manifest", "bytes") as stage:
-        answer = link.agent.call(
-            "manifest", {"run_id": run.run_id}, progress=lambda value: _hashing(stage.update, value)
+        manifest = link.agent.manifest(
+            run.run_id, lambda done, total: stage.update(done=done, total=total, note="hashing on the box")
         )
-    manifest = parse_manifest(answer)
     if not manifest.files and not manifest.complete:
         raise ManifestMissing(
             f"{run.run_id} has nothing complete to fetch yet",
@@ -90,12 +89,6 @@ def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:
             hint="A checkpoint or model can be fetched once it is whole: gpurun status shows how far it is.",
         )
     return manifest
-
-
-def _hashing(update: Any, value: dict[str, Any]) -> None:
-    done, total = value.get("done"), value.get("total")
-    if isinstance(done, int) and isinstance(total, int):
-        update(done=done, total=total, note="hashing on the box")
 
 
 @contextlib.contextmanager

@@ -11,17 +11,15 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from remote_payload.agent import protocol
 from runner import store
 from runner.domain import places
+from runner.domain.answers import Followed, Moved, Piece
 from runner.domain.errors import ConnectFailed, HostError
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.domain.status import Status
 from runner.transport.link import Link
-from runner.transport.session import document
 from runner.workflow.connect import to_run
 
 Sink = Callable[[bytes], None]
@@ -65,74 +63,46 @@ def catch_up(link: Link, run: Run) -> Status:
 
 
 def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_end: bool) -> Status:
-    args = {
-        "run_id": run.run_id,
-        "log": {"offset": copy.log_offset, "generation": run.generation},
-        "events": {"offset": copy.events_offset},
-        "until_end": until_end,
-        "tail": copy.tail,
-    }
-    for frame in link.agent.stream("follow", args):
-        if frame.type == protocol.LOG:
-            data = copy.write_log(*_split(frame.payload))
-            sink(data)
-        elif frame.type == protocol.EVENTS:
-            copy.write_events(*_split(frame.payload))
-        elif frame.type == protocol.PROGRESS:
-            _handle_notice(document(frame), run, copy, sink)
-        elif frame.type == protocol.RESULT:
-            return _end(document(frame), run)
-    raise HostError("the agent ended the stream without a result")  # session.stream always ends in RESULT or raises
+    stream = link.agent.follow(
+        run.run_id,
+        log_offset=copy.log_offset,
+        generation=run.generation,
+        events_offset=copy.events_offset,
+        until_end=until_end,
+        tail=copy.tail,
+    )
+    for said in stream:
+        if isinstance(said, Piece) and said.of == "log":
+            sink(copy.write_log(said.offset, said.data))
+        elif isinstance(said, Piece):
+            copy.write_events(said.offset, said.data)
+        elif isinstance(said, Moved):
+            _handle_move(said, run, copy, sink)
+        elif isinstance(said, Followed):
+            remember_status(run, said.status)
+            return said.status
+    raise AssertionError("a stream ends with Followed, or raises")
 
 
-def _handle_notice(notice: dict[str, Any], run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
+def _handle_move(moved: Moved, run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
     """What the agent says of the file itself: which one it is, that it was replaced, that its beginning was freed."""
-    if isinstance(events := notice.get("events"), dict) and events.get("change") in ("replaced", "truncated"):
-        copy.start_events_over()
-    log = notice.get("log")
-    if not isinstance(log, dict):
+    if moved.of == "events":
+        if moved.change in ("replaced", "truncated"):
+            copy.start_events_over()
         return
-    change, generation = log.get("change"), log.get("generation")
-    if change in ("replaced", "truncated"):
+    if moved.change in ("replaced", "truncated"):
         copy.start_over()
-        sink(b"\n[gpurun: the log on the box was %s; it starts again here]\n" % change.encode())
-    if change == "gap":
-        start, size = _whole(log.get("offset")), _whole(log.get("bytes"))
-        copy.skip_to(start + size)
-        sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % size)
-    if isinstance(generation, str) and generation != run.generation:
-        store.update(run, generation=generation[:200])
+        sink(b"\n[gpurun: the log on the box was %s; it starts again here]\n" % moved.change.encode())
+    if moved.change == "gap":
+        copy.skip_to(moved.offset + moved.size)
+        sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % moved.size)
+    if moved.generation != run.generation:
+        store.update(run, generation=moved.generation)
 
 
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise HostError(
-            "the box names an offset of the log that cannot be", hint="If this repeats, do not trust this box."
-        )
-    return value
-
-
-def _end(result: dict[str, object], run: Run) -> Status:
-    answer = result.get("status")
-    if not isinstance(answer, dict):
-        raise HostError("the box gave no status with the end of the log")
-    return remember_status(run, answer)
-
-
-def remember_status(run: Run, answer: dict[str, object]) -> Status:
-    """Parses an agent's status and keeps it in the run's record. Raises HostError when it makes no sense."""
-    try:
-        status = Status.parse(answer)
-    except ValueError as error:
-        raise HostError(
-            f"the box says of the run what cannot be: {error}", hint="If this repeats, do not trust this box."
-        ) from None
+def remember_status(run: Run, status: Status) -> None:
+    """Keeps a status in the run's record."""
     store.update(run, status=status.as_json(), status_at=time.time(), generation=status.generation or run.generation)
-    return status
-
-
-def _split(payload: bytes) -> tuple[int, bytes]:
-    return protocol.OFFSET.unpack_from(payload)[0], payload[protocol.OFFSET.size :]
 
 
 class Passing:

@@ -10,10 +10,9 @@ from runner import store
 from runner.domain import places
 from runner.domain.errors import GpurunError, HostError
 from runner.domain.holdings import Held, Holdings
-from runner.domain.manifest import Artifact, LeftOut, Manifest, parse_manifest
+from runner.domain.manifest import Artifact, LeftOut, Manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.terminal import clean
 from runner.domain.words import count
 from runner.transport.link import Link
 from runner.workflow.fetch import Receipt, destination
@@ -26,14 +25,7 @@ def look_at(link: Link, report: Reporter) -> Holdings:
     """Every run, push and process of gpurun's on the box, below all roots that this machine remembers."""
     roots = sorted({run.root for run in store.load_all()[0] if run.root})
     with report.stage("look at what is on the box") as stage:
-        answer = link.agent.call("holdings", {"roots": roots})
-        try:
-            found = Holdings.parse(answer)
-        except ValueError as error:
-            raise HostError(
-                f"the box says of its runs what cannot be: {clean(error, 200)}",
-                hint="If this repeats, do not trust this box.",
-            ) from None
+        found = link.agent.holdings(roots)
         stage.update(note=count(len(found.runs), "run"))
     return found
 
@@ -87,7 +79,7 @@ def compare(link: Link, pairs: Iterable[tuple[Run, Held]]) -> dict[str, Home]:
 
 def _compare(link: Link, run: Run, held: Held) -> Home:
     try:
-        manifest = parse_manifest(link.agent.call("manifest", {"run_id": run.run_id, "root": held.root}))
+        manifest = link.agent.manifest(run.run_id, root=held.root)
     except HostError:
         raise
     except GpurunError as error:

@@ -57,10 +57,9 @@ def launch(
     secrets = {**plan.secrets, **({"HF_TOKEN": token} if token else {})}
     store.update(run, attempted=True)  # from here on the run may be there, whatever is heard of it
     with report.stage("launch") as stage:
-        answer = link.agent.call(
-            "launch",
+        answer = link.agent.launch(
+            run.run_id,
             {
-                "run_id": run.run_id,
                 "job": run.job,
                 "interpreter": interpreter,
                 "command": list(job.command) if job.command else None,
@@ -77,9 +76,9 @@ def launch(
                 **pushed,
             },
         )
-        status = remember_status(run, answer["status"])
-        stage.update(note="it was there already: attached" if answer.get("attached") else status.phase)
-    return status
+        remember_status(run, answer.status)
+        stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
+    return answer.status
 
 
 def _several(gpus: int | str, processes: int | None) -> bool:

@@ -27,7 +27,7 @@ def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> dic
     """
     if plan.payload and not box.have.get("payload"):
         with report.stage("send the training package", "bytes"):
-            link.agent.call("install_payload", {"sha256": plan.payload.sha256}, blobs=[plan.payload.data])
+            link.agent.install_payload(plan.payload.sha256, plan.payload.data)
     for tree in plan.data:
         if not has(box, plan, tree.name):
             _push_data(link, tree, box, report)
@@ -62,7 +62,7 @@ def _send_patch(link: Link, tree: Tree, run_id: str, offered: object, report: Re
     with report.stage(f"push code ({patch.files} of {of})", "bytes") as stage:
         stage.update(done=0, total=patch.total_bytes)
         try:
-            link.agent.call("patch", {**patch.args, "run_id": run_id}, blobs=[patch.data])
+            link.agent.patch(run_id, patch.args, patch.data)
         except TransferInterrupted:
             return False
         stage.update(done=patch.total_bytes)
@@ -74,15 +74,12 @@ def _push_data(link: Link, tree: Tree, box: Box, report: Reporter) -> None:
     incoming = f"{tree.key}.partial"
     previous = (box.have.get("data_link_dest") or {}).get(tree.key)
     _send(link, tree, incoming, previous if isinstance(previous, str) else None, tree.name, report)
-    link.agent.call(
-        "seal",
-        {
-            "incoming": incoming,
-            "key": tree.key,
-            "digest": tree.digest,
-            "files": len(tree.selection.files),
-            "bytes": tree.selection.total_bytes,
-        },
+    link.agent.seal(
+        incoming=incoming,
+        key=tree.key,
+        digest=tree.digest,
+        files=len(tree.selection.files),
+        size=tree.selection.total_bytes,
     )
 
 

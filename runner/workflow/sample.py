@@ -7,22 +7,31 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remote_payload.agent import protocol
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Reporter
+from runner.domain.reading import (
+    Fields,
+    Impossible,
+    boolean,
+    harmless,
+    mapping_of,
+    moment,
+    optional,
+    string,
+    text,
+    whole,
+)
 from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
 from runner.hub import fetch_model
 from runner.smoke.base import required_base
 from runner.smoke.model_folder import read_model_folder
 from runner.smoke.process import worker_environment
-from runner.transport.session import document
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import to_run
 
@@ -96,29 +105,12 @@ def read_prompts(file: Path) -> list[str]:
 
 def _on_box(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
     """One model is loaded for all of them; where they come one by one, each is answered before the next is asked for."""
-    turn = threading.Semaphore(0)  # the model listens
-
-    def asked() -> Iterator[bytes]:
-        turn.acquire()
-        for prompt in prompts:
-            yield json.dumps({"prompt": prompt}).encode() + b"\n"
-            turn.acquire()
-
+    asked = (json.dumps({"prompt": prompt}).encode() + b"\n" for prompt in prompts)
     with to_run(run, report) as link:
         outputs = link.paths.run(run.run_id).outputs
         arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments()]
-        call = {"run_id": run.run_id, "module": MODULE, "arguments": arguments, "listen": True}
         report.note(f"loading {ask.checkpoint} on the box")
-        for frame in link.agent.stream("sample", call, blobs=asked()):
-            said = document(frame)
-            line = str(said.get("line", ""))
-            yield from _read([line], report)
-            if frame.type == protocol.RESULT and said.get("code"):
-                raise ArtifactError(
-                    f"the model's process on the box ended with {said['code']} before it had answered all"
-                )
-            if line.startswith("{"):  # and not a library that prints
-                turn.release()
+        yield from _read(link.agent.sample(run.run_id, MODULE, arguments, asked), report)
 
 
 def _here(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
@@ -204,30 +196,42 @@ def _line(process: subprocess.Popen[str], errors: Any) -> str:
 
 
 def _read(lines: Iterable[str], report: Reporter) -> Iterator[Said]:
-    """The answers among lines of JSON; ``loaded`` is noted. Raises ArtifactError for an ``error``."""
+    """The answers among lines of JSON; ``loaded`` is noted. Raises ArtifactError for an ``error``, and for what cannot be."""
     for line in lines:
         try:
             value = json.loads(line)
         except ValueError:
             continue  # a library that prints
-        if not isinstance(value, dict):
-            continue
-        if "error" in value:
-            raise ArtifactError(clean_lines(value["error"]))
-        if isinstance(value.get("loaded"), dict):
-            report.note(_spell(value["loaded"]))
-        elif isinstance(value.get("text"), str):
-            yield Said(
-                prompt=str(value.get("prompt", "")),
-                text=value["text"],
-                tokens=value["tokens"] if isinstance(value.get("tokens"), int) else 0,
-                seconds=float(value.get("seconds") or 0.0),
-                ended=value.get("ended") is True,
-            )
+        try:
+            if isinstance(value, dict) and (said := _understood(value, report)):
+                yield said
+        except Impossible as error:
+            raise ArtifactError(f"the model's process said what cannot be: {error}") from None
 
 
-def _spell(loaded: dict[str, Any]) -> str:
-    metrics = loaded.get("metrics")
-    shown = ", ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:4]) if isinstance(metrics, dict) else ""
-    what = "the base model" if loaded.get("base") else str(loaded.get("model"))
-    return clean(f"{what} on {loaded.get('device')}" + (f" ({shown})" if shown and not loaded.get("base") else ""))
+def _understood(value: dict[str, Any], report: Reporter) -> Said | None:
+    """One line's answer; None for a line that is none."""
+    said = Fields(value)
+    if "error" in value:
+        raise ArtifactError(said("error", text))
+    if "loaded" in value:
+        report.note(_spell(said("loaded", Fields)))
+        return None
+    if "text" not in value:
+        return None
+    return Said(
+        prompt=said("prompt", string),
+        text=said("text", string),
+        tokens=said("tokens", whole),
+        seconds=said("seconds", moment),
+        ended=said("ended", boolean),
+    )
+
+
+def _spell(loaded: Fields) -> str:
+    metrics = loaded("metrics", optional(mapping_of(harmless))) or {}  # one that diverged is no number
+    named = [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in named[:4])
+    base = loaded("base", optional(boolean))
+    what = "the base model" if base else loaded("model", optional(text)) or "the model"
+    return clean(f"{what} on {loaded('device', text)}" + (f" ({shown})" if shown and not base else ""))

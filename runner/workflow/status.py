@@ -91,12 +91,10 @@ def look(run: Run, report: Reporter) -> Seen:
 
 def ask(link: Link, run: Run) -> Seen:
     """The run's status over a link that is there. Raises RunLost when the box knows no such run and never confirmed it."""
-    answer = link.agent.call("status", {"run_ids": [run.run_id]})
-    for status in answer.get("runs") or ():
-        if isinstance(status, dict) and status.get("run_id") == run.run_id:
-            if status.get("cause") == NOT_THERE and not run.launched:
-                break
-            return Seen(run, remember_status(run, status), time.time())
+    status = link.agent.status(run.run_id)
+    if status.cause != NOT_THERE or run.launched:
+        remember_status(run, status)
+        return Seen(run, status, time.time())
     raise RunLost(
         f"the box {link.host} has no run {run.run_id}",
         meaning="Its folder was deleted, or this address now belongs to another box.",
@@ -109,7 +107,7 @@ def last_seen(run: Run) -> Seen | None:
     if not run.status:
         return None
     try:
-        return Seen(run, Status.parse(run.status), run.status_at)
+        return Seen(run, Status.of_record(run.status), run.status_at)
     except ValueError:
         return None
 
@@ -117,14 +115,7 @@ def last_seen(run: Run) -> Seen | None:
 def on_host(typed: str, report: Reporter) -> list[Status]:
     """Every run on a box, whoever started it."""
     with to_host(host_of(typed), report) as link:
-        answer = link.agent.call("status", {})
-    found = []
-    for status in answer.get("runs") or ():
-        try:
-            found.append(Status.parse(status))
-        except (ValueError, AttributeError) as error:
-            report.warn(f"skipping a run that the box describes absurdly: {clean(error, 100)}")
-    return found
+        return list(link.agent.all_status())
 
 
 def raise_for(status: Status) -> None:

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from runner import store
+from runner.domain.answers import Process
 from runner.domain.errors import GpurunError, RunFailed
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -25,7 +25,7 @@ GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
 class Stopped:
     run: Run
     status: Status
-    device_holders: tuple[dict[str, Any], ...]  # who still has a GPU open; not ours
+    device_holders: tuple[Process, ...]  # who still has a GPU open; not ours
 
 
 def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
@@ -61,24 +61,22 @@ def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped
     title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
     with to_run(runs[0], report) as link, report.stage(f"stop {title}") as stage:
 
-        def tell(value: dict[str, Any]) -> None:
-            stage.update(note=str(value.get("line") or ""))
+        def tell(line: str) -> None:
+            stage.update(note=line)
 
         with ThreadPoolExecutor(len(runs)) as pool:
             asked: list[Future[Stopped]] = [pool.submit(_stop, link, run, grace, tell) for run in runs]
     return [each.result() for each in asked]
 
 
-def _stop(link: Link, run: Run, grace: float, tell: Callable[[dict[str, Any]], None]) -> Stopped:
-    answer = link.agent.call("stop", {"run_id": run.run_id, "grace": grace}, progress=tell)
-    status = remember_status(run, answer["status"])
-    survivors = [entry for entry in answer.get("survivors") or () if isinstance(entry, dict)]
-    if survivors:
-        who = ", ".join(f"{clean(entry.get('pid'))} ({clean(entry.get('name'), 60)})" for entry in survivors)
+def _stop(link: Link, run: Run, grace: float, tell: Callable[[str], None]) -> Stopped:
+    ended = link.agent.stop(run.run_id, grace, tell)
+    remember_status(run, ended.status)
+    if ended.survivors:
+        who = ", ".join(f"{each.pid} ({clean(each.command, 60)})" for each in ended.survivors)
         raise RunFailed(
             f"{run.run_id} was killed, and these processes are still there: {who}",
             meaning="They wait for the kernel (a hung driver or disk), and may hold GPU memory.",
             hint="Restart the container or the box; nothing else ends them.",
         )
-    holders = tuple(entry for entry in answer.get("device_holders") or () if isinstance(entry, dict))
-    return Stopped(run, status, holders)
+    return Stopped(run, ended.status, ended.device_holders)

@@ -46,7 +46,7 @@ def test_a_shell_that_echoes_the_command_is_not_an_answer():
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_any_noise_before_the_line_is_skipped(noise, size):
     handshake = Handshake(NONCE)
-    assert feed_all(handshake, noise + LINE + b" ready 1 /r\n", size)[0][:2] == (1, "/r")
+    assert feed_all(handshake, noise + LINE + b" ready 1 /r/.gpurun-box\n", size)[0][:2] == (1, "/r/.gpurun-box")
 
 
 def test_endless_noise_ends_in_an_error_and_bounded_memory():

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from runner.domain.errors import ArtifactError
 from runner.domain.manifest import parse_manifest
+from runner.domain.reading import Impossible
 
 SHA = "0" * 64
 
@@ -63,5 +64,7 @@ def test_two_names_that_a_mac_takes_for_one_are_refused(names: tuple[str, str]) 
 def test_anything_else_is_refused_with_a_sentence(answer: object) -> None:
     try:
         parse_manifest(answer if isinstance(answer, dict) else {"files": answer})
+    except Impossible as error:
+        assert str(error)
     except ArtifactError as error:
         assert error.exit_code == 6

@@ -15,7 +15,7 @@ from runner.domain.box import Box
 @pytest.fixture
 def box(tmp_path, monkeypatch):
     monkeypatch.setattr(interpreters, "_candidates", lambda named: [*named, sys.executable])
-    return BoxPaths(str(tmp_path / "root"))
+    return BoxPaths(str(tmp_path / ".gpurun-box"))
 
 
 def ask(box, **args):

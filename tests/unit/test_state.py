@@ -180,7 +180,7 @@ def test_no_combination_of_facts_is_called_dead_while_something_lives_or_alive_o
     assert len(combinations) > 1900
     for seen in combinations:
         status = derive(seen)
-        Status.parse({"run_id": RUN, **status})
+        Status.of_record({"run_id": RUN, **status})
         if seen.slot is not None:
             assert status["phase"] == "finished"
             assert status["orphaned"] == (bool(seen.life.members) and not seen.life.supervised)

@@ -1,0 +1,203 @@
+"""Typed fields out of JSON that somebody else wrote: a box's answer, or a file that may be damaged. Nothing is taken on trust.
+
+A *reader* takes any JSON value and gives a checked one, or raises Impossible; ``Fields`` applies readers to the fields of an object,
+so that what is wrong is named by its path (``runs[2].started_at``). Text loses its control sequences on the way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from runner.domain.terminal import clean
+
+T = TypeVar("T")
+Reader = Callable[[Any], T]
+
+LARGEST = 1 << 62  # of a whole number
+MAX_TEXT = 4096  # characters; longer text is cut
+MAX_ITEMS = 1_000_000
+MAX_DEPTH = 12  # of a value that may be anything
+FARTHEST = 1e300  # from zero, of a number that may be anything: beyond it arithmetic overflows
+
+
+class Impossible(ValueError):
+    """A value that cannot be; ``path`` says where it stood."""
+
+    def __init__(self, why: str, path: str = "") -> None:
+        super().__init__(f"{path}: {why}" if path else why)
+        self.why = why
+        self.path = path
+
+    def inside(self, outer: str) -> Impossible:
+        """The same, seen from one object or list further out."""
+        joined = outer if not self.path else f"{outer}{'' if self.path.startswith('[') else '.'}{self.path}"
+        return Impossible(self.why, joined)
+
+
+class Fields:
+    """The fields of one JSON object, read by name. A field that is missing reads as null."""
+
+    def __init__(self, value: object) -> None:
+        if isinstance(value, Fields):
+            value = value._value
+        if not isinstance(value, dict):
+            raise Impossible(f"{shown(value)} is no object")
+        self._value: dict[str, Any] = value
+
+    def __call__(self, name: str, read: Reader[T]) -> T:
+        """The field as ``read`` takes it. Raises Impossible naming it."""
+        try:
+            return read(self._value.get(name))
+        except Impossible as error:
+            raise error.inside(name) from None
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: short, and without control sequences."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
+        return "a number beyond all bounds"  # Python refuses to print the longest of them
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    return clean(ascii(value) if isinstance(value, str) else repr(value), 80)
+
+
+def string(value: Any) -> str:
+    """Text as it came: for what is parsed or cleaned elsewhere."""
+    if not isinstance(value, str):
+        raise Impossible(f"{shown(value)} is no text")
+    return value
+
+
+def text(value: Any) -> str:
+    """One line or several, without control sequences, cut at MAX_TEXT."""
+    value = string(value)
+    return "\n".join(clean(line, MAX_TEXT) for line in value[: 4 * MAX_TEXT].splitlines())[:MAX_TEXT]
+
+
+def matching(pattern: re.Pattern[str]) -> Reader[str]:
+    """Text that is just this."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise Impossible(f"{shown(value)} does not have the form that it must have")
+        return value
+
+    return read
+
+
+_PATH = re.compile(r"/[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4095}")
+
+
+def absolute_path(value: Any) -> str:
+    """A path on the box, from its root."""
+    return matching(_PATH)(value)
+
+
+def one_of(allowed: Iterable[str]) -> Reader[str]:
+    """One of these words."""
+    words = tuple(allowed)
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise Impossible(f"{shown(value)} is none of {', '.join(words)}")
+        return value
+
+    return read
+
+
+def boolean(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise Impossible(f"{shown(value)} is neither true nor false")
+    return value
+
+
+def whole_between(low: int, high: int) -> Reader[int]:
+    """A whole number with both bounds among them."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Impossible(f"{shown(value)} is no whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+whole = whole_between(0, LARGEST)
+
+
+def number_between(low: float, high: float) -> Reader[float]:
+    """A number with both bounds among them."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise Impossible(f"{shown(value)} is no number from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+moment = number_between(0, 1e11)  # epoch seconds, or a length of time
+measured = number_between(-FARTHEST, FARTHEST)
+
+
+def optional(read: Reader[T]) -> Reader[T | None]:
+    """What ``read`` takes, or null."""
+    return lambda value: None if value is None else read(value)
+
+
+def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
+    """A list of at most ``limit`` such values."""
+
+    def read_all(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple):
+            raise Impossible(f"{shown(value)} is no list")
+        if len(value) > limit:
+            raise Impossible(f"a list of {len(value)}, and {limit} are the most there can be")
+        found = []
+        for place, each in enumerate(value):
+            try:
+                found.append(read(each))
+            except Impossible as error:
+                raise error.inside(f"[{place}]") from None
+        return tuple(found)
+
+    return read_all
+
+
+def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
+    """An object of such values under names of its own."""
+
+    def read_all(value: Any) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise Impossible(f"{shown(value)} is no object")
+        if len(value) > limit:
+            raise Impossible(f"an object of {len(value)}, and {limit} are the most there can be")
+        found = {}
+        for name, each in value.items():
+            try:
+                found[clean(name, 200)] = read(each)
+            except Impossible as error:
+                raise error.inside(clean(name, 80)) from None
+        return found
+
+    return read_all
+
+
+def harmless(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A value that may be anything, such as what a user's script wrote: text cleaned; null for what is too deep or too far from zero."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, dict | list):
+        if not depth:
+            return None
+        if isinstance(value, list):
+            return [harmless(each, depth - 1) for each in value]
+        return {clean(name, 200): harmless(each, depth - 1) for name, each in value.items()}
+    if isinstance(value, int | float) and not isinstance(value, bool) and not -FARTHEST <= value <= FARTHEST:
+        return None
+    return value
