@@ -29,7 +29,10 @@ class ReplayPipe:
 
     def read(self, count: int) -> bytes:
         if not self._unread:
-            self._unread = self._out.get(timeout=protocol.SILENCE_LIMIT)
+            try:
+                self._unread = self._out.get(timeout=protocol.SILENCE_LIMIT)
+            except queue.Empty:
+                raise TimeoutError from None
         part, self._unread = self._unread[:count], self._unread[count:]
         return part
 
