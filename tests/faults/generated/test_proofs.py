@@ -28,6 +28,7 @@ from runner.domain.host import Host
 from runner.domain.manifest import Artifact
 from runner.domain.progress import Silent
 from runner.domain.run import Run
+from runner.transport.agent import Agent
 from runner.transport.link import Link
 from runner.workflow import clean as cleaning
 from runner.workflow import done as proving
@@ -273,7 +274,7 @@ def world(chance: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def linked(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     """stand_in for SSH: the agent's process is a child of this one."""
     with running_agent(world.home) as agent:
-        link = Link(Host("box", "box", 22, "root"), agent, 0.001)
+        link = Link(Host("box", "box", 22, "root"), Agent(agent), 0.001)
 
         @contextmanager
         def to_run(run: Run, report: Any) -> Iterator[Link]:
