@@ -34,6 +34,20 @@ class Address:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What the user's ssh configuration says about host keys, as ``ssh -G`` gives it."""
+
+    settings: tuple[
+        tuple[str, str], ...
+    ] = ()  # lines for OpenSSH, word for word: HostKeyAlias, known_hosts files, commands …
+    strict: bool = False  # a host whose key is not known is refused (StrictHostKeyChecking yes, or BatchMode)
+    known_hosts: tuple[str, ...] = ()  # the user's files, read and never written
+    revoked: str | None = None  # RevokedHostKeys
+    algorithms: tuple[str, ...] = ()  # HostKeyAlgorithms, in the user's order; empty for no restriction
+    rsa_bits: int = 0  # RequiredRSASize
+
+
+@dataclass(frozen=True)
 class Host:
     """One host as both SSH stacks are to reach it: resolved once, then handed to fabric and to OpenSSH alike."""
 
@@ -41,12 +55,13 @@ class Host:
     hostname: str
     port: int
     user: str
-    identities: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()  # files of keys, or of public keys whose private half the agent holds
+    certificates: tuple[str, ...] = ()  # CertificateFile
     identities_only: bool = False
     agent_socket: str | None = None
     proxy_command: str | None = None
     jumps: tuple[Host, ...] = ()  # the first is reached directly
-    user_known_hosts: tuple[str, ...] = ()  # the user's own files, read on first contact, never written
+    trust: Trust | None = None  # None for the embedded box: no configuration of the user's is about it
     volume: str | None = None
     interpreters: tuple[str, ...] = field(default=(), compare=False)  # more places to look for a Python
 

@@ -87,12 +87,19 @@ def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: 
                 pipe.push_back(answer.rest)
                 return answer.root
     except TimeoutError:
+        talk.noise += _printed(channel)
         raise _silent(host, talk.ended()) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise _no_session(channel.transport, host, error) from None
     if _broke(channel.transport):
         raise _link_lost(host)
+    talk.noise += _printed(channel)
     raise talk.ended()
+
+
+def _printed(channel: paramiko.Channel) -> bytes:
+    """What the login shell wrote to its stderr: tmux in a .bashrc says there that it wants a terminal."""
+    return channel.recv_stderr(1 << 14) if channel.recv_stderr_ready() else b""
 
 
 def _execute(channel: paramiko.Channel, command: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.domain.errors import HostKeyChanged, StateError
-from runner.domain.host import Host
+from runner.domain.errors import HostError, HostKeyChanged, StateError
+from runner.domain.host import Host, Trust
 
 
 class Key(NamedTuple):
@@ -34,9 +36,6 @@ class Known(NamedTuple):
 
     keys: list[Key]
     revoked: list[Key]
-
-    def __add__(self, other: Known) -> Known:  # type: ignore[override]
-        return Known(self.keys + other.keys, self.revoked + other.revoked)
 
 
 def pinned(file: Path, name: str) -> list[Key]:
@@ -70,13 +69,40 @@ def forget(file: Path, name: str) -> int:
     return removed
 
 
-def known_to_user(host: Host, name: str | None = None) -> Known:
-    """What the user's own known_hosts files say of this host (under another ``name``, if given)."""
-    said = Known([], [])
-    for file in host.user_known_hosts:
-        if os.path.isfile(file):
-            said += _ask(file, name or host.known_as)
-    return said
+def is_revoked(trust: Trust | None, seen: Key) -> bool:
+    """Whether a file of the user's revokes this key: a pin does not outweigh that.
+
+    Raises HostError for a list of revoked keys that cannot be read, as OpenSSH refuses every host then.
+    """
+    if trust is None:
+        return False
+    for name in trust.known_hosts:
+        with contextlib.suppress(OSError):
+            for line in Path(name).read_text("utf-8", "replace").splitlines():
+                if line.startswith("@revoked") and seen.blob in line.split():
+                    return True
+    return trust.revoked is not None and _in_revocation_list(Path(trust.revoked), seen)
+
+
+def _in_revocation_list(file: Path, seen: Key) -> bool:
+    """``RevokedHostKeys``: public keys, one a line, or what ``ssh-keygen -k`` makes of them."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise HostError(
+            f"your ssh configuration names a list of revoked host keys that cannot be read: {file} ({error.strerror})",
+            meaning="Nothing was sent and no command ran; ssh refuses every host then, and so does gpurun.",
+            hint="Correct RevokedHostKeys in your ssh configuration.",
+        ) from None
+    if not content.startswith(b"SSHKRL\n\0"):
+        return any(seen.blob.encode() in line.split() for line in content.splitlines())
+    with tempfile.NamedTemporaryFile("w", suffix=".pub") as public:
+        public.write(f"{seen.type} {seen.blob}\n")
+        public.flush()
+        asked = subprocess.run(
+            ["ssh-keygen", "-Q", "-f", str(file), public.name], stdin=subprocess.DEVNULL, capture_output=True
+        )
+    return asked.returncode != 0
 
 
 def _ask(file: str, name: str) -> Known:
@@ -88,24 +114,51 @@ def _ask(file: str, name: str) -> Known:
         text=True,
         errors="replace",
     )
-    said = Known([], [])
+    answer = Known([], [])
     for line in found.stdout.splitlines():
         words = line.split()
         if line.startswith("@revoked") and len(words) >= 4:
-            said.revoked.append(Key(words[2], words[3]))
+            answer.revoked.append(Key(words[2], words[3]))
         elif len(words) >= 3 and not line.startswith(("#", "@")):
-            said.keys.append(Key(words[1], words[2]))
-    return said
+            answer.keys.append(Key(words[1], words[2]))
+    return answer
 
 
-def changed(host: Host, seen: Key, expected: list[Key], where: str) -> HostKeyChanged:
+def changed(host: Host, seen: Key, expected: list[Key]) -> HostKeyChanged:
     """The error that stops everything: not the host that was pinned."""
     was = ", ".join(f"{key.type} {key.fingerprint}" for key in expected)
     return HostKeyChanged(
-        f"the host key of {host.known_as} is not the one in {where}: it shows {seen.type} {seen.fingerprint}, expected {was}",
+        f"the host key of {host.known_as} is not the one in gpurun's known_hosts: it shows {seen.type} {seen.fingerprint}, expected {was}",
         meaning="Nothing was sent and no command ran. Either this address now belongs to another machine, or somebody is in between.",
-        hint=f"If you know that the box was replaced: gpurun hosts forget {host.known_as}"
-        + ("" if where == "gpurun's known_hosts" else f"  (and ssh-keygen -R '{host.known_as}')"),
+        hint=f"If you know that the box was replaced: gpurun hosts forget {host.known_as}",
+    )
+
+
+def refused_by_openssh(host: Host, fingerprint: str, words: str) -> HostKeyChanged:
+    """The error for a host that is new to gpurun and that ``ssh`` refuses; ``words`` are its own, with file and line."""
+    return HostKeyChanged(
+        f"ssh refuses the host key of {host.known_as} ({fingerprint}) with your known_hosts:\n{words.strip()}",
+        meaning="Nothing was sent and no command ran. Either this address now belongs to another machine, or somebody is in between.",
+        hint=f"If you know that the box was replaced: ssh-keygen -R '{host.known_as}', or remove the line that is named above.",
+    )
+
+
+def unknown_to_strict(host: Host, seen: Key) -> HostError:
+    """The error for a new host where the user's ssh configuration wants each key to be known before."""
+    return HostError(
+        f"{host.known_as} is new to this machine: {seen.type} {seen.fingerprint}",
+        meaning="Nothing was sent: your ssh configuration says StrictHostKeyChecking yes (or BatchMode yes) for this host.",
+        hint="Compare the fingerprint with your provider's console, then add the key to your known_hosts: "
+        f"ssh-keyscan -p {host.port} {host.hostname} >> ~/.ssh/known_hosts",
+    )
+
+
+def two_faces(host: Host, other: str) -> HostKeyChanged:
+    """The error for a host that shows gpurun another key than it shows OpenSSH."""
+    return HostKeyChanged(
+        f"{host.known_as} shows OpenSSH another {other} host key than it shows gpurun",
+        meaning="Nothing was sent and no command ran. Several machines answer at this address, or somebody is in between.",
+        hint="Try the provider's direct address of the box.",
     )
 
 

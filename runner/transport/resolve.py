@@ -7,9 +7,15 @@ import subprocess
 from dataclasses import replace
 
 from runner.domain.errors import HostError
-from runner.domain.host import Address, Host, parse_address
+from runner.domain.host import Address, Host, Trust, parse_address
+from runner.transport.ssh_tokens import expand, expand_path, tokens
 
 _MAX_JUMPS = 4
+# What decides about host keys. OpenSSH is given these lines again, word for word, when it is asked about a new host.
+_TRUST = (
+    "hostkeyalias", "knownhostscommand", "revokedhostkeys", "checkhostip", "casignaturealgorithms", "requiredrsasize",
+    "verifyhostkeydns",
+)  # fmt: skip
 
 
 def resolve(typed: str, volume: str | None = None) -> Host:
@@ -23,31 +29,64 @@ def _resolve(address: Address, typed: str, depth: int) -> Host:
             f"{typed}: more than {_MAX_JUMPS} jump hosts in a row",
             hint="Look for a loop of ProxyJump in your ssh config.",
         )
-    said = _ask_ssh(address, typed)
-    one = {key: values[-1] for key, values in said.items()}
+    settings = _ask_ssh(address, typed)
+    one = {key: values[-1] for key, values in settings.items()}
     jumps: list[Host] = []
     for hop in (_set(one.get("proxyjump")) or "").split(","):
         if hop:
             resolved = _resolve(parse_address(hop), hop, depth + 1)
             # Only the first hop is reached by its own jumps; the later ones lie behind it.
             jumps += [*resolved.jumps, replace(resolved, jumps=())] if not jumps else [replace(resolved, jumps=())]
+    known = tokens(address.name, one["hostname"], one["port"], one["user"], _set(one.get("proxyjump")) or "")
     return Host(
         typed=typed,
         hostname=one["hostname"],
         port=int(one["port"]),
         user=one["user"],
-        identities=_identities(address, said.get("identityfile", [])),
+        identities=_identities(address, settings.get("identityfile", []), known),
+        certificates=_files(settings.get("certificatefile", []), known),
         identities_only=address.identity is not None or one.get("identitiesonly") == "yes",
-        agent_socket=_agent_socket(one.get("identityagent")),
+        agent_socket=_agent_socket(one.get("identityagent"), known),
         proxy_command=_set(one.get("proxycommand")),
         jumps=tuple(jumps),
-        user_known_hosts=tuple(
-            os.path.expanduser(name)
-            for key in ("userknownhostsfile", "globalknownhostsfile")
-            for name in one.get(key, "").split()
-            if name != "none"
-        ),
+        trust=_trust(one, known),
     )
+
+
+def _trust(one: dict[str, str], known: dict[str, str]) -> Trust:
+    files = [
+        (key, tuple(expand_path(file, known) for file in split_files(one.get(key.lower(), ""))))
+        for key in ("UserKnownHostsFile", "GlobalKnownHostsFile")
+    ]
+    settings = [(key, value) for key in _TRUST if (value := _set(one.get(key)))]
+    settings += [(key, " ".join(f'"{name.replace("%", "%%")}"' for name in names) or "none") for key, names in files]
+    revoked = _set(one.get("revokedhostkeys"))
+    asked = one.get("stricthostkeychecking", "ask")
+    return Trust(
+        settings=tuple(settings),
+        strict=asked in ("yes", "true") or (asked == "ask" and one.get("batchmode") == "yes"),
+        known_hosts=tuple(name for _, names in files for name in names),
+        revoked=expand_path(revoked, known) if revoked else None,
+        algorithms=tuple(name for name in one.get("hostkeyalgorithms", "").split(",") if name),
+        rsa_bits=int(one["requiredrsasize"]) if one.get("requiredrsasize", "").isdigit() else 0,
+    )
+
+
+def split_files(line: str) -> list[str]:
+    """The files of a line that ``ssh -G`` prints without the quotes that held names with spaces together.
+
+    A word that does not look like the beginning of a path belongs to the name before it; so does one that does, where only
+    the two together are a file.
+    """
+    names: list[str] = []
+    for word in line.split(" "):
+        joined = f"{names[-1]} {word}" if names else word
+        begins = word.startswith(("/", "~", "%", "${"))
+        if names and (not begins or (os.path.isfile(joined) and not os.path.isfile(names[-1]))):
+            names[-1] = joined
+        else:
+            names.append(word)
+    return [name for name in names if name.strip() and name != "none"]
 
 
 def _ask_ssh(address: Address, typed: str) -> dict[str, list[str]]:
@@ -69,34 +108,46 @@ def _ask_ssh(address: Address, typed: str) -> dict[str, list[str]]:
             meaning="Nothing was contacted.",
             hint=f"Try: ssh -G {address.name}",
         )
-    said: dict[str, list[str]] = {}
+    settings: dict[str, list[str]] = {}
     for line in answer.stdout.splitlines():
         key, _, value = line.partition(" ")
-        said.setdefault(key, []).append(value)
-    return said
+        settings.setdefault(key, []).append(value)
+    return settings
 
 
-def _identities(address: Address, files: list[str]) -> tuple[str, ...]:
+def _identities(address: Address, files: list[str], known: dict[str, str]) -> tuple[str, ...]:
     if address.identity is not None:
         path = os.path.expanduser(address.identity)
-        if not os.path.isfile(path):
+        if not _is_identity(path):
             raise HostError(
                 f"the key file {address.identity} does not exist",
                 meaning="Nothing was contacted.",
                 hint="Check the path after -i.",
             )
         return (path,)
-    paths = [os.path.expanduser(name) for name in files if name != "none"]
-    return tuple(path for path in paths if os.path.isfile(path))
+    return _files(files, known)
 
 
-def _agent_socket(identity_agent: str | None) -> str | None:
+def _files(names: list[str], known: dict[str, str]) -> tuple[str, ...]:
+    """Those of the named files that are there; the same file twice is one."""
+    paths = dict.fromkeys(expand_path(name, known) for name in names if name != "none")
+    return tuple(path for path in paths if _is_identity(path))
+
+
+def _is_identity(path: str) -> bool:
+    # "key" may stand for a key of which only the public half, key.pub, lies here: the agent has the other one.
+    return os.path.isfile(path) or os.path.isfile(path + ".pub")
+
+
+def _agent_socket(identity_agent: str | None, known: dict[str, str]) -> str | None:
     named = _set(identity_agent)
     if identity_agent == "none":
         return None
     if named is None or named == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK")
-    return os.path.expanduser(os.environ.get(named[1:], "") if named.startswith("$") else named) or None
+    if named.startswith("$") and not named.startswith("${"):
+        return os.environ.get(named[1:]) or None
+    return os.path.expanduser(expand(named, known)) or None
 
 
 def _set(value: str | None) -> str | None:

@@ -7,27 +7,26 @@ keys are offered in the order that OpenSSH would use.
 
 from __future__ import annotations
 
-import base64
 import logging
-import re
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import fabric
 import paramiko
-from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 
 from runner.domain import places
-from runner.domain.errors import AuthFailed, ConnectFailed, HostError, LinkLost
-from runner.domain.host import Host
+from runner.domain.errors import ConnectFailed, HostError, LinkLost, StateError
+from runner.domain.host import Host, parse_address
 from runner.domain.terminal import clean
-from runner.transport import known_hosts
+from runner.transport import known_hosts, login
 from runner.transport.dial import CONNECT_TIMEOUT, Dial
 from runner.transport.direct_transport import DirectTransport
+from runner.transport.first_contact import CERTIFIED, Answer, Question
 from runner.transport.link import FirstContact
+from runner.transport.ssh_tokens import expand, tokens
 
 # paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -36,8 +35,22 @@ logging.getLogger("paramiko").propagate = False
 
 def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> fabric.Connection:
     """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
+    policies = _policies(host, first_contact)
+    try:
+        try:
+            return _open(host, dialled, policies)
+        except OtherKey:
+            return _open(host, Dial(host), policies)  # asks for a key of the type that OpenSSH was shown
+    except OtherKey as other:
+        raise known_hosts.two_faces(host, other.args[0]) from None
+    finally:
+        for policy in policies:
+            policy.close()
+
+
+def _open(host: Host, dialled: Dial, policies: list[PinPolicy]) -> fabric.Connection:
     asked = time.monotonic()
-    hops = _prepare(host, first_contact)
+    hops = _hops(policies)
     try:
         first = next(iter(host.jumps), host)
         if dialled.direct:
@@ -45,7 +58,7 @@ def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> f
         elif first.proxy_command:
             hops[0].connect_kwargs["sock"] = _proxy(first)
         hops[-1].open()
-    except HostError:
+    except (HostError, StateError, OtherKey):
         _hang_up(hops)
         raise
     except Exception as error:
@@ -57,16 +70,21 @@ def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> f
 
 def _proxy(host: Host) -> paramiko.ProxyCommand:
     """The host's ProxyCommand, running. OpenSSH gives it to a shell; fabric neither does nor knows the port."""
-    tokens = {"%h": host.hostname, "%p": str(host.port), "%r": host.user, "%n": host.hostname, "%%": "%"}
-    asked = re.sub(r"%[hprn%]", lambda found: tokens[found.group()], host.proxy_command or "")
-    return paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {asked}"]))
+    known = tokens(parse_address(host.typed).name, host.hostname, str(host.port), host.user)
+    return paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {expand(host.proxy_command or '', known)}"]))
 
 
-def _prepare(host: Host, first_contact: FirstContact) -> list[fabric.Connection]:
+def _policies(host: Host, first_contact: FirstContact) -> list[PinPolicy]:
+    """One for each hop, the box's last. A hop is asked about through those before it."""
+    hops = (*host.jumps, host)
+    return [PinPolicy(replace(hop, jumps=hops[:number]), first_contact) for number, hop in enumerate(hops)]
+
+
+def _hops(policies: list[PinPolicy]) -> list[fabric.Connection]:
     """The connections of the hops, the first of which is opened from here and the last of which is the box's."""
     hops: list[fabric.Connection] = []
-    for hop in (*host.jumps, host):
-        hops.append(_connection(hop, hops[-1] if hops else None, first_contact))
+    for policy in policies:
+        hops.append(_connection(policy, hops[-1] if hops else None))
     return hops
 
 
@@ -76,8 +94,8 @@ def _hang_up(hops: list[fabric.Connection]) -> None:
         hop.client.close()
 
 
-def _connection(host: Host, gateway: fabric.Connection | None, first_contact: FirstContact) -> fabric.Connection:
-    policy = PinPolicy(host, first_contact)
+def _connection(policy: PinPolicy, gateway: fabric.Connection | None) -> fabric.Connection:
+    host = policy.host
     config = fabric.Config(
         lazy=True,  # no fabric.yml, no ssh config: the Host has said it all
         overrides={"load_ssh_configs": False, "forward_agent": False},
@@ -91,7 +109,7 @@ def _connection(host: Host, gateway: fabric.Connection | None, first_contact: Fi
         forward_agent=False,
         connect_timeout=CONNECT_TIMEOUT,
         connect_kwargs={
-            "auth_strategy": KeysInOrder(host),
+            "auth_strategy": login.KeysInOrder(host),
             "transport_factory": policy.transport,
             "allow_agent": False,
             "look_for_keys": False,
@@ -107,41 +125,86 @@ def _connection(host: Host, gateway: fabric.Connection | None, first_contact: Fi
 class PinPolicy(paramiko.MissingHostKeyPolicy):
     """Every host key is decided here: paramiko is given none, since it holds one of each type and knows no ``@revoked``.
 
-    A pinned host keeps its keys. At first contact the user's own known_hosts decide if they know the host; else the key is
-    shown, and pinned.
+    A pinned host keeps its keys. A new one is what OpenSSH makes of it with the user's own settings: refused, known to the user, or
+    new to them too; then the key is shown, and pinned.
     """
 
     def __init__(self, host: Host, first_contact: FirstContact) -> None:
         self.host = host
-        self.ours = known_hosts.known(places.known_hosts(), host.known_as)
-        self.theirs = known_hosts.Known([], []) if self.ours.keys else known_hosts.known_to_user(host)
+        self.pins = known_hosts.known(places.known_hosts(), host.known_as)
         self.first_contact = first_contact
+        self.answer: Answer | None = None
+        # A host behind a jump host is asked about once the way there is trusted.
+        self._question = Question(host) if host.trust and not self.pins.keys and not host.jumps else None
 
     def transport(self, *args: Any, **options: Any) -> paramiko.Transport:
         """One that asks for the types of the known keys first, as OpenSSH does: a host may have a key of each type."""
         opened = DirectTransport(*args, **options)
-        types = {key.type for key in self.ours.keys or self.theirs.keys}
-        opened._preferred_keys = tuple(sorted(opened._preferred_keys, key=lambda name: _type_of(name) not in types))
+        # paramiko knows no certificates: it checks the key that OpenSSH found certified.
+        allowed = [name.removesuffix(CERTIFIED) for name in self.host.trust.algorithms] if self.host.trust else []
+        names = [name for name in opened._preferred_keys if not allowed or name in allowed]
+        if not names:
+            raise HostError(
+                f"your ssh configuration allows no type of host key that gpurun can check for {self.host.known_as}: "
+                f"HostKeyAlgorithms {','.join(allowed)}",
+                meaning="Nothing was contacted.",
+                hint=f"Allow one of these for this host: {', '.join(opened._preferred_keys)}",
+            )
+        types = {self.answer.type} if self.answer else {key.type for key in self.pins.keys}
+        opened._preferred_keys = tuple(sorted(names, key=lambda name: _type_of(name) not in types))
         return opened
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         seen = known_hosts.Key(key.get_name(), key.get_base64())
-        if seen in self.ours.revoked + self.theirs.revoked:
+        if self.pins.keys and seen not in self.pins.keys:
+            if seen in self.pins.revoked:
+                raise known_hosts.revoked(self.host, seen)
+            raise known_hosts.changed(self.host, seen, self.pins.keys)
+        known = bool(self.pins.keys) or self._known_to_user(seen)
+        if seen in self.pins.revoked or known_hosts.is_revoked(self.host.trust, seen):
             raise known_hosts.revoked(self.host, seen)
-        if self.ours.keys:
-            if seen not in self.ours.keys:
-                raise known_hosts.changed(self.host, seen, self.ours.keys, "gpurun's known_hosts")
-            return
-        if self.theirs.keys and seen not in self.theirs.keys:
-            raise known_hosts.changed(self.host, seen, self.theirs.keys, "your known_hosts")
-        if not self.theirs.keys and seen not in self._without_port():
-            self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
-        known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
+        self._check_size(key)
+        if not known:
+            self._meet(seen)
+        if not self.pins.keys:
+            known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
 
-    def _without_port(self) -> list[known_hosts.Key]:
-        """Keys of the same machine at its usual port: OpenSSH takes them for another port too."""
-        here = known_hosts.pinned(places.known_hosts(), self.host.hostname)
-        return here + known_hosts.known_to_user(self.host, self.host.hostname).keys
+    def _meet(self, seen: known_hosts.Key) -> None:
+        """A key that neither gpurun nor the user has seen before."""
+        if self.host.trust is not None and self.host.trust.strict:
+            raise known_hosts.unknown_to_strict(self.host, seen)
+        if seen not in known_hosts.pinned(places.known_hosts(), self.host.hostname):  # the same machine's usual port
+            self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
+
+    def _known_to_user(self, seen: known_hosts.Key) -> bool:
+        """Whether ``ssh`` would take this key without a question. Raises HostKeyChanged where it would refuse it."""
+        if self.host.trust is None:
+            return False
+        if self.answer is None:
+            self.answer = (self._question or Question(self.host)).answer()
+        if self.answer.verdict in ("changed", "revoked"):
+            raise known_hosts.refused_by_openssh(self.host, self.answer.fingerprint, self.answer.words)
+        if self.answer.fingerprint != seen.fingerprint:
+            raise OtherKey(self.answer.type)
+        return self.answer.verdict == "known"
+
+    def _check_size(self, key: paramiko.PKey) -> None:
+        needed = self.host.trust.rsa_bits if self.host.trust else 0
+        if key.get_name() == "ssh-rsa" and key.get_bits() < needed:
+            raise HostError(
+                f"the host key of {self.host.known_as} is RSA with {key.get_bits()} bits; your ssh configuration requires {needed}",
+                meaning="Nothing was sent and no command ran.",
+                hint="Make a larger key on the box, or one of type ed25519: ssh-keygen -A, then restart its sshd.",
+            )
+
+    def close(self) -> None:
+        """Ends a question that nobody waits for any more."""
+        if self._question is not None:
+            self._question.close()
+
+
+class OtherKey(Exception):
+    """The host showed us a key of another type than it showed OpenSSH; ``args[0]`` is the type to ask for."""
 
 
 def _type_of(algorithm: str) -> str:
@@ -149,60 +212,18 @@ def _type_of(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-class KeysInOrder(AuthStrategy):
-    """The keys OpenSSH would offer, in its order: named files first (through the agent where it holds them), then the agent's others."""
-
-    def __init__(self, host: Host) -> None:
-        super().__init__(ssh_config=paramiko.SSHConfig())
-        self.host = host
-        self.locked: list[str] = []  # key files that need a passphrase no agent has
-
-    def get_sources(self) -> Iterator[AuthSource]:
-        agent = {key.asbytes(): key for key in self._agent_keys()}
-        for path in self.host.identities:
-            blob = _public_half(path)
-            if blob in agent:
-                yield InMemoryPrivateKey(self.host.user, agent.pop(blob))
-                continue
-            try:
-                yield InMemoryPrivateKey(self.host.user, paramiko.PKey.from_path(path))
-            except (paramiko.PasswordRequiredException, TypeError):
-                self.locked.append(path)
-            except (OSError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
-                continue
-        if not self.host.identities_only:
-            for key in agent.values():
-                yield InMemoryPrivateKey(self.host.user, key)
-
-    def _agent_keys(self) -> tuple[Any, ...]:
-        if not self.host.agent_socket:
-            return ()
-        client = socket.socket(socket.AF_UNIX)
-        try:
-            client.settimeout(5)
-            client.connect(self.host.agent_socket)
-            agent = paramiko.agent.AgentSSH()
-            agent._connect(client)  # type: ignore[attr-defined]  # paramiko.Agent() reads SSH_AUTH_SOCK and nothing else
-            return tuple(agent.get_keys())
-        except (OSError, paramiko.SSHException):
-            client.close()
-            return ()
-
-
-def _public_half(path: str) -> bytes | None:
-    try:
-        with open(path + ".pub", encoding="utf-8", errors="replace") as file:
-            return base64.b64decode(file.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
 def _explain(host: Host, error: Exception, took: float) -> HostError:
     """Which of the ways to fail this was, in words, with what was tried; ``took`` seconds tell silence from a reset."""
     broke = _broke(error)
     if isinstance(error, paramiko.AuthenticationException) and not broke:
-        return _refused(host)
+        return login.refused(host, error)
     kind: type[ConnectFailed] = ConnectFailed
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        return ConnectFailed(
+            f"{host} and gpurun have no {_lacking(error)} in common",
+            meaning="Nothing ran on the box. ssh may know more algorithms than gpurun's SSH library (paramiko) does.",
+            hint=f"Allow one of these in the box's sshd_config, then restart its sshd: {_offered(error)}",
+        )
     if isinstance(error, socket.gaierror):
         return ConnectFailed(
             f"no such host name: {host.hostname}", hint="Check the address in your provider's console."
@@ -228,6 +249,26 @@ def _explain(host: Host, error: Exception, took: float) -> HostError:
     )
 
 
+_ALGORITHMS = {
+    "kex": ("key exchange", "KexAlgorithms", DirectTransport._preferred_kex),
+    "cipher": ("cipher", "Ciphers", DirectTransport._preferred_ciphers),
+    "mac": ("MAC", "MACs", DirectTransport._preferred_macs),
+    "host key": ("type of host key", "HostKeyAlgorithms", DirectTransport._preferred_keys),
+}
+
+
+def _lacking(error: Exception) -> str:
+    return next((name for word, (name, _, _) in _ALGORITHMS.items() if word in str(error)), "algorithm")
+
+
+def _offered(error: Exception) -> str:
+    """The setting of sshd, and the first algorithms of ours that it could allow."""
+    for word, (_, setting, ours) in _ALGORITHMS.items():
+        if word in str(error):
+            return f"{setting} +{','.join(ours[:3])}"
+    return "its defaults"
+
+
 def _broke(error: BaseException | None) -> bool:
     """Whether the other end hung up: paramiko hides it in the context of an error, or among the results of the keys tried."""
     if isinstance(error, paramiko.auth_strategy.AuthFailure):
@@ -243,13 +284,3 @@ def _broke(error: BaseException | None) -> bool:
             return True
         error = error.__context__
     return False
-
-
-def _refused(host: Host) -> AuthFailed:
-    offered = ", ".join(host.identities) or "no key file"
-    agent = "" if host.identities_only or not host.agent_socket else ", and what the ssh agent holds"
-    return AuthFailed(
-        f"{host} refused the login of {host.user}: tried {offered}{agent}",
-        meaning="Nothing ran on the box.",
-        hint="Name the key: --host 'ssh -i ~/.ssh/KEY -p PORT USER@HOST'. A key with a passphrase must be in the agent (ssh-add).",
-    )

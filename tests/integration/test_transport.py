@@ -10,7 +10,7 @@ import pytest
 
 from runner.domain import places
 from runner.domain.errors import AuthFailed, ConnectFailed, HostKeyChanged
-from runner.domain.host import Host
+from runner.domain.host import Host, Trust
 from runner.local_box import LocalBox, embedded
 from runner.transport import known_hosts, rsync
 from runner.transport.link import connect
@@ -81,7 +81,7 @@ def test_a_key_that_the_user_knows_differently_is_a_changed_key(host: Host, tmp_
     (tmp_path / "theirs").write_text(f"{host.known_as} {theirs.type} {theirs.blob}\n")
     with (
         pytest.raises(HostKeyChanged, match="your known_hosts"),
-        connect(replace(host, user_known_hosts=(str(tmp_path / "theirs"),)), refuse),
+        connect(replace(host, trust=Trust(settings=(("UserKnownHostsFile", str(tmp_path / "theirs")),))), refuse),
     ):
         pass
     assert known_hosts.pinned(places.known_hosts(), host.known_as) == []

@@ -1,12 +1,12 @@
 """runner/transport/known_hosts.py: pins, in OpenSSH's own format."""
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runner.domain.host import Host
+from runner.domain.errors import HostError
+from runner.domain.host import Host, Trust
 from runner.transport import known_hosts
 from runner.transport.known_hosts import Key
 
@@ -50,9 +50,25 @@ def test_the_fingerprint_is_what_ssh_keygen_prints(tmp_path: Path, key: Key) -> 
     assert key.fingerprint in printed
 
 
-def test_hashed_and_bracketed_entries_of_the_user_are_found(tmp_path: Path, key: Key) -> None:
-    file = tmp_path / "theirs"
-    file.write_text(f"[1.2.3.4]:41022 {key.type} {key.blob}\n")
-    subprocess.run(["ssh-keygen", "-H", "-f", file], check=True, capture_output=True)
-    assert "1.2.3.4" not in file.read_text()
-    assert known_hosts.known_to_user(replace(HOST, user_known_hosts=(str(file), "/nonexistent"))).keys == [key]
+@pytest.mark.parametrize("form", ["@revoked line", "list of keys", "key revocation list"])
+def test_a_key_that_the_user_revoked_is_found_in_every_form(tmp_path: Path, key: Key, form: str) -> None:
+    (tmp_path / "key.pub").write_text(f"{key.type} {key.blob} comment\n")
+    file = tmp_path / "revoked"
+    if form == "@revoked line":
+        file.write_text(f"# mine\n@revoked * {key.type} {key.blob}\n")
+        trust = Trust(known_hosts=(str(tmp_path / "absent"), str(file)))
+    elif form == "list of keys":
+        file.write_text(f"{key.type} {key.blob}\n")
+        trust = Trust(revoked=str(file))
+    else:
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", file, tmp_path / "key.pub"], check=True)
+        trust = Trust(revoked=str(file))
+    assert known_hosts.is_revoked(trust, key)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+    words = (tmp_path / "other.pub").read_text().split()
+    assert not known_hosts.is_revoked(trust, Key(words[0], words[1]))
+
+
+def test_a_list_of_revoked_keys_that_cannot_be_read_refuses_every_host(tmp_path: Path, key: Key) -> None:
+    with pytest.raises(HostError, match="absent"):
+        known_hosts.is_revoked(Trust(revoked=str(tmp_path / "absent")), key)
