@@ -86,12 +86,12 @@ def find_started(name: str | None) -> Run:
     Raises NotStarted for one, rather than take an older run that nobody named.
     """
     run = find(name)
-    if run.attempted or run.launched:
+    if run.may_be_there:
         return run
-    started = [other for other in load_all()[0] if other.attempted or other.launched]
+    started = [other for other in load_all()[0] if other.may_be_there]
     before = f"; the one before it is {started[-1].run_id}" if name is None and started else ""
     raise NotStarted(
-        f"{run.run_id} was never started: its submission was cut off or refused{before}",
+        f"{run.run_id} was never started: {run.why_not_started or 'its submission was cut off'}{before}",
         meaning="Nothing was done: no other run is taken for it.",
         hint=f"Start it: {run.how_to_start}"
         + (f"\nOr name the run that you mean: {started[-1].run_id}" if before else ""),

@@ -31,6 +31,11 @@ def _row(name: str, advice: str, *patterns: str) -> Signature:
 
 SIGNATURES: Tuple[Signature, ...] = (
     _row(
+        "cannot_start",
+        "Correct the job's command, or have environment.requirements bring the program.",
+        r"^gpurun: cannot start ",  # spawn.py's own line
+    ),
+    _row(
         "cuda_oom",
         "Lower the micro-batch or the maximum length (the effective batch may stay), or turn on gradient checkpointing.",
         r"CUDA out of memory",

@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from remote_payload.agent import fill, gpus, locks, secrets, state
+from remote_payload.agent import fill, gpus, locks, secrets, spawn, state
 from remote_payload.agent.__main__ import agent_command
 from remote_payload.agent.files import write_json
 from remote_payload.agent.gpus import Gpu
@@ -21,7 +21,6 @@ from remote_payload.agent.request import AgentError, Request
 
 CONFIRM_LIMIT = 60.0  # seconds for the supervisor to say that it stands
 LOG_LIMIT = 1 << 30  # bytes
-STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def launch(request: Request) -> Dict[str, Any]:
@@ -149,7 +148,8 @@ def arguments(args: Dict[str, Any], gpus_wanted: int) -> List[str]:
     processes = int(args.get("processes") or gpus_wanted or 1)
     if args.get("command"):
         numbers = {"{gpus}": str(gpus_wanted or processes), "{processes}": str(processes)}
-        return [_filled(str(word), numbers) for word in args["command"]]
+        words = [_filled(str(word), numbers) for word in args["command"]]
+        return [spawn.program(words[0], args.get("interpreter"), args.get("variables") or {}), *words[1:]]
     interpreter, module = args.get("interpreter"), args.get("module")
     if not interpreter or not module:
         raise AgentError("LaunchError", "neither a command nor a module to start")
@@ -167,9 +167,7 @@ def _filled(word: str, numbers: Dict[str, str]) -> str:
 
 def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[str, str]:
     """What is set for the payload on top of the box's own variables; ARCHITECTURE.md, "What the payload meets"."""
-    path = os.environ.get("PATH") or STANDARD_PATH
-    if args.get("interpreter"):
-        path = "%s:%s" % (os.path.dirname(args["interpreter"]), path)
+    path = spawn.search_path(args.get("interpreter"), args.get("variables") or {})
     variables = {"PATH": path, "HF_HOME": paths.hf_home, "PYTHONUNBUFFERED": "1"}
     if args.get("payload"):
         places = [paths.payload(args["payload"]), os.environ.get("PYTHONPATH")]

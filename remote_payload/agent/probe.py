@@ -19,6 +19,7 @@ from remote_payload.agent import (
     patch,
     processes,
     snapshot,
+    spawn,
     tools,
 )
 from remote_payload.agent.environment import read_ranges
@@ -54,6 +55,7 @@ def probe(request: Request) -> Dict[str, Any]:
     problems = {name: text(answer) for name, answer in answers.items() if isinstance(answer, BaseException)}
     facts = {name: None if name in problems else answer for name, answer in answers.items()}
     have = {name[len("have.") :]: facts.pop(name) for name in list(facts) if name.startswith("have.")}
+    have["program"] = _program(args, paths, have.get("interpreter"))
     have.update({"code": None, "link_dest": None, "patch": None, **(have["code"] or {})})
     facts["disk"] = facts["disk"] or {
         "total": 0,
@@ -113,6 +115,17 @@ def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
     if found:
         return {"code": found}
     return {"link_dest": snapshot.latest_code(paths, job), "patch": patch.offer(paths, job)}
+
+
+def _program(args: Dict[str, Any], paths: BoxPaths, found: Optional[str]) -> Optional[str]:
+    """Where the command's first word is, in the PATH that the payload would have now; None where it is nowhere."""
+    word, given, env = (_text_or_none(args, name) for name in ("program", "interpreter", "env_key"))
+    variables = args.get("variables") if isinstance(args.get("variables"), dict) else {}
+    if not word:
+        return None
+    standing = os.path.join(paths.env(env), "bin", "python") if env and KEY.fullmatch(env) else None
+    own = os.path.expanduser(given) if given else found or (standing if standing and os.path.exists(standing) else None)
+    return shutil.which(spawn.program(word, own, variables or {}), path=spawn.search_path(own, variables or {}))
 
 
 def _interpreter(args: Dict[str, Any]) -> Optional[str]:

@@ -3,9 +3,24 @@
 import errno
 import os
 import signal
-from typing import Dict, List, NamedTuple, NoReturn, Optional
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
 
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell would have exited with
+
+
+def search_path(interpreter: Optional[str], variables: Dict[str, Any]) -> str:
+    """The payload's PATH: the job's own if it sets one, else the box's with the interpreter's folder first."""
+    if "PATH" in variables:
+        return str(variables["PATH"])
+    path = os.environ.get("PATH") or STANDARD_PATH
+    return "%s:%s" % (os.path.dirname(interpreter), path) if interpreter else path
+
+
+def program(word: str, interpreter: Optional[str], variables: Dict[str, Any]) -> str:
+    """What a command's first word starts: ``python`` is the run's own interpreter, since many a box has only python3 or
+    another version under that name. A job that sets PATH itself has its way."""
+    return interpreter if interpreter and word in ("python", "python3") and "PATH" not in variables else word
 
 
 class Held(NamedTuple):

@@ -181,13 +181,15 @@ class Supervisor:
         )
         write_json(self.run.owner, self._owner)
         slot.mark_started(self._slot)
-        child.go()  # that it could not be executed is in its log, and its exit status says so
+        if child.go() is not None:  # it could not be executed, as its log says: the launch is answered with this end
+            self._record = self._read_status(os.waitpid(child.pid, 0)[1])
+            slot.write(self.run, self._record, self._slot)
 
     # The watch
 
     def watch(self) -> None:
         """Until the payload has ended: its exit status, the time limit, ``stop``, the log's size."""
-        if self._payload is None:
+        if self._payload is None or self._record is not None:
             return
         quota = LogQuota(self.run.log, self.launch["log_limit"])
         threading.Thread(target=self._sample, daemon=True).start()

@@ -46,8 +46,12 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     if seen.not_there:
         facts.append(("", "it is not on that box: deleted there, or another box has this address now"))
     if not run.launched:
-        never = "it never started" if not run.attempted else "its start was never confirmed"
-        facts.append(("", f"{never}: {run.how_to_start}" + (" attaches to it or starts it" if run.attempted else "")))
+        never = "it never started" if not run.may_be_there else "its start was never confirmed"
+        facts += [("why" if number == 0 else "", line) for number, line in enumerate(run.why_not_started.splitlines())]
+        facts.append(("change", str((run.not_started or {}).get("hint") or "")))
+        facts.append(
+            ("", f"{never}: {run.how_to_start}" + (" attaches to it or starts it" if run.may_be_there else ""))
+        )
     if status is None:
         return facts
     progress = status.progress

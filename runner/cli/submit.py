@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options
+from runner.domain.errors import GpurunError
 
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
@@ -52,7 +53,7 @@ def command(
 ) -> None:
     """Check, push while the environment is built, log in, clear stale processes, launch.
 
-    Returns when the box has confirmed the start; the run needs this machine no more.
+    Returns when the box has confirmed the start; the run needs this machine no more. Exit 10 for a run that has failed by then.
     """
     from runner.jobfile import load_runs
 
@@ -70,13 +71,31 @@ def command(
         loaded, host, report, volume=volume, strict=strict, checksum=checksum, kill_stale=kill_stale, run_id=run_id
     )
     if as_json and not follow:
-        return options.print_json({"runs": [_document(run) for run in runs]})
+        options.print_json({"runs": [_document(run) for run in runs]})
+        sys.exit(max((error.exit_code for error in _failures(runs)), default=0))
     for run in runs:
         _say(run, report)
     if follow:
         from runner.cli.following import follow_all
 
         follow_all(runs, report, as_json)
+    for error in _failures(runs):
+        raise error
+
+
+def _failures(runs: list[Run]) -> list[GpurunError]:
+    """Of the runs that are over already: how those ended that did not succeed."""
+    from runner.workflow.status import last_seen, raise_for
+
+    found = []
+    for run in runs:
+        seen = last_seen(run)
+        try:
+            if seen and seen.status:
+                raise_for(seen.status)
+        except GpurunError as error:
+            found.append(error)
+    return found
 
 
 def _document(run: Run) -> dict[str, object]:

@@ -142,4 +142,5 @@ def _have(value: object, root: str) -> dict[str, Any]:
         "env": there("env", optional(boolean)) or False,
         "payload": there("payload", optional(boolean)) or False,
         "interpreter": there("interpreter", optional(absolute_path)),
+        "program": there("program", optional(text)),
     }

@@ -35,6 +35,7 @@ class Run:
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
     submission: str | None = None  # runs of one submission, and what resumes them, have it in common
+    not_started: dict[str, Any] | None = None  # why its submission ended before a start: {cause, message, hint}
     status: dict[str, Any] = field(default_factory=dict)
     status_at: float | None = None
     fetched_at: float | None = (
@@ -49,6 +50,16 @@ class Run:
     def how_to_start(self) -> str:
         """What to type for one whose submission was cut off before its start."""
         return f"gpurun submit {shlex.quote(self.job_file)} --host {shlex.quote(self.host)} --run {self.run_id}"
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether its box may know it: the launch was asked for, and not refused."""
+        return self.launched or (self.attempted and not self.not_started)
+
+    @property
+    def why_not_started(self) -> str:
+        """What ended its submission before the start, as it was said then; nothing for one that started or was cut off."""
+        return str((self.not_started or {}).get("message") or "") if not self.launched else ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -70,7 +70,8 @@ class Agent:
 
     def probe(self, args: dict[str, Any]) -> Box:
         """What the box is and what is there already: ``code_digest``, ``job_name``, ``data`` ``[{key, digest}]``, ``env_key``,
-        ``payload``, ``python``, ``requirements`` (ranges), ``interpreters`` (more places to look), ``gpus``, ``disk``."""
+        ``payload``, ``python``, ``requirements`` (ranges), ``interpreters`` (more places to look),
+        ``interpreter`` (given), ``program`` (a command's first word), ``variables`` (the job's PATH), ``gpus``, ``disk``."""
         return self._ask("probe", args, lambda answer: Box.parse(answer))
 
     def install_payload(self, sha256: str, zipped: bytes) -> None:

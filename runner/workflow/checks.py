@@ -8,6 +8,8 @@ from typing import Literal
 
 from runner.domain.box import Box
 from runner.domain.errors import BoxNotReady
+from runner.domain.flow import flow
+from runner.domain.terminal import clean
 from runner.workflow.plan import Plan
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -26,7 +28,7 @@ class Finding:
 
 def look_at(box: Box, plan: Plan) -> list[Finding]:
     """What the box is like, against what the job needs."""
-    return [*_system(box, plan), *_disk(box, plan), *_gpus(box, plan)]
+    return [*_system(box, plan), *_program(box, plan), *_disk(box, plan), *_gpus(box, plan)]
 
 
 def require(findings: list[Finding]) -> None:
@@ -63,6 +65,35 @@ def _system(box: Box, plan: Plan) -> Iterator[Finding]:
             f"/dev/shm has {box.shm / 1e6:.0f} MB",
             "PyTorch data loaders with workers may need more (docker run --shm-size).",
         )
+
+
+# Programs that come with a package, and what starts them where only the package is found.
+_MODULES = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
+
+
+def _program(box: Box, plan: Plan) -> Iterator[Finding]:
+    """Whether the box can start the command's first word: else the run would end at once, after the push."""
+    word, wanted = (plan.job.command or ("",))[0], plan.requirements
+    if not word or ("/" in word and not word.startswith("/")) or "{" in word:
+        return  # a recipe; a file of the code, which was looked at here; a number
+    found = box.have.get("program")
+    if isinstance(found, str):
+        yield Finding("program", "ok", clean(f"{word} is {found}" if found != word else f"{word} is there", 200))
+        return
+    builds = wanted.interpreter is None and not box.have.get("interpreter") and not box.have.get("env")
+    if builds and (wanted.ranges or word.startswith(("python", "pip"))) and not word.startswith("/"):
+        return  # it may come with the environment that is built then
+    if wanted.interpreter and word in ("python", "python3"):
+        hint = "Correct environment.interpreter, or leave it out: a Python is then found or built."
+        yield Finding("program", "fail", f"the box has no {clean(wanted.interpreter, 200)}", hint)
+        return
+    module = _MODULES.get(word)
+    hint = f"Write [python, -m, {module}, …]" if module else "Correct the first word of command:"
+    if not word.startswith("/"):
+        hint += ", or have environment.requirements bring it"
+    yield Finding(
+        "program", "fail", f"the box has no {flow(word)}" + ("" if "/" in word else " in its PATH"), f"{hint}."
+    )
 
 
 def _disk(box: Box, plan: Plan) -> Iterator[Finding]:

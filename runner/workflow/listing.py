@@ -32,7 +32,8 @@ def describe(run: Run) -> str:
     """The status in a word or two: ``running``, ``succeeded``, ``failed (cuda_oom)``, ``not started``."""
     status = run.status
     if not run.launched:
-        return "start not confirmed" if run.attempted else "not started"
+        cause = (run.not_started or {}).get("cause")
+        return f"not started ({cause})" if cause else "start not confirmed" if run.attempted else "not started"
     if not status:
         return "launched"
     said = status.get("outcome") or status.get("phase") or "unknown"

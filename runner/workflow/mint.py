@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from runner import store
-from runner.domain.errors import UserError
+from runner.domain.errors import EnvironmentFailed, GpurunError, LaunchError, UserError
 from runner.domain.job import Job
+from runner.domain.redact import redact
 from runner.domain.run import Run, mint_id
 
 
@@ -57,6 +58,30 @@ def discard_if_never_tried(runs: list[Run]) -> None:
     for run in runs:
         if not run.attempted and not run.launched:
             store.discard(run.run_id)
+
+
+@contextlib.contextmanager
+def reason_kept(runs: Iterable[Run]) -> Iterator[None]:
+    """Notes in the record of the first of ``runs`` why it was not started, and in the others that they were not tried."""
+    try:
+        yield
+    except GpurunError as error:
+        waiting = [run for run in runs if not run.launched]
+        for run in waiting[:1]:
+            if not run.attempted or isinstance(error, LaunchError):  # else it may have started all the same
+                why = {"cause": _cause(error), "message": redact(error.message), "hint": redact(error.hint)}
+                store.update(run, not_started=why)
+        for run in waiting[1:]:
+            message = f"not tried: {waiting[0].run_id}, which was to start before it, did not start"
+            store.update(run, not_started={"cause": "not tried", "message": message, "hint": ""})
+        raise
+
+
+def _cause(error: GpurunError) -> str:
+    """What failed, in a word for ``gpurun list``."""
+    if isinstance(error, EnvironmentFailed):
+        return "environment"
+    return {2: "job", 3: "box", 4: "push", 5: "launch"}.get(error.exit_code, "error")
 
 
 def _minted_before(job: Job, host: str, run_id: str) -> Run:

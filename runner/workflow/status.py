@@ -67,6 +67,7 @@ class Seen:
             "cost": self.cost,
             "fetched_into": self.run.fetched_into,
             "launched": self.run.launched,
+            "not_started": self.run.not_started,
         }
 
 
@@ -75,7 +76,7 @@ def look(run: Run, report: Reporter) -> Seen:
 
     Raises HostError where something else answers, or refuses: then the record says nothing about now.
     """
-    if not run.launched and not run.attempted:
+    if not run.may_be_there:
         return Seen(run, None, None)
     known = last_seen(run)
     if known and known.status and known.status.finished and not known.not_there:

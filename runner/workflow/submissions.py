@@ -10,7 +10,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
 from runner.workflow.connect import host_of, persist, to_host, with_python
-from runner.workflow.mint import discarded_if_never_tried, mint
+from runner.workflow.mint import discarded_if_never_tried, mint, reason_kept
 from runner.workflow.plan import make_plan, secrets_of
 from runner.workflow.submit import submit
 
@@ -53,5 +53,6 @@ def submit_all(
                         submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
                         del waiting[run.run_id]
 
-        with_python(box, lambda: persist(launch_those_left, report), report)
+        with reason_kept(minted):
+            with_python(box, lambda: persist(launch_those_left, report), report)
     return minted

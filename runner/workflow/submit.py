@@ -53,7 +53,7 @@ def submit(
 
 
 def _remember(run: Run, link: Link) -> Run:
-    store.update(run, attempted=True, launched=True, root=link.paths.root, address=str(link.host))
+    store.update(run, attempted=True, launched=True, not_started=None, root=link.paths.root, address=str(link.host))
     return run
 
 

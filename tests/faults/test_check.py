@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,53 @@ def test_13_a_box_without_python_is_told_what_to_install(gpurun: Gpurun, box: Bo
     with container(box, *dict.fromkeys(hide)):
         refused = gpurun("submit", str(job(SAY)), "--host", box.address(), check=3)
     assert "no Python" in refused.stderr and "apt-get install -y python3" in refused.stderr
+
+
+def test_13_a_box_that_has_only_python3_runs_python_and_lacks_nothing_else_unsaid(
+    gpurun: Gpurun, box: Box, job: Any, tmp_path: Path
+) -> None:
+    path = programs(tmp_path / "bin", {"python"})
+    for python in path.glob("python*"):
+        python.unlink()
+    (path / "python3").symlink_to("/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable)
+    box.configure(PATH=str(path))
+    checked = gpurun.json(
+        "check", str(job(SAY, command=["no-such-program", "main.py"])), "--host", box.address(), check=3
+    )
+    assert [each["said"] for each in checked["findings"] if each["verdict"] == "fail"] == [
+        "the box has no no-such-program in its PATH"
+    ]
+    gpurun("submit", str(job(SAY, command=["python", "main.py"])), "--host", box.address())
+    assert gpurun("logs", "-f").stdout == "hello\n"
+
+
+def test_a_run_that_cannot_start_ends_the_submission_with_its_reason_and_code(
+    gpurun: Gpurun, box: Box, job: Any
+) -> None:
+    file = job(SAY, command=["./gone.sh"])
+    (file.parent / "gone.sh").write_text("#!/no/such/interpreter\n")
+    (file.parent / "gone.sh").chmod(0o755)
+    failed = gpurun("submit", str(file), "--host", box.address(), check=10)
+    assert "the interpreter that its first line names is not on the box" in failed.stderr
+    document = gpurun.json("submit", str(file), "--host", box.address(), check=10)
+    assert document["runs"][0]["status"]["cause"] == "cannot_start"
+
+
+def test_why_a_run_was_not_started_is_kept_and_shown_later(gpurun: Gpurun, box: Box, job: Any) -> None:
+    refused = gpurun(
+        "submit", str(job(SAY, environment={"interpreter": "/no/python"})), "--host", box.address(), check=3
+    )
+    assert "the box has no /no/python" in refused.stderr and "not started (box)" in gpurun("status").stdout
+    box.configure(PIP_NO_INDEX="1", UV_OFFLINE="1")
+    file = job(SAY, environment={"requirements": ["no-such-package-of-anybody"]})
+    refused = gpurun("submit", str(file), "--host", box.address(), check=5)
+    assert "the environment could not be built" in refused.stderr
+    status = gpurun("status").stdout
+    assert "not started (environment)" in status and "no-such-package-of-anybody" in status
+    logs = gpurun("logs", check=5)
+    assert "was never started: the environment could not be built" in logs.stderr
+    assert "no-such-package-of-anybody" in logs.stderr
+    assert [run["status"] for run in gpurun.json("list")["runs"]] == ["not started (box)", "not started (environment)"]
 
 
 @pytest.mark.slow

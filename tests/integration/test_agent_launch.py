@@ -30,10 +30,10 @@ def shown(agent, run):
         (["sh", "-c", "exit 42"], "exit", 42, "failed", "exit 42"),
         (["sh", "-c", "kill -9 $$"], "signal", 9, "failed", "signal 9"),
         (["sh", "-c", "kill -SEGV $$"], "signal", 11, "failed", "signal 11"),
-        (["no-such-program"], "exit", 127, "failed", "exit 127"),
-        (["./missing.sh"], "exit", 127, "failed", "exit 127"),
-        (["/etc/passwd"], "exit", 126, "failed", "exit 126"),
-        (["/"], "exit", 126, "failed", "exit 126"),
+        (["no-such-program"], "exit", 127, "failed", "cannot_start"),
+        (["./missing.sh"], "exit", 127, "failed", "cannot_start"),
+        (["/etc/passwd"], "exit", 126, "failed", "cannot_start"),
+        (["/"], "exit", 126, "failed", "cannot_start"),
     ],
 )
 def test_how_the_payload_ends_is_what_the_box_says(agent, command, kind, number, outcome, cause):
@@ -55,9 +55,37 @@ def test_how_the_payload_ends_is_what_the_box_says(agent, command, kind, number,
 )
 def test_a_program_that_cannot_be_executed_says_why_in_the_log(agent, command, says):
     run = run_id()
-    launch(agent, command, run)
+    answered = launch(agent, command, run)["status"]  # at once: nobody has to ask again
+    assert (answered["phase"], answered["outcome"], answered["cause"]) == ("finished", "failed", "cannot_start")
+    assert says.decode() in answered["evidence"] and answered["advice"]
     assert says in log_of(agent, run)
     assert says.decode() in status(agent, run)["evidence"]
+
+
+@pytest.mark.parametrize(("variables", "own"), [({}, True), ({"PATH": "/nowhere:/usr/bin:/bin"}, False)])
+def test_python_is_the_runs_own_interpreter_unless_the_job_sets_path(agent, paths, variables, own, tmp_path):
+    (tmp_path / "python3.99").symlink_to(sys.executable)  # a folder with an interpreter and nothing called python
+    run = run_id()
+    interpreter = str(tmp_path / "python3.99")
+    launch(agent, ["python", "-c", "1"], run, interpreter=interpreter, variables=variables)
+    assert (read_json(paths.run(run).launch)["argv"][0] == interpreter) is own
+    until_finished(agent, run)
+
+
+def test_the_program_of_a_command_is_looked_for_where_the_payload_will_look(agent, tmp_path):
+    (tmp_path / "torchrun").write_text("#!/bin/sh\n")
+    (tmp_path / "torchrun").chmod(0o755)
+    (tmp_path / "python").symlink_to(sys.executable)
+
+    def found(program, **args):
+        return agent.call("probe", {"program": program, **args})["have"]["program"]
+
+    assert found("torchrun-9") is None
+    assert found("sh").endswith("/sh")
+    assert found("torchrun", interpreter=str(tmp_path / "python")) == str(tmp_path / "torchrun")
+    assert found("torchrun", variables={"PATH": str(tmp_path)}) == str(tmp_path / "torchrun")
+    assert found("python", interpreter=str(tmp_path / "python")) == str(tmp_path / "python")
+    assert found("/etc/passwd") is None  # there, and no program
 
 
 def test_arguments_and_variables_arrive_byte_for_byte(agent):

@@ -10,14 +10,14 @@ from runner.domain.errors import BoxNotReady
 from runner.domain.job import Job
 from runner.domain.reading import Impossible
 from runner.workflow import checks
-from runner.workflow.plan import Plan, Requirements
+from runner.workflow.plan import Plan, Requirements, requirements_of
 
 GIB = 2**30
 GPU = {"index": 0, "name": "RTX 3090", "uuid": "GPU-1", "memory_total": 24 * GIB, "memory_used": 0}
 GOOD = {
     "root": "/root/.gpurun-box", "user": "root", "python": "3.11.2", "os": "Ubuntu", "cpus": 8, "ram": 32 * GIB,
     "disk": {"free": 100 * GIB, "total": 200 * GIB, "inodes_free": 10**6, "writable": True},
-    "rsync": "3.2.7", "apt": True, "driver": "580.1", "gpus": [GPU], "shm": 8 * GIB, "have": {}, "in_container": True,
+    "rsync": "3.2.7", "apt": True, "driver": "580.1", "gpus": [GPU], "shm": 8 * GIB, "have": {"program": "/bin/x"}, "in_container": True,
 }  # fmt: skip
 
 
@@ -25,6 +25,39 @@ def look(resources: dict[str, Any], **facts: Any) -> list[checks.Finding]:
     job = Job.model_validate({"name": "x", "command": ["x"], "resources": resources}).at(Path("/"))
     plan = Plan(job, None, (), Requirements(None, None, "", ()), None, {})
     return checks.look_at(Box.parse({**GOOD, **facts}), plan)
+
+
+def look_for_program(word: str, have: dict[str, Any], **environment: Any) -> list[tuple[str, str, str]]:
+    job = Job.model_validate({"name": "x", "command": [word], "resources": {"gpus": 0}, "environment": environment})
+    job = job.at(Path("/"))
+    plan = Plan(job, None, (), requirements_of(job), None, {})
+    found = checks.look_at(Box.parse({**GOOD, "have": have}), plan)
+    return [(each.verdict, each.said, each.hint) for each in found if each.what == "program"]
+
+
+FOUND = {"interpreter": "/usr/bin/python3"}
+
+
+@pytest.mark.parametrize(
+    ("word", "have", "environment", "verdict"),
+    [
+        ("python", {**FOUND, "program": "/usr/bin/python3"}, {}, "ok"),
+        ("torchrun", FOUND, {}, "fail"),
+        ("torchrun", FOUND, {"requirements": ("torch",)}, "fail"),  # found with torch, but without its program
+        ("torchrun", {"interpreter": None}, {"requirements": ("torch",)}, None),  # comes with what is built
+        ("torchrun", {"interpreter": None, "env": True}, {"requirements": ("torch",)}, "fail"),
+        ("python", {"interpreter": None}, {"python": "3.9"}, None),
+        ("make", {"interpreter": None}, {"python": "3.9"}, "fail"),
+        ("/opt/tool", FOUND, {}, "fail"),
+        ("./run.sh", FOUND, {}, None),
+    ],
+)
+def test_a_program_that_the_box_lacks_is_found_before_the_push(
+    word: str, have: dict[str, Any], environment: dict[str, Any], verdict: str | None
+) -> None:
+    found = look_for_program(word, have, **environment)
+    assert [each[0] for each in found] == ([verdict] if verdict else [])
+    assert all(word in said and (verdict == "ok" or hint) for _, said, hint in found)
 
 
 def failing(found: list[checks.Finding]) -> list[str]:
