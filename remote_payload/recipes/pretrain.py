@@ -104,7 +104,9 @@ def prepare(run: Run, corpus: list[dict[str, Any]]) -> tuple[Any, Tokens]:
 
     main_rank_first(run.world, cache, work)
     own = tokenizer("cached")
-    return own, found[0] if found else prepare_tokens(cache / "rows", own, source, "cached", say=run.log)
+    if found:
+        return own, found[0]
+    return own, prepare_tokens(cache / "rows", own, source, "cached", say=run.log, checked=True)
 
 
 def checked(tokenizer: Any) -> Any:

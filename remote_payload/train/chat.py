@@ -103,11 +103,11 @@ def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format
             bounds.append((len(prompt), _end_of_turn(tokenizer, text, conversation.before(index + 1), prompt)))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, starts = encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
-    spans = [[at for at, start in enumerate(starts) if begin <= start < end] for begin, end in bounds]
-    document, closed = _close_answers(ids, spans, tokenizer)
+    document, closed = _learn(ids, starts, bounds, tokenizer)
     answer = last["content"]
     if last.get("tool_calls"):  # as the model has to write it
-        answer = tokenizer.decode([ids[at] for at in spans[-1]], skip_special_tokens=True)
+        said = [token for token, start in zip(ids, starts, strict=True) if start >= bounds[-1][0]]
+        answer = tokenizer.decode(said, skip_special_tokens=True).rstrip()
     return Example(document, prompt, answer, record, closed)
 
 
@@ -164,22 +164,28 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
     return sorted(set(ends))
 
 
-def _close_answers(ids: list[int], spans: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> tuple[Document, int]:
-    """The document in which the tokens of ``spans`` are learnt, and how many answers got the end token after them.
+def _learn(
+    ids: list[int], starts: list[int], bounds: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Document, int]:
+    """The document in which what lies in ``bounds`` of the text is learnt, and how many answers got the end token after them.
 
     A template that closes no answer would teach the model to go on for ever, since it never sees one end.
     """
-    ends = {*tokenizer.all_special_ids, tokenizer.eos_token_id}
-    closed = {span[-1] for span in spans if span and ids[span[-1]] not in ends}
-    learnt = {index for span in spans for index in span}
+    ends, open_at, learnt = {*tokenizer.all_special_ids, tokenizer.eos_token_id}, set(), set()
+    for begin, end in bounds:
+        said = [at for at, start in enumerate(starts) if begin <= start < end]
+        learnt.update(said)
+        if not said or ids[said[-1]] not in ends:
+            open_at.add(said[-1] + 1 if said else sum(start < begin for start in starts))
     out, learn = [], []
-    for index, token in enumerate(ids):
-        out.append(token)
-        learn.append(index in learnt)
-        if index in closed:
+    for at in range(len(ids) + 1):
+        if at in open_at:
             out.append(tokenizer.eos_token_id)
             learn.append(True)
-    return Document(out, learn), len(closed)
+        if at < len(ids):
+            out.append(ids[at])
+            learn.append(at in learnt)
+    return Document(out, learn), len(open_at)
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, text: str, turns: Conversation, prompt: str) -> int:

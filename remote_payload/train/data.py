@@ -7,14 +7,19 @@ import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from remote_payload.train.errors import InputError
 
+BOM = b"\xef\xbb\xbf"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON escapes it; UTF-8 itself cannot hold one
 
 T = TypeVar("T")
 
@@ -46,6 +51,39 @@ class Record:
             expected = " or ".join(each.__name__ for each in kinds)
             raise InputError(f"{self.place}: field {name!r} is {type(value).__name__}, expected {expected}")
         return value
+
+
+def _text_of(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+@contextmanager
+def _explained(file: str, place: str) -> Iterator[None]:
+    """Turns every way in which JSON cannot be read into one line with its place: ``place``, or file, line and column."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        where = f"{file}:{error.lineno}:{error.colno}" if place == file else place
+        column = "" if place == file else f" (column {error.colno})"
+        raise InputError(f"{where}: not valid JSON: {error.msg}{column}") from None
+    except RecursionError:
+        raise InputError(f"{place}: nested too deeply to be read") from None
+    except ValueError:  # Python's own limit, which is no JSONDecodeError
+        raise InputError(f"{place}: a number of over 4,300 digits") from None
+
+
+def check_text(value: Any, place: str) -> None:
+    """Raises InputError for a half of a surrogate pair somewhere in a value: no tokenizer takes it, no file can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        bad = error.object[error.start]
+        raise InputError(
+            f"{place}: {bad!a} is half of a surrogate pair and no character; was the text cut there?"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -114,14 +152,13 @@ def read_records(file: str, start: int = 0) -> Iterator[Record]:
 def read_json(file: str) -> Any:
     """One JSON document. Raises InputError with file, line and column."""
     try:
-        with open(file, encoding="utf-8-sig") as source:
-            return json.load(source)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+        raw = Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{file}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
+        ) from None
+    with _explained(file, file):
+        return json.loads(_text_of(raw.removeprefix(BOM), file))
 
 
 def describe_file(file: str, rows: int) -> DataFile:
@@ -156,7 +193,7 @@ def _read_json_lines(file: str, start: int) -> Iterator[Record]:
         source.seek(start)
         offset = start
         for number, raw in enumerate(source, start=1):
-            body = raw.removeprefix(b"\xef\xbb\xbf") if offset == 0 else raw
+            body = raw.removeprefix(BOM) if offset == 0 else raw
             if body.strip():
                 yield Record(_parse_line(body, file, number), file, number, offset)
             offset += len(raw)
@@ -164,20 +201,17 @@ def _read_json_lines(file: str, start: int) -> Iterator[Record]:
 
 def _parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
     place = f"{file}:{number}"
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from None
-    except RecursionError:
-        raise InputError(f"{place}: nested too deeply to be read") from None
-    return _checked_object(value, place)
+    with _explained(file, place):
+        value = json.loads(_text_of(raw, place))
+    return _checked_object(value, place, SURROGATE.search(raw) is not None)
 
 
-def _checked_object(value: Any, place: str) -> dict[str, Any]:
+def _checked_object(value: Any, place: str, doubtful: bool = True) -> dict[str, Any]:
+    """The record; ``doubtful`` where its text may hold half of a surrogate pair."""
     if not isinstance(value, dict):
         raise InputError(f"{place}: a record must be a JSON object, this is {type(value).__name__}")
+    if doubtful:
+        check_text(value, place)
     return value
 
 
@@ -209,5 +243,5 @@ def _read_parquet(file: str) -> Iterator[Record]:
             for value in batch.to_pylist():
                 number += 1
                 yield Record(value, file, number)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # a broken file breaks in many ways
         raise InputError(f"{file}: not readable as parquet after row {number}: {error}") from None

@@ -44,6 +44,8 @@ def read_labelled_texts(settings: ClassifySettings) -> LabelledTexts:
     or a single class.
     """
     train, files = read_all(find_files(settings.train, "train"))
+    if not train:
+        raise InputError(f"settings.train: {settings.train!r} holds no examples")
     if settings.validation:
         validation, more = read_all(find_files(settings.validation, "validation"))
         files += more

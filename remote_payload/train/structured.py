@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.train.data import DataFile, describe_file, read_json
+from remote_payload.train.data import DataFile, check_text, describe_file, read_json
 from remote_payload.train.errors import InputError
 
 DOCUMENTS, EVALUATIONS = "document_dataset", "eval_dataset_builders"
@@ -44,6 +44,7 @@ class StructuredDataset:
 def read_structured(path: str) -> StructuredDataset:
     """Everything in the file, checked. Raises InputError with the file and the place inside it."""
     content = _expect(read_json(path), dict, path)
+    check_text(content, path)
     documents = [
         _example(item, f"{path}: {DOCUMENTS}.docs[{index}]")
         for index, item in enumerate(_list(_part(content, DOCUMENTS, dict, path), "docs", f"{path}: {DOCUMENTS}"))
@@ -67,7 +68,7 @@ def _point(point: Any, place: str) -> Example:
         return _example(point, place)
     template = _example(point["fact_template"], f"{place}.fact_template")
     constants = _part(point, "constant_fields", dict, place) if "constant_fields" in point else {}
-    shots = point.get("few_shot_example_features") or []
+    shots = _expect(point.get("few_shot_example_features") or [], list, f"{place}.few_shot_example_features")
     worked = [
         _fill(template.prompt + template.completion, _fields(shot, constants, where), where)
         for where, shot in ((f"{place}.few_shot_example_features[{index}]", shot) for index, shot in enumerate(shots))
@@ -130,6 +131,11 @@ def _expect(value: Any, kind: type, place: str) -> Any:
 def _left_out(builders: dict[str, Any]) -> dict[str, int]:
     asked: Counter[str] = Counter()
     for builder in builders.values():
-        named = {metric.get("function_name") for metric in builder.get("metrics") or [] if isinstance(metric, dict)}
-        asked.update(str(name) for name in named - COMPUTED if name)
+        metrics = builder.get("metrics")
+        named = (
+            {str(each.get("function_name") or "") for each in metrics if isinstance(each, dict)}
+            if isinstance(metrics, list)
+            else set()
+        )
+        asked.update(name for name in named - COMPUTED if name)
     return dict(asked)

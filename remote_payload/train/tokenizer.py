@@ -54,6 +54,8 @@ def _why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
     manifest = read_manifest(folder)
     if manifest is None:
         return f"there is no tokenizer in {folder}"
+    if read_manifest(folder, hashes=True) is None:
+        return f"a file of the tokenizer in {folder} is not what was written there (its sha256 differs)"
     made_from = manifest.get("made_from") or {}
     changed = [name for name, value in wanted.items() if made_from.get(name) != value]
     return f"the tokenizer in {folder} was made from another {' and '.join(changed)}" if changed else None

@@ -71,11 +71,14 @@ class Stale(Exception):
 
 
 def prepare_tokens(
-    folder: Path, tokenizer: Any, source: Source, mode: str = "auto", say: Callable[[str], None] = print
-) -> Tokens:
+    folder: Path, tokenizer: Any, source: Source, mode: str = "auto", say: Callable[[str], None] = print,
+    *, checked: bool = False,
+) -> Tokens:  # fmt: skip
     """The rows for ``source``: those in ``folder`` where they fit (mode auto, cached), otherwise made now (auto, fresh).
 
-    Raises InputError in mode ``cached`` when they do not fit, and for a corpus too small for one row of either part.
+    Every byte of what is there is read and compared with its sha256 (about a second a gigabyte), unless it was ``checked``
+    just now by another rank. Raises InputError in mode ``cached`` when they do not fit, and for a corpus too small for one
+    row of either part.
     """
     started = time.monotonic()
     wanted = _metadata(tokenizer, source)
@@ -83,14 +86,14 @@ def prepare_tokens(
         reason = "settings.tokens is fresh"
         if mode != "fresh":
             try:
-                return _open(folder, wanted, "cached", f"made before, in {folder}", started)
+                return _open(folder, wanted, "cached", f"made before, in {folder}", started, checked)
             except Stale as stale:
                 reason = str(stale)
         if mode == "cached":
             raise InputError(f"settings.tokens is cached, but {reason}; auto or fresh makes it anew")
         say(f"tokenising {len(source.files)} file(s), {source.bytes / 1e6:,.1f} MB: {reason}")
         _make(folder, tokenizer, source, wanted, say)
-        return _open(folder, wanted, "fresh", reason, started)
+        return _open(folder, wanted, "fresh", reason, started, checked=True)
 
 
 def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
@@ -101,16 +104,17 @@ def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
         "dtype": "uint16" if len(tokenizer) <= 1 << 16 else "uint32",
         "end_token": tokenizer.eos_token_id,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
+        "special_tokens": "text",  # those spelt out in the corpus; rows of before had them as ids
     }
 
 
-def _open(folder: Path, wanted: dict[str, Any], how: str, reason: str, started: float) -> Tokens:
-    metadata = _check(folder, wanted)
+def _open(folder: Path, wanted: dict[str, Any], how: str, reason: str, started: float, checked: bool) -> Tokens:
+    metadata = _check(folder, wanted, checked)
     maps = [_map(folder, part, metadata) for part in PARTS]
     return Tokens(*maps, metadata, how, reason, time.monotonic() - started)
 
 
-def _check(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _check(folder: Path, wanted: dict[str, Any], checked: bool) -> dict[str, Any]:
     """The folder's metadata. Raises Stale with the first thing that differs from ``wanted``."""
     if not folder.is_dir():
         raise Stale(f"there is no pre-tokenised data in {folder}")
@@ -122,6 +126,8 @@ def _check(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         raise Stale(f"{folder} has another format of pre-tokenised data")
     if read_manifest(folder) is None:
         raise Stale(f"{folder} is not complete")
+    if not checked and read_manifest(folder, hashes=True) is None:
+        raise Stale(f"a file in {folder} is not what was written there (its sha256 differs)")
     if found.get("tokenizer_sha256") != wanted["tokenizer_sha256"]:
         raise Stale(f"the tokenizer is another one than that of {folder}")
     for name in wanted:
@@ -162,11 +168,12 @@ def _write_rows(
     tokens, documents = dict.fromkeys(PARTS, 0), 0
     report = _progress(source.bytes, say)
     pieces = read_pieces(source.files, source.boundary, source.text_field)
+    plain = _as_text_only(tokenizer)
     with ExitStack() as stack:
         files = {part: stack.enter_context(open(building / f"{part}.bin", "wb")) for part in PARTS}
         for batch in _batches(_assigned(pieces, source)):
             texts = [piece.text for _, piece in batch]
-            encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            encoded = plain.encode_batch_fast(texts, add_special_tokens=False)
             for part, file in files.items():
                 ids = _joined(batch, encoded, part, tokenizer.eos_token_id, dtype)
                 file.write(ids.tobytes())
@@ -178,6 +185,13 @@ def _write_rows(
                 raise InputError(_too_small(part, tokens[part], length))
             file.truncate(tokens[part] // length * length * dtype.itemsize)
     return {"documents": documents} | {f"{part}_rows": tokens[part] // length for part in PARTS}
+
+
+def _as_text_only(tokenizer: Any) -> Any:
+    """A copy of the tokenizer for which "<|endoftext|>" in the corpus is thirteen characters: only a document's end is one."""
+    plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    return plain
 
 
 def _assigned(pieces: Iterable[Piece], source: Source) -> Iterator[tuple[str, Piece]]:

@@ -245,3 +245,11 @@ def test_a_model_taught_with_such_a_template_learns_to_stop():
         model.eval(), tokenizer, [prompt], Sampling(max_new_tokens=60), end_tokens(tokenizer, Format())
     )
     assert answer.ended and answer.text == CHAT[1]["content"]
+
+
+def test_an_empty_answer_is_still_one_that_ends():
+    tokenizer = tokenizer_with(OPEN)
+    messages = [CHAT[0], {"role": "assistant", "content": ""}, CHAT[2], {"role": "assistant", "content": ""}]
+    (example,), report = encode_examples(records({"messages": messages}), tokenizer, Format(), 512)
+    assert learnt_text(tokenizer, example.document) == "<|im_end|><|im_end|>" and report.closed == 2
+    assert tokenizer.decode(example.document.ids).count("assistant: <|im_end|>") == 2

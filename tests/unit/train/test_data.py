@@ -120,3 +120,23 @@ def test_the_split_is_a_function_of_the_seed_and_never_empty():
     assert split(list(range(629)), 0.2, seed=43) != (first, second)
     with pytest.raises(InputError, match=r"settings\.validation_fraction: 0\.2 of 2 examples leaves an empty split"):
         split([1, 2], 0.2, seed=0)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (rb'{"text": "cut \ud83d"}', "half of a surrogate pair"),
+        (rb'{"meta": {"tags": ["\uDC00"]}}', "half of a surrogate pair"),
+        (rb'{"\udfff": 1}', "half of a surrogate pair"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "a number of over 4,300 digits"),
+    ],
+)
+def test_what_python_reads_and_nothing_else_can_hold_is_named_with_its_place(tmp_path, name, value, message):
+    good = rb'{"text": "whole \ud83d\ude00"}'
+    content = b"\n".join([good, good, value]) if name.endswith("l") else b"[" + b", ".join([good, good, value]) + b"]"
+    (tmp_path / name).write_bytes(content)
+    place = f"{name}:3" if name.endswith("l") else (f"{name}: item 3" if "half" in message else name)
+    with pytest.raises(InputError) as error:
+        read_all([str(tmp_path / name)])
+    assert place in str(error.value) and message in str(error.value)

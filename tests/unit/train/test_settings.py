@@ -105,6 +105,7 @@ def test_a_metric_of_one_evaluation_set_is_better_the_way_that_metric_is(name: s
     assert is_higher_better(metrics_of("sft", {}), "loss/birthdays") is None
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_by_hand_every_bound_that_the_laptop_checks_is_checked(recipe: str) -> None:
     """A value beyond each bound of each setting is refused by the setting's name, as ``gpurun validate`` refuses it."""
     import dataclasses

@@ -186,3 +186,35 @@ def test_what_an_interrupted_run_left_is_not_used(tmp_path, tokenizer, source, m
     with pytest.raises(OSError, match="No space"):
         prepare_tokens(tmp_path / "tokens", tokenizer, source, say=lambda text: None)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_rows_of_the_right_size_with_a_wrong_byte_are_not_used_again(tmp_path, tokenizer, source, said):
+    folder = tmp_path / "tokens"
+    first = np.array(prepare_tokens(folder, tokenizer, source, say=said.append).train)
+    for name in ("train.bin", "validation.bin", "metadata.json"):
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"settings\.tokens is cached, but "):
+            prepare_tokens(folder, tokenizer, source, "cached", say=said.append)
+        again = prepare_tokens(folder, tokenizer, source, say=said.append)
+        assert again.how == "fresh" and np.array_equal(again.train, first)
+        assert name == "metadata.json" or "its sha256 differs" in again.reason
+
+
+def test_what_another_rank_has_just_checked_is_not_read_twice(tmp_path, tokenizer, source, monkeypatch):
+    prepare_tokens(tmp_path / "tokens", tokenizer, source, say=lambda text: None)
+    monkeypatch.setattr("remote_payload.train.folders.sha256_of", None)
+    assert prepare_tokens(tmp_path / "tokens", tokenizer, source, "cached", checked=True).how == "cached"
+
+
+def test_a_special_token_that_is_spelt_out_in_the_corpus_is_text(tmp_path, tokenizer):
+    text = "before <|endoftext|> between <|pad|> after " * 20
+    (tmp_path / "a.txt").write_text("\n\n".join([text] * 8))
+    source = Source(fingerprint([str(tmp_path / "a.txt")]), max_length=32, validation_share=0.4)
+    made = prepare_tokens(tmp_path / "tokens", tokenizer, source, say=lambda text: None)
+    ids = np.concatenate([made.train.ravel(), made.validation.ravel()])
+    assert (ids == tokenizer.eos_token_id).sum() <= made.metadata["documents"]
+    assert tokenizer.pad_token_id not in ids
+    assert "between <|pad|> after" in tokenizer.decode(made.train[0].tolist() + made.train[1].tolist())
+    assert tokenizer("<|pad|>")["input_ids"] == [tokenizer.pad_token_id]  # the tokenizer itself is as it was
