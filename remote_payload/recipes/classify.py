@@ -52,6 +52,7 @@ def main(run: Run) -> None:
         run, model, task,
         flops_per_token=flops_per_token(model, model.encoder.config, task.mean_length, causal=False),
         on_best=results.keep_best,
+        on_stop=results.finish_stopped,
     )  # fmt: skip
     results.finish(outcome)
 

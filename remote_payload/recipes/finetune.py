@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from remote_payload.train import rng
+from remote_payload.train.best import Weights, best_weights
 from remote_payload.train.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
 from remote_payload.train.causal_results import CausalResults
 from remote_payload.train.checkpoint_model import load_any
 from remote_payload.train.continuations import write_continuations
 from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.experiment import ExperimentLog
 from remote_payload.train.flops import flops_per_token
 from remote_payload.train.loop import train
@@ -47,22 +48,23 @@ def main(run: Run) -> None:
     history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
     results = CausalResults(run, model, tokenizer, base, compute, about, facts(dataset, rows, sets))
+    questions = [example.prompt for examples in dataset.evaluations.values() for example in examples[:1]]
+    smoke = [{"prompt": prompt, "add_special_tokens": True} for prompt in questions[: settings.smoke_rows]]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(rows), causal=True),
         on_evaluation=lambda metrics, progress: history.record(*moment(progress), evaluation.latest),
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, about["end_tokens"]),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         if settings.shard:
-            results.model = whole_model(run, outcome.progress)
+            results.model, results.weights = whole_model(run, outcome.progress)
         else:
             results.restore_best(outcome.progress)
         write_continuations(run, results.model.network, tokenizer, settings.prompts)
-        questions = [example.prompt for examples in dataset.evaluations.values() for example in examples[:1]]
-        smoke = [{"prompt": prompt, "add_special_tokens": True} for prompt in questions[: settings.smoke_rows]]
-        results.finish(outcome, best_metrics(outcome.progress), smoke, about["end_tokens"])
+        results.finish(outcome, None, smoke, about["end_tokens"])
 
 
 def check_settings(settings: Any, world: World) -> None:
@@ -147,20 +149,20 @@ class Evaluation:
         return {**overall(self.latest), **({self.metric: self.latest[name][kind]} if slash else {})}
 
 
-def whole_model(run: Run, progress: Progress) -> CausalLoss:
+def whole_model(run: Run, progress: Progress) -> tuple[CausalLoss, Weights]:
     """The best model in one piece, on the CPU, from its checkpoint: no GPU may have room for all of it."""
-    network, _ = load_any(run.checkpoints / f"step-{progress.best_step:06d}")
-    return CausalLoss(network)
+    weights = best_weights(run, progress, memory=False)
+    if weights is None or weights.place is None:
+        raise TrainingError(
+            "no checkpoint could be kept, and a model that is cut over all GPUs can only be had from one"
+        )
+    network, _ = load_any(weights.place)
+    return CausalLoss(network), weights
 
 
 def moment(progress: Progress) -> tuple[int, float]:
     """Step and epoch of the latest evaluation."""
     return progress.step, progress.evaluations[-1]["epoch"]
-
-
-def best_metrics(progress: Progress) -> dict[str, float]:
-    """The metrics of the evaluation whose model was kept."""
-    return next((entry["metrics"] for entry in progress.evaluations if entry["step"] == progress.best_step), {})
 
 
 def mean_length(rows: PackedRows) -> float:

@@ -49,22 +49,23 @@ def main(run: Run) -> None:
         task.held_out = task.with_reference(model, task.held_out) or task.pairs
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
-    kept = {key: value for key, value in trained.items() if key not in ("format", "kind", "base", "adapter", "dtype")}
-    about = {**kept, "recipe": run.recipe}
+    own = ("format", "kind", "base", "adapter", "dtype", "step", "note")  # of the adapter that training starts from
+    about = {**{key: value for key, value in trained.items() if key not in own}, "recipe": run.recipe}
     results = CausalResults(run, model, tokenizer, base, compute, about, facts, start=settings.adapter)
     length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
+    prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
+    smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, length, causal=True),
         on_best=results.keep_best,
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         report = results.report(task, task.held_out, questions, outcome.progress.micro)
-        prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
-        smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 

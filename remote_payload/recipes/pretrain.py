@@ -53,19 +53,19 @@ def main(run: Run) -> None:
     expected = ExpectedLoss(run, task.steps_per_epoch)
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
     results = CausalResults(run, model, tokenizer, None, compute, about, facts(corpus, tokens))
+    smoke = smoke_prompts(run, tokenizer, tokens)
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, settings.max_length, causal=True),
         on_evaluation=expected.judge,
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, about["end_tokens"]),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         write_continuations(run, model.network, tokenizer, settings.prompts)
-        results.finish(
-            outcome, best_metrics(outcome.progress), smoke_prompts(run, tokenizer, tokens), about["end_tokens"]
-        )
+        results.finish(outcome, None, smoke, about["end_tokens"])
     publish(run)
 
 
@@ -167,11 +167,6 @@ def smoke_prompts(run: Run, tokenizer: Any, tokens: Tokens) -> list[dict[str, An
     rows = tokens.validation[: run.settings.smoke_rows, : max(4, run.settings.max_length // 8)]
     texts = [tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in rows]
     return [{"prompt": text, "add_special_tokens": True} for text in texts if text]
-
-
-def best_metrics(progress: Progress) -> dict[str, float]:
-    """The metrics of the evaluation whose model was kept."""
-    return next((entry["metrics"] for entry in progress.evaluations if entry["step"] == progress.best_step), {})
 
 
 if __name__ == "__main__":

@@ -50,18 +50,19 @@ def main(run: Run) -> None:
         batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute,
     )  # fmt: skip
     results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens), facts)
+    prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
+    smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
         on_best=results.keep_best,
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         report = results.report(task, documents["test"], questions, outcome.progress.micro)
-        prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
-        smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 

@@ -24,7 +24,9 @@ TEMPLATE = """\
 ## Results
 
 Chosen by **{{ metric }}** ({{ "higher" if higher_is_better else "lower" }} is better) at step {{ best_step }}, epoch {{ best_epoch }}.
-
+{% if note %}
+**{{ note }}**
+{% endif %}
 | metric | value |
 |---|---|
 {% for name, value in metrics.items() -%}
@@ -62,7 +64,7 @@ Trained with gpurun; `training_metadata.json` of the run has the full record.
 def render_card(
     *, title: str, summary: str, usage: str, metadata: dict[str, Any], metric: str, higher_is_better: bool,
     best: dict[str, Any], history: list[dict[str, Any]], data: list[str], training: dict[str, Any],
-    sections: list[dict[str, str]] | None = None,
+    sections: list[dict[str, str]] | None = None, note: str | None = None,
 ) -> str:  # fmt: skip
     """The card as Markdown; ``best`` and each entry of ``history`` are ``{"step", "epoch", "metrics"}``."""
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
@@ -70,7 +72,7 @@ def render_card(
     return environment.from_string(TEMPLATE).render(
         title=title, summary=summary, usage=usage.strip(), metadata=as_yaml(metadata), metric=metric,
         higher_is_better=higher_is_better, best_step=best["step"], best_epoch=best["epoch"], metrics=best["metrics"],
-        history=history, data=data, training=training, sections=sections or [],
+        history=history, data=data, training=training, sections=sections or [], note=note,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -178,6 +179,14 @@ def save_causal(
     tokenizer.save_pretrained(str(folder))
     facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
     write_json(folder / "gpurun.json", {**facts, "dtype": str(network.dtype).removeprefix("torch."), **about})
+
+
+def load_saved(network: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Puts what ``save_causal`` wrote of this very network back into it."""
+    if isinstance(network, PeftModel):
+        set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
+    else:
+        network.load_state_dict(load_network(str(folder), dtype=network.dtype).state_dict())
 
 
 def load_causal(

@@ -7,10 +7,10 @@ from typing import Any
 from remote_payload.settings.generation import Generation
 from remote_payload.train.answers import Report
 from remote_payload.train.architecture import Architecture
+from remote_payload.train.best import Weights, remark
 from remote_payload.train.card import hub_metadata, render_card
 from remote_payload.train.download import BaseModel
 from remote_payload.train.forecast import Plan, forecast_memory
-from remote_payload.train.results import best_entry
 from remote_payload.train.run import Run
 from remote_payload.train.task import Outcome, Progress
 
@@ -40,11 +40,11 @@ LONGEST = 600  # characters of a sample
 
 def causal_card(
     run: Run, network: Any, base: BaseModel | None, about: dict[str, Any], progress: Progress, data: list[dict[str, Any]],
-    outcome: Outcome | None = None, report: Report | None = None,
+    weights: Weights, outcome: Outcome | None = None, report: Report | None = None,
 ) -> str:  # fmt: skip
-    """README.md of ``models/best``; before the end there are no ``outcome`` and ``report`` yet."""
+    """README.md of ``models/best``, which holds ``weights``; before the end there are no ``outcome`` and ``report`` yet."""
     settings, name = run.settings, str(run.job.get("name") or run.recipe)
-    best = best_entry(progress) or progress.evaluations[-1]
+    best = weights.entry
     adapter = hasattr(network, "peft_config")
     measured = {**best["metrics"], **(report.numbers("tuned") if report else {})}
     metadata = hub_metadata(
@@ -71,6 +71,7 @@ def causal_card(
         data=[data_line(fact) for fact in data],
         training=training_lines(run, about, progress, outcome),
         sections=sections(report) if report else [],
+        note=remark(weights, outcome),
     )
 
 

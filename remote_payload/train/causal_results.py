@@ -12,18 +12,20 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.answers import Answers, Questions, Report, ask, time_answers, write_report
-from remote_payload.train.causal import CausalLoss, load_network, save_causal
+from remote_payload.train.best import Weights, best_weights, described_by, model_folder
+from remote_payload.train.causal import CausalLoss, load_network, load_saved, save_causal
 from remote_payload.train.causal_card import causal_card, predicted_memory
 from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
-from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
+from remote_payload.train.folders import recover_folder, write_json, write_text
 from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.lora import weights_of
 from remote_payload.train.micro_batch import release_memory
 from remote_payload.train.provenance import write_metadata
 from remote_payload.train.results import best_entry
 from remote_payload.train.run import Run
+from remote_payload.train.signals import Clock
 from remote_payload.train.task import Outcome, Progress
 
 
@@ -48,30 +50,35 @@ class CausalResults:
         self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
         self.about, self.data = {"recipe": run.recipe, **about}, list(data)
         self.start = start
+        self.weights: Weights | None = None  # what the model holds once training is over
         if run.world.main:
             recover_folder(run.best)
 
     def keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         """The model as it is now, while training goes on; reference predictions come at the end."""
         if self.run.world.main:
-            with complete_folder(self.run.best) as folder:
-                self._save(folder, progress, metrics)
+            with model_folder(self.run) as folder:
+                self._save(folder, progress, metrics, Weights(progress.evaluations[-1], None))
         self.run.world.barrier()
 
     def describe_checkpoint(self, folder: Path) -> None:
         """What a checkpoint needs, besides its tensors, to be tried by itself (``extras`` of the loop)."""
         describe_checkpoint(folder, self.model.network, self.tokenizer, self.base, self.about)
 
-    def restore_best(self, progress: Progress) -> None:
-        """Puts the best weights back, from their checkpoint, unless they are the last."""
-        if progress.best_step in (None, progress.step):
-            return
-        path = self.run.checkpoints / f"step-{progress.best_step:06d}"
-        if path.is_dir():
-            load_weights(path, self.model)
-            self.run.log(f"back to the best weights: {path.name}")
-        else:
-            self.run.log(f"{path.name} was not kept, so the reports are on the last weights")
+    def restore_best(self, progress: Progress) -> Weights | None:
+        """Puts the best weights that are left back into the model, and says which they are. None when nothing was evaluated."""
+        self.take(best_weights(self.run, progress))
+        return self.weights
+
+    def take(self, weights: Weights | None) -> None:
+        """These are the weights that the model is to have from here on."""
+        self.weights = weights
+        if weights and weights.place:
+            if weights.place == self.run.best:
+                load_saved(self.model.network, weights.place)
+            else:
+                load_weights(weights.place, self.model)
+            self.run.log(f"back to the best weights: step {weights.step}, from {weights.place.name}")
 
     def report(self, task: Measured, held_out: Sequence[Any], questions: Questions, size: int) -> Report:
         """Held-out figures and answers, base beside tuned, written to ``reports/``. Every rank must call it."""
@@ -90,41 +97,77 @@ class CausalResults:
         return report
 
     def finish(
-        self, outcome: Outcome, metrics: dict[str, Any], inputs: Sequence[dict[str, Any]], ends: Sequence[int],
-        report: Report | None = None,
+        self, outcome: Outcome, metrics: dict[str, Any] | None, inputs: Sequence[dict[str, Any]], ends: Sequence[int],
+        report: Report | None = None, smoke: bool = True,
     ) -> None:  # fmt: skip
         """``models/best`` once more, complete with card and what the smoke test compares; and the record of the run.
 
-        ``inputs`` are the smoke test's (``{"prompt", "add_special_tokens"}``), ``ends`` the tokens at which answers end.
+        ``metrics`` are those of the weights that ``restore_best`` took, where they were measured again. ``inputs`` are the smoke test's
+        (``{"prompt", "add_special_tokens"}``), ``ends`` the tokens at which answers end.
         """
-        if self.run.world.main:
-            with complete_folder(self.run.best) as folder:
-                self._save(folder, outcome.progress, metrics, outcome, report)
-                device = self.run.world.device
-                self.model.to("cpu")  # makes room for the copy that is loaded back
-                release_memory()
-                write_causal_smoke(folder, self.base.path if self.base else None, inputs, ends, device)
-                self.model.to(device)
+        weights = self.weights
+        if weights and weights.note:
+            self.run.telemetry.flag("best_lost", weights.note)
+        if weights and self.run.world.main:
+            with model_folder(self.run, outcome) as folder:
+                self._save(folder, outcome.progress, metrics or weights.entry["metrics"], weights, outcome, report)
+                if smoke:
+                    device = self.run.world.device
+                    self.model.to("cpu")  # makes room for the copy that is loaded back
+                    release_memory()
+                    write_causal_smoke(folder, self.base.path if self.base else None, inputs, ends, device)
+                    self.model.to(device)
         self.run.world.barrier()
-        best, last = best_entry(outcome.progress), outcome.progress.evaluations[-1:]
+        self.write_record(outcome, report)
+
+    def finish_stopped(
+        self, outcome: Outcome, clock: Clock, inputs: Sequence[dict[str, Any]], ends: Sequence[int]
+    ) -> None:
+        """What fits into the grace of a stop, what is worth most first: the record, the model with its card, its reference
+        predictions. The answers and the comparison with the base are left for the resumed run.
+        """
+        self.write_record(outcome)
+        network, world = self.model.network, self.run.world
+        weights = best_weights(self.run, outcome.progress, memory=not world.sharded)
+        if weights is None:
+            return self.run.log("no model yet: nothing was evaluated before the stop")
+        trained = [p for p in network.parameters() if p.requires_grad or not isinstance(network, PeftModel)]
+        if world.broadcast(world.sharded or not clock.allows(2 * size_of(trained))):  # read and written
+            return self.run.log(
+                f"models/best is left as it is: the grace is too short to copy the weights of step {weights.step}"
+            )
+        self.take(weights)
+        smoke = world.broadcast(clock.allows(2 * size_of(trained) + 4 * sum(p.numel() for p in network.parameters())))
+        return self.finish(outcome, None, inputs, ends, smoke=smoke)
+
+    def write_record(self, outcome: Outcome, report: Report | None = None) -> None:
+        """``training_metadata.json``."""
+        progress, weights = outcome.progress, self.weights
         compared = {name: report.numbers(name) for name in report.held_out} if report else {}
         write_metadata(
             self.run, self.model, outcome,
             base=self.base.as_dict() if self.base else None,
             data=self.data,
-            results={"best": best, "last": last[0] if last else None, **compared},
+            results={
+                "best": best_entry(progress),
+                "last": next(iter(progress.evaluations[-1:]), None),
+                "model": described_by(weights, outcome) if weights else None,
+                **compared,
+            },
             memory_predicted=predicted_memory(self.run, self.model.network, self.about, outcome),
         )  # fmt: skip
 
     def _save(
-        self, folder: Path, progress: Progress, metrics: dict[str, float],
+        self, folder: Path, progress: Progress, metrics: dict[str, float], weights: Weights,
         outcome: Outcome | None = None, report: Report | None = None,
     ) -> None:  # fmt: skip
-        network = self.model.network
-        save_causal(network, self.tokenizer, folder, self.base, self.about)
-        best = best_entry(progress) or progress.evaluations[-1]
-        write_json(folder / "metrics.json", {"epoch": best["epoch"], "step": best["step"], **metrics})
-        card = causal_card(self.run, network, self.base, self.about, progress, self.data, outcome, report)
+        network, about = self.model.network, {**self.about, **described_by(weights, outcome)}
+        save_causal(network, self.tokenizer, folder, self.base, about)
+        beside = {"note": weights.note} if weights.note else {}
+        write_json(
+            folder / "metrics.json", {"epoch": weights.entry["epoch"], "step": weights.step, **metrics, **beside}
+        )
+        card = causal_card(self.run, network, self.base, self.about, progress, self.data, weights, outcome, report)
         write_text(folder / "README.md", card)
 
     def _answers(self, name: str, network: Any, questions: Questions) -> Answers:
@@ -156,3 +199,8 @@ class CausalResults:
         yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
         release_memory()
         self.model.to(self.run.world.device)
+
+
+def size_of(parameters: Sequence[Any]) -> int:
+    """Their bytes."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -24,9 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from remote_payload.train import rng
+from remote_payload.train.best import ranked
 from remote_payload.train.distributed import World, unwrapped
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import MANIFEST, complete_folder, read_manifest, write_json
+from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder, read_manifest, write_json
 from remote_payload.train.optimizer import load_named_state, named_state, placed_like
 
 SPARE_DISK = 256 * 2**20  # bytes that a save leaves free: logs and events must go on
@@ -58,9 +59,29 @@ def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
 
 
 def discard_leftovers(folder: Path) -> None:
-    """Removes what an interrupted save or deletion left; none of it has a checkpoint's name."""
+    """Removes what an interrupted save or deletion left; one that was being replaced gets its name back."""
+    for path in folder.glob(".old-*"):
+        final = path.with_name(path.name.removeprefix(".old-"))
+        if not final.exists() and read_manifest(path) is not None:
+            path.rename(final)
     for path in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def discard_later(folder: Path, step: int) -> list[Path]:
+    """Removes the checkpoints of later steps than ``step``, torn ones too. Returns what went."""
+    names = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    later = [path for path, number in sorted(names.items()) if number.isdigit() and int(number) > step]
+    for path in later:
+        _remove(path)
+    return later
+
+
+def _remove(path: Path) -> None:
+    doomed = path.with_name(f".old-{path.name}")  # a half-deleted folder must not keep a checkpoint's name
+    (path / MANIFEST).unlink(missing_ok=True)  # nor be taken for one that was being replaced
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def find_checkpoint(request: str, folder: Path) -> Path | None:
@@ -110,7 +131,7 @@ def save_checkpoint(
                 write_json(temporary / "state.json", state)
                 if extras:
                     extras(temporary)
-        except (NoSpace, OSError) as error:
+        except (NoSpace, *DISK_ERRORS) as error:
             problem = f"{final.name} could not be saved: {error}"
     problem = world.broadcast(problem)
     if problem:
@@ -208,17 +229,21 @@ def _only_for_resuming(name: str) -> bool:
     return name == "optimizer.safetensors" or (name.startswith("rng-") and name.endswith(".safetensors"))
 
 
-def prune_checkpoints(folder: Path, keep: int | None, metric: str, higher_is_better: bool) -> list[Path]:
-    """Deletes all but the latest ``keep`` and the best by ``metric``; nothing unless the newest is whole. Returns what went."""
+def prune_checkpoints(
+    folder: Path, keep: int | None, metric: str, higher_is_better: bool, best_step: int | None = None
+) -> list[Path]:
+    """Deletes all but the latest ``keep`` and the best; nothing unless the newest is whole. Returns what went.
+
+    The best is the one of ``best_step``; where that could not be saved, the best of those that are there, by ``metric``. As in
+    choosing a model, step 0 does not count: it is not a result of training.
+    """
     there = checkpoints_in(folder)
     if keep is None or len(there) <= keep or read_manifest(there[-1].path, hashes=True) is None:
         return []
-    sign = 1 if higher_is_better else -1
-    judged = [c for c in there if metric in c.metrics]
-    best = max(judged, key=lambda c: (sign * c.metrics[metric], -c.step)).path if judged else None
-    gone = [c.path for c in there[:-keep] if c.path != best]
+    order = ranked([{"step": c.step, "metrics": c.metrics} for c in there], metric, higher_is_better)
+    steps = {c.step for c in there}
+    best = best_step if best_step in steps else next((entry["step"] for entry in order), None)
+    gone = [c.path for c in there[:-keep] if c.step != best]
     for path in gone:
-        doomed = path.with_name(f".old-{path.name}")  # a half-deleted folder must not keep a checkpoint's name
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        _remove(path)
     return gone

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
+
 MANIFEST = "manifest.json"
+# What writing raises where there is no room: safetensors has an error of its own for it, which is no OSError.
+DISK_ERRORS = (OSError, SafetensorError)
 
 
 @contextmanager

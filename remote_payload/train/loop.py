@@ -20,22 +20,16 @@ import torch
 from torch import nn
 
 from remote_payload.train import rng
-from remote_payload.train.checkpoint import (
-    NoSpace,
-    discard_leftovers,
-    find_checkpoint,
-    load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-    strip_checkpoints,
-)
+from remote_payload.train.best import judge
+from remote_payload.train.checkpoint import NoSpace, prune_checkpoints, save_checkpoint, strip_checkpoints
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.flops import mfu, peak_memory
+from remote_payload.train.resuming import go_on
 from remote_payload.train.run import Run
 from remote_payload.train.schedule import due, rate
-from remote_payload.train.signals import Requests
+from remote_payload.train.signals import BrokenOff, Clock, Requests
 from remote_payload.train.step import StepFacts, Stepper
-from remote_payload.train.task import Outcome, Progress, Task
+from remote_payload.train.task import EARLY, FINISHED, STOPPED, Outcome, Progress, Task
 from remote_payload.train.watchdog import Stillness, Watchdog, watching
 
 
@@ -46,66 +40,48 @@ class Loop:
         self, run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
         on_best: Callable[[dict[str, float], Progress], None] | None = None,
         on_evaluation: Callable[[dict[str, float], Progress], None] | None = None,
+        on_stop: Callable[[Outcome, Clock], None] | None = None,
         extras: Callable[[Path], None] | None = None,
     ) -> None:  # fmt: skip
         self.run, self.model, self.task, self.settings, self.world = run, model, task, run.settings, run.world
         self.flops_per_token, self.extras = flops_per_token, extras
-        self.on_best, self.on_evaluation = on_best, on_evaluation
-        self.stepper = Stepper(run, model, task)
-        self.progress = Progress()
+        self.on_best, self.on_evaluation, self.on_stop = on_best, on_evaluation, on_stop
+        self.progress = Progress(seed=run.settings.seed, steps_per_epoch=task.steps_per_epoch)
+        self.stepper = Stepper(run, model, task, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
         self.requests = Requests()
         self.watchdog, self.stillness = Watchdog(run.telemetry), Stillness()
         self.losses: list[float] = []
         self.saved_step: int | None = None
         self.stop_asked = self.save_asked = False
-        self.spent = {"seconds": 0.0, "tokens": 0.0}
+        self.started, self.seconds_before = time.perf_counter(), 0.0
 
     # The run, top to bottom.
 
     def train(self) -> Outcome:
         self.requests.listen()
         self.prepare()
-        started = time.perf_counter()
-        reason = "finished"
         with self.run.phase("train"), watching(self.stillness, self.run.telemetry):
-            self.before_first_step()
-            for work in self.remaining_steps():
-                self.optimizer_step(work)
-                if self.after_step():
-                    reason = "early stopping"
-                    break
+            reason = self.take_steps()
         self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
-        return self.outcome(reason, time.perf_counter() - started)
+        outcome = self.outcome(reason)
+        if reason == STOPPED:
+            self.end_stopped(outcome)
+        return outcome
 
     def prepare(self) -> None:
-        """Weights the same on all ranks, then resume, then the micro-batch, then compilation."""
+        """Weights the same on all ranks, then the micro-batch, then resume, then compilation."""
         self.world.replicate(self.model)
         rng.seed_everything(self.settings.seed, self.world.rank)
-        self.progress.micro = self.stepper.find_micro_batch()
-        self.resume()
-        self.stepper.micro = self.progress.micro
+        self.progress.micro = self.progress.probed = self.stepper.find_micro_batch()
+        if go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
+            self.saved_step = self.progress.step
+        self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
         self.maybe_compile()
         self.run.log(
             f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro} rows of full length, "
             f"{self.world.size} device(s) {self.world.device.type}, {self.total} steps of {self.task.steps_per_epoch} an epoch"
         )
-
-    def resume(self) -> None:
-        if self.world.main:
-            discard_leftovers(self.run.checkpoints)
-        if not self.run.resume:
-            return
-        path = find_checkpoint(self.run.resume, self.run.checkpoints)
-        if path is None:
-            self.run.log("no checkpoint yet: starting from the beginning")
-            return
-        micro = self.progress.micro
-        self.progress = Progress(**load_checkpoint(path, self.world, self.model, self.stepper.optimizer))
-        if self.settings.batch.micro != "auto":
-            self.progress.micro = micro
-        self.saved_step = self.progress.step
-        self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
 
     def maybe_compile(self) -> None:
         wanted = self.settings.batch.compile
@@ -118,12 +94,28 @@ class Loop:
                 "torch.compile: off" + (" (it pays on CUDA, with fixed shapes, from 300 steps on)" if wanted else "")
             )
 
-    def before_first_step(self) -> None:
+    def take_steps(self) -> str:
+        """All that is left of the plan; why it ended."""
+        if reason := self.before_first_step():
+            return reason
+        for work in self.remaining_steps():
+            self.optimizer_step(work)
+            if reason := self.after_step():
+                return reason
+        return FINISHED
+
+    def before_first_step(self) -> str | None:
+        """A resumed run makes up for what a stop kept it from: the evaluation of its last step, and what follows from that."""
         if self.progress.step:
-            return
-        metrics = self.evaluate() if self.settings.evaluation.at_start else None
+            return self.evaluate_and_save()
+        metrics = None
+        if self.settings.evaluation.at_start and not self.progress.evaluated():
+            metrics = self.evaluate()
+            if metrics is None:
+                return self.stop()
         if self.settings.checkpoint.at_start:
             self.save(metrics)
+        return None
 
     def remaining_steps(self) -> Iterator[Any]:
         """What is left of the plan, from the data position on; the position moves before a step is handed out."""
@@ -146,36 +138,58 @@ class Loop:
         if not facts.finite:
             self.give_up(facts)
         self.progress.tokens += facts.tokens
-        self.progress.micro = self.stepper.micro
         self.stop_asked, self.save_asked = facts.stop_asked, facts.save_asked
+        if facts.save_asked:  # what is asked from here on is seen after the next step
+            self.requests.save = False
         self.report(facts, lr, time.perf_counter() - started)
 
     # What happens between steps.
 
-    def after_step(self) -> bool:
-        """Evaluates and saves when due; True when training ends early. Raises Stopped after a SIGTERM, once a checkpoint is saved."""
-        settings, progress, per_epoch = self.settings, self.progress, self.task.steps_per_epoch
-        last = progress.step >= self.total
-        if self.stop_asked and not last:
-            self.save(None)
-            raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {progress.step}, checkpoint saved")
-        evaluation, checkpoint = settings.evaluation, settings.checkpoint
-        now = last or due(progress.step, evaluation.every_steps, evaluation.every_epochs, per_epoch)
-        metrics = self.evaluate() if now else None
-        better = metrics is not None and self.judge(metrics)
-        early = bool(evaluation.patience) and progress.without_better >= evaluation.patience
-        due_now = due(progress.step, checkpoint.every_steps, checkpoint.every_epochs, per_epoch)
-        if last or early or better or due_now or self.save_asked:
-            self.save(metrics)
-        self.requests.save = False
-        return early and not last
+    def after_step(self) -> str | None:
+        """Why training ends here; None when it goes on."""
+        return self.stop() if self.stop_asked else self.evaluate_and_save(self.save_asked)
 
-    def evaluate(self) -> dict[str, float]:
-        """The task's metrics now; training's random numbers are not touched."""
+    def evaluate_and_save(self, save_asked: bool = False) -> str | None:
+        """Evaluates and saves where that is due at this step and has not been done."""
+        settings, progress, per_epoch = self.settings, self.progress, self.task.steps_per_epoch
+        evaluation, checkpoint, last = settings.evaluation, settings.checkpoint, progress.step >= self.total
+        metrics, better = None, False
+        evaluate_now = last or due(progress.step, evaluation.every_steps, evaluation.every_epochs, per_epoch)
+        if evaluate_now and not progress.evaluated():
+            metrics = self.evaluate()
+            if metrics is None:
+                return self.stop()
+            better = self.judge(metrics)
+        early = bool(evaluation.patience) and progress.without_better >= evaluation.patience and not last
+        due_now = due(progress.step, checkpoint.every_steps, checkpoint.every_epochs, per_epoch)
+        if last or early or better or due_now or save_asked:
+            self.save(metrics)
+        if metrics is not None and not last and self.world.any(bool(self.requests.stop)):
+            return self.stop()  # it was asked for while the ranks evaluated
+        return EARLY if early else None
+
+    def stop(self) -> str:
+        """The checkpoint first: whoever asked may not wait for more."""
+        self.save(None)
+        return STOPPED
+
+    def evaluate(self) -> dict[str, float] | None:
+        """The task's metrics now; training's random numbers are not touched. None when a stop is asked for meanwhile: a resumed run
+        evaluates this step then. Several ranks evaluate to the end, since they could not leave it at the same place.
+        """
         self.model.eval()
         started = time.perf_counter()
-        with self.stillness.resting(), torch.no_grad(), rng.preserved():
-            metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
+        try:
+            with (
+                rng.preserved(),
+                self.stillness.resting(),
+                torch.no_grad(),
+                self.requests.breaking(self.world.size == 1),
+            ):
+                metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
+        except BrokenOff:
+            self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
+            return None
         self.run.telemetry.evaluation("validation", self.progress.step, metrics)
         entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
         self.progress.evaluations.append({**entry, "metrics": metrics})
@@ -185,26 +199,22 @@ class Loop:
 
     def judge(self, metrics: dict[str, float]) -> bool:
         """Whether this is the best model so far by ``evaluation.metric``; if so the recipe keeps it."""
-        evaluation, progress = self.settings.evaluation, self.progress
-        if evaluation.metric not in metrics:
-            raise InputError(
-                f"settings.evaluation.metric: there is no {evaluation.metric}; there are {', '.join(metrics)}"
-            )
-        value = metrics[evaluation.metric]
-        sign = 1 if self.run.higher_is_better else -1
-        if progress.best is not None and not sign * value > sign * progress.best:
-            progress.without_better += 1
+        metric, progress = self.settings.evaluation.metric, self.progress
+        if metric not in metrics:
+            raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(metrics)}")
+        judge(progress, metric, self.run.higher_is_better)
+        if progress.best_step != progress.step:
             return False
-        progress.best, progress.best_step, progress.without_better = value, progress.step, 0
-        self.run.log(f"best {evaluation.metric} so far: {value:.4f}")
+        self.run.log(f"best {metric} so far: {progress.best:.4f}")
         if self.on_best:
             self.on_best(metrics, progress)
         return True
 
     def save(self, metrics: dict[str, float] | None) -> None:
-        """A checkpoint of this step, unless there is one. A full disk costs the checkpoint, not the run."""
-        if self.saved_step == self.progress.step:
+        """A checkpoint of this step, unless there is one that knows as much. A full disk costs the checkpoint, not the run."""
+        if self.saved_step == self.progress.step and metrics is None:
             return
+        self.progress.seconds = self.seconds
         state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
         try:
             with self.stillness.resting():
@@ -220,9 +230,27 @@ class Loop:
         self.run.telemetry.event("checkpoint", name=path.name, step=self.progress.step, path=where, metric=metric)
         self.run.log(f"saved {where}")
         if self.world.main:
-            evaluation = settings.evaluation
-            prune_checkpoints(folder, settings.checkpoint.keep, evaluation.metric, self.run.higher_is_better)
+            prune_checkpoints(
+                folder,
+                settings.checkpoint.keep,
+                settings.evaluation.metric,
+                self.run.higher_is_better,
+                self.progress.best_step,
+            )
             strip_checkpoints(folder, settings.checkpoint.resumable)
+
+    def end_stopped(self, outcome: Outcome) -> NoReturn:
+        """What the recipe can leave behind in the time that is left, then Stopped."""
+        step = self.progress.step
+        if self.on_stop:
+            try:
+                self.on_stop(outcome, self.requests.clock())
+            except Exception as error:  # the checkpoint is what counts, and it is there
+                self.run.telemetry.flag(
+                    "unfinished", f"not all was written after the stop: {type(error).__name__}: {error}"
+                )
+        saved = "checkpoint saved" if self.saved_step == step else "no checkpoint of it could be saved"
+        raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {step}, {saved}")
 
     def give_up(self, facts: StepFacts) -> NoReturn:
         what, step = ("gradient" if math.isfinite(facts.loss) else "loss"), self.progress.step
@@ -240,8 +268,8 @@ class Loop:
 
     def report(self, step: StepFacts, lr: float, seconds: float) -> None:
         self.losses.append(step.loss)
-        self.spent["seconds"] += seconds
-        self.spent["tokens"] += step.tokens
+        self.progress.timed_seconds += seconds
+        self.progress.timed_tokens += step.tokens
         speed = step.tokens / seconds
         facts = {
             "step": self.progress.step,
@@ -259,11 +287,17 @@ class Loop:
         self.watchdog.step(facts)
         self.stillness.stepped(time.monotonic())
 
-    def outcome(self, reason: str, seconds: float) -> Outcome:
-        speed = self.spent["tokens"] / self.spent["seconds"] if self.spent["seconds"] else 0.0
+    @property
+    def seconds(self) -> float:
+        """Of training, in this process and those that it goes on from."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def outcome(self, reason: str) -> Outcome:
+        progress = self.progress
+        speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
         share = mfu(self.flops_per_token * speed, self.world)
         memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
-        return Outcome(self.progress, self.total, reason, seconds, memory, self.losses, speed, share)
+        return Outcome(progress, self.total, reason, self.seconds, memory, self.losses, speed, share)
 
 
 def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
@@ -271,7 +305,8 @@ def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
     batch, checkpoint, evaluation), resuming where ``run.resume`` says.
 
     Options: ``flops_per_token`` (forward and backward, for MFU), ``on_best(metrics, progress)`` called on every rank when an
-    evaluation is the best so far and ``on_evaluation`` after each, ``extras(folder)`` adds files to each checkpoint on the main rank.
+    evaluation is the best so far and ``on_evaluation`` after each, ``on_stop(outcome, clock)`` after a stop once its checkpoint is
+    saved, ``extras(folder)`` adds files to each checkpoint on the main rank.
 
     Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot go on, InputError for a checkpoint or
     metric that does not exist.

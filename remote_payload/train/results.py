@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from remote_payload.train.architecture import Architecture
+from remote_payload.train.best import Weights, best_weights, described_by, holds, model_folder, remark
 from remote_payload.train.card import hub_metadata, render_card
+from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.classifier import Classifier, save_classifier
 from remote_payload.train.download import BaseModel
-from remote_payload.train.folders import complete_folder, recover_folder, write_json, write_text
+from remote_payload.train.folders import recover_folder, write_json, write_text
 from remote_payload.train.forecast import Plan, forecast_memory
 from remote_payload.train.labelled import LabelledTexts, Tokenised
 from remote_payload.train.provenance import write_metadata
 from remote_payload.train.run import Run
+from remote_payload.train.signals import Clock
 from remote_payload.train.smoke import write_classifier_smoke
 from remote_payload.train.task import Outcome, Progress
 
@@ -50,38 +55,76 @@ class ClassifierResults:
 
     def keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         """Saves the model as it is now; the reference predictions come from loading it again."""
+        self.save(progress, Weights(progress.evaluations[-1], None))
+
+    def save(self, progress: Progress, weights: Weights, outcome: Outcome | None = None) -> None:
+        """``models/best``, from the model as it is, which holds ``weights``."""
         if self.run.world.main:
-            about = {"labels": self.data.labels, "max_length": self.settings.max_length, "step": progress.step}
+            about = {"labels": self.data.labels, "max_length": self.settings.max_length}
             texts = [example.text for example in evenly(self.data.validation, self.settings.smoke_rows)]
-            with complete_folder(self.run.best) as folder:
+            with model_folder(self.run, outcome) as folder:
                 save_classifier(self.model, self.tokenizer, folder, self.base, about)
-                epoch = progress.evaluations[-1]["epoch"]
-                write_json(folder / "metrics.json", {"epoch": epoch, "step": progress.step, **metrics})
+                self.describe(folder, progress, weights, outcome)
                 write_classifier_smoke(folder, self.base.path, texts, self.run.world.device)
-                write_text(folder / "README.md", self.card(progress))
         self.run.world.barrier()
+
+    def describe(self, folder: Path, progress: Progress, weights: Weights, outcome: Outcome | None) -> None:
+        """Everything beside the weights that says which they are; replaced as files, since they may be links."""
+        entry, note = weights.entry, {"note": weights.note} if weights.note else {}
+        write_json(
+            folder / "metrics.json", {"epoch": entry["epoch"], "step": entry["step"], **entry["metrics"], **note}
+        )
+        about = json.loads((folder / "gpurun.json").read_text(encoding="utf-8"))
+        write_json(folder / "gpurun.json", {**about, **described_by(weights, outcome)})
+        write_text(folder / "README.md", self.card(progress, weights, outcome))
 
     def finish(self, outcome: Outcome) -> None:
         """The card again with the numbers of the whole run, and the record."""
+        progress = outcome.progress
         with self.run.phase("results"):
-            if self.run.world.main and self.run.best.is_dir():
-                with complete_folder(self.run.best) as folder:
+            weights = best_weights(self.run, progress)
+            if weights:
+                self.settle(outcome, weights)
+        self.write_record(outcome, weights)
+        if weights is None:
+            return self.run.log("no model yet: nothing was evaluated before the stop")
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in weights.entry["metrics"].items())
+        self.run.log(f"best model: step {weights.step}, epoch {weights.entry['epoch']:.2f}: {shown}")
+        if weights.note:
+            self.run.telemetry.flag("best_lost", weights.note)
+
+    def settle(self, outcome: Outcome, weights: Weights) -> None:
+        """``models/best`` as it is, where it holds these weights; written again where it does not, since a disk was full."""
+        if self.run.world.broadcast(self.run.world.main and holds(self.run.best, weights.entry)):
+            if self.run.world.main:
+                with model_folder(self.run, outcome) as folder:
                     shutil.copytree(self.run.best, folder, copy_function=os.link, dirs_exist_ok=True)
-                    for replaced in ("README.md", "manifest.json"):  # links: never written to in place
-                        (folder / replaced).unlink()
-                    write_text(folder / "README.md", self.card(outcome.progress, outcome))
+                    (folder / "manifest.json").unlink()  # a link: never written to in place
+                    self.describe(folder, outcome.progress, weights, outcome)
+            return
+        if weights.place:
+            load_weights(weights.place, self.model)
+        self.save(outcome.progress, weights, outcome)
+
+    def finish_stopped(self, outcome: Outcome, clock: Clock) -> None:
+        """What fits into the grace of a stop: the record first, then the model with its card; it was saved when it was the best."""
+        self.write_record(outcome, None)
+        self.finish(outcome)
+
+    def write_record(self, outcome: Outcome, weights: Weights | None) -> None:
+        """``training_metadata.json``."""
         progress = outcome.progress
         write_metadata(
             self.run, self.model, outcome,
             base=self.base.as_dict(),
             data=[*(file.as_dict() for file in self.data.files), *self.side_facts()],
-            results={"best": best_entry(progress), "last": progress.evaluations[-1]},
+            results={
+                "best": best_entry(progress),
+                "last": next(iter(progress.evaluations[-1:]), None),
+                "model": described_by(weights, outcome) if weights else None,
+            },
             memory_predicted=self.predicted_memory(outcome),
         )  # fmt: skip
-        best = best_entry(progress)
-        if best:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in best["metrics"].items())
-            self.run.log(f"best model: step {best['step']}, epoch {best['epoch']:.2f}: {shown}")
 
     def side_facts(self) -> list[dict[str, Any]]:
         sides = zip(("train", "validation"), self.sides, strict=True)
@@ -105,9 +148,9 @@ class ClassifierResults:
         except (ValueError, KeyError):
             return None
 
-    def card(self, progress: Progress, outcome: Outcome | None = None) -> str:
+    def card(self, progress: Progress, weights: Weights, outcome: Outcome | None = None) -> str:
         settings, name = self.settings, str(self.run.job.get("name") or self.run.recipe)
-        best = best_entry(progress) or progress.evaluations[-1]
+        best = weights.entry
         adapter = settings.lora.rank > 0
         metadata = hub_metadata(
             base_model=self.base.id, adapter=adapter, licence=self.base.licence, task="text-classification",
@@ -126,6 +169,7 @@ class ClassifierResults:
             history=progress.evaluations,
             data=self.data_lines(),
             training=self.training_lines(progress, outcome),
+            note=remark(weights, outcome),
         )
 
     def data_lines(self) -> list[str]:

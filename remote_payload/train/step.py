@@ -16,7 +16,7 @@ from remote_payload.train.micro_batch import derive, out_of_memory, release_memo
 from remote_payload.train.optimizer import build_optimizer, normalise_and_clip
 from remote_payload.train.run import Run
 from remote_payload.train.signals import Requests
-from remote_payload.train.task import Task
+from remote_payload.train.task import Progress, Task
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class StepFacts:
 class Stepper:
     """A model, its optimizer, and the micro-batch that fits."""
 
-    def __init__(self, run: Run, model: nn.Module, task: Task) -> None:
+    def __init__(self, run: Run, model: nn.Module, task: Task, progress: Progress | None = None) -> None:
         self.run, self.world, self.settings, self.model, self.task = run, run.world, run.settings, model, task
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.gradients = GradientSum(run.world, self.parameters)
         self.optimizer = build_optimizer(model, run.settings.optimizer, run.world.device)
-        self.micro = 1
+        self.progress = progress or Progress()
 
     def step(self, number: int, work: Any, lr: float, requests: Requests) -> StepFacts:
         """Takes step ``number`` at learning rate ``lr``; redone with half the micro-batch while any rank runs out of memory.
@@ -75,7 +75,7 @@ class Stepper:
     def accumulate(self, work: Any, sums: list[float]) -> None:
         """Adds the gradient of the summed losses of this rank's micro-batches, and the sums themselves."""
         self.model.train()
-        micros = self.task.micro_batches(work, self.micro)
+        micros = self.task.micro_batches(work, self.progress.micro)
         totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         real = len(micros)
         if self.world.sharded and real < (most := int(self.world.max(real)[0])):
@@ -98,10 +98,11 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         release_memory()
         rng.restore(generators)
-        before, self.micro = self.micro, smaller(self.micro, step)
-        self.run.telemetry.event("oom", step=step, micro_batch_before=before, micro_batch_after=self.micro)
+        before = self.progress.micro
+        self.progress.micro = after = smaller(before, step)
+        self.run.telemetry.event("oom", step=step, micro_batch_before=before, micro_batch_after=after)
         self.run.log(
-            f"out of GPU memory at step {step}: the step is redone with micro-batch {self.micro} instead of {before}; "
+            f"out of GPU memory at step {step}: the step is redone with micro-batch {after} instead of {before}; "
             f"the effective batch stays {self.settings.batch.size}"
         )
 
@@ -110,10 +111,8 @@ class Stepper:
         share = math.ceil(self.settings.batch.size / self.world.size)
         wanted = self.settings.batch.micro
         if wanted == "auto":
-            self.micro = derive(self.world, share, self.task.heaviest(1).tokens, self.attempt)
-        else:
-            self.micro = min(wanted, share)
-        return self.micro
+            return derive(self.world, share, self.task.heaviest(1).tokens, self.attempt)
+        return min(wanted, share)
 
     def attempt(self, size: int) -> None:
         """One whole step on the heaviest micro-batch, leaving weights, optimizer and generators as they were."""

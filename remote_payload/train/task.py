@@ -50,22 +50,38 @@ class Task(Protocol):
 
 @dataclass
 class Progress:
-    """Where training is: all that a checkpoint holds besides tensors. The data position is (epoch, step in the epoch)."""
+    """Where training is: all that a checkpoint holds besides tensors. The data position is (epoch, step in the epoch).
+
+    ``best``, ``best_step`` and ``without_better`` follow from the evaluations (best.py).
+    """
 
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
     tokens: int = 0
-    micro: int = 0
+    micro: int = 0  # rows that go through a device at once
+    probed: int = 0  # as many fitted when that was tried; micro is less after an OOM
+    seconds: float = 0.0  # of training, in all processes that took part in it
+    timed_tokens: int = 0  # tokens and seconds of the optimizer steps alone: the speed
+    timed_seconds: float = 0.0
+    seed: int | None = None  # what the data position means depends on these two
+    steps_per_epoch: int | None = None
     best: float | None = None
     best_step: int | None = None
     without_better: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation of this very step."""
+        return any(entry["step"] == self.step for entry in self.evaluations)
+
+
+FINISHED, EARLY, STOPPED = "finished", "early stopping", "stopped"  # why training ended
+
 
 @dataclass
 class Outcome:
-    """What came of it: ``reason`` is "finished" or "early stopping"."""
+    """What came of it: ``reason`` is FINISHED, EARLY or STOPPED. Seconds and speed are of the whole run, resumed or not."""
 
     progress: Progress
     total: int
