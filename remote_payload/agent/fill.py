@@ -1,57 +1,74 @@
 """Fills a run's folder: the code it was pushed with, links to data and outputs, and what an earlier run left to go on from."""
 
 import errno
+import fcntl
 import os
 import posixpath
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
-from remote_payload.agent import snapshot
+from remote_payload.agent import incoming, snapshot
 from remote_payload.agent.paths import KEY, BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.request import AgentError
 
 LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
 NOT_INHERITED = "logs"  # a resumed run writes its own
+FICLONE = 0x40049409  # ioctl of linux/fs.h
+NO_ROOM = (
+    "the disk of the box has no room for a copy of the outputs that the new run goes on from",
+    "Free some space there: gpurun clean shows what it may delete.",
+)
 
 
 def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
-    """Puts the pushed code in place: by rename from ``incoming/<run id>/code``, or by hard links from an earlier run.
+    """Puts the pushed code in place: by rename of the attempt that ``incoming`` names, or by hard links from an earlier run.
 
-    Raises AgentError when it is not there (any more).
+    Raises AgentError PushDiffers where it is not what the laptop meant (``marks``), TransferInterrupted when it is not there (any more).
     """
     if code.get("incoming"):
-        if not os.path.isdir(incoming(paths, run)):
+        pushed = _own_attempt(paths, run, code)
+        if not os.path.isdir(pushed):
             raise AgentError(
                 "TransferInterrupted",
                 "the code did not arrive on the box",
                 "Submit again: what arrived is not sent twice.",
             )
-        os.rename(incoming(paths, run), run.code)
-        _remove_empty(os.path.dirname(incoming(paths, run)))
+        os.rename(pushed, run.code)
+        snapshot.record_code(run, str(code.get("digest") or ""), code.get("read_at"))
     elif code.get("link_from"):
         try:
-            return snapshot.link_code(paths.run(check_run_id(code["link_from"])), run)
+            snapshot.link_code(paths.run(check_run_id(code["link_from"])), run)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            raise AgentError(
-                "TransferInterrupted", "the code of run %s is gone" % code["link_from"], "Submit again."
-            ) from None
+            message = "the code of run %s is not what it was when it was offered" % code["link_from"]
+            raise AgentError("PushDiffers", message) from None
     else:
         os.mkdir(run.code, 0o700)
-    snapshot.record_code(run, str(code.get("digest") or ""))
+        return snapshot.record_code(run, "")
+    must_match(run.code, code, "the code")
+
+
+def must_match(tree: str, meant: Dict[str, Any], what: str) -> None:
+    """Raises AgentError PushDiffers where ``tree`` does not have the fingerprint ``marks`` of what the laptop meant."""
+    contents, permissions = bool(meant.get("contents")), meant.get("permissions") is not False
+    if snapshot.fingerprint(tree, contents, permissions) != meant.get("marks"):
+        raise AgentError("PushDiffers", "%s that arrived on the box is not what lies here" % what)
 
 
 def give_code_back(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
     """After a launch that did not come off: the pushed code lies in ``incoming/`` again, for the next try."""
     if code.get("incoming") and os.path.isdir(run.code):
-        os.makedirs(os.path.dirname(incoming(paths, run)), 0o700, exist_ok=True)
-        os.rename(run.code, incoming(paths, run))
+        back = _own_attempt(paths, run, code)
+        os.makedirs(os.path.dirname(back), 0o700, exist_ok=True)
+        os.rename(run.code, back)
 
 
-def incoming(paths: BoxPaths, run: RunPaths) -> str:
-    """Where a run's code is pushed to."""
-    return paths.incoming(run.run_id + "/code")
+def _own_attempt(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> str:
+    name, attempt = incoming.split(code["incoming"])
+    if name != run.run_id:
+        raise AgentError("LaunchError", "the code of %s was pushed for another run" % run.run_id)
+    return paths.incoming(name + "/" + attempt)
 
 
 def link_data(paths: BoxPaths, run: RunPaths, data: List[Dict[str, Any]]) -> None:
@@ -104,25 +121,54 @@ def gather_outputs(run: RunPaths, names: List[Any]) -> None:
             os.replace(place, target)
 
 
-def inherit_outputs(source: RunPaths, run: RunPaths) -> None:
-    """A resumed run starts with the old one's outputs: weights as hard links, the rest as copies, no logs."""
+def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
+    """A resumed run starts with the old one's outputs, but for its logs: copies, so that nothing it writes can reach the old ones.
+
+    With ``share`` (whoever writes there never writes in place) weights are hard links: 44 GB of checkpoints take no room and no time.
+    Raises AgentError where there are none, or the disk has no room for the copies.
+    """
     if not os.path.isdir(source.outputs):
         raise AgentError("LaunchError", "run %s left no outputs to go on from" % source.run_id)
 
     def left_out(folder: str, names: List[str]) -> List[str]:
         return [NOT_INHERITED] if folder == source.outputs and NOT_INHERITED in names else []
 
-    shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=_link_weights)
-
-
-def _link_weights(source: str, target: str) -> Optional[str]:
-    if source.endswith(LINKED):
+    def take(old: str, new: str) -> str:
         try:
-            os.link(source, target)
-            return target
-        except OSError:  # no hard links on this filesystem
-            pass
-    return str(shutil.copy2(source, target, follow_symlinks=False))
+            if not (share and old.endswith(LINKED) and _link(old, new)):
+                copy_apart(old, new)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # at once: copytree would go on with the rest
+                raise AgentError("BoxNotReady", *NO_ROOM) from None
+            raise
+        return new
+
+    shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
+
+
+def copy_apart(old: str, new: str) -> None:
+    """The file under a new name, sharing nothing that a write could reach: cloned where the filesystem can, else copied. Raises OSError."""
+    if os.path.islink(old) or not _clone(old, new):
+        shutil.copy2(old, new, follow_symlinks=False)
+
+
+def _clone(old: str, new: str) -> bool:
+    """Whether XFS, Btrfs and the like have made a clone: all of a file at once, for no room."""
+    with open(old, "rb") as source, open(new, "wb") as target:
+        try:
+            fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+        except OSError:
+            return False
+    shutil.copystat(old, new)
+    return True
+
+
+def _link(old: str, new: str) -> bool:
+    try:
+        os.link(old, new)
+        return True
+    except OSError:  # no hard links on this filesystem
+        return False
 
 
 def _place(run: RunPaths, name: object) -> str:
@@ -148,10 +194,3 @@ def _clear(place: str) -> None:
         shutil.rmtree(place)
     elif os.path.lexists(place):
         os.unlink(place)
-
-
-def _remove_empty(folder: str) -> None:
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass

@@ -11,9 +11,9 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from remote_payload.agent import fill, gpus, locks, secrets, spawn, state
+from remote_payload.agent import fill, gpus, incoming, locks, secrets, spawn, state
 from remote_payload.agent.__main__ import agent_command
-from remote_payload.agent.files import write_json
+from remote_payload.agent.files import read_json, write_json
 from remote_payload.agent.gpus import Gpu
 from remote_payload.agent.locks import HeldGpu
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
@@ -24,11 +24,12 @@ LOG_LIMIT = 1 << 30  # bytes
 
 
 def launch(request: Request) -> Dict[str, Any]:
-    """Starts the run, or attaches to it: ``{attached, status}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
+    """Starts the run, or attaches to it: ``{attached, status, code}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
     run = request.paths.run(check_run_id(request.args.get("run_id")))
     lock = _claim(run)
     if lock is None:
-        return {"attached": True, "status": state.status_of(run)}
+        incoming.forget(request.paths, run.run_id)
+        return _answer(run, attached=True)
     held: List[HeldGpu] = []
     try:
         available = gpus.list_gpus()
@@ -38,6 +39,7 @@ def launch(request: Request) -> Dict[str, Any]:
         os.mkdir(run.folder, 0o700)
         _prepare(request, run, wanted)
         _start(request, run, {"lock": lock, "held": held, "gpus": available or []})
+        incoming.forget(request.paths, run.run_id)
     finally:
         for gpu in held:
             os.close(gpu.descriptor)  # the supervisor has its own
@@ -45,7 +47,13 @@ def launch(request: Request) -> Dict[str, Any]:
             os.close(lock)
         else:
             locks.leave_run(run, lock)
-    return {"attached": False, "status": state.status_of(run)}
+    return _answer(run, attached=False)
+
+
+def _answer(run: RunPaths, attached: bool) -> Dict[str, Any]:
+    """``code`` is the digest of the code that runs: whoever attaches may have meant another."""
+    digest = (read_json(run.snapshot) or {}).get("digest")
+    return {"attached": attached, "status": state.status_of(run), "code": digest}
 
 
 def _claim(run: RunPaths) -> Optional[int]:
@@ -107,12 +115,12 @@ def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
     """Everything the supervisor finds in the run's folder. Undone if any of it fails."""
     args = request.args
     try:
+        fill.take_code(request.paths, run, args.get("code") or {})
         if args.get("resume"):
-            _inherit(request.paths, run, args["resume"])
+            _inherit(request.paths, run, args)
         write_json(run.job, args.get("job") or {})
         for path in (run.log, run.events):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        fill.take_code(request.paths, run, args.get("code") or {})
         fill.link_data(request.paths, run, args.get("data") or [])
         fill.link_outputs(run, args.get("outputs") or [])
         write_json(run.launch, plan(request.paths, run, args, wanted))
@@ -121,12 +129,13 @@ def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
         raise
 
 
-def _inherit(paths: BoxPaths, run: RunPaths, resume: Dict[str, Any]) -> None:
-    source = paths.run(check_run_id(resume.get("run_id")))
+def _inherit(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> None:
+    source = paths.run(check_run_id(args["resume"].get("run_id")))
     if state.status_of(source)["phase"] != "finished":
         hint = "Stop it first: gpurun stop %s" % source.run_id
         raise AgentError("LaunchError", "run %s is still going, so there is nothing to resume" % source.run_id, hint)
-    fill.inherit_outputs(source, run)
+    # gpurun's own recipes put every file that they write under its name by a rename; what a command does nobody knows.
+    fill.inherit_outputs(source, run, share=bool(args.get("module")))
 
 
 def plan(paths: BoxPaths, run: RunPaths, args: Dict[str, Any], gpus_wanted: int) -> Dict[str, Any]:

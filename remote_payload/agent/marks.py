@@ -14,6 +14,16 @@ def mark(path: bytes, size: int, mtime_ns: int, mode: int, target: Optional[byte
     return hashlib.sha256(path + b"\0" + facts).digest()[:MARK]
 
 
+def whole_seconds(mtime_ns: int) -> int:
+    """A time as every transport carries it: tar and old versions of rsync keep no fractions."""
+    return mtime_ns // 10**9 * 10**9
+
+
+def content_mark(path: bytes, size: int, mode: int, content: bytes) -> bytes:
+    """The mark of a file that was read: its content (a digest) takes the place of its time."""
+    return mark(path + b"\0" + content, size, 0, mode)
+
+
 def together(marks: List[bytes]) -> str:
     """One name (hex) for a whole tree of marked files, whatever their order."""
     return hashlib.sha256(b"".join(sorted(marks))).hexdigest()

@@ -1,7 +1,7 @@
-"""A run's code as an earlier run's with a few files replaced, which travel with the request.
+"""A tree as an earlier one with a few files replaced, which travel with the request: rsync takes 11 round trips more.
 
-The probe offers the marks (``marks.py``) of the newest code there is. The laptop names those it has no more and sends what
-has no mark there. rsync would bring a connection of its own: 11 round trips.
+The earlier one is a run's code, of which the probe offered the marks (``marks.py``): the laptop names those it has no more and sends
+what has no mark there. Or it is what the same push has brought just now, when files were edited meanwhile.
 """
 
 import base64
@@ -11,7 +11,7 @@ import stat
 import zlib
 from typing import Any, Dict, List, Optional, Tuple
 
-from remote_payload.agent import fill, snapshot
+from remote_payload.agent import incoming, snapshot
 from remote_payload.agent.files import read_json
 from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
@@ -30,38 +30,56 @@ def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:
     if not entries or len(entries) > MAX_OFFERED:
         return None
     marks = b"".join(_mark_of(run.code, path) for path, _ in entries)
-    return {"run_id": run.run_id, "marks": base64.b64encode(marks).decode("ascii")}
+    read_at = (read_json(run.snapshot) or {}).get("read_at")
+    return {"run_id": run.run_id, "marks": base64.b64encode(marks).decode("ascii"), "read_at": read_at}
 
 
 def patch(request: Request) -> Dict[str, Any]:
-    """Makes ``incoming/<run_id>/code`` from the code of run ``base``: links to its files but those numbered in ``without``,
-    and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose bytes follow as one compressed blob.
+    """Makes the attempt ``incoming`` from the code of run ``run_id`` or from the attempt ``earlier``: links to its files but those
+    numbered in ``without`` (in the order of paths), and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose
+    bytes follow as one compressed blob.
 
     Raises AgentError TransferInterrupted where that does not give the tree that ``marks`` names; there is nothing then.
     """
     args = request.args
-    run, base = (request.paths.run(check_run_id(args.get(name))) for name in ("run_id", "base"))
-    target = fill.incoming(request.paths, run)
+    target = incoming.place(request.paths, args.get("incoming"))
+    source, listed = _source(request.paths, args)
     content = memoryview(_unpacked(request))
-    if os.path.lexists(target):
-        raise _impossible("some of the code is there already")
     gone = set(args["without"])
-    kept = {path: entry for number, (path, entry) in enumerate(_in_order(base)) if number not in gone}
+    kept = {path: entry for number, (path, entry) in enumerate(listed) if number not in gone}
     partial = "%s.partial-%d" % (target, os.getpid())
-    os.makedirs(partial)
     try:
-        snapshot.link_into(base.code, partial, kept)
+        os.makedirs(partial)
+        snapshot.link_into(source, partial, kept)
         for file in args["files"]:
             content = content[_write(partial, file, content) :]
-        marks = [_mark_of(partial, path) for path in [*kept, *(file["path"] for file in args["files"])]]
-        if content or together(marks) != args["marks"]:
-            raise _impossible("the code of run %s is not what it was" % base.run_id)
+        if content or not _is_meant(partial, [*kept, *(file["path"] for file in args["files"])], args):
+            raise _impossible("what it begins with is not what it was")
         os.rename(partial, target)
     except OSError as error:
         raise _impossible(error.strerror or "the file system refused") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"files": len(marks)}
+    return {"files": len(kept) + len(args["files"])}
+
+
+def _source(paths: BoxPaths, args: Dict[str, Any]) -> Tuple[str, List[Tuple[str, List[Any]]]]:
+    """The tree to begin with and what of it counts, in the order of paths."""
+    if args.get("earlier"):
+        tree = incoming.place(paths, args["earlier"])
+        try:
+            return tree, sorted(snapshot.describe(tree).items())
+        except OSError as error:
+            raise _impossible(error.strerror or "it cannot be read") from None
+    run = paths.run(check_run_id(args.get("run_id")))
+    return run.code, _in_order(run)
+
+
+def _is_meant(tree: str, listed: List[str], args: Dict[str, Any]) -> bool:
+    """Marks with exact times where the base is a run's (the laptop was told them), in whole seconds where it is an attempt."""
+    if args.get("earlier"):
+        return bool(snapshot.fingerprint(tree) == args["marks"])
+    return bool(together([_mark_of(tree, path) for path in listed]) == args["marks"])
 
 
 def _in_order(run: RunPaths) -> List[Tuple[str, List[Any]]]:

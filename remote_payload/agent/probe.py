@@ -14,10 +14,12 @@ from remote_payload.agent import (
     builders,
     gpus,
     hardware,
+    incoming,
     interpreters,
     locks,
     patch,
     processes,
+    seal,
     snapshot,
     spawn,
     tools,
@@ -25,7 +27,6 @@ from remote_payload.agent import (
 from remote_payload.agent.environment import read_ranges
 from remote_payload.agent.paths import KEY, SHA256, BoxPaths, check_run_id
 from remote_payload.agent.request import AgentError, Request
-from remote_payload.agent.seal import has_data
 
 LIMIT = 20.0  # seconds for everything; a healthy box needs less than one
 CUDA_LIMIT = 5.0
@@ -68,12 +69,23 @@ def probe(request: Request) -> Dict[str, Any]:
 
 
 def _make_room(args: Dict[str, Any], paths: BoxPaths) -> None:
-    """For a submission: the folder that rsync will write below, since old ones make no parents. What hinders it shows under ``disk``."""
-    if args.get("run_id") is not None:
+    """For a submission: the folders that rsync will write below. What hinders it shows under ``disk``."""
+    for name in _pushed(args):
         try:
-            os.makedirs(paths.incoming(check_run_id(args["run_id"])), 0o700, exist_ok=True)
+            incoming.make_room(paths, name)
         except OSError:
             pass
+
+
+def _pushed(args: Dict[str, Any]) -> List[str]:
+    """Under which names below ``incoming/`` a submission pushes; none where nothing is submitted."""
+    if args.get("run_id") is None:
+        return []
+    return [check_run_id(args["run_id"]), *(each["key"] for each in _data(args))]
+
+
+def _data(args: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return [each for each in args.get("data") or () if isinstance(each, dict) and _is_key(each.get("key"))]
 
 
 def _static_facts(paths: BoxPaths) -> Dict[str, Any]:
@@ -98,11 +110,12 @@ def _static_facts(paths: BoxPaths) -> Dict[str, Any]:
 def _possessions(args: Dict[str, Any], paths: BoxPaths) -> Dict[str, Callable[[], Any]]:
     """Questions about what is there already, each only if the request names it."""
     code, job, env, payload = (_text_or_none(args, name) for name in ("code_digest", "job_name", "env_key", "payload"))
-    data = [each for each in args.get("data") or () if isinstance(each, dict) and _is_key(each.get("key"))]
+    data = _data(args)
     return {
         "code": lambda: _code(paths, code, job) if code and job else {},
-        "data": lambda: {each["key"]: has_data(paths, each["key"], str(each.get("digest"))) for each in data},
+        "data": lambda: {each["key"]: seal.has_data(paths, each["key"], str(each.get("digest"))) for each in data},
         "data_link_dest": lambda: {each["key"]: earlier_version(paths, each["key"]) for each in data},
+        "attempts": lambda: {name: incoming.earlier(paths, name) for name in _pushed(args)},
         "env": lambda: bool(env and KEY.fullmatch(env)) and os.path.exists(paths.env(str(env)) + "/bin/python"),
         "payload": lambda: bool(payload and SHA256.fullmatch(payload)) and os.path.isdir(paths.payload(str(payload))),
         "interpreter": lambda: _interpreter(args),
@@ -114,7 +127,13 @@ def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
     found = snapshot.find_code(paths, digest)
     if found:
         return {"code": found}
-    return {"link_dest": snapshot.latest_code(paths, job), "patch": patch.offer(paths, job)}
+    latest = snapshot.latest_code(paths, job)
+    return {"link_dest": _base(latest, snapshot.read_at(latest)) if latest else None, "patch": patch.offer(paths, job)}
+
+
+def _base(path: str, read_at: Any) -> Dict[str, Any]:
+    """A tree that a push may take files from, and when the laptop last saw that it had sent just that."""
+    return {"path": path, "read_at": read_at if isinstance(read_at, int) else None}
 
 
 def _program(args: Dict[str, Any], paths: BoxPaths, found: Optional[str]) -> Optional[str]:
@@ -138,15 +157,16 @@ def _interpreter(args: Dict[str, Any]) -> Optional[str]:
     return found.path if found else None
 
 
-def earlier_version(paths: BoxPaths, key: str) -> Optional[str]:
+def earlier_version(paths: BoxPaths, key: str) -> Optional[Dict[str, Any]]:
     """The newest other ``data/<name>-<digest>`` of the same name: what rsync takes unchanged files from."""
     folder, prefix = os.path.dirname(paths.data(key)), key.rpartition("-")[0] + "-"
     try:
         names = [name for name in os.listdir(folder) if name.startswith(prefix) and name != key and _is_key(name)]
         names = [name for name in names if name.rpartition("-")[0] + "-" == prefix]
-        return max((os.path.join(folder, name) for name in names), key=os.path.getmtime, default=None)
+        newest = max(names, key=lambda name: os.path.getmtime(os.path.join(folder, name)), default=None)
     except OSError:
         return None
+    return _base(os.path.join(folder, newest), seal.read_at(paths, newest)) if newest else None
 
 
 def disk(root: str) -> Dict[str, Any]:

@@ -5,35 +5,47 @@ import posixpath
 import shutil
 from typing import Any, Dict
 
+from remote_payload.agent import incoming
 from remote_payload.agent.files import read_json, remove_quietly, write_json
+from remote_payload.agent.fill import must_match
 from remote_payload.agent.paths import KEY, BoxPaths
 from remote_payload.agent.request import AgentError, Request
-from remote_payload.agent.snapshot import describe, digest_of, stat_digest
+from remote_payload.agent.snapshot import Entries, describe, digest_of, stat_digest
 
 
 def seal(request: Request) -> Dict[str, Any]:
-    """Moves ``incoming/<incoming>`` to ``data/<key>`` after counting its ``files`` (links too) and their ``bytes``.
+    """Moves the attempt that ``incoming`` names to ``data/<key>`` where it is what the laptop meant (``marks``).
 
     Gives ``{key, path, files, bytes}``; asking again after a lost answer gives the same. Data that lies under this key
-    and was changed on the box is replaced. Raises AgentError TransferInterrupted when not everything arrived.
+    and was changed on the box is replaced. Raises AgentError PushDiffers when it is not what was meant, and
+    TransferInterrupted when it is gone.
     """
     paths, args = request.paths, request.args
     key, digest = _name(args.get("key")), str(args.get("digest") or "")
-    source, target = paths.incoming(_name(args.get("incoming"))), paths.data(key)
+    source, target = incoming.place(paths, args.get("incoming")), paths.data(key)
+    name = incoming.split(args.get("incoming"))[0]
     if has_data(paths, key, digest):
-        _remove(source)  # another submit pushed the same
-        return {"key": key, "path": target, "files": args.get("files"), "bytes": args.get("bytes")}
-    if not os.path.lexists(source):
+        incoming.forget(paths, name)  # another submit pushed the same
+        return _answer(paths, key, describe(target))
+    if not os.path.isdir(source):
         raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
+    must_match(source, args, "the data")
     entries = describe(source)
-    sizes = [int(entry[0]) for entry in entries.values() if len(entry) == 2]
-    for what, expected, found in (("files", args.get("files"), len(entries)), ("bytes", args.get("bytes"), sum(sizes))):
-        if expected is not None and expected != found:
-            message = "of the data's %s %s, %s arrived on the box" % (expected, what, found)
-            raise AgentError("TransferInterrupted", message, "Submit again: what arrived is not sent twice.")
     _settle(paths, source, target)
-    write_json(_record(paths, key), {"digest": digest, "stat": digest_of(entries)})
-    return {"key": key, "path": target, "files": len(entries), "bytes": sum(sizes)}
+    record = {"digest": digest, "stat": digest_of(entries), "read_at": args.get("read_at")}
+    write_json(_record(paths, key), record)
+    incoming.forget(paths, name)
+    return _answer(paths, key, entries)
+
+
+def _answer(paths: BoxPaths, key: str, entries: Entries) -> Dict[str, Any]:
+    sizes = [int(entry[0]) for entry in entries.values() if len(entry) == 2]
+    return {"key": key, "path": paths.data(key), "files": len(entries), "bytes": sum(sizes)}
+
+
+def read_at(paths: BoxPaths, key: str) -> Any:
+    """When, by the laptop's clock, the laptop last saw that this data was as it was sent; None where nobody wrote it down."""
+    return (read_json(_record(paths, key)) or {}).get("read_at")
 
 
 def has_data(paths: BoxPaths, key: str, digest: str) -> bool:

@@ -27,6 +27,7 @@ VERBS = {
     "install_tools": "tools:install_tools",
     "provision": "environment:provision",
     "seal": "seal:seal",
+    "compare": "compare:compare",
     "patch": "patch:patch",
     "stale": "stale:stale",
     "launch": "launch:launch",

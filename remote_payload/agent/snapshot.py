@@ -14,6 +14,7 @@ import stat
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from remote_payload.agent.files import read_json, write_json
+from remote_payload.agent.marks import content_mark, mark, together, whole_seconds
 from remote_payload.agent.paths import BoxPaths, RunPaths
 
 # Path → [size, mtime in ns], or [link target].
@@ -32,7 +33,7 @@ def describe(tree: str) -> Entries:
         status = os.lstat(tree)
         return {"": [status.st_size, status.st_mtime_ns]} if stat.S_ISREG(status.st_mode) else {}
     entries: Entries = {}
-    for path, status in _walk(tree):
+    for path, status in walk(tree):
         if stat.S_ISREG(status.st_mode):
             entries[path] = [status.st_size, status.st_mtime_ns]
         elif stat.S_ISLNK(status.st_mode):
@@ -50,9 +51,40 @@ def digest_of(entries: Entries) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def record_code(run: RunPaths, digest: str) -> None:
-    """Writes ``snapshot.json``: the laptop's digest and what ``code/`` holds, before anything is linked into it."""
-    write_json(run.snapshot, {"digest": digest, "entries": describe(run.code)})
+def fingerprint(tree: str, contents: bool = False, permissions: bool = True) -> str:
+    """One name (hex) for all that lies in ``tree``: paths, sizes, targets of links, times in whole seconds or (``contents``) what the
+    files hold, and, unless the filesystem keeps none, ``permissions``. The laptop computes the same of what it meant to send
+    (``runner/push/digest.py``).
+    """
+    mask = 0o777 if permissions else 0
+    return together([_mark_in(tree, path, status, contents, mask) for path, status in walk(tree)])
+
+
+def _mark_in(tree: str, path: str, status: os.stat_result, contents: bool, mask: int) -> bytes:
+    name, mode = os.fsencode(path), status.st_mode & mask
+    if stat.S_ISLNK(status.st_mode):
+        return mark(name, 0, 0, 0, os.fsencode(os.readlink(os.path.join(tree, path))))
+    if not stat.S_ISREG(status.st_mode):
+        return mark(name, 0, 0, 0, b"\0neither a file nor a link")
+    if contents:
+        return content_mark(name, status.st_size, mode, sha256_of(os.path.join(tree, path)))
+    return mark(name, status.st_size, whole_seconds(status.st_mtime_ns), mode)
+
+
+def sha256_of(path: str) -> bytes:
+    """The digest of a file's content. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.digest()
+
+
+def record_code(run: RunPaths, digest: str, read_at: Optional[int] = None) -> None:
+    """Writes ``snapshot.json``: the laptop's digest, what ``code/`` holds before anything is linked into it, and when (by the laptop's
+    clock) the laptop last saw that it was still so: a file edited within that second may have the same size and time.
+    """
+    write_json(run.snapshot, {"digest": digest, "entries": describe(run.code), "read_at": read_at})
 
 
 def find_code(paths: BoxPaths, digest: str) -> Optional[str]:
@@ -80,6 +112,11 @@ def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
     return (same_job or runs)[0].code if runs else None
 
 
+def read_at(code: str) -> Optional[object]:
+    """When, by the laptop's clock, the laptop last saw that the code that ``latest_code`` gave was what it had sent."""
+    return (read_json(RunPaths(os.path.dirname(code)).snapshot) or {}).get("read_at")
+
+
 def runs_newest_first(paths: BoxPaths) -> List[RunPaths]:
     """Every run's paths, by the time in its id."""
     try:
@@ -95,7 +132,8 @@ def runs_newest_first(paths: BoxPaths) -> List[RunPaths]:
     return sorted(runs, key=lambda run: run.run_id[-20:], reverse=True)
 
 
-def _walk(tree: str) -> Iterator[Tuple[str, os.stat_result]]:
+def walk(tree: str) -> Iterator[Tuple[str, os.stat_result]]:
+    """Everything in ``tree`` but folders, by relative path. Raises OSError."""
     folders = [""]
     while folders:
         below = folders.pop()

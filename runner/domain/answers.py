@@ -57,14 +57,32 @@ def read_provisioned(answer: Fields) -> Provisioned:
 
 @dataclass(frozen=True)
 class Launched:
-    """The run as it stands; ``attached`` when it was there already."""
+    """The run as it stands; ``attached`` when it was there already. ``code`` is the digest of the code it runs, "" without any."""
 
     attached: bool
     status: Status
+    code: str
 
 
 def read_launched(answer: Fields) -> Launched:
-    return Launched(answer("attached", boolean), answer("status", Status.parse))
+    return Launched(answer("attached", boolean), answer("status", Status.parse), answer("code", optional(text)) or "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A file of a pushed tree that is not as it was meant."""
+
+    path: str
+    why: str
+
+
+def read_differences(answer: Fields) -> tuple[Difference, ...]:
+    return tuple(answer("differs", list_of(_difference, MAX_LISTED)))
+
+
+def _difference(value: object) -> Difference:
+    said = Fields(value)
+    return Difference(said("path", text), said("why", text))
 
 
 @dataclass(frozen=True)

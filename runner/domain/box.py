@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from remote_payload.agent.paths import ROOT_NAME, RUN_ID, SAFE_PATH
+from remote_payload.agent.paths import ATTEMPT, ROOT_NAME, RUN_ID, SAFE_PATH
 from runner.domain.reading import (
     Fields,
     Impossible,
@@ -19,6 +19,7 @@ from runner.domain.reading import (
     optional,
     shown,
     text,
+    whole,
     whole_between,
 )
 
@@ -128,17 +129,26 @@ def _have(value: object, root: str) -> dict[str, Any]:
             raise Impossible(f"{shown(found)} is not below {root}")
         return found
 
-    def offered(patch: object) -> dict[str, str]:
+    def base(tree: object) -> dict[str, Any]:
+        named = Fields(tree)
+        return {"path": named("path", below_root), "read_at": named("read_at", optional(whole))}
+
+    def offered(patch: object) -> dict[str, Any]:
         named = Fields(patch)
-        return {"run_id": named("run_id", matching(RUN_ID)), "marks": named("marks", matching(_BASE64))}
+        return {
+            "run_id": named("run_id", matching(RUN_ID)),
+            "marks": named("marks", matching(_BASE64)),
+            "read_at": named("read_at", optional(whole)),
+        }
 
     there = Fields(value)
     return {
         "code": there("code", optional(matching(RUN_ID))),
-        "link_dest": there("link_dest", optional(below_root)),
+        "link_dest": there("link_dest", optional(base)),
         "patch": there("patch", optional(offered)),
         "data": there("data", optional(mapping_of(boolean))) or {},
-        "data_link_dest": there("data_link_dest", optional(mapping_of(optional(below_root)))) or {},
+        "data_link_dest": there("data_link_dest", optional(mapping_of(optional(base)))) or {},
+        "attempts": there("attempts", optional(mapping_of(list_of(matching(ATTEMPT), 100)))) or {},
         "env": there("env", optional(boolean)) or False,
         "payload": there("payload", optional(boolean)) or False,
         "interpreter": there("interpreter", optional(absolute_path)),

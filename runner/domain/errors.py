@@ -97,6 +97,10 @@ class TransferFailed(TransferError):
     """rsync gave up for a reason that trying again does not mend."""
 
 
+class PushDiffers(TransferError):
+    """What arrived on the box is not what was meant: it is pushed again."""
+
+
 class LaunchError(GpurunError):
     """The payload did not start."""
 

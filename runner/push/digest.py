@@ -1,42 +1,108 @@
-"""A folder's content under one name, and whether it is still that."""
+"""A folder's content under one name, what of it the box can check, and whether it is still that."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
+import time
+import zlib
 
+from remote_payload.agent.marks import content_mark, mark, together, whole_seconds
 from runner.push.selection import Entry, Selection
 
+AMBIGUOUS = 2.0  # seconds; what was edited so recently can be edited again with the same time in whole seconds
 
-def digest(selection: Selection, checksum: bool = False) -> str:
+Contents = dict[str, bytes]  # path → sha256
+
+
+def read_contents(selection: Selection) -> Contents:
+    """The digest of each file's content. Raises OSError for a file that cannot be read."""
+    return {entry.path: _content(selection, entry) for entry in selection.files if entry.kind == "file"}
+
+
+def digest(selection: Selection, contents: Contents | None = None) -> str:
     """sha256 (hex) over every entry's path, kind, permissions, size and time of change, or its content in place of the time.
 
     The first is what rsync compares and takes no reading; the second finds a folder that was copied or checked out again the same.
-    Raises OSError when a file cannot be read.
     """
     whole = hashlib.sha256(b"gpurun snapshot 1\0")
+    now = time.time_ns()
     for entry in selection.files:
-        told = _content(selection, entry) if checksum else str(entry.mtime_ns)
-        facts = f"{entry.kind}\0{entry.mode:o}\0{entry.size}\0{told if entry.kind == 'file' else ''}\0"
+        facts = f"{entry.kind}\0{entry.mode:o}\0{entry.size}\0{_told(selection, entry, contents, now)}\0"
         whole.update(os.fsencode(entry.path) + b"\0" + facts.encode("ascii") + os.fsencode(entry.target) + b"\0")
     return whole.hexdigest()
 
 
-def changed(selection: Selection) -> list[str]:
-    """Paths that are no longer what was selected. Call it after the push: what was sent may be half of one state, half of another."""
-    top = os.path.join(selection.root, "")
-    return [entry.path for entry in selection.files if not _same(top + entry.path, entry)]
-
-
-def _content(selection: Selection, entry: Entry) -> str:
+def _told(selection: Selection, entry: Entry, contents: Contents | None, now: int) -> str:
+    """What tells one version of an entry from another of the same size."""
     if entry.kind != "file":
         return ""
+    if contents is not None:
+        return contents[entry.path].hex()
+    coarse = entry.mtime_ns % 10**9 == 0 and entry.mtime_ns > now - AMBIGUOUS * 10**9
+    if coarse and (content := _content_if_readable(selection, entry)):
+        return f"{entry.mtime_ns} {content.hex()}"  # a filesystem of whole seconds (HFS+, exFAT): another edit may get the same time
+    return str(entry.mtime_ns)
+
+
+def fingerprint(selection: Selection, contents: Contents | None = None, permissions: bool = True) -> str:
+    """What the agent's ``snapshot.fingerprint`` says of the tree where it arrived whole, and nothing else is there."""
+    return together([_mark(entry, contents, permissions) for entry in selection.files])
+
+
+def _mark(entry: Entry, contents: Contents | None, permissions: bool) -> bytes:
+    path, mode = os.fsencode(entry.path), entry.mode if permissions else 0
+    if entry.kind == "link":
+        return mark(path, 0, 0, 0, os.fsencode(entry.target))
+    if contents is not None:
+        return content_mark(path, entry.size, mode, contents[entry.path])
+    return mark(path, entry.size, whole_seconds(entry.mtime_ns), mode)
+
+
+def listed(selection: Selection, contents: Contents | None) -> bytes:
+    """The same in full, for the agent's ``compare``."""
+    facts: dict[str, list[object]] = {}
+    for entry in selection.files:
+        if entry.kind == "link":
+            facts[entry.path] = [entry.target]
+        else:
+            content = contents[entry.path].hex() if contents is not None else None
+            facts[entry.path] = [entry.size, entry.mtime_ns // 10**9, entry.mode, content]
+    return zlib.compress(json.dumps(facts).encode("ascii"))
+
+
+def changed(selection: Selection) -> list[str]:
+    """Paths that are no longer what was selected, folders with names that came or went among them (they end in ``/``).
+
+    Where it is empty, the folder was just this when its selection was complete. Call it after the push.
+    """
+    top = os.path.join(selection.root, "")
+    moved = [entry.path for entry in selection.files if not _same(top + entry.path, entry)]
+    return moved + [f"{path}/" for path, before in selection.folders.items() if _time_of(top + path) != before]
+
+
+def _time_of(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _content_if_readable(selection: Selection, entry: Entry) -> bytes | None:
+    try:
+        return _content(selection, entry)
+    except OSError:  # it is named where it is refused
+        return None
+
+
+def _content(selection: Selection, entry: Entry) -> bytes:
     content = hashlib.sha256()
     with open(os.path.join(selection.root, entry.path), "rb", buffering=0) as file:
         while part := file.read(1 << 20):
             content.update(part)
-    return content.hexdigest()
+    return content.digest()
 
 
 def _same(full: str, entry: Entry) -> bool:

@@ -9,7 +9,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
+from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together, whole_seconds
+from runner.push.base import Base
+from runner.push.digest import fingerprint
 from runner.push.selection import Entry, Selection
 
 MAX_FILES = 500
@@ -17,7 +19,7 @@ MAX_FILES = 500
 
 @dataclass(frozen=True)
 class Patch:
-    """The arguments of the agent's ``patch`` but for the run's id, and the bytes that go with them."""
+    """The arguments of the agent's ``patch`` but for the attempt's name, and the bytes that go with them."""
 
     args: dict[str, Any]
     data: bytes
@@ -36,21 +38,28 @@ def make_patch(selection: Selection, offered: object) -> Patch | None:
     there = _marks(offered)
     if not there or not isinstance(offered, dict):
         return None
-    known = set(there)
-    marks = [_mark_among(known, entry) for entry in selection.files]
+    known, base = set(there), Base.completed("", offered.get("read_at"))
+    marks = [_mark_among(known, entry, base.doubts(entry)) for entry in selection.files]
     wanted = set(marks)
     changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
+    without = [number for number, its in enumerate(there) if its not in wanted]
+    return _made(selection, changed, {"run_id": offered.get("run_id"), "without": without, "marks": together(marks)})
+
+
+def patch_attempt(attempt: str, before: Selection, now: Selection) -> Patch | None:
+    """What turns the attempt that has brought ``before`` into one that is ``now``; None where rsync does it better. Raises OSError."""
+    there, wanted = set(before.files), set(now.files)
+    changed = [entry for entry in now.files if entry not in there]
+    without = [number for number, entry in enumerate(before.files) if entry not in wanted]
+    return _made(now, changed, {"earlier": attempt, "without": without, "marks": fingerprint(now)})
+
+
+def _made(selection: Selection, changed: list[Entry], args: dict[str, Any]) -> Patch | None:
     total = sum(entry.size for entry in changed if entry.kind == "file")
     if len(changed) > MAX_FILES or total > MAX_BYTES:
         return None
-    args = {
-        "base": offered.get("run_id"),
-        "without": [number for number, its in enumerate(there) if its not in wanted],
-        "files": [_described(entry) for entry in changed],
-        "marks": together(marks),
-    }
     content = b"".join(_content(selection, entry) for entry in changed if entry.kind == "file")
-    return Patch(args, zlib.compress(content), total)
+    return Patch({**args, "files": [_described(entry) for entry in changed]}, zlib.compress(content), total)
 
 
 def _marks(offered: object) -> list[bytes]:
@@ -61,13 +70,13 @@ def _marks(offered: object) -> list[bytes]:
     return [packed[at : at + MARK] for at in range(0, min(len(packed), MAX_OFFERED * MARK), MARK)]
 
 
-def _mark_among(known: set[bytes], entry: Entry) -> bytes:
-    """The entry's mark, with its time in whole seconds where the box has it so: of what was not edited just now tar keeps no more."""
+def _mark_among(known: set[bytes], entry: Entry, doubted: bool) -> bytes:
+    """The entry's mark, with its time in whole seconds where the box has it so, unless another version may have had the same second."""
     path, target = os.fsencode(entry.path), os.fsencode(entry.target) if entry.kind == "link" else None
     exact = mark(path, entry.size, entry.mtime_ns, entry.mode, target)
-    if exact in known:
+    if exact in known or doubted:
         return exact
-    rounded = mark(path, entry.size, entry.mtime_ns // 10**9 * 10**9, entry.mode, target)
+    rounded = mark(path, entry.size, whole_seconds(entry.mtime_ns), entry.mode, target)
     return rounded if rounded in known else exact
 
 

@@ -18,6 +18,7 @@ _CLUTTER = {
     ".hypothesis": "a cache", ".ipynb_checkpoints": "a cache", ".tox": "a cache", ".nox": "a cache", ".eggs": "a cache",
     "node_modules": "installed packages", ".direnv": "installed packages", ".DS_Store": "of the desktop",
 }  # fmt: skip
+OWN_OUTPUT = "gpurun's own output"
 _MEASURED = 20_000  # entries looked at to say how large the folders are that are left out
 
 
@@ -51,6 +52,7 @@ class Selection:
     root: Path
     files: list[Entry]
     left_out: list[LeftOut]
+    folders: dict[str, int] = field(default_factory=dict)  # that were looked into → their time of change (ns) before
 
     @property
     def total_bytes(self) -> int:
@@ -61,14 +63,15 @@ class Selection:
         return b"".join(b"./" + os.fsencode(entry.path) + b"\0" for entry in self.files)
 
 
-def select_code(job: Job) -> Selection:
+def select_code(job: Job, own_output: Iterable[str] = ()) -> Selection:
     """The code of a command job: what git keeps of the folder, less its data, outputs, excludes, caches and anything secret.
 
-    ``code.include`` overrides all of that, file by file. Raises UserError when git is needed and cannot answer.
+    ``code.include`` overrides all of that, file by file. ``own_output`` names files that gpurun's own output was seen to go to.
+    Raises UserError when git is needed and cannot answer.
     """
     elsewhere = dict.fromkeys(map(_normal, job.data), "sent as data") | dict.fromkeys(job.outputs or (), "an output")
     rules = _CodeRules(job.folder, elsewhere)
-    walk = _Walk(job.folder, rules.reason, rules.enter)
+    walk = _Walk(job.folder, rules.reason, rules.enter, own_output=frozenset(own_output))
     walk.run()
     for path in sorted(matching(job.code.exclude, walk.kept)):
         walk.leave_out_file(path, "excluded in the job file")
@@ -77,7 +80,7 @@ def select_code(job: Job) -> Selection:
     return walk.selection()
 
 
-def select_data(job: Job, entry: str) -> Selection:
+def select_data(job: Job, entry: str, own_output: Iterable[str] = ()) -> Selection:
     """One of ``job.data``: everything in it but version control, links that leave it, and files with the names of credentials.
 
     .gitignore has no say, and texts are not searched for tokens: a corpus may well hold some. For a single file ``root`` is its folder.
@@ -86,11 +89,11 @@ def select_data(job: Job, entry: str) -> Selection:
     above = _normal(entry) + "/"
     included = [path[len(above) :] for path in map(_normal, job.code.include) if path.startswith(above)]
     if not root.is_dir():
-        walk = _Walk(root.parent, _data_reason)
+        walk = _Walk(root.parent, _data_reason)  # named by itself: it is sent whoever writes to it
         walk.run(only=root.name)
         included = [root.name] if _normal(entry) in map(_normal, job.code.include) else []
     else:
-        walk = _Walk(root, _data_reason)
+        walk = _Walk(root, _data_reason, own_output=frozenset(own_output))
         walk.run()
     walk.include(included)
     return walk.selection()
@@ -145,6 +148,9 @@ class _Walk:
     enter: Enter = lambda path, names: None
     kept: dict[str, Entry] = field(default_factory=dict)
     left: dict[str, LeftOut] = field(default_factory=dict)
+    folders: dict[str, int] = field(default_factory=dict)
+    own_output: frozenset[str] = frozenset()
+    streams: frozenset[tuple[int, int]] = field(default_factory=lambda: _streams())
     to_measure: int = _MEASURED
 
     def __post_init__(self) -> None:
@@ -157,6 +163,7 @@ class _Walk:
         while folders:
             path = folders.pop()
             try:
+                self.folders[path] = os.stat(self.root / path).st_mtime_ns
                 with os.scandir(self.root / path) as scan:
                     found = [entry for entry in scan if only is None or entry.name == only]
             except OSError as error:
@@ -185,7 +192,9 @@ class _Walk:
         full = f"{self.top}/{path}"
         try:
             about = os.lstat(full)
-            if stat.S_ISREG(about.st_mode):
+            if path in self.own_output or (about.st_dev, about.st_ino) in self.streams:
+                self.left[path] = LeftOut(path, OWN_OUTPUT, about.st_size, 1)
+            elif stat.S_ISREG(about.st_mode):
                 self.kept[path] = Entry(path, about.st_size, about.st_mtime_ns, about.st_mode & 0o777, "file")
             elif stat.S_ISLNK(about.st_mode):
                 target = os.readlink(full)
@@ -244,4 +253,17 @@ class _Walk:
 
     def selection(self) -> Selection:
         kept = [self.kept[path] for path in sorted(self.kept)]
-        return Selection(self.root, kept, [self.left[path] for path in sorted(self.left)])
+        return Selection(self.root, kept, [self.left[path] for path in sorted(self.left)], self.folders)
+
+
+def _streams() -> frozenset[tuple[int, int]]:
+    """Device and inode of the files that standard output and standard error of this process go to."""
+    found = set()
+    for descriptor in (1, 2):
+        try:
+            about = os.fstat(descriptor)
+        except OSError:  # closed
+            continue
+        if stat.S_ISREG(about.st_mode):
+            found.add((about.st_dev, about.st_ino))
+    return frozenset(found)

@@ -34,6 +34,7 @@ PATIENCE = {
     "install_tools": 10 * MINUTE,  # apt-get without a word, on a slow mirror
     "provision": 10 * MINUTE,  # the agent says every minute that a command still runs
     "seal": 30 * MINUTE,  # walks through all of the data
+    "compare": 30 * MINUTE,
     "patch": 10 * MINUTE,
     "stale": 5 * MINUTE,
     "launch": 60 * MINUTE,  # a resumed run's outputs may be copied
@@ -100,15 +101,21 @@ class Agent:
         }  # fmt: skip
         return self._ask("provision", args, answers.read_provisioned, _lines(tell))
 
-    def seal(self, *, incoming: str, key: str, digest: str, files: int, size: int) -> None:
-        """Moves a finished data push to ``data/<key>`` once all of it is there, and remembers its digest beside it."""
-        args = {"incoming": incoming, "key": key, "digest": digest, "files": files, "bytes": size}
+    def seal(self, args: dict[str, Any]) -> None:
+        """Moves the attempt ``incoming`` to ``data/<key>`` where it is what was meant (``digest, marks, contents, permissions``).
+
+        ``read_at`` is when this machine last saw it so. Raises PushDiffers, and TransferInterrupted where it is gone.
+        """
         self._ask("seal", args, _nothing)
 
-    def patch(self, run_id: str, args: dict[str, Any], packed: bytes) -> None:
-        """Makes ``incoming/<run_id>/code`` of an older run's and the few files in ``packed``. Raises TransferInterrupted where that
-        would not be the tree that ``marks`` names, and rsync does it."""
-        self._ask("patch", {**args, "run_id": run_id}, _nothing, blobs=[packed])
+    def compare(self, attempt: str, meant: bytes) -> tuple[answers.Difference, ...]:
+        """In what a pushed tree is not what was ``meant`` (packed JSON: path to size, seconds, mode and sha256, or to a link's target)."""
+        return self._ask("compare", {"incoming": attempt}, answers.read_differences, blobs=[meant])
+
+    def patch(self, args: dict[str, Any], packed: bytes) -> None:
+        """Makes the attempt ``incoming`` of a run's code (``run_id``) or of an ``earlier`` attempt and the few ``files`` in ``packed``.
+        Raises TransferInterrupted where that would not be the tree that ``marks`` names, and rsync does it."""
+        self._ask("patch", args, _nothing, blobs=[packed])
 
     def stale(self, *, kill: bool, gpus: int | str) -> answers.Stale:
         """Who has the GPUs open: left-overs of finished runs are ended, with ``kill`` the others too."""
@@ -117,9 +124,9 @@ class Agent:
     def launch(self, run_id: str, args: dict[str, Any]) -> answers.Launched:
         """The claim (``mkdir``) and the confirmed start, or what is there under this id. Raises LaunchError and its kinds.
 
-        ``args``: ``job, code {incoming, link_from, digest}, data [{path, key, member}], outputs, interpreter, payload, command, module,
-        torchrun, processes, variables, secrets {NAME: value}, gpus (n, "all"), queue, time_limit, log_limit (bytes, 1 GiB), resume
-        {run_id, checkpoint}``.
+        ``args``: ``job, code {incoming, link_from, read_at, digest, marks, contents, permissions}, data [{path, key, member}], outputs,
+        interpreter, payload, command, module, torchrun, processes, variables, secrets {NAME: value}, gpus (n, "all"), queue, time_limit,
+        log_limit (bytes, 1 GiB), resume {run_id, checkpoint}``. Raises PushDiffers where the code is not what was meant.
         """
         return self._ask("launch", {**args, "run_id": run_id}, _of(run_id, answers.read_launched))
 

@@ -73,22 +73,25 @@ def push(
     names: Sequence[str],
     target: str,
     *,
-    link_dest: str | None = None,
+    link_dest: Sequence[str] = (),
     checksum: bool = False,
+    ignore_times: bool = False,
     compress: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Copies the named files of ``source`` into the folder ``target`` on the box; what equals ``link_dest`` becomes a hard link.
+    """Copies the named files of ``source`` into the folder ``target`` on the box; what one in ``link_dest`` equals becomes a hard link.
 
-    Equal is what has the same size and time (to the second), or with ``checksum`` the same content.
+    Equal is what has the same size and time (to the second), or with ``checksum`` the same content; with ``ignore_times`` nothing is,
+    and only what differs of each file is sent.
     Never ``--inplace``: a snapshot's files are shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
     """
     rsync = local_rsync()
     options = ["-rlpt", "--partial", *_common(rsync, compress)]
     if checksum:
         options.append("--checksum")
-    if link_dest is not None:
-        options += [f"--link-dest={safe_path(link_dest)}"]
+    if ignore_times:
+        options.append("--ignore-times")
+    options += [f"--link-dest={safe_path(path)}" for path in link_dest]
     with tempfile.TemporaryDirectory(prefix="gpurun-push-") as scratch:
         if rsync.openrsync:
             source = _mirror(source, names, Path(scratch))

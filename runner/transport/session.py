@@ -35,7 +35,7 @@ ERRORS = {
     kind.__name__: kind
     for kind in (
         errors.HostError, errors.BoxNotReady, errors.HubAccessDenied,
-        errors.TransferError, errors.RsyncMissing, errors.TransferInterrupted, errors.TransferFailed,
+        errors.TransferError, errors.RsyncMissing, errors.TransferInterrupted, errors.TransferFailed, errors.PushDiffers,
         errors.LaunchError, errors.NotStarted, errors.GpuBusy, errors.EnvironmentFailed,
         errors.ArtifactError, errors.ManifestMissing, errors.ChecksumMismatch, errors.SmokeTestFailed,
         errors.RunLost,

@@ -14,6 +14,7 @@ from runner.domain.status import Status
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.plan import Plan
+from runner.workflow.push import Pushed
 from runner.workflow.status import ask
 
 
@@ -44,7 +45,7 @@ def launch(
     run: Run,
     plan: Plan,
     interpreter: str,
-    pushed: dict[str, Any],
+    pushed: Pushed,
     token: str | None,
     resume: dict[str, Any] | None,
     report: Reporter,
@@ -73,7 +74,7 @@ def launch(
                 "time_limit": job.time_limit,
                 "outputs": list(job.outputs or ()) if job.command else [],  # a recipe writes to $GPURUN_OUTPUTS itself
                 "resume": resume,
-                **pushed,
+                **pushed.args,
             },
         )
         remember_status(run, answer.status)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from runner.domain.errors import UserError
 from runner.domain.host import Host
 from runner.domain.job import Job
-from runner.push.digest import digest
+from runner.push.digest import Contents, digest, fingerprint, read_contents
 from runner.push.selection import Selection, select_code, select_data
 from runner.transport import bundle
 
@@ -26,7 +27,25 @@ class Tree:
     selection: Selection
     digest: str
     member: str | None = None  # the file's name, for a data entry that is one file rather than a folder
-    checksum: bool = False  # sizes and times are not to be trusted: what is equal is known by its content alone
+    contents: Contents | None = (
+        None  # sizes and times are not to be trusted: what is equal is known by its content alone
+    )
+    permissions: bool = True  # False where the box's filesystem keeps none
+
+    @property
+    def title(self) -> str:
+        return self.name or "code"
+
+    @property
+    def meant(self) -> dict[str, Any]:
+        """What the box compares with what has arrived."""
+        marks = fingerprint(self.selection, self.contents, self.permissions)
+        return {
+            "digest": self.digest,
+            "marks": marks,
+            "contents": self.contents is not None,
+            "permissions": self.permissions,
+        }
 
     @property
     def source(self) -> Path:
@@ -94,8 +113,8 @@ def make_plan(job: Job, *, checksum: bool = False) -> Plan:
     """Selects what is sent and reads what is named. Raises UserError for a secret that is not set here, or nothing to send."""
     return Plan(
         job=job,
-        code=_code(job, checksum),
-        data=tuple(_data(job, name, checksum) for name in job.data),
+        code=_tree(job, "", checksum) if job.pushes_code else None,
+        data=tuple(_tree(job, name, checksum) for name in job.data),
         requirements=requirements_of(job),
         payload=bundle.payload() if job.recipe else None,
         secrets=secrets_of(job),
@@ -115,17 +134,16 @@ def requirements_of(job: Job) -> Requirements:
     return Requirements(python, interpreter, "\n".join([locked, *own]), (*wanted, *own))
 
 
-def _code(job: Job, checksum: bool) -> Tree | None:
-    if not job.pushes_code:
-        return None
-    selection = select_code(job)
-    return Tree("", selection, digest(selection, checksum), checksum=checksum)
+def look_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
+    """The tree as it is now, without the files that gpurun's own output goes to. Raises UserError."""
+    return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
 
 
-def _data(job: Job, name: str, checksum: bool) -> Tree:
-    selection = select_data(job, name)
+def _tree(job: Job, name: str, checksum: bool, own_output: Iterable[str] = ()) -> Tree:
     path = job.folder / name
-    return Tree(name, selection, digest(selection, checksum), path.name if path.is_file() else None, checksum)
+    selection = select_data(job, name, own_output) if name else select_code(job, own_output)
+    contents = read_contents(selection) if checksum else None
+    return Tree(name, selection, digest(selection, contents), path.name if path.is_file() else None, contents)
 
 
 def secrets_of(job: Job) -> dict[str, str]:

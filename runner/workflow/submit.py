@@ -14,13 +14,13 @@ from typing import Any
 
 from runner import store
 from runner.domain.box import Box
-from runner.domain.errors import TransferError
+from runner.domain.errors import PushDiffers, TransferError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow import access, checks, environment, launch, stale
 from runner.workflow.plan import Plan
-from runner.workflow.push import push
+from runner.workflow.push import TRIES, Pushed, push, push_code_anew
 
 
 def submit(
@@ -48,7 +48,12 @@ def submit(
             return _remember(run, link)
         raise
     stale.clear(link, plan, box, report, kill=kill_stale)
-    launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
+    for left in reversed(range(TRIES)):
+        try:
+            launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
+            break
+        except PushDiffers:
+            pushed = push_code_anew(link, plan.job, pushed, run.run_id, left, report)
     return _remember(run, link)
 
 
@@ -65,7 +70,7 @@ def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
     return box
 
 
-def _provision_and_push(link: Link, plan: Plan, box: Box, run: Run, report: Reporter) -> tuple[str, dict[str, Any]]:
+def _provision_and_push(link: Link, plan: Plan, box: Box, run: Run, report: Reporter) -> tuple[str, Pushed]:
     """Two things that wait for different ends of the link: the box installs while the laptop sends."""
     environment.install_tools(link, plan, box, report)
     with ThreadPoolExecutor(max_workers=1) as beside:

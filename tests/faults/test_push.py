@@ -169,14 +169,30 @@ def test_20_a_disk_that_fills_during_the_push_is_named_and_nothing_is_left_under
         assert arrived(gpurun) == digests
 
 
-def test_21_a_file_that_changes_while_it_is_pushed_is_noticed(gpurun: Gpurun, box: Box, job: Any) -> None:
-    file, _ = with_data(job, {"a": 6 * MB, "b": MB})
+def test_21_a_file_that_changes_while_it_is_pushed_is_sent_again(gpurun: Gpurun, box: Box, job: Any) -> None:
+    file, digests = with_data(job, {"a": 6 * MB, "b": MB})
     with Proxy(box.port, rate=3e6) as link:
         submitting = gpurun.start("submit", str(file), "--host", box.address(link.port))
         wait_until(lambda: pushing(box))
         (file.parent / "data" / "a").write_bytes(b"another content")
         _, said = submitting.communicate(timeout=120)
-    assert submitting.returncode == 4 and "changed during the push" in said, said
+        assert submitting.returncode == 0 and "data: 1 file (a) changed during the push, sending again" in said, said
+        assert arrived(gpurun) == {**digests, "a": hashlib.sha256(b"another content").hexdigest()}
+
+
+def test_21_a_file_that_never_rests_is_named_with_the_line_that_leaves_it_out(
+    gpurun: Gpurun, box: Box, job: Any
+) -> None:
+    file = job("pass", outputs=[])
+    submitting = gpurun.start("submit", str(file), "--host", box.address())
+    number = 0
+    while submitting.poll() is None:
+        number += 1
+        (file.parent / "loss curve.csv").write_text(f"{number}\n")
+        time.sleep(0.0005)
+    _, said = submitting.communicate()
+    assert submitting.returncode == 4 and "1 file (loss curve.csv) changed during the push, 4 times" in said, said
+    assert 'code: {exclude: ["/loss\\\\ curve.csv"]}' in said, said
     assert nothing_final(box.root)
 
 

@@ -12,10 +12,13 @@ import pytest
 
 from remote_payload.agent import processes, protocol
 from remote_payload.agent.files import read_json
+from remote_payload.agent.fill import inherit_outputs
 from remote_payload.agent.paths import volatile_folder
-from runner.domain.errors import GpurunError, LaunchError, TransferInterrupted
+from remote_payload.agent.snapshot import fingerprint
+from runner.domain.errors import GpurunError, LaunchError, PushDiffers, TransferInterrupted
 from tests.support.agent import FROM_SOURCE, launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
+ATTEMPT = "1700000001-0a1b2c3d"
 SHOW = "import json,os,sys; print(json.dumps({'argv': sys.argv[1:], 'env': dict(os.environ), 'cwd': os.getcwd()}))"
 
 
@@ -184,7 +187,7 @@ def test_a_claim_whose_agent_died_is_never_started_again_and_says_so(agent, path
 
 def test_code_that_was_pushed_is_moved_in_and_can_be_linked_by_the_next_run(agent, paths):
     first, second = run_id(), run_id()
-    incoming = paths.incoming(f"{first}/code")
+    incoming = paths.incoming(f"{first}/{ATTEMPT}")
     os.makedirs(incoming)
     with open(f"{incoming}/train.sh", "w") as file:
         file.write("cat data/words.txt; echo more >> logs/train.log; echo $GPURUN_RESUME\n")
@@ -194,7 +197,8 @@ def test_code_that_was_pushed_is_moved_in_and_can_be_linked_by_the_next_run(agen
     with open(paths.data("words-1") + "/words.txt", "w") as file:
         file.write("some words\n")
     args = {"data": [{"path": "data", "key": "words-1"}], "outputs": ["logs", "models"], "job": {"name": "x"}}
-    launch(agent, ["sh", "train.sh"], first, code={"incoming": True, "digest": "d" * 64}, **args)
+    code = {"digest": "d" * 64, "marks": fingerprint(incoming)}
+    launch(agent, ["sh", "train.sh"], first, code={"incoming": f"{first}/{ATTEMPT}", **code}, **args)
     assert until_finished(agent, first)["outcome"] == "succeeded"
     run = paths.run(first)
     assert not os.path.exists(paths.incoming(first))
@@ -202,13 +206,92 @@ def test_code_that_was_pushed_is_moved_in_and_can_be_linked_by_the_next_run(agen
     assert os.path.islink(run.code + "/data") and os.path.islink(run.code + "/models")
     assert read_json(run.job) == {"name": "x"}
 
-    launch(agent, ["sh", "train.sh"], second, code={"link_from": first, "digest": "d" * 64}, **args)
+    launch(agent, ["sh", "train.sh"], second, code={"link_from": first, **code}, **args)
     assert until_finished(agent, second)["outcome"] == "succeeded"
     assert os.stat(paths.run(second).code + "/train.sh").st_ino == os.stat(run.code + "/train.sh").st_ino
     assert Path(paths.run(second).outputs + "/logs/train.log").read_text() == "more\n"
 
 
-def test_a_resumed_run_has_the_weights_as_links_and_writes_its_own_copies_of_the_rest(agent, paths):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tree: os.unlink(tree / "gone"),
+        lambda tree: (tree / "more").touch(),
+        lambda tree: os.utime(tree / "train.sh", (1, 1)),
+        lambda tree: (tree / "train.sh").chmod(0o700),
+        lambda tree: (tree / "train.sh").write_text("longer than it was"),
+        lambda tree: ((tree / "link").unlink(), (tree / "link").symlink_to("gone")),
+    ],
+    ids=["missing", "too much", "time", "permissions", "size", "link"],
+)
+def test_code_that_is_not_what_was_meant_is_never_started(agent, paths, spoil):
+    run = run_id()
+    tree = Path(paths.incoming(f"{run}/{ATTEMPT}"))
+    tree.mkdir(parents=True)
+    for name in ("train.sh", "gone"):
+        (tree / name).write_text("exit 0")
+    (tree / "link").symlink_to("train.sh")
+    code = {"incoming": f"{run}/{ATTEMPT}", "digest": "", "marks": fingerprint(str(tree))}
+    spoil(tree)
+    with pytest.raises(PushDiffers):
+        launch(agent, ["true"], run, code=code)
+    assert tree.is_dir() and not os.path.exists(paths.run(run).folder)
+
+
+def test_permissions_that_a_payload_changed_do_not_reach_the_next_run(agent, paths):
+    first, second = run_id(), run_id()
+    tree = Path(paths.incoming(f"{first}/{ATTEMPT}"))
+    tree.mkdir(parents=True)
+    (tree / "train.sh").write_text("chmod 700 train.sh")
+    code = {"digest": "d" * 64, "marks": fingerprint(str(tree))}
+    launch(agent, ["sh", "train.sh"], first, code={"incoming": f"{first}/{ATTEMPT}", **code})
+    until_finished(agent, first)
+    with pytest.raises(PushDiffers):
+        launch(agent, ["sh", "train.sh"], second, code={"link_from": first, **code})
+
+
+def test_a_started_run_leaves_no_attempt_behind_that_anybody_could_write_to(agent, paths):
+    run, frozen = run_id(), "1700000000-00000000"
+    for attempt in (ATTEMPT, frozen):
+        os.makedirs(paths.incoming(f"{run}/{attempt}"))
+    code = {
+        "incoming": f"{run}/{ATTEMPT}",
+        "digest": "d" * 64,
+        "marks": fingerprint(paths.incoming(f"{run}/{ATTEMPT}")),
+    }
+    assert launch(agent, ["true"], run, code=code)["code"] == "d" * 64
+    assert not os.path.exists(paths.incoming(run))
+    os.makedirs(paths.incoming(f"{run}/{frozen}"))  # one that wakes up afterwards
+    late = launch(agent, ["true"], run, code={**code, "incoming": f"{run}/{frozen}", "digest": "e" * 64})
+    assert late["attached"] and late["code"] == "d" * 64 and not os.path.exists(paths.incoming(run))
+
+
+def test_a_resumed_command_that_writes_in_place_leaves_the_old_run_as_it_was(agent, paths):
+    first, second = run_id(), run_id()
+    script = "echo old > model.safetensors; mkdir -p ckpt; echo old > ckpt/w.pt"
+    launch(agent, ["sh", "-c", f"cd out && {script}"], first, outputs=["out"])
+    until_finished(agent, first)
+    resume = {"run_id": first, "checkpoint": "auto"}
+    launch(agent, ["sh", "-c", f"cd out && {script.replace('old', 'new')}"], second, outputs=["out"], resume=resume)
+    until_finished(agent, second)
+    for name in ("model.safetensors", "ckpt/w.pt"):
+        assert Path(paths.run(first).outputs, "out", name).read_text() == "old\n"
+        assert Path(paths.run(second).outputs, "out", name).read_text() == "new\n"
+
+
+def test_a_resumed_recipe_shares_weights_and_has_its_own_copies_of_the_rest(paths):
+    old, new = paths.run(run_id()), paths.run(run_id())
+    os.makedirs(old.outputs + "/logs")
+    os.makedirs(new.folder)
+    for name in ("model.safetensors", "state.json", "logs/l"):
+        Path(old.outputs, name).write_text(name)
+    inherit_outputs(old, new, share=True)
+    assert sorted(os.listdir(new.outputs)) == ["model.safetensors", "state.json"]
+    assert os.path.samefile(old.outputs + "/model.safetensors", new.outputs + "/model.safetensors")
+    assert not os.path.samefile(old.outputs + "/state.json", new.outputs + "/state.json")
+
+
+def test_a_resumed_command_begins_with_copies_of_what_was_there(agent, paths):
     first, second = run_id(), run_id()
     script = (
         "mkdir -p checkpoints/step-1; echo l > logs/l;"
@@ -222,7 +305,7 @@ def test_a_resumed_run_has_the_weights_as_links_and_writes_its_own_copies_of_the
     until_finished(agent, second)
     assert log_of(agent, second) == b"step-1\n"  # and no old logs
     old, new = (paths.run(run).outputs + "/checkpoints/step-1/" for run in (first, second))
-    assert os.stat(old + "model.safetensors").st_ino == os.stat(new + "model.safetensors").st_ino
+    assert not os.path.samefile(old + "model.safetensors", new + "model.safetensors")
     assert (Path(old + "state.json").read_text(), Path(new + "state.json").read_text()) == ("1\n", "2\n")
 
 
@@ -246,11 +329,12 @@ def test_a_run_that_is_still_going_cannot_be_resumed(agent):
 @pytest.mark.parametrize("path", ["../out", "/etc/x", "a/../../b", "", ".", "link/inside"])
 def test_a_path_that_leads_out_of_the_code_is_refused_and_nothing_is_left(agent, paths, path, tmp_path):
     run = run_id()
-    incoming = paths.incoming(f"{run}/code")
+    incoming = paths.incoming(f"{run}/{ATTEMPT}")
     os.makedirs(incoming)
     os.symlink(tmp_path, f"{incoming}/link")
+    code = {"incoming": f"{run}/{ATTEMPT}", "digest": "", "marks": fingerprint(incoming)}
     with pytest.raises(LaunchError):
-        launch(agent, ["true"], run, code={"incoming": True, "digest": ""}, outputs=[path])
+        launch(agent, ["true"], run, code=code, outputs=[path])
     assert not os.path.exists(paths.run(run).folder)
     assert os.path.isdir(incoming)  # the next try finds it again
     assert not os.path.exists(volatile_folder(run))
@@ -259,7 +343,7 @@ def test_a_path_that_leads_out_of_the_code_is_refused_and_nothing_is_left(agent,
 def test_code_that_did_not_arrive_is_said_and_nothing_is_claimed(agent, paths):
     run = run_id()
     with pytest.raises(TransferInterrupted, match="did not arrive"):
-        launch(agent, ["true"], run, code={"incoming": True, "digest": ""})
+        launch(agent, ["true"], run, code={"incoming": f"{run}/{ATTEMPT}", "digest": ""})
     assert not os.path.exists(paths.run(run).folder)
 
 

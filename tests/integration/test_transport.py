@@ -118,7 +118,7 @@ def test_unchanged_files_become_hard_links_of_the_earlier_snapshot(host: Host, b
     (source / "other").write_text("one")
     rsync.push(host, source, ["same", "other"], str(box.home / "first"))
     (source / "other").write_text("two!")
-    rsync.push(host, source, ["same", "other"], str(box.home / "second"), link_dest=str(box.home / "first"))
+    rsync.push(host, source, ["same", "other"], str(box.home / "second"), link_dest=[str(box.home / "first")])
     assert os.path.samefile(box.home / "first" / "same", box.home / "second" / "same")
     assert (box.home / "first" / "other").read_text() == "one"
     assert (box.home / "second" / "other").read_text() == "two!"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import clean, locks, seal, slot
+from remote_payload.agent import clean, locks, seal, slot, snapshot
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import AgentError, Request
@@ -47,8 +47,10 @@ def make_run(box, run_id, *, over=True, outputs=(), data=None, env=None, payload
 
 
 def make_data(box, key):
-    write(box.incoming("p") + "/a.jsonl")
-    seal.seal(Request({"incoming": "p", "key": key, "digest": "d"}, box))
+    pushed = key + "/1700000000-0a1b2c3d"
+    write(box.incoming(pushed) + "/a.jsonl")
+    marks = snapshot.fingerprint(box.incoming(pushed))
+    seal.seal(Request({"incoming": pushed, "key": key, "digest": "d", "marks": marks}, box))
 
 
 def ask(box, **args):

@@ -1,6 +1,7 @@
 """What changed since the last run, as the laptop packs it and the agent puts it in place: real trees, no network."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from runner.push import patch as laptop
 from runner.push.selection import select_code
 
 FIRST, SECOND = "code-20260102-142030-9a7c", "code-20260102-142031-9a7d"
+ATTEMPT = SECOND + "/1700000000-0a1b2c3d"
 
 
 @pytest.fixture
@@ -52,11 +54,12 @@ def select(project):
 def push(box, project, made=None):
     """What arrives; ``made`` is a patch that was made before."""
     made = made or laptop.make_patch(select(project), agent.offer(box, "code"))
-    request = Request({**made.args, "run_id": SECOND}, box)
+    os.makedirs(box.incoming(SECOND), exist_ok=True)
+    request = Request({**made.args, "incoming": ATTEMPT}, box)
     request.offer_blob(made.data)
     request.offer_blob(b"")
     agent.patch(request)
-    return made, Path(box.incoming(SECOND + "/code"))
+    return made, Path(box.incoming(ATTEMPT))
 
 
 def as_it_is(tree):
@@ -108,11 +111,29 @@ def test_a_change_between_the_offer_and_the_patch_is_noticed(box, project):
     assert raised.value.kind == "TransferInterrupted" and os.listdir(box.incoming(SECOND)) == []
 
 
-def test_what_an_interrupted_push_left_is_rsyncs(box, project):
+def test_what_was_edited_during_a_push_is_patched_into_what_it_brought(box, project):
+    before = select(project)
+    _, first = push(box, project)
     (project / "run.sh").write_text("# changed\n")
-    os.makedirs(box.incoming(SECOND + "/code"))
-    with pytest.raises(AgentError, match="there already"):
-        push(box, project)
+    (project / "package" / "a.py").unlink()
+    (project / "new.py").write_text("new\n")
+    later = SECOND + "/1700000001-0a1b2c3d"
+    made = laptop.patch_attempt(ATTEMPT, before, select(project))
+    request = Request({**made.args, "incoming": later}, box)
+    request.offer_blob(made.data)
+    request.offer_blob(b"")
+    agent.patch(request)
+    assert made.files == 2 and as_it_is(box.incoming(later)) == as_it_is(project)
+    assert first.joinpath("run.sh").read_text() == "# run.sh\n", "what the first attempt brought stays as it was"
+
+
+def test_a_file_whose_time_proves_nothing_is_sent(box, project):
+    code = Path(box.run(FIRST).code)
+    for path in code.rglob("*.*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns // 10**9 * 10**9))
+    snapshot.record_code(box.run(FIRST), "d1", read_at=int(time.time()))  # the files were edited within these seconds
+    made, arrived = push(box, project)
+    assert made.files == 5 and as_it_is(arrived) == as_it_is(project)
 
 
 @pytest.mark.parametrize("offered", [None, {}, {"marks": 5}, {"marks": "*"}, {"run_id": "x", "marks": ""}, "marks"])
@@ -145,7 +166,7 @@ def test_damaged_bytes_change_nothing(box, project, change):
     damaged = laptop.Patch(made.args, change(made.data), made.total_bytes)
     with pytest.raises(AgentError) as raised:
         push(box, project, damaged)
-    assert raised.value.kind == "TransferInterrupted" and not os.path.exists(box.incoming(SECOND + "/code"))
+    assert raised.value.kind == "TransferInterrupted" and not os.path.exists(box.incoming(ATTEMPT))
 
 
 def test_a_box_that_keeps_whole_seconds_is_not_sent_everything_again(box, project):

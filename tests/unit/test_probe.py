@@ -27,7 +27,7 @@ def run_with_code(box, run_id, digest):
     os.makedirs(run.code)
     with open(os.path.join(run.code, "a.py"), "w") as file:
         file.write("1")
-    snapshot.record_code(run, digest)
+    snapshot.record_code(run, digest, read_at=77)
     return run
 
 
@@ -38,7 +38,7 @@ def test_this_machine_is_described_and_the_laptop_accepts_it(box):
     assert parsed.cpus >= 1 and parsed.ram > 1 << 28 and parsed.rsync
     assert answer["problems"] == {} and answer["boot_id"] and answer["disk"]["error"] is None
     assert answer["have"] == {
-        "code": None, "link_dest": None, "patch": None, "data": {}, "data_link_dest": {},
+        "code": None, "link_dest": None, "patch": None, "data": {}, "data_link_dest": {}, "attempts": {},
         "env": False, "payload": False, "interpreter": None,
     }  # fmt: skip
 
@@ -57,11 +57,21 @@ def test_what_is_there_already_is_told(box):
     )["have"]  # fmt: skip
     assert (have["code"], have["link_dest"], have["patch"]) == (run.run_id, None, None)
     have_other = ask(box, code_digest="d2", job_name="legal")["have"]
-    assert (have_other["code"], have_other["link_dest"]) == (None, run.code)
+    assert (have_other["code"], have_other["link_dest"]) == (None, {"path": run.code, "read_at": 77})
     assert have_other["patch"]["run_id"] == run.run_id
     assert have["env"] is True and have["payload"] is True and have["interpreter"] == sys.executable
     assert have["data"] == {"texts-ccc": False}
-    assert have["data_link_dest"] == {"texts-ccc": box.data("texts-bbb")}
+    assert have["data_link_dest"] == {"texts-ccc": {"path": box.data("texts-bbb"), "read_at": None}}
+
+
+def test_what_earlier_pushes_brought_is_told_newest_first_and_all_but_a_few_is_removed(box):
+    run, key = "legal-20260102-142030-9e0b", "texts-ccc"
+    attempts = [f"{999 + number}-0a1b2c3d" for number in range(7)]
+    for attempt in attempts:
+        os.makedirs(box.incoming(f"{run}/{attempt}/package"))
+    have = ask(box, run_id=run, data=[{"key": key, "digest": "x"}])["have"]
+    assert have["attempts"] == {run: attempts[:1:-1], key: []}
+    assert sorted(os.listdir(box.incoming(run))) == sorted(attempts[2:]) and os.path.isdir(box.incoming(key))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ import pytest
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.request import AgentError, Request
 from remote_payload.agent.seal import forget_data, has_data, seal
+from remote_payload.agent.snapshot import fingerprint
+
+P1, P2 = "data-1/1700000000-0a1b2c3d", "data-1/1700000009-0a1b2c3d"
 
 
 @pytest.fixture
@@ -20,58 +23,55 @@ def push(box, name, files):
         target.write_text(content)
 
 
-def ask(box, **args):
-    return seal(Request({"incoming": "p1", "key": "data-1", "digest": "d1", **args}, box))
+def ask(box, incoming=P1, **args):
+    """As the laptop asks that meant what lies there."""
+    try:
+        marks = fingerprint(box.incoming(incoming))
+    except (OSError, TypeError):
+        marks = ""
+    return seal(Request({"incoming": incoming, "key": "data-1", "digest": "d1", "marks": marks, **args}, box))
 
 
 def test_a_whole_push_gets_its_final_name_and_is_known_by_its_digest(box):
-    push(box, "p1", {"a.jsonl": "123", "b/c.jsonl": "45"})
-    os.symlink("a.jsonl", box.incoming("p1") + "/link")
+    push(box, P1, {"a.jsonl": "123", "b/c.jsonl": "45"})
+    os.symlink("a.jsonl", box.incoming(P1) + "/link")
     assert not has_data(box, "data-1", "d1")
-    assert ask(box, files=3, bytes=5) == {"key": "data-1", "path": box.data("data-1"), "files": 3, "bytes": 5}
+    assert ask(box) == {"key": "data-1", "path": box.data("data-1"), "files": 3, "bytes": 5}
     assert Path(box.data("data-1"), "b/c.jsonl").read_text() == "45"
-    assert os.listdir(os.path.dirname(box.incoming("p1"))) == []
+    assert os.listdir(box.incoming("")) == []
     assert has_data(box, "data-1", "d1") and not has_data(box, "data-1", "d2")
 
 
-def test_a_single_file_can_be_sealed(box):
-    os.makedirs(os.path.dirname(box.incoming("p1")))
-    Path(box.incoming("p1")).write_text("12345")
-    ask(box, files=1, bytes=5)
-    assert Path(box.data("data-1")).read_text() == "12345" and has_data(box, "data-1", "d1")
-
-
-@pytest.mark.parametrize(("expected", "why"), [({"files": 3}, "3 files, 2 arrived"), ({"bytes": 9}, "9 bytes, 5")])
-def test_a_push_that_did_not_arrive_whole_stays_where_it_is(box, expected, why):
-    push(box, "p1", {"a": "123", "b": "45"})
-    with pytest.raises(AgentError, match=why) as failure:
-        ask(box, **expected)
-    assert failure.value.kind == "TransferInterrupted"
-    assert os.path.isdir(box.incoming("p1")) and not os.path.exists(box.data("data-1"))
+def test_a_push_that_is_not_what_was_meant_stays_where_it_is(box):
+    push(box, P1, {"a": "123", "b": "45"})
+    with pytest.raises(AgentError) as failure:
+        ask(box, marks="of another tree")
+    assert failure.value.kind == "PushDiffers"
+    assert os.path.isdir(box.incoming(P1)) and not os.path.exists(box.data("data-1"))
 
 
 def test_asking_again_after_a_lost_answer_gives_the_same(box):
-    push(box, "p1", {"a": "123"})
-    first = ask(box, files=1, bytes=3)
-    assert ask(box, files=1, bytes=3) == first
-    push(box, "p2", {"a": "123"})
-    assert ask(box, incoming="p2", files=1, bytes=3) == first
-    assert not os.path.exists(box.incoming("p2"))
+    push(box, P1, {"a": "123"})
+    first = ask(box)
+    assert ask(box) == first and (first["files"], first["bytes"]) == (1, 3)
+    push(box, P2, {"a": "123"})
+    assert ask(box, incoming=P2) == first
+    assert not os.path.exists(box.incoming(P2))
 
 
 def test_data_changed_on_the_box_is_noticed_and_replaced(box):
-    push(box, "p1", {"a": "123"})
+    push(box, P1, {"a": "123"})
     ask(box)
     Path(box.data("data-1"), "a").write_text("changed there")
     assert not has_data(box, "data-1", "d1")
-    push(box, "p2", {"a": "123"})
-    ask(box, incoming="p2")
+    push(box, P2, {"a": "123"})
+    ask(box, incoming=P2)
     assert Path(box.data("data-1"), "a").read_text() == "123" and has_data(box, "data-1", "d1")
-    assert os.listdir(os.path.dirname(box.incoming("p1"))) == []
+    assert os.listdir(box.incoming("")) == []
 
 
 def test_without_its_record_data_is_not_trusted(box):
-    push(box, "p1", {"a": "123"})
+    push(box, P1, {"a": "123"})
     ask(box)
     forget_data(box, "data-1")
     assert os.listdir(os.path.dirname(box.data("x"))) == [] and not has_data(box, "data-1", "d1")
@@ -85,6 +85,6 @@ def test_nothing_pushed_is_a_named_error(box):
 
 @pytest.mark.parametrize("name", ["../runs", "/etc", "a/b", "", ".", None, 7, "-rf", "x" * 200])
 def test_names_that_lead_elsewhere_are_refused(box, name):
-    for argument in ("incoming", "key"):
+    for arguments in ({"incoming": name}, {"incoming": f"data-1/{name}"}, {"key": name}):
         with pytest.raises(AgentError, match="unusable name"):
-            ask(box, **{argument: name})
+            ask(box, **arguments)
