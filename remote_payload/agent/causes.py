@@ -8,11 +8,12 @@ import os
 import re
 from typing import List, NamedTuple, Optional, Pattern, Tuple
 
+from remote_payload.agent import raised
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.redact import redact
 
 TAIL_BYTES = 128 * 1024
-TAIL_LINES = 200
+TAIL_LINES = 2000  # eight ranks, each with its traceback and those of its chain
 MAX_LINE = 2000
 MAX_EVIDENCE = 500
 
@@ -29,6 +30,10 @@ def _row(name: str, advice: str, *patterns: str) -> Signature:
     return Signature(name, re.compile("|".join(patterns)), advice)
 
 
+DEVICE_ASSERT = (
+    "A number on the GPU is out of its range, often a token or label that is not below the model's size: "
+    "CUDA_LAUNCH_BLOCKING=1 under environment.variables makes the traceback name the line."
+)
 SIGNATURES: Tuple[Signature, ...] = (
     _row(
         "cannot_start",
@@ -42,6 +47,17 @@ SIGNATURES: Tuple[Signature, ...] = (
         r"MPS backend out of memory",
         r"CUDA error: out of memory",
         r"(?:CUBLAS|CUDNN)_STATUS_ALLOC_FAILED",
+        r"Cuda failure (?:\d+ )?'out of memory'",
+    ),
+    _row("device_assert", DEVICE_ASSERT, r"block: \[\d+,\d+,\d+\], thread: .*Assertion"),
+    _row("device_assert", DEVICE_ASSERT, r"device-side assert triggered"),
+    _row(
+        "shared_memory",
+        "/dev/shm of this container is too small: fewer data-loader workers, or a box that is started with a larger --shm-size.",
+        r"killed by signal: Bus error",
+        r"insufficient shared memory \(shm\)",
+        r"shared memory segment /dev/shm",
+        r"unable to (?:write to|open) file </torch_",
     ),
     _row(
         "host_oom",
@@ -141,7 +157,8 @@ SIGNATURES: Tuple[Signature, ...] = (
         r"IncompleteRead",
     ),
 )
-ERROR_LINE = re.compile(r"^\s*(?:\S+: )?[\w.]*(?:Error|Exception|Interrupt|Killed|fatal|FATAL|panic)\b")
+# Often only the end of another story: they count where the exception that ended the run tells of them.
+SOFT = ("timed_out", "connection_lost")
 DECORATION = re.compile(r"[\W_]*")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -165,14 +182,22 @@ def explain(record: Optional[ExitRecord], text: str, oom_kills: int, disk_full: 
     if oom_kills and (record is None or record.number):
         evidence = "the kernel ended %d process(es) of this container for want of memory" % oom_kills
         return Explanation("host_oom", evidence, by_name["host_oom"].advice)
+    root = raised.root(lines)
     for signature in SIGNATURES:
-        shown = next((line for line in reversed(lines) if signature.pattern.search(line)), None)
-        if shown is not None:
-            return Explanation(signature.name, _evidence(shown), signature.advice)
+        at = next((at for at in reversed(range(len(lines))) if signature.pattern.search(lines[at])), None)
+        if at is not None and (signature.name not in SOFT or _is_told_of(signature, root, lines, at)):
+            return Explanation(signature.name, _evidence(lines[at]), signature.advice)
     if disk_full:
         return Explanation("disk_full", "the disk of the box is full", by_name["disk_full"].advice)
-    shown = next((line for line in reversed(lines) if ERROR_LINE.search(line)), lines[-1] if lines else None)
+    shown = root.line if root else raised.last_words(lines)
     return Explanation(plain, _evidence(shown) if shown else None, None)
+
+
+def _is_told_of(signature: Signature, root: Optional[raised.Raised], lines: List[str], at: int) -> bool:
+    """Whether a lost connection or a time-out is why the run ended, rather than what a lost rank's peers or an earlier warning said."""
+    if root is None or signature.pattern.search(root.line) or raised.CONSEQUENCE.search(root.line):
+        return True
+    return not raised.is_launched(lines, raised.find(lines)) and raised.belongs(lines, at, root)
 
 
 def meaningful_lines(text: str) -> List[str]:

@@ -137,13 +137,15 @@ def _evidence(
     """The line of the log that shows why, and what to change; the cause with it where no supervisor lived to say so."""
     if status["phase"] == "prepared":
         return {"evidence": known.waiting}
-    if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled"):
-        return {}
+    if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled", "interrupted"):
+        return {}  # of a box that was restarted no line of the log can tell
     if facts.slot is not None and ended.get("evidence"):
         return {"evidence": ended["evidence"], "advice": ended.get("advice")}
     if status["cause"] == "not_started":
         return {}
     found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(known.oom_kills), disk_is_full(run.folder))
+    if status["outcome"] == "timed_out" and found.advice is None:
+        return {}  # a step like any other, at which the time was over
     answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}
     if facts.slot is not None and status["outcome"] == "failed":
         answer["cause"] = found.cause

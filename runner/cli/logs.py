@@ -17,7 +17,7 @@ from runner.cli import options
 @click.option(
     "-f", "--follow", "until_end", is_flag=True, help="Go on until the run ends, through sleep and lost networks."
 )
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
+@click.option("--tail", type=options.Count("lines"), metavar="N", help="Begin with the last N lines.")
 @click.option("--raw", is_flag=True, help="Every byte as it is, control sequences too: for files and pipes.")
 @options.json_option
 def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_json: bool) -> None:

@@ -14,6 +14,14 @@ from runner.domain.progress import Reporter, Silent
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Count(click.IntRange):
+    """A number of something; click would say "not a valid integer range"."""
+
+    def __init__(self, noun: str, least: int = 0) -> None:
+        super().__init__(min=least)
+        self.name = f"number of {noun}"
+
+
 def json_option(function: F) -> F:
     """``--json``: one JSON document on stdout and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)

@@ -14,6 +14,7 @@ DESCRIPTION, CONFIG, ADAPTER = "gpurun.json", "config.json", "adapter_config.jso
 INPUTS, EXPECTED, ABOUT = "smoke/inputs.jsonl", "smoke/expected.safetensors", "smoke/about.json"
 NOT_SEARCHED = ("checkpoints", "smoke", "logs", "reports")
 DEEPEST = 4  # run/outputs/models/best
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".joblib", ".h5", ".onnx", ".gguf", ".npz")
 KINDS = ("classifier", "causal_lm", "sequence_classifier", "encoder")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -54,11 +55,31 @@ def find_models(root: Path) -> list[Path]:
         if found:
             return found
     empty = not folders and not (root.is_dir() and any(root.iterdir()))
+    if weights := _weights([root, *folders, *_folders(root / "checkpoints", 1), root / "checkpoints"]):
+        raise not_loadable(weights)
     raise SmokeTestFailed(
         f"there is nothing in {root}" if empty else f"there is no model below {root}",
         meaning=f"A model is a folder with {DESCRIPTION}, {CONFIG} or {ADAPTER} in it.",
         hint="Bring it home first: gpurun fetch. A run that still trains has none yet.",
     )
+
+
+def not_loadable(weights: list[Path]) -> SmokeTestFailed:
+    """For weights that only the code which wrote them can read, such as nanoGPT's ckpt.pt."""
+    named = ", ".join(path.name for path in weights[:3])
+    return SmokeTestFailed(
+        f"home, but no model that gpurun can load: {named}",
+        meaning=f"gpurun loads folders with {DESCRIPTION}, {CONFIG} or {ADAPTER}, as save_pretrained writes them, and no pickles.",
+        hint="Test it with your own code.",
+    )
+
+
+def _weights(folders: list[Path]) -> list[Path]:
+    """Files of weights, but for a recipe's own checkpoints: its model comes later."""
+    foreign = [folder for folder in folders if folder.is_dir() and not (folder / "state.json").exists()]
+    return [
+        path for folder in foreign for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS and path.is_file()
+    ]
 
 
 def _folders(root: Path, depth: int) -> list[Path]:

@@ -13,7 +13,15 @@ from runner.domain.run import Run
 from runner.hub import fetch_model
 from runner.smoke.base import BaseModel, choose_dtype, required_base
 from runner.smoke.compare import judge, limit
-from runner.smoke.model_folder import EXPECTED, INPUTS, ModelFolder, find_models, read_model_folder
+from runner.smoke.model_folder import (
+    EXPECTED,
+    INPUTS,
+    WEIGHTS,
+    ModelFolder,
+    find_models,
+    not_loadable,
+    read_model_folder,
+)
 from runner.smoke.process import run_worker
 from runner.smoke.report import SmokeReport, count_labels
 
@@ -28,6 +36,8 @@ def smoke_test(
     """
     if inputs is not None and not inputs.is_file():
         raise UserError(f"there is no file {inputs}")
+    if target.is_file() and target.suffix in WEIGHTS:
+        raise not_loadable([target])
     if not target.is_dir():
         raise ArtifactError(f"there is no folder {target}", hint="Bring a run home first: gpurun fetch.")
     return [_test(folder, run, device, inputs, report) for folder in find_models(target)]
@@ -54,7 +64,7 @@ def target_of(named: str | None) -> tuple[Path, Run | None]:
 
     Raises UnknownRun, or ArtifactError for a run that was not fetched.
     """
-    if named is not None and named not in store.run_ids() and (os.path.isdir(named) or os.sep in named):
+    if named is not None and named not in store.run_ids() and (os.path.exists(named) or os.sep in named):
         folder = Path(named).expanduser().absolute()
         return folder, _run_of(folder)
     run = store.find_started(named)

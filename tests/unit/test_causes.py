@@ -28,8 +28,25 @@ def test_a_message_tells_its_cause_and_is_quoted(cause, message):
     assert found.advice
 
 
+LOGS = [
+    (title, log, *said.strip("\n").split(" | ", 1))
+    for title, _, body in (
+        case.partition("\n") for case in Path(__file__).with_name("failure_logs.txt").read_text().split("\n=== ")[1:]
+    )
+    for log, _, said in [body.partition(">>> ")]
+]
+
+
+@pytest.mark.parametrize(("title", "log", "cause", "evidence"), LOGS, ids=[case[0] for case in LOGS])
+def test_the_end_of_a_log_tells_what_ended_the_run(title, log, cause, evidence):
+    found = causes.explain(FAILED, log, 0, False)
+    assert (found.cause, found.evidence) == (cause, evidence.strip())
+
+
 def test_every_signature_is_shown_by_a_message():
-    assert {signature.name for signature in causes.SIGNATURES} == {cause for cause, _ in MESSAGES}
+    assert {signature.name for signature in causes.SIGNATURES} == {cause for cause, _ in MESSAGES} | {
+        cause for _, _, cause, _ in LOGS if not cause.startswith("exit ")
+    }
 
 
 def test_nothing_in_ordinary_output_looks_like_a_cause():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 HEAVY = {"torch", "transformers", "peft", "pydantic", "rich", "fabric", "paramiko", "huggingface_hub", "yaml", "numpy"}
 SCRIPT = """
@@ -38,3 +39,10 @@ def test_every_command_of_the_table_exists_and_has_help() -> None:
         shown = CliRunner().invoke(gpurun, [name, "--help"])
         assert shown.exit_code == 0, (name, shown.output)
         assert "Usage:" in shown.output
+
+
+def test_a_number_that_is_none_is_said_in_words() -> None:
+    from runner.cli.logs import command
+
+    result = CliRunner().invoke(command, ["--tail", "x"])
+    assert result.exit_code == 2 and "'x' is not a valid number of lines" in result.output

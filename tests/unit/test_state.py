@@ -1,11 +1,15 @@
 """The table of states, replayed from facts: no processes, no clock."""
 
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 
+from remote_payload.agent import state
 from remote_payload.agent.alive import Life
 from remote_payload.agent.owner import Owner, Payload
+from remote_payload.agent.paths import RunPaths
 from remote_payload.agent.processes import Process
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.state import Facts, derive
@@ -196,3 +200,13 @@ def test_a_clock_that_was_moved_changes_nothing():
     for at in (0.0, 1e9, 4e9):
         assert derive(facts(slot=ExitRecord("exit", 0, at)))["outcome"] == "succeeded"
     assert derive(facts(held=True, owner=OWNER._replace(started_at=9e9)))["phase"] == "running"
+
+
+def test_no_line_of_the_log_is_shown_for_a_box_that_was_restarted(tmp_path):
+    run = RunPaths(str(tmp_path / "a-20260102-030405-abcd"))
+    os.mkdir(run.folder)
+    Path(run.log).write_text("step 47\n")
+    finished = {"phase": "finished", "cause": "box_restarted"}
+    for outcome, shown in (("interrupted", None), ("timed_out", None), ("lost", "step 47")):
+        told = state._evidence(run, {**finished, "outcome": outcome}, Facts("x"), Owner(), {})
+        assert told.get("evidence") == shown

@@ -64,6 +64,24 @@ def test_a_folder_without_a_model_says_so(tmp_path: Path, content: str) -> None:
     assert "gpurun fetch" in failed.value.hint
 
 
+@pytest.mark.parametrize("path", ["out/ckpt.pt", "ckpt.pt", "checkpoints/last.ckpt", "checkpoints/a/model.bin"])
+def test_weights_that_only_their_own_code_can_load_are_named_and_not_asked_for_again(tmp_path: Path, path: str) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_bytes(b"x")
+    with pytest.raises(SmokeTestFailed, match=f"home, but no model that gpurun can load: {Path(path).name}") as failed:
+        find_models(tmp_path)
+    assert failed.value.hint == "Test it with your own code."
+
+
+def test_a_recipes_checkpoint_alone_means_that_its_model_comes_later(tmp_path: Path) -> None:
+    step = tmp_path / "checkpoints/step-1"
+    step.mkdir(parents=True)
+    for name in ("state.json", "model.safetensors"):
+        (step / name).touch()
+    with pytest.raises(SmokeTestFailed, match="there is no model below"):
+        find_models(tmp_path)
+
+
 def test_a_described_model_is_what_it_says(tmp_path: Path) -> None:
     found = read_model_folder(model(tmp_path / "m", gpurun__json=ABOUT))
     assert (found.kind, found.adapter, found.base, found.base_revision) == ("classifier", False, "acme/base", "c" * 40)

@@ -1,0 +1,102 @@
+"""Which line of a log is the exception that ended the run: not a launcher's complaint that a worker failed, not what the other ranks said
+when they lost it, not a handled one further up. Pure."""
+
+import re
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+ERROR_LINE = re.compile(r"^\s*(?:\S+: )?[\w.]*(?:Error|Exception|Interrupt|Killed|fatal|FATAL|panic)\b")
+# [rank1]: is torch's, [default1]: and [trainer1]: are torchrun's with --tee.
+RANK = re.compile(r"^(?:\[[A-Za-z_-]+(\d+)\]:\s?)+")
+GROUP = re.compile(r"^\s*(?:[|+][-+]*\s?)+")  # the frame of an exception group
+BEGINNING = re.compile(r"^\s*(?:Exception Group )?Traceback \(most recent call last\)")
+NAMED = re.compile(r"^[A-Za-z_][\w.]*(?:: |:?$)")
+# torchrun, accelerate, torch.multiprocessing, deepspeed, make: a process below them failed, and its own words are elsewhere.
+LAUNCHER = re.compile(
+    r"ChildFailedError|CalledProcessError: Command |ProcessExitedException|SignalException: Process \d+ got signal|"
+    r"exits with return code|^make: \*\*\*|ExceptionGroup: "
+)
+# What a rank says when another one is gone.
+CONSEQUENCE = re.compile(
+    r"Connection (?:closed|reset) by peer|ConnectionResetError|BrokenPipe|Broken pipe|remote process exited|ncclRemoteError|"
+    r"Watchdog caught collective|DistBackendError|DistNetworkError|DistStoreError|failed to recv|recvValue failed|"
+    r"Timed out waiting \d+ms|wait timeout after|got signal: 15|SIGTERM"
+)
+CHAIN = re.compile(r"During handling of the above exception|The above exception was the direct cause")
+ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\)")
+ROOT_RANK = re.compile(r"^\s*rank\s*: (\d+) ")
+LAST_WORDS = (re.compile(r"Signal \d+ \(SIG\w+\) received by PID"), re.compile(r"^\s*exitcode\s*: -?\d+"))
+
+
+class Raised(NamedTuple):
+    """An exception's last line: where it stands, what it says, and which rank said it."""
+
+    at: int
+    line: str
+    rank: Optional[int]
+
+
+def find(lines: Sequence[str]) -> List[Raised]:
+    """Every exception that ``lines`` report, launchers' own left out."""
+    found: List[Raised] = []
+    inside: Dict[Optional[int], bool] = {}  # whether a traceback of this rank has begun
+    for at, line in enumerate(lines):
+        matched = RANK.match(line)
+        rank = int(matched.group(1)) if matched else None
+        framed = line[matched.end() :] if matched else line
+        body = GROUP.sub("", framed)
+        if BEGINNING.match(body):
+            inside[rank] = True
+        elif (inside.get(rank) and NAMED.match(body)) or ERROR_LINE.search(body):
+            inside[rank] = False
+            if not LAUNCHER.search(body):
+                found.append(Raised(at, (matched.group(0) if matched else "") + body, rank))
+    return found
+
+
+def root(lines: Sequence[str]) -> Optional[Raised]:
+    """The exception that ended the run, None where none is reported.
+
+    Of one process the last; of several the last one of the rank that failed first, and rather an own error than a lost peer.
+    """
+    found = find(lines)
+    if not found:
+        return None
+    if not is_launched(lines, found):
+        return found[-1]
+    first = _first_rank(lines)
+    own = [each for each in found if each.rank == first] if first is not None else []
+    for some in (own, found):
+        firsthand = [each for each in some if not CONSEQUENCE.search(each.line)]
+        if firsthand:
+            return firsthand[-1] if some is own else _first_of_last(firsthand)
+    return (own or found)[-1]
+
+
+def is_launched(lines: Sequence[str], found: Sequence[Raised]) -> bool:
+    """Whether several processes wrote this log, or one under a launcher."""
+    return len({each.rank for each in found}) > 1 or any(LAUNCHER.search(line) for line in lines)
+
+
+def belongs(lines: Sequence[str], at: int, cause: Optional[Raised]) -> bool:
+    """Whether what stands at ``at`` is part of how ``cause`` came about: in its line, after it, or in its chain."""
+    return cause is None or at >= cause.at or any(CHAIN.search(line) for line in lines[at : cause.at])
+
+
+def last_words(lines: Sequence[str]) -> Optional[str]:
+    """What a log without an exception ends with: a launcher's word on how its worker ended, else the last line."""
+    for pattern in LAST_WORDS:
+        for line in reversed(lines):
+            if pattern.search(line):
+                return line
+    return lines[-1] if lines else None
+
+
+def _first_rank(lines: Sequence[str]) -> Optional[int]:
+    start = max((at for at, line in enumerate(lines) if ROOT_CAUSE.search(line)), default=None)
+    ranks = (ROOT_RANK.match(line) for line in lines[start:]) if start is not None else iter(())
+    return next((int(rank.group(1)) for rank in ranks if rank), None)
+
+
+def _first_of_last(found: Sequence[Raised]) -> Raised:
+    """Each rank's last exception ended it; the earliest of those is the first failure."""
+    return min({each.rank: each for each in found}.values(), key=lambda each: each.at)
