@@ -1,10 +1,11 @@
 """Verb ``holdings``: all that would go with the box, read off its own folders: every run, every push that no run took yet.
 
 A run may lie below another root than this agent's: below the home folder when a volume was named later, or the other way
-round. A run may also have no folder any more and still live; then only its lock or its processes show it.
+round. A run may also have no folder any more and still live; then only its processes show it.
 """
 
 import os
+import re
 from typing import Any, Dict, List, Set
 
 from remote_payload.agent import alive, locks, processes
@@ -14,6 +15,8 @@ from remote_payload.agent.request import Request
 from remote_payload.agent.snapshot import runs_newest_first
 from remote_payload.agent.state import status_of
 
+ROOT = re.compile(r"/[A-Za-z0-9._/-]*/" + re.escape(ROOT_NAME) + r"(?=/)")
+EMBEDDED = "/local-box/home/" + ROOT_NAME
 MAX_NAMED = 20  # processes of one run, by name
 
 
@@ -24,7 +27,8 @@ def holdings(request: Request) -> Dict[str, Any]:
     that live without a folder below any of the roots; ``run_id`` of a push is null where its name holds none.
     """
     box = Box()
-    roots = _roots(request)
+    folders = {run_id: path for run_id, path in _folders(box).items() if _is_here(path, request.paths.root)}
+    roots = _roots(request, box, folders)
     found = [(paths, run) for paths in roots for run in runs_newest_first(paths)]
     known = {run.run_id for _, run in found}
     return {
@@ -32,20 +36,52 @@ def holdings(request: Request) -> Dict[str, Any]:
         "pushes": [push for paths in roots for push in _pushes(paths) if push["run_id"] not in known],
         "homeless": [
             {"run_id": run_id, "left": _left(request.paths.run(run_id), box)}
-            for run_id in sorted(_alive(roots, box) - known)
+            for run_id in sorted((set(folders) | _locked(roots)) - known)
         ],
     }
 
 
-def _roots(request: Request) -> List[BoxPaths]:
-    """This agent's root, the one in the home folder, and those that the laptop remembers; each folder once."""
+def _folders(box: Box) -> Dict[str, str]:
+    """The runs that have processes, and the folder that those were given, empty where they hide it."""
+    found = {}
+    for run_id, pids in box.marked().items():
+        if RUN_ID.fullmatch(run_id):
+            found[run_id] = next(filter(None, (_folder_of(pid) for pid in pids)), "")
+    return found
+
+
+def _folder_of(pid: int) -> str:
+    """The run's folder, by what the process was told, else by the log that it writes to."""
+    try:
+        with open("%s/%d/environ" % (processes.PROC, pid), "rb") as file:
+            variables = file.read().decode("utf-8", "replace").split("\0")
+        told = [each.split("=", 1)[1] for each in variables if each.startswith("GPURUN_RUN_DIR=")]
+        writes_to = os.readlink("%s/%d/fd/1" % (processes.PROC, pid))
+    except OSError:
+        return ""
+    return told[0] if told else writes_to if alive.LOG.search(writes_to) else ""
+
+
+def _roots(request: Request, box: Box, folders: Dict[str, str]) -> List[BoxPaths]:
+    """This agent's root, the one in the home folder, those that the laptop remembers, and those of runs that live; each once."""
     more = request.args.get("roots")
-    named = [path for path in more or () if isinstance(path, str) and path.startswith("/")]
+    candidates = [str(path) for path in more or ()]
+    for text in (*folders.values(), *(processes.command(pid) for pid in box.everything if processes.is_agent(pid))):
+        candidates += [root for root in ROOT.findall(text) if _is_here(root, request.paths.root)]
     places: Dict[str, BoxPaths] = {}
-    for path in (request.paths.root, os.path.join(os.path.expanduser("~"), ROOT_NAME), *named):
-        if SAFE_PATH.fullmatch(path):  # below any other gpurun never worked
+    for path in (
+        request.paths.root,
+        os.path.join(os.path.expanduser("~"), ROOT_NAME),
+        *candidates,
+    ):
+        if path.startswith("/") and SAFE_PATH.fullmatch(path):  # below any other gpurun never worked
             places.setdefault(os.path.realpath(path), BoxPaths(path))
     return list(places.values())
+
+
+def _is_here(path: str, root: str) -> bool:
+    """Whether a folder belongs to this box: an embedded one (``--host local``) is a box of its own, though it shares a machine."""
+    return path.startswith(root) if EMBEDDED in root else EMBEDDED not in path
 
 
 def _run(paths: BoxPaths, run: RunPaths, box: Box) -> Dict[str, Any]:
@@ -70,11 +106,10 @@ def _pushes(paths: BoxPaths) -> List[Dict[str, Any]]:
     return pushes
 
 
-def _alive(roots: List[BoxPaths], box: Box) -> Set[str]:
-    """Runs of which somebody holds the lock, or processes show to which they belong, wherever their folders are."""
+def _locked(roots: List[BoxPaths]) -> Set[str]:
+    """Runs of which somebody holds the lock, though their folders may be gone."""
     named = {(paths, name) for paths in roots for name in _names(paths.locks) if RUN_ID.fullmatch(name)}
-    locked = {name for paths, name in named if locks.is_held(locks.run_lock(paths.run(name)))}
-    return locked | {run_id for run_id in box.marked() if RUN_ID.fullmatch(run_id)}
+    return {name for paths, name in named if locks.is_held(locks.run_lock(paths.run(name)))}
 
 
 def _names(folder: str) -> List[str]:

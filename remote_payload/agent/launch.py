@@ -153,10 +153,13 @@ def plan(paths: BoxPaths, run: RunPaths, args: Dict[str, Any], gpus_wanted: int)
 
 
 def arguments(args: Dict[str, Any], gpus_wanted: int) -> List[str]:
-    """The payload's argv: the job's own command, ``{gpus}`` and ``{processes}`` filled in, or a module, under torchrun if asked."""
+    """The payload's argv: the job's own command, ``{gpus}`` and ``{processes}`` filled in, or a module, under torchrun if asked.
+
+    ``{gpus}`` is 0 on the CPU; ``{processes}`` is what a launcher wants: as the job says, else one a GPU, at least 1.
+    """
     processes = int(args.get("processes") or gpus_wanted or 1)
     if args.get("command"):
-        numbers = {"{gpus}": str(gpus_wanted or processes), "{processes}": str(processes)}
+        numbers = {"{gpus}": str(gpus_wanted), "{processes}": str(processes)}
         words = [_filled(str(word), numbers) for word in args["command"]]
         return [spawn.program(words[0], args.get("interpreter"), args.get("variables") or {}), *words[1:]]
     interpreter, module = args.get("interpreter"), args.get("module")

@@ -10,9 +10,10 @@ import click
 from runner.cli import options
 
 if TYPE_CHECKING:
-    from runner.domain.job import Job
-    from runner.domain.progress import Reporter
     from runner.push.preview import Preview
+    from runner.workflow.check import Checked
+
+NOT_READY = 3  # what stands in the way is the box's
 
 
 @click.command("check", epilog="\b\nExample:\n  gpurun check jobs/legal.yaml --host root@remote-gpu")
@@ -25,20 +26,19 @@ def command(
 ) -> None:
     """Everything that can fail, before money is spent. Sends nothing, starts nothing; exit 3 when a submission would fail."""
     from runner.jobfile import load
-
-    sys.exit(check_and_print(load(job, overrides), host, options.reporter(as_json), volume, strict, checksum, as_json))
-
-
-def check_and_print(
-    job: Job, host: str, report: Reporter, volume: str | None, strict: bool, checksum: bool, as_json: bool
-) -> int:
-    """Checks and prints; the exit code."""
     from runner.workflow.check import check
 
-    checked = check(job, host, report, volume=volume, strict=strict, checksum=checksum)
+    report = options.reporter(as_json)
+    (checked,) = check([load(job, overrides)], host, report, volume=volume, strict=strict, checksum=checksum)
     if as_json:
-        options.print_json({"job": job.name, **checked.as_json()})
-        return 0 if checked.ready else 3
+        options.print_json(checked.as_json())
+    else:
+        say(checked)
+    sys.exit(0 if checked.ready else NOT_READY)
+
+
+def say(checked: Checked) -> None:
+    """What a person reads of one job."""
     marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
     for finding in checked.findings:
         mark, colour = marks[finding.verdict]
@@ -48,7 +48,6 @@ def check_and_print(
     for name, preview in checked.previews.items():
         _print_preview(name, preview)
     click.echo("ready to submit" if checked.ready else "NOT ready: a submission would stop here")
-    return 0 if checked.ready else 3
 
 
 def _print_preview(name: str, preview: Preview) -> None:

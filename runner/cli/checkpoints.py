@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from runner.cli import options
+from runner.cli.table import print_rows
 
 
 @click.command(
@@ -39,4 +40,4 @@ def command(run: str | None, as_json: bool) -> None:
         for each in found
     ]
     columns = ("checkpoint", "step", str(chosen), "size", "where", "resumable")
-    options.print_rows(columns, rows, f"{record.run_id} has no complete checkpoint yet")
+    print_rows(columns, rows, f"{record.run_id} has no complete checkpoint yet")

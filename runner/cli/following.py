@@ -12,6 +12,7 @@ from runner.domain.errors import GpurunError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.fetch import fetch
+from runner.workflow.listing import document as of_record
 from runner.workflow.logs import show
 from runner.workflow.status import raise_for
 
@@ -24,14 +25,14 @@ def follow_all(runs: list[Run], report: Reporter, as_json: bool) -> None:
     documents: list[dict[str, Any]] = []
     failures: list[GpurunError] = []
     for run in runs:
-        document: dict[str, Any] = {"run_id": run.run_id, "host": run.host}
+        document: dict[str, Any] = {}
         documents.append(document)
         try:
             _follow(run, report, as_json, document)
         except GpurunError as error:
             failures.append(error)
-            document["error"] = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        document["status"] = run.status
+            document["error"] = error.as_json()
+        documents[-1] = {**of_record(run), **document}
     if as_json:
         options.print_json({"runs": documents})
         sys.exit(failures[0].exit_code if failures else 0)

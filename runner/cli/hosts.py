@@ -7,6 +7,7 @@ import time
 import click
 
 from runner.cli import options
+from runner.cli.table import print_rows
 
 
 @click.group(
@@ -32,27 +33,33 @@ def command(context: click.Context, as_json: bool) -> None:
         [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"]
         for host in hosts
     ]
-    options.print_rows(("host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
+    print_rows(("host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
 
 
 @command.command("forget")
-@click.argument("name")
-def forget_command(name: str) -> None:
+@click.argument("name", shell_complete=options.complete_host)
+@options.json_option
+def forget_command(name: str, as_json: bool) -> None:
     """Unpin a host, so that its next key is shown and pinned anew."""
     from runner.workflow.hosts import forget
 
     removed = forget(name)
+    if as_json:
+        return options.print_json({"host": name, "keys_removed": removed})
     click.echo(f"{name} is forgotten ({removed} key{'' if removed == 1 else 's'}).")
 
 
 @command.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_host)
 @click.option("--volume", required=True, metavar="DIR", help="The folder on the box that holds .gpurun-box.")
-def set_command(name: str, volume: str) -> None:
+@options.json_option
+def set_command(name: str, volume: str, as_json: bool) -> None:
     """Note where on a box gpurun works."""
     from runner.workflow.hosts import set_volume
 
     set_volume(name, volume)
+    if as_json:
+        return options.print_json({"host": name, "volume": volume})
     click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import options
+from runner.cli.table import print_rows
 
 if TYPE_CHECKING:
-    from runner.domain.status import Status
+    from runner.domain.run import Run
+
+LATEST = 30
+SHRINK = {"host": 8, "status": 12}
+DROP = ("cost", "step", "as of")
 
 
 @click.command(
@@ -18,41 +23,75 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n  gpurun list\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4",
 )
 @options.host_option(required=False)
-@click.option("--all", "everything", is_flag=True, help="All runs, not only the latest 30.")
+@click.option("--all", "everything", is_flag=True, help=f"All runs, not only the latest {LATEST}.")
 @options.json_option
 def command(host: str | None, everything: bool, as_json: bool) -> None:
     """All runs of this machine as last seen, or with --host all on a box as they are now."""
     if host is not None:
         return _on_host(host, as_json)
     from runner import store
-    from runner.workflow.listing import line_of
+    from runner.workflow.listing import document
 
-    runs, damaged = store.load_all(limit=None if everything else 30)
-    lines = [line_of(run) for run in runs]
+    runs, damaged = store.load_all(limit=None if everything else LATEST)
+    more = 0 if everything else max(0, len(store.run_ids()) - LATEST)
     if as_json:
-        return options.print_json({"runs": lines, "damaged": [error.message for error in damaged]})
-    columns = ("run", "host", "status", "step", "started", "cost")
-    rows = [[str(line[name] if line[name] is not None else "") for name in columns] for line in lines]
-    options.print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST")
+        errors = [error.message for error in damaged]
+        return options.print_json({"runs": [document(run) for run in runs], "damaged": errors, "more": more})
+    rows = [_row(run) for run in runs]
+    columns = ("run", "host", "status", "as of", "step", "cost")
+    print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST", shrink=SHRINK, drop=DROP)
+    if more:
+        click.echo(f"{more} more: gpurun list --all", err=True)
     for error in damaged:
         click.echo(f"warning: {error.message}", err=True)
 
 
+def _row(run: Run) -> list[str]:
+    from runner.workflow.listing import cost, describe, short_host, step_of
+
+    price = cost(run)
+    return [
+        run.run_id,
+        short_host(run),
+        describe(run),
+        _as_of(run),
+        step_of(run),
+        f"{price:.2f}" if price is not None else "",
+    ]
+
+
+def _as_of(run: Run) -> str:
+    """How old the status is, where it may have changed since."""
+    if run.status_at is None or run.status.get("phase") == "finished":
+        return ""
+    seconds = max(0, int(time.time() - run.status_at))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return "now"
+
+
 def _on_host(host: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from runner.workflow.listing import document, in_words
     from runner.workflow.status import on_host
 
     found = on_host(host, options.reporter(as_json))
     if as_json:
-        return options.print_json({"host": host, "runs": [_as_json(status) for status in found]})
-    rows = [[status.run_id, status.phase, status.outcome or "", status.cause or "", _age(status)] for status in found]
-    options.print_rows(("run", "phase", "outcome", "cause", "started"), rows, f"no run on {host}")
+        runs = [
+            {**(document(run) if run else {"run_id": status.run_id, "host": host}), "status": asdict(status)}
+            for status, run in found
+        ]
+        return options.print_json({"host": host, "runs": runs})
+    rows = [
+        [status.run_id, in_words(asdict(status)), _when(status.started_at), "" if run else "another machine's"]
+        for status, run in found
+    ]
+    print_rows(
+        ("run", "status", "started", "note"), rows, f"no run on {host}", shrink={"status": 12}, drop=("started",)
+    )
 
 
-def _as_json(status: Status) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(status)
-
-
-def _age(status: Status) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(status.started_at)) if status.started_at else ""
+def _when(started_at: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(started_at)) if started_at else ""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from runner.cli import options
+
+if TYPE_CHECKING:
+    from runner.domain.run import Run
 
 
 @click.command(
     "logs",
     epilog="\b\nExamples:\n  gpurun logs                the whole log; what is here already is not sent again\n"
     "  gpurun logs -f             follow to the end; exits with the run's code (10 failed, 11 cancelled, 12 lost)\n"
+    "                             on a terminal that showed some of it before: go on from there\n"
     "  gpurun logs --tail 50\n  gpurun logs --raw > run.log",
 )
 @options.run_argument
@@ -23,17 +30,33 @@ from runner.cli import options
 def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_json: bool) -> None:
     """The log, from the byte where this machine left off."""
     from runner import store
-    from runner.cli.output import LogPrinter
+    from runner.cli.output import LogPrinter, Shown
     from runner.domain import places
+    from runner.workflow.listing import document
     from runner.workflow.logs import show
-    from runner.workflow.status import raise_for
+    from runner.workflow.status import error_of, raise_for
 
     record = store.find_started(run)
+    report = options.reporter(as_json)
     printer = LogPrinter(raw=raw, silent=as_json)
-    status = show(record, options.reporter(as_json), printer, until_end=until_end, tail=tail)
+    log = places.run_folder(record.run_id) / "log"
+    with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
+        status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
     printer.finish()
     if as_json:
-        log = places.run_folder(record.run_id) / "log"
-        options.print_json({"run_id": record.run_id, "log": str(log), "status": record.status})
+        options.print_json({**document(record), "log": str(log)})
+        error = error_of(status) if until_end and status is not None else None
+        sys.exit(error.exit_code if error else 0)
     if until_end and status is not None:
         raise_for(status)
+        report.note(said_end(record))
+
+
+def said_end(run: Run) -> str:
+    """One line about a run that succeeded, with the next thing to type."""
+    from runner.cli.render import duration
+    from runner.workflow.listing import cost, describe, elapsed
+
+    price = cost(run)
+    paid = f", {price:.2f}" if price is not None else ""
+    return f"{run.run_id}: {describe(run)} after {duration(elapsed(run))}{paid}. next: gpurun fetch {run.run_id}"

@@ -6,12 +6,11 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
 
 import click
 
 from runner import __version__
-from runner.domain.errors import GpurunError
+from runner.domain.errors import GpurunError, UserError
 
 # name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
 COMMANDS = {
@@ -86,13 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = gpurun.main(arguments, prog_name="gpurun", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _interrupted("--json" in arguments)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        _wrong_usage(error, "--json" in arguments)
     except BrokenPipeError:  # `gpurun logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
@@ -106,17 +102,28 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _interrupted() -> None:
-    click.echo(
-        "\nInterrupted. What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it.", err=True
-    )
+def _interrupted(as_json: bool) -> None:
+    goes_on = "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."
+    click.echo(f"\nInterrupted. {goes_on}", err=True)
+    if as_json:
+        error = {"kind": "Interrupted", "exit_code": 130, "message": "interrupted", "meaning": goes_on, "hint": ""}
+        click.echo(json.dumps({"error": error}, indent=1))
     sys.exit(130)
+
+
+def _wrong_usage(error: click.ClickException, as_json: bool) -> None:
+    if as_json:
+        context = getattr(error, "ctx", None)
+        hint = f"{context.command_path} --help" if context else "gpurun --help"
+        _show(UserError(error.format_message(), meaning="Nothing was done.", hint=hint), as_json)
+    else:
+        error.show()
+    sys.exit(2)
 
 
 def _show(error: GpurunError, as_json: bool) -> None:
     if as_json:
-        body: dict[str, Any] = {"kind": type(error).__name__, "exit_code": error.exit_code, "message": error.message}
-        click.echo(json.dumps({"error": {**body, "meaning": error.meaning, "hint": error.hint}}))
+        click.echo(json.dumps({"error": error.as_json()}, indent=1))
         return
     from runner.domain.terminal import without_controls
 

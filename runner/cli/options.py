@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
@@ -35,7 +34,7 @@ def run_argument(function: F) -> F:
 def host_option(*, required: bool) -> Callable[[F], F]:
     """``--host``: where the box is, in any spelling."""
     text = "user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local."
-    return click.option("--host", required=required, metavar="HOST", help=text)
+    return click.option("--host", required=required, metavar="HOST", help=text, shell_complete=complete_host)
 
 
 def job_options(function: F) -> F:
@@ -78,27 +77,41 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, default=str))
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
-    """A table on stdout: rich on a terminal, aligned plain text in a pipe. Cells are cleaned: names come from boxes."""
-    from runner.domain.terminal import clean
-
-    if sys.stdout.isatty():
-        from runner.cli.render import print_table
-
-        return print_table(columns, rows, empty)
-    cells = [[clean(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
-    for row in cells if rows else ():
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if not rows:
-        click.echo(empty)
-
-
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Run ids that begin so, the newest first, for the shell."""
+    """Run ids that begin so, the newest first, for the shell. As the two below: from this machine's records alone."""
     from runner import store
 
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]
+
+
+def complete_host(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Hosts that were reached before, in one word, the latest first."""
+    from runner import store
+    from runner.domain import places
+    from runner.domain.host import LOCAL
+
+    hosts = store.read_json(places.hosts_file())
+    seen = sorted(hosts, key=lambda typed: _seen_at(hosts[typed]), reverse=True)
+    words = dict.fromkeys([*(typed for typed in seen if " " not in typed), LOCAL])
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def _seen_at(entry: Any) -> float:
+    seen = entry.get("seen_at") if isinstance(entry, dict) else None
+    return seen if isinstance(seen, int | float) else 0.0
+
+
+def complete_checkpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the run's checkpoints: those that its events named and those that were fetched, the latest first."""
+    from runner import store
+    from runner.domain.errors import GpurunError
+    from runner.workflow.listing import checkpoint_names
+
+    try:
+        names = checkpoint_names(store.find(ctx.params.get("run")))
+    except GpurunError:
+        return []
+    return [name for name in (str(param.default), *reversed(names)) if name.startswith(incomplete)]
 
 
 def say_untrusted(text: str, prefix: str = "") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from types import TracebackType
 
 from runner.domain.terminal import TerminalFilter
 
@@ -29,3 +31,27 @@ class LogPrinter:
         if data:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+
+
+class Shown:
+    """How much of a local log a terminal has shown: read at the beginning, noted at the end, however that comes.
+
+    0 and noted nowhere unless ``wanted`` and stdout is a terminal: a pipe gets everything.
+    """
+
+    def __init__(self, log: Path, wanted: bool) -> None:
+        self._log = log
+        self._note = log.with_name(".shown")
+        self._wanted = wanted and sys.stdout.isatty()
+
+    def __enter__(self) -> int:
+        try:
+            return int(self._note.read_text("ascii")) if self._wanted else 0
+        except (OSError, ValueError):
+            return 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._wanted and self._log.exists():
+            self._note.write_text(str(self._log.stat().st_size), "ascii")

@@ -1,8 +1,7 @@
-"""The terminal. The only file that imports rich; all of it writes to stderr, except tables a command was asked for."""
+"""The terminal. The only file that imports rich; it writes to stderr, and to stdout the lines that a command was asked for."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from runner.domain.progress import Reporter, Stage
 from runner.domain.terminal import clean
@@ -117,20 +115,6 @@ class _Quiet:
     def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
         if note is not None:
             self.note = clean(note, 100)
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
-    """A table on stdout; every cell is cleaned, since names come from boxes. Wraps nothing when it is not a terminal."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    if not rows:
-        console.print(empty, markup=False)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold", justify="right" if name in ("size", "cost", "step") else "left")
-    for row in rows:
-        table.add_row(*(escape(clean(cell)) for cell in row))
-    console.print(table)
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from runner.cli import options
     default="auto",
     show_default=True,
     metavar="NAME",
+    shell_complete=options.complete_checkpoint,
     help="Where to go on from; gpurun checkpoints lists them.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
@@ -24,10 +25,11 @@ from runner.cli import options
 def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Go on from the last good checkpoint, as a new run: the old run's record, log and outputs stay as they are."""
     from runner import store
+    from runner.workflow.listing import document
     from runner.workflow.resume import resume
 
     report = options.reporter(as_json)
     new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
-        return options.print_json({"run_id": new.run_id, "parent": new.parent, "host": new.host, "status": new.status})
+        return options.print_json(document(new))
     report.note(f"{new.run_id} runs on {new.address}. next: gpurun logs -f")

@@ -20,7 +20,14 @@ from runner.cli import options
     "  gpurun sample --base --prompt Hello             the model that training began with",
 )
 @options.run_argument
-@click.option("--checkpoint", default="latest", show_default=True, metavar="NAME", help="latest, best, or a name.")
+@click.option(
+    "--checkpoint",
+    default="latest",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=options.complete_checkpoint,
+    help="latest, best, or a name.",
+)
 @click.option("--prompt", "given", multiple=True, help="May be given several times; by itself the job's own prompts.")
 @click.option(
     "--prompts",

@@ -50,9 +50,6 @@ def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool
 def _document(stopped: Stopped) -> dict[str, Any]:
     from dataclasses import asdict
 
-    run = stopped.run
-    return {
-        "run_id": run.run_id,
-        "status": run.status,
-        "device_holders": [asdict(each) for each in stopped.device_holders],
-    }
+    from runner.workflow.listing import document
+
+    return {**document(stopped.run), "device_holders": [asdict(each) for each in stopped.device_holders]}

@@ -13,6 +13,7 @@ from runner.domain.errors import GpurunError
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
     from runner.domain.run import Run
+    from runner.workflow.check import Checked
 
 EPILOG = """\b
 Examples:
@@ -62,16 +63,19 @@ def command(
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run goes with one job")
     if dry_run:
-        from runner.cli.check import check_and_print
+        from runner.workflow.check import check
 
-        sys.exit(max(check_and_print(job, host, report, volume, strict, checksum, as_json) for job, _ in loaded))
+        checked = check([job for job, _ in loaded], host, report, volume=volume, strict=strict, checksum=checksum)
+        sys.exit(_say_checked(checked, as_json))
     from runner.workflow.submissions import submit_all
 
     runs = submit_all(
         loaded, host, report, volume=volume, strict=strict, checksum=checksum, kill_stale=kill_stale, run_id=run_id
     )
     if as_json and not follow:
-        options.print_json({"runs": [_document(run) for run in runs]})
+        from runner.workflow.listing import document
+
+        options.print_json({"runs": [document(run) for run in runs]})
         sys.exit(max((error.exit_code for error in _failures(runs)), default=0))
     for run in runs:
         _say(run, report)
@@ -85,21 +89,24 @@ def command(
 
 def _failures(runs: list[Run]) -> list[GpurunError]:
     """Of the runs that are over already: how those ended that did not succeed."""
-    from runner.workflow.status import last_seen, raise_for
+    from runner.workflow.status import error_of, last_seen
 
-    found = []
-    for run in runs:
-        seen = last_seen(run)
-        try:
-            if seen and seen.status:
-                raise_for(seen.status)
-        except GpurunError as error:
-            found.append(error)
-    return found
+    seen = [each.status for each in map(last_seen, runs) if each and each.status]
+    return [error for error in map(error_of, seen) if error]
 
 
-def _document(run: Run) -> dict[str, object]:
-    return {"run_id": run.run_id, "host": run.host, "address": run.address, "status": run.status}
+def _say_checked(checked: list[Checked], as_json: bool) -> int:
+    """What ``--dry-run`` found, job for job; the exit code."""
+    from runner.cli.check import NOT_READY, say
+
+    ready = all(each.ready for each in checked)
+    if as_json:
+        options.print_json({"ready": ready, "jobs": [each.as_json() for each in checked]})
+    for each in () if as_json else checked:
+        if len(checked) > 1:
+            click.echo(f"\n{each.job}")
+        say(each)
+    return 0 if ready else NOT_READY
 
 
 def _say(run: Run, report: Reporter) -> None:

@@ -18,6 +18,16 @@ class GpurunError(Exception):
         self.hint = hint
         self.retryable = retryable
 
+    def as_json(self) -> dict[str, str | int]:
+        """What ``--json`` prints under ``error``."""
+        return {
+            "kind": type(self).__name__,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "meaning": self.meaning,
+            "hint": self.hint,
+        }
+
 
 class UserError(GpurunError):
     """The job file or the arguments."""

@@ -56,12 +56,6 @@ class Status:
     advice: str | None = None  # the one thing to change
 
     @property
-    def elapsed(self) -> float | None:
-        """Seconds of the run so far: the box's clock alone, which may be hours away from ours."""
-        until = self.ended_at or self.now
-        return None if self.started_at is None or until is None else max(0.0, until - self.started_at)
-
-    @property
     def finished(self) -> bool:
         return self.phase == "finished"
 

@@ -21,8 +21,8 @@ _TEMPLATE = """\
 
 name: {name}                      # run ids begin with it
 
-# Your own program, as a list of words; {{gpus}} becomes their number. Instead of it, `recipe: classify` (and others)
-# with `settings:` runs a training script that gpurun brings along.
+# Your own program, as a list of words; {{gpus}} becomes their number, {{processes}} one a GPU (at least 1). Instead of it,
+# `recipe: classify` (and others) with `settings:` runs a training script that gpurun brings along.
 command: {command}
 
 code:
@@ -57,8 +57,8 @@ outputs: {outputs}
 """
 _COMMANDS = {
     "python": ["python"],
-    "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "{gpus}"],
-    "accelerate": ["accelerate", "launch", "--num_processes", "{gpus}"],
+    "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "{processes}"],
+    "accelerate": ["accelerate", "launch", "--num_processes", "{processes}"],
 }
 _PLACEHOLDER = ["python", "-c", "print('put your own program here')"]
 

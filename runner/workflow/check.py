@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from runner.domain.box import Box
 from runner.domain.errors import GpurunError, HubAccessDenied
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
@@ -22,6 +24,7 @@ from runner.workflow.submit import probe
 class Checked:
     """What was found, what would be sent, and whether a submission would start."""
 
+    job: str
     findings: list[Finding]
     previews: dict[str, Preview]
 
@@ -31,6 +34,7 @@ class Checked:
 
     def as_json(self) -> dict[str, Any]:
         return {
+            "job": self.job,
             "ready": self.ready,
             "findings": [asdict(finding) for finding in self.findings],
             "would_send": {name: shown.json() for name, shown in self.previews.items()},
@@ -38,19 +42,33 @@ class Checked:
 
 
 def check(
-    job: Job, host: str, report: Reporter, *, volume: str | None = None, strict: bool = False, checksum: bool = False
-) -> Checked:
-    """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted VRAM, what would be sent. Raises what stops it from looking."""
-    plan = make_plan(job, checksum=checksum)
+    jobs: Sequence[Job],
+    host: str,
+    report: Reporter,
+    *,
+    volume: str | None = None,
+    strict: bool = False,
+    checksum: bool = False,
+) -> list[Checked]:
+    """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted VRAM, what would be sent, of each job over one connection.
+
+    Raises what stops it from looking.
+    """
+    plans = [make_plan(job, checksum=checksum) for job in jobs]
     with to_host(host_of(host, volume), report, strict=strict) as link:
-        box = probe(link, plan, None, report)
-        findings = [Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")]
-    findings += checks.look_at(box, plan)
+        boxes = [probe(link, plan, None, report) for plan in plans]
+        reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
+    return [_checked(plan, box, reached, report) for plan, box in zip(plans, boxes, strict=True)]
+
+
+def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checked:
+    job = plan.job
+    findings = [reached, *checks.look_at(box, plan)]
     findings += _hub(job, report)
     findings += forecast(job, box)
     findings += [Finding("job", "warn", warning) for warning in job.warnings]
     findings += _sends(plan, {tree.name: checks.has(box, plan, tree.name) for tree in plan.trees})
-    return Checked(findings, {tree.name or "code": preview(tree.selection) for tree in plan.trees})
+    return Checked(job.name, findings, {tree.name or "code": preview(tree.selection) for tree in plan.trees})
 
 
 def _hub(job: Job, report: Reporter) -> list[Finding]:

@@ -1,50 +1,98 @@
-"""One line a run, from the local records alone: `gpurun list` asks nobody and loads little."""
+"""One run from its local record alone: the document of ``--json`` and the line of ``gpurun list``. Nobody is asked, little is loaded."""
 
 from __future__ import annotations
 
-import time
+import contextlib
+import os
+import re
+from pathlib import Path
 from typing import Any
 
+from runner.domain import places
 from runner.domain.run import Run
 
+_NAME = re.compile(rb"step-[0-9]{1,12}")
 
-def line_of(run: Run) -> dict[str, Any]:
-    """What ``gpurun list`` shows of a run, as last seen."""
-    status = run.status
-    step = (status.get("progress") or {}).get("step") or {}
-    done, total = step.get("step"), step.get("total")
+
+def document(run: Run) -> dict[str, Any]:
+    """What every command's ``--json`` says of a run: its record and the status as last seen. Times are epoch seconds."""
     return {
-        "run": run.run_id,
+        "run_id": run.run_id,
+        "job_name": run.job_name,
         "host": run.host,
-        "status": describe(run),
-        "step": f"{done}/{total}" if done is not None else None,
-        "started": time.strftime("%m-%d %H:%M", time.localtime(run.created_at)),
-        "cost": _cost(run),
-        "seen_at": run.status_at,
-        "fetched_into": run.fetched_into,
+        "address": run.address or None,
+        "created_at": run.created_at,
+        "attempted": run.attempted,
+        "launched": run.launched,
+        "not_started": run.not_started,
         "parent": run.parent,
         "experiment": run.experiment,
+        "submission": run.submission,
+        "status": run.status or None,
+        "seen_at": run.status_at,
+        "elapsed_seconds": elapsed(run),
+        "cost": cost(run),
+        "fetched_into": run.fetched_into,
         "done": run.done,
     }
 
 
 def describe(run: Run) -> str:
     """The status in a word or two: ``running``, ``succeeded``, ``failed (cuda_oom)``, ``not started``."""
-    status = run.status
     if not run.launched:
         cause = (run.not_started or {}).get("cause")
         return f"not started ({cause})" if cause else "start not confirmed" if run.attempted else "not started"
-    if not status:
-        return "launched"
+    return in_words(run.status) if run.status else "launched"
+
+
+def in_words(status: dict[str, Any]) -> str:
+    """A status in a word or two."""
     said = status.get("outcome") or status.get("phase") or "unknown"
     cause = status.get("cause")
     return f"{said} ({cause})" if cause and said != "succeeded" else str(said)
 
 
-def _cost(run: Run) -> str | None:
-    price, status = run.job.get("price_per_hour"), run.status
-    began = status.get("started_at")
-    ended = status.get("ended_at") or run.status_at
-    if not price or not isinstance(began, int | float) or not isinstance(ended, int | float):
+def step_of(run: Run) -> str:
+    """``46/68``, empty before the first step."""
+    step = (run.status.get("progress") or {}).get("step") or {}
+    return f"{step.get('step')}/{step.get('total')}" if step.get("step") is not None else ""
+
+
+def checkpoint_names(run: Run) -> list[str]:
+    """The checkpoints that the local copy of the run's events names, and those that are here; the oldest first."""
+    names: set[str] = set()
+    with contextlib.suppress(OSError), open(places.run_folder(run.run_id) / "events.jsonl", "rb") as events:
+        for line in events:
+            if b'"checkpoint"' in line:
+                names.update(name.decode() for name in _NAME.findall(line))
+    if run.fetched_into:
+        names.update(name for name in listdir(Path(run.fetched_into) / "checkpoints") if _NAME.fullmatch(name.encode()))
+        names.update({"best"} & set(listdir(Path(run.fetched_into) / "models")))
+    return sorted(names)
+
+
+def listdir(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def elapsed(run: Run) -> float | None:
+    """Seconds of the run as last seen, by the box's clock alone: ours may be hours away from it."""
+    began, until = run.status.get("started_at"), run.status.get("ended_at") or run.status.get("now")
+    if not isinstance(began, int | float) or not isinstance(until, int | float):
         return None
-    return f"{price * max(0.0, ended - began) / 3600:.2f}"
+    return max(0.0, until - began)
+
+
+def cost(run: Run) -> float | None:
+    """What it has cost as last seen, in the job's own currency."""
+    price, seconds = run.job.get("price_per_hour"), elapsed(run)
+    return price * seconds / 3600 if isinstance(price, int | float) and price and seconds is not None else None
+
+
+def short_host(run: Run) -> str:
+    """The host without user and options: what tells one box from another at a glance."""
+    typed = run.address if " " in run.host else run.host
+    return (typed or run.host).removeprefix("ssh://").rpartition("@")[2]

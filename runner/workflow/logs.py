@@ -15,22 +15,22 @@ from runner.workflow.follow import Sink, follow
 from runner.workflow.status import last_seen
 
 CHUNK = 1 << 18
+AGAIN = 10  # lines that come again when a terminal goes on with a log
 
 
-def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None) -> Status | None:
+def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None, shown: int = 0) -> Status | None:
     """Gives ``sink`` the log, whole or from its last ``tail`` lines on; the status at the end, None when nobody could be asked.
 
-    A run whose end is here needs no box: its log can be read when the box is long gone.
+    Its first ``shown`` bytes were seen before: only their last lines come again. A run whose end is here needs no box: its
+    log can be read when the box is long gone.
     """
     file = places.run_folder(run.run_id) / "log"
     known = last_seen(run)
     if known and known.status and known.status.finished and _size(file) == known.status.log_size:
-        for chunk in read(file, tail):
-            sink(chunk)
+        _repeat(file, tail, shown, report, sink)
         return known.status
     if tail is None:
-        for chunk in read(file, None):
-            sink(chunk)
+        _repeat(file, None, shown, report, sink)
     try:
         return follow(run, report, sink, until_end=until_end, tail=tail)
     except HostError as error:
@@ -43,20 +43,29 @@ def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int |
         return None
 
 
-def read(file: Path, tail: int | None) -> Iterator[bytes]:
-    """The bytes of a local log in chunks; with ``tail`` from its last lines on."""
+def _repeat(file: Path, tail: int | None, shown: int, report: Reporter, sink: Sink) -> None:
+    start = 0
+    if tail is None and 0 < shown <= _size(file):
+        with open(file, "rb") as source:
+            start = start_of_tail(source.fileno(), AGAIN, shown)
+    if start:
+        report.note(f"… {start:,} bytes were shown here before: gpurun logs {file.parent.name} prints all")
+    for chunk in read(file, tail, start):
+        sink(chunk)
+
+
+def read(file: Path, tail: int | None, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a local log in chunks, from ``start`` on; with ``tail`` from its last lines on."""
     if not file.exists():
         return
     with open(file, "rb") as source:
-        if tail is not None:
-            source.seek(_start_of_tail(source.fileno(), tail))
+        source.seek(start if tail is None else start_of_tail(source.fileno(), tail, os.fstat(source.fileno()).st_size))
         while chunk := source.read(CHUNK):
             yield chunk
 
 
-def _start_of_tail(descriptor: int, lines: int) -> int:
-    """The offset where the last ``lines`` lines begin, found from the end."""
-    end = os.fstat(descriptor).st_size
+def start_of_tail(descriptor: int, lines: int, end: int) -> int:
+    """The offset where the last ``lines`` lines before ``end`` begin, found from there."""
     at, wanted = end, lines
     while at > 0:
         start = max(0, at - CHUNK)

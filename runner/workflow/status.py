@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from runner import store
 from runner.domain.errors import ConnectFailed, GpurunError, RunCancelled, RunFailed, RunLost
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -14,6 +15,7 @@ from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
 from runner.workflow.connect import host_of, to_host, to_run
 from runner.workflow.follow import remember_status
+from runner.workflow.listing import cost, document, elapsed
 
 NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
@@ -30,7 +32,7 @@ class Seen:
     @property
     def elapsed(self) -> float | None:
         """Seconds of the run so far, by the box's own clock."""
-        return self.status.elapsed if self.status else None
+        return elapsed(self.run)
 
     @property
     def not_there(self) -> bool:
@@ -40,8 +42,7 @@ class Seen:
     @property
     def cost(self) -> float | None:
         """Price so far, in the job's own currency."""
-        price = self.run.job.get("price_per_hour")
-        return None if price is None or self.elapsed is None else price * self.elapsed / 3600
+        return cost(self.run)
 
     @property
     def eta(self) -> float | None:
@@ -56,19 +57,7 @@ class Seen:
         return (total - done) * pace
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "run_id": self.run.run_id,
-            "host": self.run.host,
-            "status": self.run.status or None,
-            "seen_at": self.at,
-            "unreachable": self.unreachable,
-            "elapsed_seconds": self.elapsed,
-            "eta_seconds": self.eta,
-            "cost": self.cost,
-            "fetched_into": self.run.fetched_into,
-            "launched": self.run.launched,
-            "not_started": self.run.not_started,
-        }
+        return {**document(self.run), "unreachable": self.unreachable, "eta_seconds": self.eta}
 
 
 def look(run: Run, report: Reporter) -> Seen:
@@ -113,16 +102,30 @@ def last_seen(run: Run) -> Seen | None:
         return None
 
 
-def on_host(typed: str, report: Reporter) -> list[Status]:
-    """Every run on a box, whoever started it."""
+def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
+    """Every run on a box, whoever started it, with this machine's record, which learns how it is."""
+    known = {run.run_id: run for run in store.load_all()[0]}
     with to_host(host_of(typed), report) as link:
-        return list(link.agent.all_status())
+        statuses = link.agent.all_status()
+    found = []
+    for status in statuses:
+        run = known.get(status.run_id)
+        if run is not None and run.status.get("phase") != "finished":
+            remember_status(run, status)
+        found.append((status, run))
+    return found
 
 
 def raise_for(status: Status) -> None:
-    """Nothing for a run that succeeded or still runs; else the error whose exit code says how it ended."""
+    """Raises the error whose exit code says how the run ended; nothing for one that succeeded or still runs."""
+    if error := error_of(status):
+        raise error
+
+
+def error_of(status: Status) -> GpurunError | None:
+    """The same, given."""
     if not status.finished or status.outcome == "succeeded":
-        return
+        return None
     said = f"{status.run_id} {status.outcome.replace('_', ' ') if status.outcome else ''}"
     said += f" ({status.cause})" if status.cause else ""
     said += f"\n{clean(status.evidence)}" if status.evidence else ""
@@ -133,4 +136,4 @@ def raise_for(status: Status) -> None:
     hint += "."
     if status.advice:
         hint = f"{clean(status.advice)}\n{hint}"
-    raise kinds.get(status.outcome, RunFailed)(clean_lines(said, 2000), hint=hint)
+    return kinds.get(status.outcome, RunFailed)(clean_lines(said, 2000), hint=hint)

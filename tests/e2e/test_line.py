@@ -45,7 +45,7 @@ def test_submit_logs_fetch_status_list_done(gpurun: Gpurun, job: Any, tmp_path: 
 
     status = gpurun.json("status")
     assert status["status"]["outcome"] == "succeeded" and status["status"]["progress"]["step"]["loss"] == 0.5
-    assert [line["run"] for line in gpurun.json("list")["runs"]] == [run_id]
+    assert [line["run_id"] for line in gpurun.json("list")["runs"]] == [run_id]
     assert [run["run_id"] for run in gpurun.json("list", "--host", "local")["runs"]] == [run_id]
 
     unfetched = gpurun.json("done", check=6)

@@ -20,7 +20,7 @@ def test_a_changed_file_goes_along_with_a_request(gpurun: Gpurun, job: Any) -> N
     first = gpurun.submit(file)
     words.write_text("second\n")
     told = gpurun("submit", str(file), "--host", "local").stderr
-    (second,) = {run["run"] for run in gpurun.json("list")["runs"]} - {first}
+    (second,) = {run["run_id"] for run in gpurun.json("list")["runs"]} - {first}
     assert "push code (1 of 3 files)" in told
     assert (arrived(gpurun, first), arrived(gpurun, second)) == ("first\n", "second\n")
     linked = gpurun.box_run(second) / "code" / "main.py"
@@ -41,7 +41,7 @@ def test_a_second_edit_within_one_second_is_no_less_of_one(gpurun: Gpurun, job: 
     os.utime(words, ns=(0, second * 10**9 + 900_000_000))
     told = gpurun("submit", str(file), "--host", "local").stderr
     assert "push code (1 of 303 files)" in told, told
-    assert any(arrived(gpurun, run["run"]) == "again\n" for run in gpurun.json("list")["runs"])
+    assert any(arrived(gpurun, run["run_id"]) == "again\n" for run in gpurun.json("list")["runs"])
 
 
 def test_checksum_sees_and_sends_an_edit_that_keeps_size_and_time(gpurun: Gpurun, job: Any) -> None:

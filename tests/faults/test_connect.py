@@ -283,7 +283,7 @@ def test_10_a_server_that_refuses_exec_is_named(gpurun: Gpurun, box: Box, job: A
 @pytest.mark.slow
 def test_11_one_session_a_connection_is_enough(gpurun: Gpurun, box: Box, job: Any) -> None:
     box.configure("MaxSessions 1")
-    run_id = gpurun("submit", str(job(SAY)), "--host", box.address()) and gpurun.json("list")["runs"][0]["run"]
+    run_id = gpurun("submit", str(job(SAY)), "--host", box.address()) and gpurun.json("list")["runs"][0]["run_id"]
     assert gpurun("logs", "-f").stdout.startswith(f"hello from {run_id}")
     wait_until(lambda: gpurun.json("status")["status"]["outcome"] == "succeeded")
     gpurun("status")

@@ -93,7 +93,7 @@ def test_26_a_client_killed_at_any_step_starts_at_most_one_run_and_can_go_on(
     argv = [sys.executable, "-m", "tests.support.killed_at", point, "--", "submit", file, "--host", "local"]
     killed = subprocess.run(argv, env=gpurun.environment(), capture_output=True, text=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    known = [line["run"] for line in gpurun.json("list")["runs"]]
+    known = [line["run_id"] for line in gpurun.json("list")["runs"]]
     if not known:  # before the record: nothing was contacted, and nothing can be there
         assert not (box.root / "runs").exists()
         return
@@ -115,7 +115,7 @@ def test_27_twenty_clients_with_one_run_id_start_one_run(gpurun: Gpurun, box: Bo
     file = str(job(COUNTING))
     point = ["-m", "tests.support.killed_at", "runner.store:create:after", "--"]
     subprocess.run([sys.executable, *point, "submit", file, "--host", "local"], env=gpurun.environment(), timeout=60)
-    run_id = gpurun.json("list")["runs"][0]["run"]
+    run_id = gpurun.json("list")["runs"][0]["run_id"]
     clients = [gpurun.start("submit", file, "--host", "local", "--run", run_id) for _ in range(20)]
     said = [client.communicate(timeout=240)[1] for client in clients]
     assert not [text for client, text in zip(clients, said, strict=True) if client.returncode]

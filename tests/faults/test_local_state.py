@@ -52,7 +52,7 @@ def said(*words: str) -> tuple[int, str, str]:
 
 def test_the_state_of_an_older_gpurun_is_read(home: Path) -> None:
     code, listed, _ = said("list", "--json")
-    assert code == 0 and [run["run"] for run in json.loads(listed)["runs"]] == [OLD_RUN]
+    assert code == 0 and [run["run_id"] for run in json.loads(listed)["runs"]] == [OLD_RUN]
     assert json.loads(listed)["runs"][0]["status"] == "succeeded"
     assert said("logs")[1] == (home / "runs" / OLD_RUN / "log").read_text()
     assert json.loads(said("status", "--json")[1])["status"]["outcome"] == "succeeded"
@@ -80,7 +80,8 @@ def test_61_a_state_file_cut_at_any_byte_is_recovered_or_named(home: Path, figur
             assert code in (0, 1) and (code == 0 or "error: " in err), (length, each, err)
             if each == ("list", "--json"):
                 wrong += any(
-                    run["run"] != OLD_RUN or run["host"] != "root@203.0.113.7:41022" for run in json.loads(out)["runs"]
+                    run["run_id"] != OLD_RUN or run["host"] != "root@203.0.113.7:41022"
+                    for run in json.loads(out)["runs"]
                 )
     figure("wrong runs read from torn records", wrong, 0)
 

@@ -109,7 +109,7 @@ def test_18_a_dead_link_is_noticed_within_60_seconds_and_gone_on_from(
         wait_until(lambda: not [each for each in box.sessions() if each.name == "rsync"])
         link.set(rate=1e9)
         link.count_anew()
-        run_id = gpurun.json("list")["runs"][0]["run"]
+        run_id = gpurun.json("list")["runs"][0]["run_id"]
         gpurun("submit", str(file), "--host", box.address(link.port), "--run", run_id)
         again = link.trace.bytes("to server") - 24 * MB + 9 * MB
         assert arrived(gpurun) == digests

@@ -191,7 +191,7 @@ def test_34_35_a_run_does_not_survive_its_container_nor_pretend_to(
     address = box.address()
     with container(box):
         gpurun("submit", str(job(WAIT)), "--host", address)
-        run_id = gpurun.json("list")["runs"][0]["run"]
+        run_id = gpurun.json("list")["runs"][0]["run_id"]
         wait_until(lambda: "begun" in (gpurun.box_run(run_id) / "log").read_text())
         assert seen(gpurun)["phase"] == "running"
     unreachable = gpurun.json("status")
@@ -211,7 +211,7 @@ def test_36_a_recycled_pid_is_not_mistaken_for_the_run_and_not_signalled(
     address = box.address()
     with container(box) as inner:
         gpurun("submit", str(job(WAIT)), "--host", address)
-        run_id = gpurun.json("list")["runs"][0]["run"]
+        run_id = gpurun.json("list")["runs"][0]["run_id"]
         wait_until(lambda: "begun" in (gpurun.box_run(run_id) / "log").read_text())
         pids = [owner(gpurun, run_id)["pid"], owner(gpurun, run_id)["payload"]["pid"]]
         inner.inside(

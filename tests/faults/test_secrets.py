@@ -118,7 +118,7 @@ def test_no_secret_is_left_anywhere_after_a_failure_a_resume_and_a_done(
     plant(file.parent)
     gpurun.env |= {"HF_ENDPOINT": gated.endpoint, "HF_TOKEN": TOKEN, "CANARY": SECRET}
     shown = on_a_terminal(gpurun, "submit", str(file), "--host", "local")
-    first = gpurun.json("list")["runs"][0]["run"]
+    first = gpurun.json("list")["runs"][0]["run_id"]
     found: list[str] = []
 
     def look(run_id: str) -> None:
@@ -131,7 +131,7 @@ def test_no_secret_is_left_anywhere_after_a_failure_a_resume_and_a_done(
     shown += on_a_terminal(gpurun, "logs", "-f")
     assert gpurun.json("status")["status"]["outcome"] == "failed"
     shown += on_a_terminal(gpurun, "resume")
-    second = gpurun.json("list")["runs"][-1]["run"]
+    second = gpurun.json("list")["runs"][-1]["run_id"]
     assert second != first
     look(second)
     for words in (("logs", "-f"), ("status",), ("fetch",), ("done",), ("list",)):

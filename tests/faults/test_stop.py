@@ -86,7 +86,7 @@ def test_a_stop_whose_connection_is_cut_is_asked_again_and_leaves_nothing(gpurun
     deaf = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('begun', flush=True)\ntime.sleep(1000)"
     with Proxy(box.port) as link:
         gpurun("submit", str(job(deaf)), "--host", box.address(link.port))
-        run_id = gpurun.json("list")["runs"][0]["run"]
+        run_id = gpurun.json("list")["runs"][0]["run_id"]
         wait_until(lambda: "begun" in (gpurun.box_run(run_id) / "log").read_text())
         stopping = gpurun.start("stop", "--grace", "3")
         wait_until(lambda: Path(volatile_folder(run_id), "stop").exists())  # the supervisor is being asked

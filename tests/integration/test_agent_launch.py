@@ -92,12 +92,24 @@ def test_the_program_of_a_command_is_looked_for_where_the_payload_will_look(agen
 
 
 def test_arguments_and_variables_arrive_byte_for_byte(agent):
-    words = ["$(touch owned)", "`id`", "a'b\"c", "new\nline", "; exit 1", "-rf", "", "ünï", "*", "{gpus}", "a{gpus}b"]
+    words = [
+        "$(touch owned)",
+        "`id`",
+        "a'b\"c",
+        "new\nline",
+        "; exit 1",
+        "-rf",
+        "",
+        "ünï",
+        "*",
+        "{gpus}",
+        "a{gpus}b{processes}",
+    ]
     variables = {"PLAIN": "$(id)", "QUOTES": "a'b\"c\nd", "EMPTY": ""}
     run = run_id()
     launch(agent, [sys.executable, "-c", SHOW, *words], run, variables=variables, processes=2)
     told = shown(agent, run)
-    assert told["argv"] == [word.replace("{gpus}", "2") for word in words]
+    assert told["argv"] == [word.replace("{gpus}", "0").replace("{processes}", "2") for word in words]
     assert {name: told["env"][name] for name in variables} == variables
 
 

@@ -83,7 +83,7 @@ def gpurun(tmp_path: Path) -> Iterator[Gpurun]:
     yield command
     if (command.box_root / "runs").is_dir():
         for run in json.loads(command("list", "--host", "local", "--json", check=None).stdout).get("runs", []):
-            if run["phase"] != "finished":
+            if run["status"]["phase"] != "finished":
                 command("stop", run["run_id"], "--grace", "0", check=None)
     command("hosts", "forget", "local", check=None)
 

@@ -48,9 +48,15 @@ def test_what_the_script_needs_is_found_by_reading_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "command"),
     [
-        ("import torch.distributed as dist", ("torchrun", "--standalone", "--nproc-per-node", "{gpus}", "main.py")),
-        ("rank = int(os.environ['LOCAL_RANK'])", ("torchrun", "--standalone", "--nproc-per-node", "{gpus}", "main.py")),
-        ("from accelerate import Accelerator", ("accelerate", "launch", "--num_processes", "{gpus}", "main.py")),
+        (
+            "import torch.distributed as dist",
+            ("torchrun", "--standalone", "--nproc-per-node", "{processes}", "main.py"),
+        ),
+        (
+            "rank = int(os.environ['LOCAL_RANK'])",
+            ("torchrun", "--standalone", "--nproc-per-node", "{processes}", "main.py"),
+        ),
+        ("from accelerate import Accelerator", ("accelerate", "launch", "--num_processes", "{processes}", "main.py")),
         ("print('alone')", ("python", "main.py")),
     ],
 )

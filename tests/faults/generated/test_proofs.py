@@ -232,7 +232,8 @@ class World:
     def _process(self, run_id: str) -> None:
         child = subprocess.Popen(
             [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, env={"PATH": os.environ["PATH"], "GPURUN_RUN_ID": run_id},
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "GPURUN_RUN_ID": run_id, "GPURUN_RUN_DIR": self.box.run(run_id).folder},
         )  # fmt: skip
         assert child.stdout is not None and child.stdout.readline()
         self.processes.append(child)
@@ -255,8 +256,8 @@ STEPS: tuple[tuple[Callable[[World], Fact], int], ...] = (
 def world(chance: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A box with something of a random history on it, and this machine's records of it."""
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "state"))
-    made = World(chance, tmp_path / "home")
-    made.home.mkdir()
+    made = World(chance, tmp_path / "local-box" / "home")
+    made.home.mkdir(parents=True)
     only_good = chance.random() < 0.3  # else hardly a box would be safe
     steps = STEPS[:1] + STEPS[2:3] if only_good else STEPS
     made.facts.append(made.home_and_over())
@@ -351,8 +352,8 @@ def test_each_step_of_a_history_alone_decides_the_verdict(
     step: Callable[[World], Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "state"))
-    world = World(random.Random(step.__name__), tmp_path / "home")
-    world.home.mkdir()
+    world = World(random.Random(step.__name__), tmp_path / "local-box" / "home")
+    world.home.mkdir(parents=True)
     try:
         world.facts = [world.home_and_over(), step(world)]
         with linked(world, monkeypatch):

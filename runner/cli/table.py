@@ -1,0 +1,87 @@
+"""Tables on stdout: plain and aligned, as wide as the terminal at most; in a pipe nothing is cut."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import click
+
+RIGHT = ("size", "cost", "step")  # numbers
+GAP = "  "
+T = TypeVar("T")
+
+
+def print_rows(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    empty: str,
+    *,
+    shrink: Mapping[str, int] | None = None,
+    drop: Sequence[str] = (),
+) -> None:
+    """Cells are cleaned: names come from boxes.
+
+    On a terminal that is too narrow the columns of ``shrink`` get shorter, to so many characters at least, then those of
+    ``drop`` go, the first first. All others are never cut: an id is there to be copied.
+    """
+    from runner.domain.terminal import clean
+
+    if not rows:
+        return click.echo(empty)
+    cells = [[clean(cell) for cell in row] for row in rows]
+    names, cells = _without_empty(list(columns), cells)
+    widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(names)]
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        names, cells, widths = fitted(names, cells, widths, width, shrink or {}, drop)
+    click.echo(click.style(_line(names, names, widths), bold=True))
+    for row in cells:
+        click.echo(_line(names, row, widths))
+
+
+def fitted(
+    names: list[str],
+    cells: list[list[str]],
+    widths: list[int],
+    width: int,
+    shrink: Mapping[str, int],
+    drop: Sequence[str],
+) -> tuple[list[str], list[list[str]], list[int]]:
+    """The same table, not wider than ``width`` where that is possible."""
+    widths = list(widths)
+    for name, least in shrink.items():
+        if name in names:
+            place = names.index(name)
+            too_wide = max(0, _total(widths) - width)
+            widths[place] = max(min(widths[place], max(least, len(name))), widths[place] - too_wide)
+    for name in drop:
+        if _total(widths) > width and name in names:
+            place = names.index(name)
+            names, widths = _without(names, place), _without(widths, place)
+            cells = [_without(row, place) for row in cells]
+    return names, cells, widths
+
+
+def _without_empty(names: list[str], cells: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """A column in which nothing stands is left out."""
+    used = [place for place in range(len(names)) if any(row[place] for row in cells)]
+    return [names[place] for place in used], [[row[place] for place in used] for row in cells]
+
+
+def _without(items: list[T], place: int) -> list[T]:
+    return items[:place] + items[place + 1 :]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _line(names: Sequence[str], row: Sequence[str], widths: Sequence[int]) -> str:
+    shown = []
+    for name, cell, width in zip(names, row, widths, strict=True):
+        cell = cell if len(cell) <= width else cell[: width - 1] + "…"
+        shown.append(cell.rjust(width) if name in RIGHT else cell.ljust(width))
+    return GAP.join(shown).rstrip()
