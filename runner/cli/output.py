@@ -16,6 +16,7 @@ class LogPrinter:
         self._raw = raw
         self._silent = silent
         self._filter = TerminalFilter()
+        self._mid_line = False
 
     def __call__(self, data: bytes) -> None:
         if self._silent:
@@ -23,12 +24,16 @@ class LogPrinter:
         self._write(data if self._raw else self._filter.feed(data).encode("utf-8"))
 
     def finish(self) -> None:
-        """The end of the log: an unfinished character is shown as what it is."""
-        if not self._silent and not self._raw:
-            self._write(self._filter.finish().encode("utf-8") + (b"\x1b[0m" if sys.stdout.isatty() else b""))
+        """The end of the log: an unfinished character is shown as what it is, and on a terminal the next line is a new one."""
+        if self._silent or self._raw:
+            return
+        self._write(self._filter.finish().encode("utf-8"))
+        if sys.stdout.isatty():
+            self._write(b"\x1b[0m\n" if self._mid_line else b"\x1b[0m")
 
     def _write(self, data: bytes) -> None:
         if data:
+            self._mid_line = not data.endswith(b"\n")
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 

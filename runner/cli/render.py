@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from runner.domain.progress import Reporter, Stage
 from runner.domain.terminal import clean
+
+_DRAWN = re.compile("[\u2500-\u259f\u2800-\u28ff]+|#{4,}")  # lines, blocks and braille, as bars are drawn with
 
 
 def terminal_reporter() -> Reporter:
@@ -78,8 +81,14 @@ class _Task:
         if total is not None:
             fields["total"] = total
         if note is not None:
-            fields["note"] = escape(clean(note, 60))
+            fields["note"] = escape(one_line(note, 60))
         self._progress.update(self._task, **fields)  # type: ignore[arg-type]
+
+
+def one_line(note: str, limit: int) -> str:
+    """What another program said while it worked (pip, uv, apt), without the bars that it drew and what it drew over."""
+    last = note.rstrip("\r\n").rpartition("\r")[2]
+    return clean(" ".join(_DRAWN.sub(" ", last).split()), limit)
 
 
 class Lines:
@@ -114,7 +123,7 @@ class _Quiet:
 
     def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
         if note is not None:
-            self.note = clean(note, 100)
+            self.note = one_line(note, 100)
 
 
 def print_lines(lines: Sequence[str]) -> None:

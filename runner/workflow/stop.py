@@ -66,6 +66,7 @@ def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped
 
         with ThreadPoolExecutor(len(runs)) as pool:
             asked: list[Future[Stopped]] = [pool.submit(_stop, link, run, grace, tell) for run in runs]
+        stage.update(note="")  # how many were left on the way is not how it ended
     return [each.result() for each in asked]
 
 
