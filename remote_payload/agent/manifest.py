@@ -38,13 +38,17 @@ def manifest(request: Request) -> Dict[str, Any]:
     """Verb: the manifest of ``run_id`` (below ``root``, by itself the agent's); progress ``{done, total}`` in bytes while it hashes.
 
     What was written at the end of the run counts only while ``outputs/`` is as it was then: somebody may have renamed or
-    copied something there since. Raises AgentError ManifestMissing for a run of which nothing is left.
+    copied something there since. Raises AgentError RunLost for a run of which nothing is left.
     """
     root = request.args.get("root")
     paths = BoxPaths(root) if isinstance(root, str) else request.paths
     run = paths.run(check_run_id(request.args.get("run_id")))
     if not os.path.isdir(run.folder):
-        raise AgentError("ManifestMissing", "run %s has no folder on the box" % run.run_id)
+        raise AgentError(
+            "RunLost",
+            "run %s is lost: it has no folder on the box" % run.run_id,
+            "What was fetched before is on your machine; gpurun list --host HOST shows what is on a box.",
+        )
     over = status_of(run)["phase"] == "finished"
     while over and not os.path.exists(run.manifest) and is_supervised(run):
         request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now

@@ -61,10 +61,10 @@ def test_a_run_that_never_started_is_never_replaced_by_an_older_one(gpurun: Gpur
 def test_a_failed_resume_leaves_no_trace_and_a_good_one_belongs_to_the_same_submission(
     gpurun: Gpurun, job: Any
 ) -> None:
-    old = over(gpurun, job(MODEL, price_per_hour=1.5))
+    old = over(gpurun, job(MODEL, price_per_hour=1.5, sweep={"environment.variables.LR": ["1"]}))
     gpurun("resume", "--set", "resources.gpus=8", check=3)
     assert [run["run_id"] for run in gpurun.json("list")["runs"]] == [old]
-    before, after = gpurun.json("status"), gpurun.json("resume", "--json")
+    before, after = gpurun.json("status"), gpurun.json("resume")
     gpurun("logs", "-f")
     for field in ("experiment", "submission", "host", "job_name"):
         assert before[field] == after[field] and before[field], field
@@ -92,7 +92,7 @@ def test_a_dry_run_of_several_jobs_is_one_document_over_one_connection(gpurun: G
 
 
 @pytest.mark.parametrize(
-    "words", [["list", "--no-such"], ["nothing"], ["done", "--give-up"], ["clean"], ["logs", "--tail", "x"]]
+    "words", [["list", "--no-such"], ["nothing"], ["submit", "job.yaml"], ["clean"], ["logs", "--tail", "x"]]
 )
 def test_wrong_usage_is_a_document_too(gpurun: Gpurun, words: list[str]) -> None:
     error = gpurun.json(*words, check=2)["error"]

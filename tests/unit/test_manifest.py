@@ -188,7 +188,7 @@ def test_a_run_that_is_gone_from_the_box_is_a_named_error(run):
     shutil.rmtree(run.folder)
     with pytest.raises(AgentError, match="no folder") as failure:
         ask(run)
-    assert failure.value.kind == "ManifestMissing"
+    assert failure.value.kind == "RunLost"
 
 
 def test_a_replaced_outputs_folder_that_is_a_link_is_not_followed(run):
