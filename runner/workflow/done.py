@@ -100,8 +100,8 @@ def _named(box: Holdings, names: tuple[str, ...]) -> tuple[str, ...]:
 def _reasons(held: Held, record: Run | None, verdict: Verdict, leave_behind: bool) -> list[str]:
     run_id, give_up = held.run_id, f"give it up: gpurun done {verdict.run_id} --give-up {held.run_id}"
     if record is None:
-        if run_id in verdict.given_up:
-            return []
+        if run_id in verdict.given_up or (held.status.cause == "not_started" and not held.status.log_size):
+            return []  # a claim that started nothing holds nothing
         state = f"is going ({held.status.phase})" if held.going else "is on the box"
         return [
             f"{run_id} {state}, and this machine has no record that it is home: fetch it where it was submitted, or {give_up}"

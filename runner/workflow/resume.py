@@ -8,7 +8,7 @@ from typing import Any
 from remote_payload.settings.training import RETIRED
 from runner import store
 from runner.domain import places
-from runner.domain.errors import UserError
+from runner.domain.errors import LaunchError, UserError
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -44,8 +44,10 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
         report.note(f"run {new.run_id}, going on from {run.run_id}")
         try:
             return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
-        except BaseException:
-            discard_if_never_tried([new])  # nothing could go on with it, and it would hide the old run
+        except BaseException as error:  # nothing could go on with the new record, and it would hide the old run
+            if isinstance(error, LaunchError):
+                store.discard(new.run_id)
+            discard_if_never_tried([new])
             raise
 
 
