@@ -107,6 +107,10 @@ class TransferFailed(TransferError):
     """rsync gave up for a reason that trying again does not mend."""
 
 
+class FilesChanged(TransferFailed):
+    """Files changed or went away while they were copied."""
+
+
 class PushDiffers(TransferError):
     """What arrived on the box is not what was meant: it is pushed again."""
 

@@ -19,7 +19,8 @@ from runner.domain.errors import TransferInterrupted
 from runner.domain.host import Host
 from runner.domain.terminal import clean_lines
 from runner.transport.openssh import ALIAS, ssh_argv
-from runner.transport.rsync import SILENCE_LIMIT, Progress, name_list, safe_path
+from runner.transport.rsync import SILENCE_LIMIT, name_list, safe_path
+from runner.transport.rsync_process import Progress
 
 MANY = 200  # files; below that a connection costs more than rsync's caution
 SMALL = 64 << 10  # bytes on average; above that both only move bytes

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import ArtifactError, ManifestMissing, TransferFailed, TransferInterrupted
+from runner.domain.errors import (
+    ArtifactError,
+    ChecksumMismatch,
+    FilesChanged,
+    ManifestMissing,
+    TransferFailed,
+    TransferInterrupted,
+)
 from runner.domain.manifest import Artifact, LeftOut, Manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import count
 from runner.transport import rsync
 from runner.transport.link import Link
-from runner.workflow.connect import to_run
+from runner.workflow.connect import persist, to_run
+from runner.workflow.receipt import Receipt
+from runner.workflow.staging import Staging, refuse_link
 from runner.workflow.verify import Verifier, sha256
 
-STAGING = ".gpurun-staging"
-RECEIPT = ".gpurun-fetched.json"  # what was verified here: path → size, mtime, sha256
-TRIES = 3
+PAUSES = (0.5, 2.0)  # seconds before a copy that was cut is tried again
+LISTINGS = 3  # how often a run that goes on is asked for its files, when they change while they are copied
 
 
 @dataclass(frozen=True)
@@ -47,26 +53,41 @@ class Fetched:
 def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
     """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
     target = destination(run, into)
-    with to_run(run, report) as link, _exclusively(run):
-        return fetch_over(link, run, target, report)
+    with _exclusively(run):
+        manifest, new = persist(lambda: _bring_what_there_is(run, target, report), report)
+    store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
+    return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out)
 
 
-def fetch_over(link: Link, run: Run, target: Path, report: Reporter) -> Fetched:
-    """The same over a link that is there already."""
-    manifest = ask_manifest(link, run, report)
-    receipt = Receipt(target)
+def _bring_what_there_is(run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
+    """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked anew."""
+    with to_run(run, report) as link:
+        for left in reversed(range(LISTINGS)):
+            manifest = ask_manifest(link, run, report)
+            try:
+                return manifest, _bring(link, run, manifest, target, report)
+            except (ChecksumMismatch, FilesChanged) as error:
+                if manifest.complete or not left:
+                    raise
+                report.warn(f"{error.message}; the run goes on, asking again what it has")
+    raise AssertionError  # the loop returns or raises
+
+
+def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter) -> list[Artifact]:
+    """Fetches, verifies and moves what is not here; gives it."""
+    receipt, staging = Receipt(target), Staging(target)
     missing = _not_here([artifact for artifact in manifest.files if not receipt.has(artifact)], target, receipt)
     if missing:
-        _check_space(target, missing)
-        staging = target / STAGING
-        with Verifier(missing, staging) as verifier:
-            _pull(link, run, missing, staging, target, report, verifier.begin_early)
+        staging.open(missing)
+        _check_space(target, sum(artifact.size for artifact in missing) - staging.size())
+        staging.borrow(missing)
+        with Verifier(missing, staging.files) as verifier:
+            _pull(link, run, missing, staging, report, verifier.begin_early)
             with report.stage("verify and move", "bytes") as stage:
                 verifier.finish(stage.update)
-                _settle(missing, staging, target, receipt)
-        shutil.rmtree(staging, ignore_errors=True)
-    store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
-    return Fetched(target, tuple(missing), len(manifest.files) - len(missing), manifest.complete, manifest.left_out)
+                _settle(missing, staging.files, target, receipt)
+    staging.remove()
+    return missing
 
 
 def destination(run: Run, into: Path | None) -> Path:
@@ -103,25 +124,40 @@ def _exclusively(run: Run) -> Iterator[None]:
 
 def _not_here(missing: list[Artifact], target: Path, receipt: Receipt) -> list[Artifact]:
     """Without what lies here already, however it came. Raises ArtifactError where a file of the user's own is in the way."""
+    _refuse_files_as_folders(missing, target)
     left, own = [], []
     for artifact in missing:
         path = target / artifact.path
-        if receipt.knows(artifact) or not os.path.lexists(path):
+        if receipt.may_replace(artifact):
             left.append(artifact)
         elif _is(path, artifact):
             receipt.note(artifact)
         else:
             own.append(artifact.path)
     if own:
-        raise ArtifactError(
-            f"{target} has {count(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
-            + ", ".join(own[:5]) + (" …" if own[5:] else ""),
-            meaning="Nothing was fetched; they are as they were.",
-            hint="Move them away, or fetch elsewhere: gpurun fetch --into DIR",
-        )  # fmt: skip
+        raise _in_the_way(target, own)
     if len(left) < len(missing):
         receipt.save()
     return left
+
+
+def _refuse_files_as_folders(missing: list[Artifact], target: Path) -> None:
+    folders = {parent for artifact in missing for parent in Path(artifact.path).parents if parent.name}
+    for folder in sorted(folders):
+        refuse_link(target / folder)
+    if own := [
+        str(folder) for folder in sorted(folders) if (target / folder).exists() and not (target / folder).is_dir()
+    ]:
+        raise _in_the_way(target, own)
+
+
+def _in_the_way(target: Path, own: list[str]) -> ArtifactError:
+    return ArtifactError(
+        f"{target} has {count(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
+        + ", ".join(own[:5]) + (" …" if own[5:] else ""),
+        meaning="Nothing was moved there; they are as they were.",
+        hint="Move them away, or fetch elsewhere: gpurun fetch --into DIR",
+    )  # fmt: skip
 
 
 def _is(path: Path, artifact: Artifact) -> bool:
@@ -130,9 +166,8 @@ def _is(path: Path, artifact: Artifact) -> bool:
     return sha256(path, artifact.size) == artifact.sha256
 
 
-def _check_space(target: Path, missing: list[Artifact]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(artifact.size for artifact in missing), shutil.disk_usage(target).free
+def _check_space(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target).free
     if needed > free:
         raise TransferFailed(
             f"{target} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are to come",
@@ -145,48 +180,55 @@ def _pull(
     link: Link,
     run: Run,
     missing: list[Artifact],
-    staging: Path,
-    target: Path,
+    staging: Staging,
     report: Reporter,
     some_arrived: Callable[[], None],
 ) -> None:
-    total = sum(artifact.size for artifact in missing)
-    if staging.is_symlink():
-        raise ArtifactError(f"{staging} is a link: refusing to write through it", hint=f"Remove it: rm {staging}")
+    """Copies them into staging, again where the copy is cut. The agent is not asked: its connection may have been cut too."""
+    outputs, total = link.paths.run(run.run_id).outputs, sum(artifact.size for artifact in missing)
     with report.stage(f"fetch {count(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
-
-        def tell(done: int) -> None:
-            stage.update(done=done)
-            some_arrived()
-
-        for left in reversed(range(TRIES)):
+        for pause in (*PAUSES, None):
+            begun, others = staging.parts(missing)
+            before = 0
             try:
-                return rsync.pull(
-                    link.host,
-                    link.paths.run(run.run_id).outputs,
-                    [artifact.path for artifact in missing],
-                    staging,
-                    basis=target,
-                    max_size=max(artifact.size for artifact in missing) + (1 << 20),
-                    compress=link.slow,
-                    progress=tell,
-                )
+                for part in (begun, others):
+
+                    def tell(done: int, before: int = before) -> None:
+                        stage.update(done=min(before + done, total))
+                        some_arrived()
+
+                    if part:
+                        rsync.pull(
+                            link.host,
+                            outputs,
+                            [artifact.path for artifact in part],
+                            staging.files,
+                            go_on=part is begun,
+                            max_size=max(artifact.size for artifact in part) + (1 << 20),
+                            compress=link.slow,
+                            progress=tell,
+                        )
+                    before += sum(artifact.size for artifact in part)
+                return
             except TransferInterrupted as error:
-                if not left:
+                if pause is None:
                     raise
                 report.warn(f"{error.message}; going on from there")
+                time.sleep(pause)  # the link itself cannot be awaited, only tried
 
 
-def _settle(missing: list[Artifact], staging: Path, target: Path, receipt: Receipt) -> None:
+def _settle(missing: list[Artifact], staged: Path, target: Path, receipt: Receipt) -> None:
     """Moves what was verified, all of it, to its final names. Cut off in between, the next fetch knows them for its own."""
+    if own := [artifact.path for artifact in missing if not receipt.may_replace(artifact)]:
+        raise _in_the_way(target, own)  # it came while we copied
     for artifact in missing:
-        receipt.expect(artifact)
+        receipt.expect(artifact, staged / artifact.path)
     receipt.save()
     for artifact in missing:
         final = target / artifact.path
         _real_folders(target, final.parent)
-        os.replace(staging / artifact.path, final)
+        os.replace(staged / artifact.path, final)
         receipt.note(artifact)
     receipt.save()
 
@@ -196,41 +238,5 @@ def _real_folders(top: Path, folder: Path) -> None:
     for part in reversed([folder, *folder.parents]):
         if part == top or top not in part.parents:
             continue
-        if part.is_symlink():
-            raise ArtifactError(f"{part} is a link: refusing to write through it", hint=f"Remove it: rm {part}")
+        refuse_link(part)
         part.mkdir(exist_ok=True)
-
-
-class Receipt:
-    """What was verified here before, so that it is neither sent nor hashed again while it is untouched."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._entries: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            entries = json.loads((target / RECEIPT).read_text("utf-8"))
-            self._entries = entries if isinstance(entries, dict) else {}
-
-    def has(self, artifact: Artifact) -> bool:
-        return self._entries.get(artifact.path) == [*self._state(artifact), artifact.sha256]
-
-    def knows(self, artifact: Artifact) -> bool:
-        """Whether what lies under this name, if anything, came by a fetch."""
-        return artifact.path in self._entries
-
-    def expect(self, artifact: Artifact) -> None:
-        """It is about to be moved here."""
-        self._entries.setdefault(artifact.path, [])
-
-    def note(self, artifact: Artifact) -> None:
-        self._entries[artifact.path] = [*self._state(artifact), artifact.sha256]
-
-    def save(self) -> None:
-        store.write_json(self._target / RECEIPT, self._entries)
-
-    def _state(self, artifact: Artifact) -> list[int | None]:
-        try:
-            status = os.lstat(self._target / artifact.path)
-        except OSError:
-            return [None, None]
-        return [status.st_size, status.st_mtime_ns]

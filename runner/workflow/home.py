@@ -15,8 +15,9 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import count
 from runner.transport.link import Link
-from runner.workflow.fetch import Receipt, destination
+from runner.workflow.fetch import destination
 from runner.workflow.follow import catch_up
+from runner.workflow.receipt import Receipt
 
 AT_ONCE = 8  # requests
 

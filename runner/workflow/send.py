@@ -116,6 +116,7 @@ def _copy(link: Link, tree: Tree, attempt: str, bases: Sequence[Base], stage: St
                 tree.source,
                 names,
                 link.paths.incoming(attempt),
+                size=tree.selection.total_bytes,
                 link_dest=[base.path for base in bases],
                 checksum=tree.contents is not None and not ignore_times,
                 ignore_times=ignore_times,

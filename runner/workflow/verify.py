@@ -15,7 +15,7 @@ from runner.domain.errors import ChecksumMismatch
 from runner.domain.manifest import Artifact
 
 LARGE = 16 << 20  # bytes; a smaller file is hashed in less time than it takes to find out whether it has come
-State = tuple[int, int, int]  # inode, size, time: another one when the file was written to
+State = tuple[int, ...]  # another one when the file was written to, whatever time it was given afterwards
 
 
 class Verifier:
@@ -96,4 +96,4 @@ def sha256(path: Path, size: int) -> str:
 
 def _state(path: Path) -> State:
     status = os.lstat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

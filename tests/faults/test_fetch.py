@@ -111,7 +111,7 @@ def test_47_a_killed_receiver_leaves_nothing_final_and_the_next_fetch_converges(
 def staged(into: Path) -> int:
     """Bytes of the large file that have arrived."""
     try:
-        return (into / ".gpurun-staging/models/large").stat().st_blocks * 512
+        return (into / ".gpurun-staging/outputs/models/large").stat().st_blocks * 512
     except OSError:
         return 0
 

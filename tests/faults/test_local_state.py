@@ -23,7 +23,7 @@ from runner.domain.manifest import Artifact
 from runner.domain.run import Run, mint_id
 from runner.transport import known_hosts
 from runner.workflow.connect import note, remembered
-from runner.workflow.fetch import Receipt
+from runner.workflow.receipt import Receipt
 from tests.support.box import only_as_root
 from tests.support.cli import Gpurun
 from tests.support.figures import Record

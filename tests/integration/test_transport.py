@@ -130,6 +130,6 @@ def test_links_and_what_was_not_asked_for_are_not_pulled(host: Host, box: LocalB
     (outputs / "models" / "good").write_text("good")
     (outputs / "models" / "link").symlink_to("/etc/passwd")
     (outputs / "unasked").write_text("x")
-    staging = tmp_path / "staging"
+    staging = tmp_path / "staging" / "outputs"
     rsync.pull(host, str(outputs), ["models/good", "models/link"], staging)
     assert [path.name for path in staging.rglob("*")] == ["models", "good"]
