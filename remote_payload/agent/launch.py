@@ -192,6 +192,8 @@ def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[st
         GPURUN_EVENTS=run.events,
         CUDA_DEVICE_ORDER="PCI_BUS_ID",  # NVML's order, which the locks count in
     )
+    if os.environ.get("GPURUN_FAKE_GPUS"):  # tests only: what is lent then is not there for torch to find
+        variables["GPURUN_FAKE_GPUS"] = os.environ["GPURUN_FAKE_GPUS"]
     if args.get("resume"):
         variables["GPURUN_RESUME"] = str(args["resume"].get("checkpoint") or "auto")
     return variables

@@ -104,6 +104,10 @@ def find_checkpoint(request: str, folder: Path) -> Path | None:
     torn = next((c for c in (folder / request, Path(request)) if c.is_dir() and request), None)
     names = ", ".join(checkpoint.path.name for checkpoint in there) or "none"
     problem = f"{torn} is not complete" if torn else f"there is no checkpoint {request}"
+    if not there:
+        raise InputError(
+            f"resume: {problem}, and no other in {folder}. To go on from another run: gpurun resume RUN --checkpoint {request}"
+        )
     raise InputError(f"resume: {problem}; checkpoints in {folder}: {names}")
 
 

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from remote_payload.settings import settings_class
 from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.reading import SettingError, read_settings
-from remote_payload.train.distributed import World
+from remote_payload.train.distributed import World, require_lent_gpus
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.telemetry import Telemetry
 
@@ -51,7 +51,8 @@ class Run:
     def from_environment(cls, recipe: str, arguments: list[str] | None = None) -> Run:
         """The run that gpurun launched, or one by hand from the job file named in ``arguments``.
 
-        Raises InputError for a job that is missing, is of another recipe or has settings that the recipe does not know.
+        Raises InputError for a job that is missing, is of another recipe or has settings that the recipe does not know, TrainingError
+        when GPUs were lent that torch cannot use.
         """
         folder, job = _job_by_gpurun() or _job_by_hand(recipe, arguments or [])
         if job.get("recipe", recipe) != recipe:
@@ -61,6 +62,7 @@ class Run:
         except SettingError as error:
             raise InputError(str(error)) from None
         higher = _direction(recipe, settings)
+        require_lent_gpus(job)
         world = World.from_environment()
         run_id = world.broadcast(os.environ.get("GPURUN_RUN_ID") or folder.name)
         outputs = Path(world.broadcast(str(os.environ.get("GPURUN_OUTPUTS") or folder / "outputs")))

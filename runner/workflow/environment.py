@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runner.domain.box import Box
+from runner.domain.errors import EnvironmentFailed
 from runner.domain.progress import Reporter
 from runner.transport.link import Link
 from runner.workflow.plan import Plan
@@ -33,4 +34,10 @@ def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
             tell=lambda line: stage.update(note=line),
         )
         stage.update(note=f"{found.how}: {found.interpreter}")
+    if found.how == "given" and found.missing:
+        raise EnvironmentFailed(
+            f"{found.interpreter} lacks {', '.join(found.missing)}",
+            meaning="The job names this interpreter, so nothing is installed into it. Nothing was started.",
+            hint="Install them there, or leave out environment.interpreter: gpurun then builds an environment that has them.",
+        )
     return found.interpreter

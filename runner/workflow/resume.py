@@ -27,6 +27,8 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
     Raises UserError while the old one lives, RunLost when the box does not know it.
     """
     job = job_of(run, overrides)
+    if checkpoint == "auto" and any(each.partition("=")[0].strip() == "settings.resume" for each in overrides):
+        checkpoint = job.settings.get("resume") or "auto"  # another way to name one, and as explicit
     plan = make_plan(job)
     with to_run(run, report) as link:
         seen = statuses.ask(link, run)
