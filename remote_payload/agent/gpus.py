@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from remote_payload.agent import bounded
 
 NVML_LIMIT = 10.0  # seconds; loading the driver's library takes one or two on boxes with eight GPUs
 SMI_LIMIT = 15.0
 MAX_GPUS = 64
+STAND_IN = "GPURUN_FAKE_GPUS"
 SMI_FIELDS = "index,uuid,name,memory.total,memory.used,utilization.gpu"
 
 
@@ -26,9 +27,8 @@ class Gpu(NamedTuple):
 
 def list_gpus() -> Optional[List[Gpu]]:
     """Every GPU in NVML's order (that of the PCI bus); empty without a driver, None when the driver does not answer in time."""
-    stand_in = os.environ.get("GPURUN_FAKE_GPUS")  # tests only: a JSON file of Gpu fields where there is no GPU
-    if stand_in:
-        with open(stand_in, encoding="utf-8") as file:
+    for path in stand_in().values():
+        with open(path, encoding="utf-8") as file:
             return [Gpu(**fields) for fields in json.load(file)]
     try:
         return bounded.Call(_from_nvml).result(NVML_LIMIT)[:MAX_GPUS]
@@ -36,6 +36,11 @@ def list_gpus() -> Optional[List[Gpu]]:
         return None
     except Exception:  # no pynvml, no library, a library older than its driver: nvidia-smi may still know
         return _from_smi()
+
+
+def stand_in() -> Dict[str, str]:
+    """For tests where there is no GPU: the variable that names a JSON file of Gpu fields."""
+    return {name: os.environ[name] for name in (STAND_IN,) if os.environ.get(name)}
 
 
 def _from_nvml() -> List[Gpu]:

@@ -11,15 +11,16 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from remote_payload.agent import fill, gpus, incoming, locks, secrets, spawn, state
+from remote_payload.agent import allotment, causes, fill, gpus, incoming, locks, secrets, spawn, state
 from remote_payload.agent.__main__ import agent_command
 from remote_payload.agent.files import read_json, write_json
 from remote_payload.agent.gpus import Gpu
-from remote_payload.agent.locks import HeldGpu
 from remote_payload.agent.paths import BoxPaths, RunPaths, check_run_id
+from remote_payload.agent.redact import redact
 from remote_payload.agent.request import AgentError, Request
 
 CONFIRM_LIMIT = 60.0  # seconds for the supervisor to say that it stands
+QUOTED = 3  # lines of a supervisor that could not start
 LOG_LIMIT = 1 << 30  # bytes
 
 
@@ -30,19 +31,14 @@ def launch(request: Request) -> Dict[str, Any]:
     if lock is None:
         incoming.forget(request.paths, run.run_id)
         return _answer(run, attached=True)
-    held: List[HeldGpu] = []
     try:
-        available = gpus.list_gpus()
+        available = gpus.list_gpus() if request.args.get("gpus") else []
         wanted = _wanted(request.args, available)
-        if wanted and not request.args.get("queue"):
-            held = _take_gpus(available or [], wanted, run.run_id)
         os.mkdir(run.folder, 0o700)
-        _prepare(request, run, wanted)
-        _start(request, run, {"lock": lock, "held": held, "gpus": available or []})
+        given = _prepare(request, run, wanted, available or [])
+        _start(request, run, lock, given, available or [])
         incoming.forget(request.paths, run.run_id)
     finally:
-        for gpu in held:
-            os.close(gpu.descriptor)  # the supervisor has its own
         if os.path.isdir(run.folder):
             os.close(lock)
         else:
@@ -103,18 +99,13 @@ def _wanted(args: Dict[str, Any], available: Optional[List[Gpu]]) -> int:
     return wanted
 
 
-def _take_gpus(available: List[Gpu], wanted: int, run_id: str) -> List[HeldGpu]:
-    held, holders = locks.take_gpus(available, wanted, run_id)
-    if held:
-        return held
-    message = "%d of %d GPUs asked for, but held by %s" % (wanted, len(available), ", ".join(holders))
-    raise AgentError("GpuBusy", message, "Wait for it, stop it (gpurun stop %s), or submit with --queue." % holders[0])
-
-
-def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
-    """Everything the supervisor finds in the run's folder. Undone if any of it fails."""
+def _prepare(request: Request, run: RunPaths, wanted: int, available: List[Gpu]) -> List[Gpu]:
+    """Everything the supervisor finds in the run's folder; the run's GPUs. Undone if any of it fails."""
     args = request.args
     try:
+        given: List[Gpu] = []
+        if wanted:  # first of all: it is what may be refused
+            given = allotment.enter(request.paths, run, available, wanted, bool(args.get("queue")))
         fill.take_code(request.paths, run, args.get("code") or {})
         if args.get("resume"):
             _inherit(request.paths, run, args)
@@ -124,6 +115,7 @@ def _prepare(request: Request, run: RunPaths, wanted: int) -> None:
         fill.link_data(request.paths, run, args.get("data") or [])
         fill.link_outputs(run, args.get("outputs") or [])
         write_json(run.launch, plan(request.paths, run, args, wanted))
+        return given
     except BaseException:
         _undo(request, run)
         raise
@@ -190,7 +182,7 @@ def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[st
         GPURUN_RUN_DIR=run.folder,
         GPURUN_OUTPUTS=run.outputs,
         GPURUN_EVENTS=run.events,
-        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # NVML's order, which the locks count in
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # NVML's order, which gpurun counts in
     )
     if os.environ.get("GPURUN_FAKE_GPUS"):  # tests only: what is lent then is not there for torch to find
         variables["GPURUN_FAKE_GPUS"] = os.environ["GPURUN_FAKE_GPUS"]
@@ -199,13 +191,16 @@ def environment(paths: BoxPaths, run: RunPaths, args: Dict[str, Any]) -> Dict[st
     return variables
 
 
-def _start(request: Request, run: RunPaths, order: Dict[str, Any]) -> None:
+def _start(request: Request, run: RunPaths, lock: int, given: List[Gpu], available: List[Gpu]) -> None:
     """Starts the supervisor and waits for its word. Undone if it says that it could not start the payload."""
-    order["folder"] = run.folder
-    order["variables"] = secrets.place(run.run_id, request.args.get("secrets") or {})
-    descriptors = [order["lock"]] + [held.descriptor for held in order["held"]]
-    order["held"] = [held._asdict() for held in order["held"]]
-    order["gpus"] = [gpu._asdict() for gpu in order["gpus"]]
+    order = {
+        "root": request.paths.root,
+        "folder": run.folder,
+        "lock": lock,
+        "given": [gpu.number for gpu in given],
+        "gpus": [gpu._asdict() for gpu in available],
+        "variables": secrets.place(run.run_id, request.args.get("secrets") or {}),
+    }
     with open(run.supervisor_log, "ab") as log:
         process = subprocess.Popen(
             agent_command("supervise", run.run_id),
@@ -213,8 +208,8 @@ def _start(request: Request, run: RunPaths, order: Dict[str, Any]) -> None:
             stdout=subprocess.PIPE,
             stderr=log,
             cwd="/",
-            env=box_environment(),
-            pass_fds=descriptors,
+            env=dict(box_environment(), **gpus.stand_in()),
+            pass_fds=[lock],
             start_new_session=True,
         )
     try:
@@ -223,17 +218,19 @@ def _start(request: Request, run: RunPaths, order: Dict[str, Any]) -> None:
         raise AgentError(
             "NotStarted", "the box did not confirm the start in time", "It may have started: gpurun status."
         ) from None
-    told = (
-        json.loads(answer.decode("utf-8"))
-        if answer.strip()
-        else {"error": "it ended without a word; see supervisor.log"}
-    )
+    told = json.loads(answer.decode("utf-8")) if answer.strip() else {"error": _last_words(run)}
     if "error" in told:
         secrets.remove(run.run_id)
         _undo(request, run)
         if told.get("errno"):
             raise OSError(told["errno"], told["error"])
         raise AgentError("NotStarted", "the run's supervisor could not start: %s" % told["error"])
+
+
+def _last_words(run: RunPaths) -> str:
+    """Why a supervisor ended without an answer: the end of its log, which goes with the run's folder."""
+    said = [line.strip() for line in causes.tail(run.supervisor_log).splitlines() if line.strip()]
+    return redact("; ".join(said[-QUOTED:])) or "it ended without a word"
 
 
 def box_environment() -> Dict[str, str]:

@@ -10,9 +10,8 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional
 
-from remote_payload.agent.gpus import Gpu
 from remote_payload.agent.paths import RunPaths, volatile_folder
 from remote_payload.agent.request import AgentError
 
@@ -118,56 +117,6 @@ def leave_run(run: RunPaths, descriptor: int) -> None:
         os.rmdir(volatile_folder(run.run_id))
     except OSError:
         pass
-
-
-class HeldGpu(NamedTuple):
-    """A GPU that a run has to itself."""
-
-    number: int
-    path: str
-    descriptor: int
-
-
-def take_gpus(gpus: Sequence[Gpu], wanted: Union[int, str], run_id: str) -> Tuple[List[HeldGpu], List[str]]:
-    """Locks ``wanted`` of the GPUs ("all", or so many of those that are free); the locks, or none and the holders in the way."""
-    needed = len(gpus) if wanted == "all" else int(wanted)
-    held: List[HeldGpu] = []
-    holders: List[str] = []
-    make_volatile()
-    for gpu in gpus:
-        if len(held) == needed:
-            break
-        path = gpu_lock(gpu)
-        descriptor = take(path)
-        if descriptor is None:
-            holders.append(holder(gpu) or "another run")
-        else:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, run_id.encode("ascii"), 0)
-            held.append(HeldGpu(gpu.number, path, descriptor))
-    if len(held) < needed:
-        for gpu_held in held:
-            drop(gpu_held.path, gpu_held.descriptor)
-        return [], sorted(set(holders))
-    return held, []
-
-
-def gpu_lock(gpu: Gpu) -> str:
-    """Where a GPU's lock lies."""
-    name = "".join(character if character.isalnum() else "-" for character in gpu.uuid or str(gpu.number))
-    return os.path.join(volatile_folder(), "gpu-%s.lock" % name[:64])
-
-
-def holder(gpu: Gpu) -> Optional[str]:
-    """The run that holds the GPU now, None when it is free."""
-    path = gpu_lock(gpu)
-    if not is_held(path):
-        return None
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read(80) or "another run"
-    except (OSError, ValueError):
-        return "another run"
 
 
 def _lock(descriptor: int, mode: int) -> bool:

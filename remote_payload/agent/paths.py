@@ -79,6 +79,9 @@ class RunPaths:
         self.launch = posixpath.join(folder, "launch.json")  # argv, environment and limits, no secrets
         self.code = posixpath.join(folder, "code")  # the payload's working directory
         self.snapshot = posixpath.join(folder, "snapshot.json")  # digest of code/ as pushed
+        self.gpus = posixpath.join(
+            folder, "gpus.json"
+        )  # what it wants of the GPUs, its place in the queue, what it was given
         self.owner = posixpath.join(folder, "owner.json")
         # Beside the runs: it is taken before the folder is made, and outlives it.
         self.lock = posixpath.join(posixpath.dirname(posixpath.dirname(folder)), "locks", self.run_id)

@@ -10,13 +10,13 @@ import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
 from remote_payload.agent import (
+    allotment,
     bounded,
     builders,
     gpus,
     hardware,
     incoming,
     interpreters,
-    locks,
     patch,
     processes,
     seal,
@@ -43,7 +43,7 @@ def probe(request: Request) -> Dict[str, Any]:
     args, paths = request.args, request.paths
     _make_room(args, paths)
     questions: Dict[str, Callable[[], Any]] = {
-        "gpus": _gpus,
+        "gpus": lambda: _gpus(paths),
         "cuda": _cuda,
         "disk": lambda: disk(paths.root),
         "rsync": _rsync,
@@ -197,10 +197,11 @@ def _try_to_write(root: str) -> Optional[str]:
     return None
 
 
-def _gpus() -> Optional[List[Dict[str, Any]]]:
+def _gpus(paths: BoxPaths) -> Optional[List[Dict[str, Any]]]:
     found = gpus.list_gpus()
     if found is None:
         return None
+    held = allotment.holders(paths, found) if found else {}
     return [
         {
             "index": gpu.number,
@@ -209,9 +210,9 @@ def _gpus() -> Optional[List[Dict[str, Any]]]:
             "memory_total": gpu.memory_total,
             "memory_used": gpu.memory_used,
             "utilisation": gpu.utilisation,
-            "held_by": text(holder) if holder else None,
+            "held_by": text(held[allotment.name(gpu)]) if allotment.name(gpu) in held else None,
         }
-        for gpu, holder in ((gpu, locks.holder(gpu)) for gpu in found[:GPU_MAX])
+        for gpu in found[:GPU_MAX]
     ]
 
 

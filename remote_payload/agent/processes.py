@@ -65,16 +65,21 @@ def is_alive(pid: object, start: object, proc: str = PROC) -> Optional[Process]:
 
 
 def cookie(pid: int, proc: str = PROC) -> Optional[str]:
-    """The run id that the process was started with (its environment at exec), None without one or where we may not look."""
+    """The run id that the process was started with, None without one or where we may not look."""
+    return variable(pid, COOKIE, proc)
+
+
+def variable(pid: int, name: str, proc: str = PROC) -> Optional[str]:
+    """A variable of the process's environment as it was at exec, None without it or where we may not look."""
     try:
         with open("%s/%d/environ" % (proc, pid), "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
         return None
-    prefix = COOKIE.encode("ascii") + b"="
-    for variable in variables:
-        if variable.startswith(prefix):
-            return variable[len(prefix) :].decode("utf-8", "replace")
+    prefix = name.encode("ascii") + b"="
+    for each in variables:
+        if each.startswith(prefix):
+            return each[len(prefix) :].decode("utf-8", "replace")
     return None
 
 

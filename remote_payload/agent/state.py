@@ -71,8 +71,12 @@ def _phase(facts: Facts) -> str:
 
 
 def _was_started(facts: Facts) -> bool:
-    """A damaged owner says nothing: the slot, the log and the processes may still know."""
-    return facts.started or bool(facts.life.members) or bool(facts.owner and facts.owner.payload)
+    """A damaged owner says nothing: the slot, the log and the processes may still know.
+
+    While the owner can be read, a process without a record is the payload-to-be: it executes once it is written down.
+    """
+    written = facts.owner.payload is not None if facts.owner else bool(facts.life.members)
+    return facts.started or written
 
 
 def _stalled(life: Life) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional
 
 from remote_payload.agent import (
     alive,
+    allotment,
     causes,
     cgroup,
     ending,
@@ -27,17 +28,17 @@ from remote_payload.agent import (
     owner,
     processes,
     secrets,
+    signals,
     slot,
     spawn,
     state,
 )
 from remote_payload.agent.files import read_json, remove_quietly, write_json
 from remote_payload.agent.gpus import Gpu
-from remote_payload.agent.locks import HeldGpu
-from remote_payload.agent.paths import RunPaths, volatile_folder
+from remote_payload.agent.paths import BoxPaths, RunPaths, volatile_folder
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.quota import LogQuota
-from remote_payload.agent.waiting import Ticket
+from remote_payload.agent.waiting import Waiting
 
 SIGNALS = (signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM)
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)
@@ -98,17 +99,17 @@ def detach(run: RunPaths) -> int:
 
 
 class Supervisor:
-    """One run's guard. ``order``: the locks' descriptors, the GPUs there are, and the secrets for the payload's environment."""
+    """One run's guard. ``order``: the lock's descriptor, the GPUs there are and those given to it, the secrets for the payload."""
 
     def __init__(self, run: RunPaths, order: Dict[str, Any]) -> None:
         self.run = run
         self.launch = read_json(run.launch) or {}
         self._lock: int = order["lock"]
-        self._held = [HeldGpu(**held) for held in order["held"]]
+        self._paths = BoxPaths(order["root"])
+        self._given: List[int] = order["given"]
         self._gpus = [Gpu(**gpu) for gpu in order["gpus"]]
         self._secrets: Dict[str, str] = order["variables"]
-        for descriptor in [self._lock] + [held.descriptor for held in self._held]:
-            os.set_inheritable(descriptor, False)  # the payload must not keep a lock
+        os.set_inheritable(self._lock, False)  # the payload must not keep it
         self._owner: Dict[str, Any] = {}
         self._slot = -1
         self._payload: Optional[int] = None
@@ -130,41 +131,45 @@ class Supervisor:
             "first_start": processes.first_start(),
             "oom_kills": cgroup.oom_kills(),
         }
-        if self.launch["queue"] and not self._held and self.launch["gpus"]:
-            self._say_waiting([])
+        if self.launch["gpus"] and not self._given:
+            self._say_waiting("waiting for %d GPU%s" % (self.launch["gpus"], "" if self.launch["gpus"] == 1 else "s"))
         else:
             self._start_payload()
 
-    def _say_waiting(self, holders: List[str]) -> None:
-        waiting = "waiting for %d GPU%s" % (self.launch["gpus"], "" if self.launch["gpus"] == 1 else "s")
-        waiting += ", held by %s" % ", ".join(holders) if holders else ""
+    def _say_waiting(self, waiting: str) -> None:
         if self._owner.get("waiting") != waiting:
             self._owner["waiting"] = waiting
             write_json(self.run.owner, self._owner)
 
     def wait_for_gpus(self) -> None:
-        """For a queued run: its turn, then its GPUs, then the payload; or the end of it when ``stop`` comes first."""
+        """For a queued run: its turn, then its GPUs, then the payload; or the end of it, when somebody wants that first."""
         if not self._owner.get("waiting"):
             return
-        ticket = Ticket(self.run.run_id)
-        while not self._held:
-            received = signal.sigtimedwait((signal.SIGUSR1, signal.SIGTERM), TICK / 2)
+        waiting = Waiting(self._paths, self.run, self._gpus, self.launch["gpus"])
+        while not self._given:
+            received = signals.wait((signal.SIGUSR1, signal.SIGTERM), TICK / 2)
             if received is not None:
-                self._record = ExitRecord("cancelled", 0, time.time())
-                return ticket.leave()
-            if ticket.is_first():
-                self._held, holders = locks.take_gpus(self._gpus, self.launch["gpus"], self.run.run_id)
-                self._say_waiting(holders)
-        ticket.leave()
+                # USR1 is ``stop``. TERM is somebody else's, and would have ended a payload that is not there yet.
+                kind, number = ("cancelled", 0) if received == signal.SIGUSR1 else ("signal", received)
+                self._record = ExitRecord(kind, number, time.time())
+                return
+            given, why = waiting.look()
+            self._given = [gpu.number for gpu in given]
+            try:
+                if not given:
+                    self._say_waiting(why)
+            except OSError:  # a full disk: what is told is of an earlier look
+                pass
         self._start_payload()
 
     def _start_payload(self) -> None:
-        numbers = [held.number for held in self._held]
         environment = dict(os.environ)
         environment.update(self.launch["environment"])
         if secrets.TOKEN_PATH in self._secrets:
             environment.pop(secrets.TOKEN, None)  # the box's own would win over the file
-        environment.update(self._secrets, CUDA_VISIBLE_DEVICES=",".join(map(str, numbers)))
+        environment.update(self._secrets, CUDA_VISIBLE_DEVICES=",".join(map(str, self._given)))
+        names = [allotment.name(gpu) for gpu in self._gpus if gpu.number in self._given]
+        environment[allotment.VARIABLE] = " ".join(names)
         child = spawn.hold(self.launch["argv"], self.run.code, environment, self.run.log)
         self._secrets.clear()
         self._payload = child.pid
@@ -176,7 +181,7 @@ class Supervisor:
                 "start": started.start if started else None,
                 "autogroup": processes.autogroup(child.pid),
             },
-            gpus=numbers,
+            gpus=self._given,
             started_at=time.time(),
         )
         write_json(self.run.owner, self._owner)
@@ -196,11 +201,11 @@ class Supervisor:
         limit = self.launch.get("time_limit")
         out_of_time = time.monotonic() + limit if limit else None
         while True:
-            received = signal.sigtimedwait(SIGNALS, TICK)
+            received = signals.wait(SIGNALS, TICK)
             self._collect()
             if self._record is not None:
                 return
-            self._obey(received.si_signo if received else None)
+            self._obey(received)
             if out_of_time is not None and time.monotonic() > out_of_time and self._ended_by_us is None:
                 self._end("timeout", ending.GRACE)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -276,8 +281,8 @@ class Supervisor:
         self._over.set()
         grace = LEFTOVERS_GRACE if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
         survivors = ending.terminate(self._family, grace, ending.KILL_LIMIT) if self._payload is not None else []
-        for held in self._held:
-            locks.drop(held.path, held.descriptor)
+        if not survivors:  # else they keep the GPUs
+            remove_quietly(self.run.gpus)
         secrets.remove(self.run.run_id)
         self._say_ended(record, survivors)
         try:

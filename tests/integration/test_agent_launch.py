@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,8 +16,18 @@ from remote_payload.agent.files import read_json
 from remote_payload.agent.fill import inherit_outputs
 from remote_payload.agent.paths import volatile_folder
 from remote_payload.agent.snapshot import fingerprint
-from runner.domain.errors import GpurunError, LaunchError, PushDiffers, TransferInterrupted
-from tests.support.agent import FROM_SOURCE, launch, log_of, run_id, running_agent, status, until_finished, wait_until
+from runner.domain.errors import GpurunError, LaunchError, NotStarted, PushDiffers, TransferInterrupted
+from tests.support.agent import (
+    FROM_SOURCE,
+    SOURCE,
+    launch,
+    log_of,
+    run_id,
+    running_agent,
+    status,
+    until_finished,
+    wait_until,
+)
 
 ATTEMPT = "1700000001-0a1b2c3d"
 SHOW = "import json,os,sys; print(json.dumps({'argv': sys.argv[1:], 'env': dict(os.environ), 'cwd': os.getcwd()}))"
@@ -412,3 +423,22 @@ def test_a_connection_dropped_between_command_and_answer_starts_the_run_once(hom
         with open(paths.run(run).log, "rb") as log:
             assert log.read() == b"started\n"
         agent.call("stop", {"run_id": run, "grace": 1})
+
+
+def test_a_supervisor_that_cannot_start_is_quoted_since_its_log_goes_with_the_folder(home, paths):
+    run = run_id()
+    broken = home / "agent"
+    shutil.copytree(SOURCE / "remote_payload" / "agent", broken / "remote_payload" / "agent")
+    (broken / "remote_payload" / "__init__.py").touch()
+    start = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(broken)!r}); from remote_payload.agent.__main__ import main; main()",
+    ]
+    with running_agent(home, start) as agent:
+        (broken / "remote_payload" / "agent" / "supervisor.py").write_text(
+            "raise ImportError('no module named _posixsubprocess')\n"
+        )
+        with pytest.raises(NotStarted, match=r"could not start: .*ImportError: no module named _posixsubprocess"):
+            launch(agent, ["true"], run)
+    assert not os.path.exists(paths.run(run).folder)

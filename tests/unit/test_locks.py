@@ -1,5 +1,7 @@
 """Locks: held means alive, and asking leaves no trace."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,9 +10,8 @@ import threading
 import pytest
 
 from remote_payload.agent import locks
-from remote_payload.agent.gpus import Gpu
+from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.request import AgentError
-from remote_payload.agent.waiting import Ticket
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,6 @@ def volatile(tmp_path, monkeypatch):
             lambda run_id=None: str(folder / run_id if run_id else folder),
         )
     return folder
-
-
-def gpus(count):
-    return [Gpu(number, f"GPU-{number}", "H100", 80 << 30, 0, 0) for number in range(count)]
 
 
 def test_a_lock_is_held_until_its_descriptor_is_closed(tmp_path):
@@ -86,21 +83,6 @@ def test_a_lock_whose_file_was_removed_under_us_is_taken_again(tmp_path):
     os.close(held)
 
 
-def test_a_run_gets_gpus_that_nobody_has_and_is_told_who_has_the_others():
-    first, _ = locks.take_gpus(gpus(3), 2, "first")
-    assert [held.number for held in first] == [0, 1]
-    assert [locks.holder(gpu) for gpu in gpus(3)] == ["first", "first", None]
-    second, holders = locks.take_gpus(gpus(3), 2, "second")
-    assert (second, holders) == ([], ["first"])
-    assert locks.holder(gpus(3)[2]) is None  # what it had taken on the way is free again
-    third, _ = locks.take_gpus(gpus(3), 1, "third")
-    assert [held.number for held in third] == [2]
-    for held in first + third:
-        locks.drop(held.path, held.descriptor)
-    everything, _ = locks.take_gpus(gpus(3), 3, "fourth")
-    assert len(everything) == 3
-
-
 def test_a_folder_that_others_may_enter_is_refused(volatile):
     volatile.mkdir(mode=0o755)
     with pytest.raises(AgentError, match="others may enter"):
@@ -123,11 +105,18 @@ def test_a_folder_of_another_user_is_refused(volatile):
         locks.make_volatile()
 
 
-def test_the_queue_is_first_come_first_served_and_passes_over_the_dead():
-    first, second, third = Ticket("a"), Ticket("b"), Ticket("c")
-    assert [ticket.is_first() for ticket in (first, second, third)] == [True, False, False]
-    os.close(first._descriptor)  # as when its supervisor is killed
-    assert [ticket.is_first() for ticket in (second, third)] == [True, False]
-    second.leave()
-    assert third.is_first()
-    third.leave()
+def test_where_the_filesystem_cannot_lock_the_lock_lies_in_memory(tmp_path, volatile, monkeypatch):
+    run = BoxPaths(str(tmp_path / "root")).run("x-20260102-142030-7f3a")
+    real = fcntl.flock
+
+    def flock(descriptor, mode):
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(tmp_path / "root")):
+            raise OSError(errno.ENOLCK, "No locks available")
+        real(descriptor, mode)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    held = locks.take_run(run)
+    assert locks.is_held(locks.run_lock(run)) and locks.run_lock(run).startswith(str(volatile))
+    assert locks.take_run(run) is None
+    locks.leave_run(run, held)
+    assert not locks.is_held(locks.run_lock(run))

@@ -163,13 +163,15 @@ def test_a_call_that_never_comes_back_does_not_hold_up_the_others():
     assert answers["works"] == 42
 
 
-def test_a_gpu_held_by_a_run_names_it(box, tmp_path, monkeypatch):
-    from remote_payload.agent import locks
+def test_a_gpu_held_by_a_run_names_it(box, monkeypatch):
+    from remote_payload.agent import allotment, locks
 
     one = gpus.Gpu(0, f"GPU-test-{os.getpid()}", "x", 1 << 34, 0, None)
     monkeypatch.setattr(gpus, "list_gpus", lambda: [one])
-    held, _ = locks.take_gpus([one], 1, "legal-20260102-142030-9e0b")
-    try:
-        assert ask(box)["gpus"][0]["held_by"] == "legal-20260102-142030-9e0b"
-    finally:
-        locks.drop(held[0].path, held[0].descriptor)
+    run = box.run("legal-20260102-142030-9e0b")
+    os.makedirs(run.folder)
+    lock = locks.take_run(run)
+    allotment.enter(box, run, [one], 1, queue=False)
+    assert ask(box)["gpus"][0]["held_by"] == run.run_id
+    locks.leave_run(run, lock)
+    assert ask(box)["gpus"][0]["held_by"] is None
