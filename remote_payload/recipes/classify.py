@@ -18,6 +18,7 @@ from remote_payload.train.flops import flops_per_token
 from remote_payload.train.labelled import LabelledTexts, Tokenised, read_labelled_texts, tokenise
 from remote_payload.train.loop import train
 from remote_payload.train.metrics import binary_f1, classification_metrics, confusion, inverse_frequency_weights
+from remote_payload.train.overlap import flag_repetitions
 from remote_payload.train.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results import ClassifierResults
 from remote_payload.train.run import Run, launch
@@ -37,6 +38,8 @@ def main(run: Run) -> None:
         tokenizer = load_tokenizer(base.path)
         sides = [tokenise(side, tokenizer, settings.max_length) for side in (data.train, data.validation)]
         describe(run, data, sides)
+        texts = {"train": data.train, "validation": data.validation}
+        flag_repetitions(run, **{name: [each.text for each in side] for name, side in texts.items()})
 
     with run.phase("model"):
         rng.seed_everything(settings.seed)

@@ -22,6 +22,7 @@ from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.flops import flops_per_token
 from remote_payload.train.loop import train
+from remote_payload.train.overlap import flag_repetitions
 from remote_payload.train.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.preferences import Pair, PreferenceTask, encode_pairs
 from remote_payload.train.run import Run, launch
@@ -39,6 +40,10 @@ def main(run: Run) -> None:
         check_base(trained, base, settings)
         tokenizer = AutoTokenizer.from_pretrained(settings.adapter, trust_remote_code=False)
         pairs = {name: encode(run, name, side, tokenizer, form, facts) for name, side in records.items()}
+        texts = {
+            name: [f"{pair.question.prompt} {pair.question.answer}" for pair in side] for name, side in pairs.items()
+        }
+        flag_repetitions(run, **texts)
 
     with run.phase("model"):
         rng.seed_everything(settings.seed)

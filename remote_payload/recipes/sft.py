@@ -20,6 +20,7 @@ from remote_payload.train.flops import flops_per_token
 from remote_payload.train.json_schemas import check_schema, read_schema
 from remote_payload.train.loop import train
 from remote_payload.train.lora import add_lora
+from remote_payload.train.overlap import flag_repetitions
 from remote_payload.train.packed_task import PackedTask
 from remote_payload.train.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.run import Run, launch
@@ -118,6 +119,9 @@ def encode(
     """Every side's examples as tokens, and the facts of files and sides for the record; the log says what was cut."""
     limit, sides, facts = run.settings.max_length, {}, [file.as_dict() for file in data.files]
     for name, records in data.sides.items():
+        if name == "test" and records is data.sides["validation"]:
+            sides["test"] = sides["validation"]  # there is no test data: no side of its own in the record
+            continue
         sides[name], report = encode_examples(records, tokenizer, form, limit)
         facts.append({"side": name, **report.as_dict()})
         run.log(
@@ -131,6 +135,8 @@ def encode(
                 f"{name}: the chat template closes no answer; {tokenizer.eos_token!r} is put after each of "
                 f"{report.closed:,} answers and learnt, so that the model learns to stop",
             )
+    texts = {name: [f"{each.prompt} {each.answer}" for each in side] for name, side in sides.items()}
+    flag_repetitions(run, **(texts if sides["test"] is not sides["validation"] else {**texts, "test": []}))
     return sides, facts
 
 

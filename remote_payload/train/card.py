@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from remote_payload.train.folders import shown_path
+
 TEMPLATE = """\
 ---
 {{ metadata }}---
@@ -100,20 +102,26 @@ def _item(element: Any, indent: int) -> str:
 
 
 def hub_metadata(
-    *, base_model: str, adapter: bool, licence: str | None, task: str, tags: list[str], name: str, dataset: str,
+    *, base_model: str | None, adapter: bool, licence: str | None, task: str, tags: list[str], name: str, dataset: str,
     metrics: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    """The card's YAML header: licence, base model, task, and the results as a model index."""
+    """The card's YAML header: licence, base model where it is one of the Hub, task, and the results as a model index."""
     values = [
         {"type": key, "value": value, "name": key} for key, value in metrics.items() if isinstance(value, int | float)
     ]
     result = {"task": {"type": task}, "dataset": {"name": dataset, "type": "custom"}, "metrics": values}
     return {
         "license": licence or "other",
-        "base_model": base_model if "/" in base_model and not base_model.startswith((".", "/", "data/")) else None,
-        "base_model_relation": "adapter" if adapter else "finetune",
+        "base_model": base_model,
+        "base_model_relation": ("adapter" if adapter else "finetune") if base_model else None,
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": task,
         "tags": ["gpurun", *tags],
         "model-index": [{"name": name, "results": [result]}],
     }
+
+
+def dataset_name(settings: Any) -> str:
+    """The training data by its name in the job, without where it lies on this machine."""
+    places = next(getattr(settings, name) for name in ("train", "dataset", "corpus") if hasattr(settings, name))
+    return ", ".join(map(shown_path, [places] if isinstance(places, str) else places))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from remote_payload.train.download import BaseModel
+from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import write_json
 from remote_payload.train.lora import save_adapter
@@ -173,7 +172,7 @@ def save_causal(
     """
     adapter = isinstance(network, PeftModel)
     if adapter:
-        save_adapter(network, folder, base.id)
+        save_adapter(network, folder, base.name)
     else:
         network.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
@@ -208,9 +207,7 @@ def load_causal(
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     if not about.get("adapter"):
         return load_network(str(folder), device=device, dtype=dtype).eval(), tokenizer
-    base = about.get("base") or {}
-    source = str(base_path or base.get("path") or base.get("id"))
-    revision = None if os.path.isdir(source) else base.get("revision")
+    source, revision = base_source(about.get("base") or {}, base_path)
     network = load_network(source, revision, device=device, dtype=dtype)
     return load_adapter(network, folder).to(device).eval(), tokenizer
 

@@ -8,18 +8,25 @@ from remote_payload.settings.generation import Generation
 from remote_payload.train.answers import Report
 from remote_payload.train.architecture import Architecture
 from remote_payload.train.best import Weights, remark
-from remote_payload.train.card import hub_metadata, render_card
+from remote_payload.train.card import dataset_name, hub_metadata, render_card
 from remote_payload.train.download import BaseModel
+from remote_payload.train.folders import shown_path
 from remote_payload.train.forecast import Plan, forecast_memory
 from remote_payload.train.run import Run
 from remote_payload.train.task import Outcome, Progress
 
 LOADING = {
-    True: """from peft import AutoPeftModelForCausalLM
+    "adapter": """from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 model = AutoPeftModelForCausalLM.from_pretrained("models/best")""",
-    False: """from transformers import AutoModelForCausalLM, AutoTokenizer
+    "adapter of a folder": """from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+BASE = "{base}"  # the folder it was trained on, wherever it lies now
+base = AutoModelForCausalLM.from_pretrained(BASE, local_files_only=True)
+model = PeftModel.from_pretrained(base, "models/best")""",
+    "whole": """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("models/best")""",
 }
@@ -48,13 +55,12 @@ def causal_card(
     adapter = hasattr(network, "peft_config")
     measured = {**best["metrics"], **(report.numbers("tuned") if report else {})}
     metadata = hub_metadata(
-        base_model=base.id if base else "", adapter=adapter, licence=base.licence if base else None,
-        task="text-generation", tags=[run.recipe], name=name, dataset=name, metrics=measured,
+        base_model=base.id if base and base.on_the_hub else None, adapter=adapter, licence=base.licence if base else None,
+        task="text-generation", tags=[run.recipe], name=name, dataset=dataset_name(settings), metrics=measured,
     )  # fmt: skip
-    if base is None:
-        del metadata["base_model_relation"]
+    loading = LOADING["whole" if not adapter else "adapter" if base.on_the_hub else "adapter of a folder"]
     usage = USAGE.format(
-        loading=LOADING[adapter],
+        loading=loading.format(base=base.name if base else ""),
         asking=ASKING[bool(about.get("chat"))],
         new_tokens=getattr(settings, "generation", Generation()).max_new_tokens,
         ends=about.get("end_tokens"),
@@ -81,15 +87,15 @@ def summary(run: Run, network: Any, base: BaseModel | None, adapter: bool) -> st
         return f"A `{network.config.model_type}` language model trained from nothing by `{run.recipe}`."
     how = f"LoRA of rank {network.peft_config['default'].r}" if adapter else "full fine-tuning"
     answers = "; the loss was on the answers only" if run.recipe in ("sft", "preference") else ""
-    start = f", going on from the adapter `{run.settings.adapter}`" if run.recipe == "preference" else ""
-    return f"`{base.id}`, trained by `{run.recipe}` with {how}{start}{answers}."
+    start = f", going on from the adapter `{shown_path(run.settings.adapter)}`" if run.recipe == "preference" else ""
+    return f"`{base.name}`, trained by `{run.recipe}` with {how}{start}{answers}."
 
 
 def data_line(fact: dict[str, Any]) -> str:
     """A file or a side of the data in words."""
     if "path" in fact:
         size = f"{fact['rows']:,} rows" if "rows" in fact else f"{fact['bytes']:,} bytes"
-        return f"`{fact['path']}`: {size}, sha256 `{fact['sha256'][:16]}…`"
+        return f"`{shown_path(fact['path'])}`: {size}, sha256 `{fact['sha256'][:16]}…`"
     words = [f"{value:,} {key.replace('_', ' ')}" for key, value in fact.items() if isinstance(value, int)]
     return f"{fact.get('side', 'data')}: {', '.join(words)}"
 

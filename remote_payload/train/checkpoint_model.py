@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.causal import CausalLoss, base_of, load_causal, load_network, read_json_file
 from remote_payload.train.checkpoint import load_weights
-from remote_payload.train.download import BaseModel
+from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import write_json
 
@@ -27,7 +27,7 @@ def describe_checkpoint(
     base_of(network).config.save_pretrained(str(folder))
     if adapter:
         config = copy.copy(network.peft_config["default"])
-        config.base_model_name_or_path = base.id if base else None  # its public name, not a path of this machine
+        config.base_model_name_or_path = base.name if base else None
         config.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
@@ -60,10 +60,8 @@ def load_base(
     base = read_json_file(folder / "gpurun.json").get("base")
     if not base:
         raise InputError(f"{folder}: this model was trained from nothing, so there is no base to try")
-    source = base_path or base.get("path") or base["id"]
-    return load_network(
-        source, None if Path(source).is_dir() else base.get("revision"), device=device, dtype=dtype
-    ).eval()
+    source, revision = base_source(base, base_path)
+    return load_network(source, revision, device=device, dtype=dtype).eval()
 
 
 def _bare(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from remote_payload.settings.training import Lora
-from remote_payload.train.download import BaseModel
+from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import sha256_of, write_json
 from remote_payload.train.lora import add_lora, save_adapter
@@ -95,7 +95,7 @@ def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseM
     """Everything that ``load_classifier`` needs; ``about`` has at least ``labels`` and ``max_length``."""
     adapter = hasattr(model.encoder, "peft_config")
     if adapter:
-        save_adapter(model.encoder, folder, base.id)
+        save_adapter(model.encoder, folder, base.name)
     else:
         model.encoder.save_pretrained(folder)
     save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in model.head.state_dict().items()},
@@ -121,9 +121,9 @@ def load_classifier(
         from peft import PeftModel
 
         base = about["base"]
-        source = str(base_path or base["path"] or base["id"])
+        source, revision = base_source(base, base_path)
         _check_base(source, base)
-        encoder = load_encoder(source, dtype, revision=base["revision"] if not Path(source).is_dir() else None)
+        encoder = load_encoder(source, dtype, revision=revision)
         if not (folder / "adapter_model.safetensors").is_file():
             raise InputError(f"{folder}: adapter_model.safetensors is missing")
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import sha256_of
+from remote_payload.train.folders import sha256_of, shown_path
 from remote_payload.train.run import Run
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles, no code
@@ -33,11 +33,36 @@ class BaseModel:
     sha256: str | None = None  # of model.safetensors, for a folder
     licence: str | None = None
 
+    @property
+    def on_the_hub(self) -> bool:
+        return self.revision is not None
+
+    @property
+    def name(self) -> str:
+        """For cards and adapter_config.json. A folder's begins with ./, so that nobody looks it up on the Hub: what lies there
+        under the same name is somebody else's."""
+        return self.id if self.on_the_hub else "./" + shown_path(self.id)
+
     def as_dict(self) -> dict[str, Any]:
         """For gpurun.json and the record: ``path`` only when the job itself named a folder."""
         facts = asdict(self)
-        facts["path"] = self.id if self.revision is None else None
+        facts["path"] = None if self.on_the_hub else self.id
         return facts
+
+
+def base_source(base: dict[str, Any], base_path: str | Path | None) -> tuple[str, str | None]:
+    """Where the base of an adapter is loaded from, and at which commit; ``base`` is that of gpurun.json.
+
+    Raises InputError for a folder that is not here: its name on the Hub would be somebody else's model.
+    """
+    source = str(base_path or base.get("path") or base.get("id"))
+    if os.path.isdir(source):
+        return source, None
+    if base.get("path"):
+        raise InputError(
+            f"the base model {source} was a folder of the job and is not here; say where it lies (base_path)"
+        )
+    return source, base.get("revision")
 
 
 def local_model(run: Run, name: str, revision: str | None = None) -> BaseModel:

@@ -100,6 +100,12 @@ def write_text(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
+def shown_path(path: str) -> str:
+    """A path as others may see it: relative to the working directory where it lies below it, else its last part alone."""
+    absolute = Path(path).absolute()
+    return absolute.relative_to(Path.cwd()).as_posix() if absolute.is_relative_to(Path.cwd()) else absolute.name
+
+
 def sync_file(path: Path) -> str:
     """Fsyncs a file and returns its sha256, read back from where it lies."""
     with path.open("rb") as file:

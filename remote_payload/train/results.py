@@ -11,7 +11,7 @@ from typing import Any
 
 from remote_payload.train.architecture import Architecture
 from remote_payload.train.best import Weights, best_weights, described_by, holds, model_folder, remark
-from remote_payload.train.card import hub_metadata, render_card
+from remote_payload.train.card import dataset_name, hub_metadata, render_card
 from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.classifier import Classifier, save_classifier
 from remote_payload.train.download import BaseModel
@@ -28,7 +28,7 @@ USAGE = """
 import torch
 from remote_payload.train.classifier import load_classifier  # pip install gpurun[smoke]
 
-model, tokenizer = load_classifier("models/best", device="cpu")
+model, tokenizer = load_classifier("models/best"{base}, device="cpu")
 batch = tokenizer(["Permission is hereby granted …"], truncation=True, max_length={max_length}, return_tensors="pt")
 with torch.no_grad():
     label = {labels}[model(batch["input_ids"], batch["attention_mask"]).argmax(-1).item()]
@@ -152,16 +152,21 @@ class ClassifierResults:
         settings, name = self.settings, str(self.run.job.get("name") or self.run.recipe)
         best = weights.entry
         adapter = settings.lora.rank > 0
+        public = self.base.id if self.base.on_the_hub else None
         metadata = hub_metadata(
-            base_model=self.base.id, adapter=adapter, licence=self.base.licence, task="text-classification",
-            tags=["text-classification", *(["lora"] if adapter else [])], name=name, dataset=settings.train, metrics=best["metrics"],
+            base_model=public, adapter=adapter, licence=self.base.licence, task="text-classification",
+            tags=["text-classification", *(["lora"] if adapter else [])], name=name, dataset=dataset_name(settings),
+            metrics=best["metrics"],
         )  # fmt: skip
         how = f"LoRA of rank {settings.lora.rank}" if adapter else "full fine-tuning"
+        local = (
+            f', base_path="{self.base.name}"' if adapter and not self.base.on_the_hub else ""
+        )  # wherever it lies now
         return render_card(
             title=name,
-            summary=f"A text classifier with the classes {', '.join(map(str, self.data.labels))}: `{self.base.id}` with {how}, "
+            summary=f"A text classifier with the classes {', '.join(map(str, self.data.labels))}: `{self.base.name}` with {how}, "
             "the mean of its token vectors, and one linear layer in fp32.",
-            usage=USAGE.format(max_length=settings.max_length, labels=self.data.labels),
+            usage=USAGE.format(base=local, max_length=settings.max_length, labels=self.data.labels),
             metadata=metadata,
             metric=settings.evaluation.metric,
             higher_is_better=self.run.higher_is_better,

@@ -66,7 +66,9 @@ def _means(name: str, own: str) -> bool:
     It is the job's own that is loaded then, wherever that place was.
     """
     kept = f"/models--{own.replace('/', '--')}/" in name or name.endswith("/" + own.removeprefix("./"))
-    return name == own or (name.startswith("/") and kept)
+    plain, mine = name.removeprefix("./"), own.removeprefix("./")
+    folder = name.startswith("./") and mine.endswith("/" + plain)  # an absolute path is not written into a model
+    return plain == mine or folder or (name.startswith("/") and kept)
 
 
 def _models_of(job: dict[str, Any]) -> list[str]:
