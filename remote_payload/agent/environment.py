@@ -217,7 +217,12 @@ def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpr
     uv = builders.find_uv(tools_folder) or builders.install_uv(tools_folder, there, run)
     if uv:
         asked = base.path if base else wanted.python or DEFAULT_PYTHON
-        builders.build_with_uv(uv, partial, asked, wanted.requirements, run)
+        try:
+            builders.build_with_uv(uv, partial, asked, wanted.requirements, run)
+        except CommandFailed as failed:
+            if base is None and "venv" in failed.command:
+                raise _no_python(asked, there, failed) from None
+            raise
         return "built", "uv"
     if base is None:
         message = "Python %s is not on the box, and uv, which could fetch it, cannot be had" % (
@@ -233,6 +238,19 @@ def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpr
             raise AgentError("EnvironmentFailed", error.message, error.hint) from None
     builders.build_with_pip(partial, base, wanted.requirements, run)
     return "built", "pip"
+
+
+def _no_python(asked: str, there: Sequence[Interpreter], failed: CommandFailed) -> AgentError:
+    """Python itself could not be had: it is no package, and comes from elsewhere than the index."""
+    versions = sorted({each.version[:2] for each in there if each.version >= OLDEST_PYTHON}, reverse=True)
+    has = "; the box has %s" % ", ".join("%d.%d" % version for version in versions) if versions else ""
+    message = "the environment could not be built: cannot download Python %s%s\n%s" % (asked, has, failed.last_lines())
+    hint = (
+        'Take what is there: environment: {python: "%d.%d"}.' % versions[0]
+        if versions
+        else "Install a Python on the box."
+    )
+    return AgentError("EnvironmentFailed", message, hint)
 
 
 def _of_version(python: Optional[str], there: Sequence[Interpreter]) -> Optional[Interpreter]:

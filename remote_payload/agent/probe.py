@@ -102,7 +102,9 @@ def _static_facts(paths: BoxPaths) -> Dict[str, Any]:
         "in_container": in_container(),
         "boot_id": processes.boot_id(),
         "driver": text(driver) if driver else None,
-        "apt": tools.can_install(),
+        "apt": tools.obstacle() is None,
+        "obstacle": tools.obstacle(),
+        "install_rsync": tools.install_command(["rsync"]),
         "tools": {"uv": text(uv) if uv else None, "git": shutil.which("git") is not None},
     }
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 from remote_payload.agent.command import CommandFailed, Report, run
 from remote_payload.agent.request import AgentError, Request
@@ -41,24 +41,34 @@ def install_tools(request: Request) -> Dict[str, Any]:
     return {"installed": absent, "present": [tool for tool in asked if tool not in absent]}
 
 
-def can_install() -> bool:
-    """Whether we are root and apt-get is there."""
-    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+def obstacle() -> Optional[str]:
+    """Why gpurun may install nothing here; None where root has apt-get."""
+    if shutil.which("apt-get") is None:
+        other = _other_installer()
+        return "the box has no apt-get" + (
+            " (it has %s)" % other if other else ", nor another package manager known here"
+        )
+    return None if os.geteuid() == 0 else "only root may install it"
+
+
+def _other_installer() -> Optional[str]:
+    return next((program for program in OTHER_INSTALLERS if shutil.which(program)), None)
 
 
 def install_command(packages: Sequence[str]) -> str:
     """What a person types on the box to install ``packages``."""
     prefix = "" if os.geteuid() == 0 else "sudo "
-    for program, command in OTHER_INSTALLERS.items():
-        if shutil.which(program) and not shutil.which("apt-get"):
-            return "%s%s %s" % (prefix, command, " ".join(packages))
+    if shutil.which("apt-get") is None:
+        other = _other_installer()
+        how = OTHER_INSTALLERS[other] if other else "install with the system's own package manager:"
+        return "%s%s %s" % (prefix if other else "", how, " ".join(packages))
     return "%sapt-get update && %sapt-get install -y %s" % (prefix, prefix, " ".join(packages))
 
 
 def install(packages: Sequence[str], report: Report) -> None:
     """Installs packages with apt-get. Raises AgentError BoxNotReady, with the last lines, or where we may not."""
-    if not can_install():
-        why = "only root may install it" if shutil.which("apt-get") else "it has no apt-get"
+    why = obstacle()
+    if why is not None:
         message = "the box lacks %s, and %s" % (", ".join(packages), why)
         raise AgentError("BoxNotReady", message, "Type on the box: %s" % install_command(packages))
     # Another apt runs on many boxes just after they boot: wait for its lock instead of failing.

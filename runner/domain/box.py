@@ -65,6 +65,8 @@ class Box:
     shm: int
     have: dict[str, Any] = field(default_factory=dict)
     disk_error: str | None = None  # why it takes nothing
+    obstacle: str | None = None  # why gpurun may not install the system's packages there
+    install_rsync: str | None = None  # what a person types there for it
 
     @classmethod
     def parse(cls, answer: object) -> Box:
@@ -97,6 +99,8 @@ class Box:
             shm=fact("shm", optional(_bytes)) or 0,
             have=fact("have", lambda value: _have(value, root)),
             disk_error=disk("error", optional(text)),
+            obstacle=fact("obstacle", optional(text)),
+            install_rsync=fact("install_rsync", optional(text)),
         )
 
 

@@ -12,41 +12,59 @@ from runner.transport.link import FirstContact
 from runner.transport.ssh import open_connection
 
 LIMIT = 300.0  # seconds without a word from apt-get
-NOT_ALLOWED = 97
+NO_APT, NOT_ROOT = 96, 97
 
 # POSIX sh, with nothing in it that any login shell would read for itself.
-COMMAND = (
-    "exec /bin/sh -c '"
-    'if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then exit 97; fi; '
-    "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 2>&1'"
+ALLOWED = f'command -v apt-get >/dev/null 2>&1 || exit {NO_APT}; if [ "$(id -u)" != 0 ]; then exit {NOT_ROOT}; fi; '
+INSTALL = (
+    "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 2>&1"
 )
+_OBSTACLES = {
+    NO_APT: (
+        "it has no apt-get, which gpurun would use",
+        "Install python3 (3.8 or newer) there with its own package manager.",
+    ),
+    NOT_ROOT: ("only root may install it", "On the box, type: sudo apt-get update && sudo apt-get install -y python3"),
+}
 
 
 def install_python(host: Host, first_contact: FirstContact) -> None:
     """apt-get install python3, as root. Raises BoxNotReady where that is not allowed or fails, with what apt-get said."""
-    connection = open_connection(host, Dial(host), first_contact)
-    try:
-        channel = connection.transport.open_session(timeout=15)
-        channel.settimeout(LIMIT)
-        channel.set_combine_stderr(True)
-        channel.exec_command(COMMAND)
-        said = b""
-        while part := channel.recv(1 << 16):
-            said = (said + part)[-4000:]
-        code = channel.recv_exit_status()
-    except (TimeoutError, paramiko.SSHException, EOFError, OSError) as error:
-        raise LinkLost(f"the connection to {host} broke while Python was installed there", retryable=True) from error
-    finally:
-        connection.close()
-    if code == NOT_ALLOWED:
-        raise BoxNotReady(
-            "the box has no Python ≥ 3.8, and this user may not install it (it takes root and apt-get)",
-            meaning="Nothing was started there.",
-            hint="On the box, type: sudo apt-get update && sudo apt-get install -y python3",
-        )
+    code, said = _run(host, first_contact, ALLOWED + INSTALL)
+    _must_be_allowed(code)
     if code != 0:
         raise BoxNotReady(
             f"Python could not be installed on the box:\n{clean_lines(said.decode('utf-8', 'replace'), 1000)}",
             meaning="Nothing was started there.",
             hint="On the box, type: apt-get update && apt-get install -y python3",
         )
+
+
+def may_install_python(host: Host, first_contact: FirstContact) -> None:
+    """Looks, and changes nothing. Raises BoxNotReady where ``install_python`` would not be allowed."""
+    code, _ = _run(host, first_contact, ALLOWED + "exit 0")
+    _must_be_allowed(code)
+
+
+def _must_be_allowed(code: int) -> None:
+    if code in _OBSTACLES:
+        why, hint = _OBSTACLES[code]
+        raise BoxNotReady(f"the box has no Python ≥ 3.8, and {why}", meaning="Nothing was started there.", hint=hint)
+
+
+def _run(host: Host, first_contact: FirstContact, script: str) -> tuple[int, bytes]:
+    """The exit status of a line of sh, and the last that it wrote."""
+    connection = open_connection(host, Dial(host), first_contact)
+    try:
+        channel = connection.transport.open_session(timeout=15)
+        channel.settimeout(LIMIT)
+        channel.set_combine_stderr(True)
+        channel.exec_command(f"exec /bin/sh -c '{script}'")
+        said = b""
+        while part := channel.recv(1 << 16):
+            said = (said + part)[-4000:]
+        return channel.recv_exit_status(), said
+    except (TimeoutError, paramiko.SSHException, EOFError, OSError) as error:
+        raise LinkLost(f"the connection to {host} broke while Python was installed there", retryable=True) from error
+    finally:
+        connection.close()

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runner.domain.box import Box
-from runner.domain.errors import GpurunError, HubAccessDenied
+from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.words import count
 from runner.push.preview import Preview, preview
 from runner.workflow import access, checks
 from runner.workflow.checks import Finding
-from runner.workflow.connect import host_of, to_host
+from runner.workflow.connect import host_of, may_get_python, to_host
 from runner.workflow.forecast import forecast
 from runner.workflow.plan import Plan, make_plan
 from runner.workflow.submit import probe
@@ -55,9 +55,13 @@ def check(
     Raises what stops it from looking.
     """
     plans = [make_plan(job, checksum=checksum) for job in jobs]
-    with to_host(host_of(host, volume), report, strict=strict) as link:
-        boxes = [probe(link, plan, None, report) for plan in plans]
-        reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
+    try:
+        with to_host(host_of(host, volume), report, strict=strict) as link:
+            boxes = [probe(link, plan, None, report) for plan in plans]
+            reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
+    except PythonMissing:
+        may_get_python(host_of(host, volume), report)
+        return [Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan)) for plan in plans]
     return [_checked(plan, box, reached, report) for plan, box in zip(plans, boxes, strict=True)]
 
 
@@ -68,7 +72,19 @@ def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checke
     findings += forecast(job, box)
     findings += [Finding("job", "warn", warning) for warning in job.warnings]
     findings += _sends(plan, {tree.name: checks.has(box, plan, tree.name) for tree in plan.trees})
-    return Checked(job.name, findings, {tree.name or "code": preview(tree.selection) for tree in plan.trees})
+    return Checked(job.name, findings, _previews(plan))
+
+
+_WITHOUT_PYTHON = Finding(
+    "Python",
+    "warn",
+    "not there; gpurun submit installs it with apt-get before anything else",
+    "GPU, disk and packages can be looked at only then.",
+)
+
+
+def _previews(plan: Plan) -> dict[str, Preview]:
+    return {tree.name or "code": preview(tree.selection) for tree in plan.trees}
 
 
 def _hub(job: Job, report: Reporter) -> list[Finding]:

@@ -46,18 +46,15 @@ def _system(box: Box, plan: Plan) -> Iterator[Finding]:
     yield Finding(
         "system", "ok", f"{box.os}, Python {box.python}, {box.cpus} CPUs, {box.ram / 1e9:.0f} GB RAM, user {box.user}"
     )
+    install = f"On the box: {box.install_rsync or 'sudo apt-get install -y rsync'}"
     if box.rsync:
         yield Finding("rsync", "ok", box.rsync)
     elif not plan.trees:
-        yield Finding(
-            "rsync", "warn", "not there: nothing to push, but gpurun fetch will need it", "apt-get install -y rsync"
-        )
+        yield Finding("rsync", "warn", "not there: nothing to push, but gpurun fetch will need it", install)
     elif box.apt:
         yield Finding("rsync", "warn", "not there; it is installed with apt-get before the push")
     else:
-        yield Finding(
-            "rsync", "fail", "not there, and this user may not install it", "On the box: sudo apt-get install -y rsync"
-        )
+        yield Finding("rsync", "fail", f"not there, and {box.obstacle or 'this user may not install it'}", install)
     if 0 < box.shm < 1 << 30:
         yield Finding(
             "shared memory",

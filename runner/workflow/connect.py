@@ -62,6 +62,14 @@ def with_python(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
     return attempt()
 
 
+def may_get_python(host: Host, report: Reporter) -> None:
+    """Raises BoxNotReady for a box without Python where ``with_python`` could not install one; nothing is changed there."""
+    from runner.transport.python import may_install_python
+
+    with report.stage("look whether Python can be installed"):
+        may_install_python(host, _first_contact(report, strict=False))
+
+
 def _first_contact(report: Reporter, strict: bool) -> FirstContact:
     def decide(new: Host, fingerprint: str) -> None:
         if strict:

@@ -8,9 +8,11 @@ import pytest
 
 from runner.domain import places
 from runner.domain.errors import BoxNotReady
+from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.local_box import LocalBox, embedded
 from runner.transport import bootstrap, known_hosts
+from runner.workflow.check import check
 from runner.workflow.connect import to_host, with_python
 
 APT = """#!/bin/sh
@@ -37,22 +39,29 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     box.stop()
 
 
-def ask(box: LocalBox) -> dict[str, Any]:
+def job(folder: Path) -> Job:
+    return Job(name="a", command=("sh",), outputs=("m",)).at(folder)
+
+
+def ask(box: LocalBox) -> Any:
     host = box.ensure()
     if not known_hosts.pinned(places.known_hosts(), host.known_as):
         known_hosts.pin(places.known_hosts(), host.known_as, known_hosts.Key(*box.host_key))
 
-    def attempt() -> dict[str, Any]:
+    def attempt() -> Any:
         with to_host(host, Silent()) as link:
-            return link.agent.call("status", {})
+            return link.agent.all_status()
 
     return with_python(host, attempt, Silent())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: the box may install only as root")
-def test_python_is_installed_once_and_the_agent_starts(box: LocalBox) -> None:
-    assert ask(box) == {"runs": []}
-    assert ask(box) == {"runs": []}
+def test_python_is_installed_once_and_the_agent_starts(box: LocalBox, tmp_path: Path) -> None:
+    [checked] = check([job(tmp_path)], "local", Silent())
+    assert checked.ready and "gpurun submit installs it" in checked.findings[0].said
+    assert not (box.home / "apt.log").exists()  # looked, and touched nothing
+    assert ask(box) == ()
+    assert ask(box) == ()
     assert (box.home / "apt.log").read_text().count("apt-get install") == 1
 
 
@@ -61,3 +70,11 @@ def test_where_it_may_not_be_installed_the_line_to_type_is_named(box: LocalBox, 
     with pytest.raises(BoxNotReady) as caught:
         ask(box)
     assert "apt-get install -y python3" in caught.value.hint
+
+
+def test_why_it_may_not_be_installed_is_said_before_anything_is_sent(box: LocalBox, tmp_path: Path) -> None:
+    (tmp_path / "shims" / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "shims" / "id").chmod(0o755)
+    with pytest.raises(BoxNotReady, match="only root may install it"):
+        check([job(tmp_path)], "local", Silent())
+    assert not (box.home / "apt.log").exists()

@@ -201,6 +201,13 @@ def test_a_job_without_requirements_takes_the_first_python_there_is(box):
     assert provision(box, requirements="", ranges=None)["how"] == "found"
 
 
+def test_a_python_that_cannot_be_downloaded_is_no_matter_of_the_package_index(box, monkeypatch):
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    with pytest.raises(AgentError, match=r"cannot download Python 3\.99; the box has 3\.") as failure:
+        provision(box, requirements="", ranges=None, python="3.99")
+    assert 'python: "3.' in failure.value.hint and "index" not in failure.value.hint
+
+
 def test_a_python_that_nobody_has_and_no_uv_names_both(box, without_uv):
     with pytest.raises(AgentError, match=r"Python 3\.5 is not on the box, and uv") as failure:
         provision(box, python="3.5")

@@ -39,7 +39,7 @@ def test_this_machine_is_described_and_the_laptop_accepts_it(box):
     assert answer["problems"] == {} and answer["boot_id"] and answer["disk"]["error"] is None
     assert answer["have"] == {
         "code": None, "link_dest": None, "patch": None, "data": {}, "data_link_dest": {}, "attempts": {},
-        "env": False, "payload": False, "interpreter": None,
+        "env": False, "payload": False, "interpreter": None, "program": None,
     }  # fmt: skip
 
 

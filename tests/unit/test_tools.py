@@ -83,3 +83,16 @@ def test_nothing_but_known_tools_can_be_asked_for(box, tmp_path, wanted):
     with pytest.raises(AgentError, match="no such tool"):
         ask(tmp_path, wanted)
     assert box.calls() == []
+
+
+def test_why_nothing_can_be_installed_is_the_real_reason_with_the_line_to_type(box, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert tools.obstacle() == "the box has no apt-get, nor another package manager known here"
+    box("dnf", "")
+    assert tools.obstacle() == "the box has no apt-get (it has dnf)"
+    assert tools.install_command(["rsync"]) == "dnf install -y rsync"
+    box("apt-get", "")
+    assert tools.obstacle() is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert tools.obstacle() == "only root may install it"
+    assert tools.install_command(["rsync"]) == "sudo apt-get update && sudo apt-get install -y rsync"
