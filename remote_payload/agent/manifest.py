@@ -37,8 +37,7 @@ Progress = Callable[[int, int], None]
 def manifest(request: Request) -> Dict[str, Any]:
     """Verb: the manifest of ``run_id`` (below ``root``, by itself the agent's); progress ``{done, total}`` in bytes while it hashes.
 
-    What was written at the end of the run counts only while ``outputs/`` is as it was then: somebody may have renamed or
-    copied something there since. Raises AgentError RunLost for a run of which nothing is left.
+    Raises AgentError RunLost for a run of which nothing is left.
     """
     root = request.args.get("root")
     paths = BoxPaths(root) if isinstance(root, str) else request.paths
@@ -54,21 +53,23 @@ def manifest(request: Request) -> Dict[str, Any]:
         request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
         _give_up(request)
     written = read_json(run.manifest)
-    if written is not None and _is_still_true(run, written):
-        return written
-    return build(run, complete=over, progress=_teller(request))
+    if written is None or not isinstance(written.get("files"), list):
+        return build(run, complete=over, progress=_teller(request))
+    return _with_what_came_later(run, written, _teller(request))
 
 
-def _is_still_true(run: RunPaths, written: Dict[str, Any]) -> bool:
-    """Whether ``outputs/`` holds what the manifest lists and leaves out, by name, size and time of the last change."""
+def _with_what_came_later(run: RunPaths, written: Dict[str, Any], progress: Progress) -> Dict[str, Any]:
+    """What the run had at its end, and what was renamed or copied into ``outputs/`` since.
+
+    What was listed stays listed as it was then: that it is gone or changed must not look as if there had been no such result.
+    """
     found, left_out = _find(run.outputs)
-    try:
-        listed = {entry["path"]: (entry["size"], entry["mtime"]) for entry in written["files"]}
-    except (KeyError, TypeError):
-        return False
-    return left_out == written.get("left_out") and listed == {
-        path: (status.st_size, status.st_mtime) for path, status in found.items()
-    }
+    listed = {entry["path"] for entry in written["files"]}
+    if left_out == written.get("left_out") and listed.issuperset(found):
+        return written
+    now = build(run, complete=True, progress=progress)
+    later = [entry for entry in now["files"] if entry["path"] not in listed]
+    return dict(now, files=written["files"] + later)
 
 
 def _teller(request: Request) -> Progress:

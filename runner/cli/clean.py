@@ -81,7 +81,7 @@ def _show(choice: Choice, found: Cleaned) -> None:
         options.say_untrusted(f"  {'may go' if each.goes else 'stays':>10}  {each.run_id}  {each.why}")
     for item in found.removed:
         options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
-    for item in found.kept:
+    for item in found.kept if not choice.decided else ():
         options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
     click.echo(f"{len(found.removed)} things, {size(found.bytes)}, may go.")
 

@@ -57,13 +57,13 @@ class Home:
         if self.missing:
             size = sum(artifact.size for artifact in self.missing) / 1e6
             found.append(
-                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id} ({size:.1f} MB) are not home,"
+                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id} ({size:.1f} MB) {'is' if self.files == 1 else 'are'} not home,"
                 f" {self.missing[0].path} among them: gpurun fetch {self.run_id}"
             )
         lost = [each for each in self.left_out if not each.dispensable]
         if lost and not leave_behind:
             found.append(
-                f"{count(len(lost), 'thing')} in outputs/ of {self.run_id} will never be fetched, {lost[0]} among them: rename or"
+                f"{count(len(lost), 'thing')} in outputs/ of {self.run_id} are never fetched, {lost[0]} among them: rename or"
                 f" copy them on the box and fetch again, or give them up with gpurun done {self.run_id} --leave-behind"
             )
         if not self.log_is_home:

@@ -61,7 +61,7 @@ def _decided(each: Candidate, place: int | None, named: bool) -> tuple[bool, str
     if place:
         return False, "the first that is complete" if place == 1 else f"complete, the {place}. to finish"
     if reasons := each.home.reasons():
-        return False, reasons[0]
+        return False, f"{reasons[0]}, or name it to delete it all the same"
     return True, f"{status.outcome}, and home"
 
 

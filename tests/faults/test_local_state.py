@@ -53,7 +53,7 @@ def said(*words: str) -> tuple[int, str, str]:
 def test_the_state_of_an_older_gpurun_is_read(home: Path) -> None:
     code, listed, _ = said("list", "--json")
     assert code == 0 and [run["run_id"] for run in json.loads(listed)["runs"]] == [OLD_RUN]
-    assert json.loads(listed)["runs"][0]["status"] == "succeeded"
+    assert json.loads(listed)["runs"][0]["status"]["outcome"] == "succeeded"
     assert said("logs")[1] == (home / "runs" / OLD_RUN / "log").read_text()
     assert json.loads(said("status", "--json")[1])["status"]["outcome"] == "succeeded"
     hosts = json.loads(said("hosts", "--json")[1])["hosts"]

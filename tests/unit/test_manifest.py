@@ -266,3 +266,17 @@ def test_a_torn_hash_cache_costs_only_time(run):
     for spoiled in (b"", b"[1]", b'{"w.bin": [1, 2]}', b'{"w.bin": 3}', cache.read_bytes()[:-1]):
         cache.write_bytes(spoiled)
         assert manifest.build(run) == expected
+
+
+def test_what_was_renamed_or_copied_after_the_end_is_listed_too_and_what_is_gone_stays_listed(run):
+    write(run, "models/a.bin")
+    write(run, "models/b.bin")
+    slot.allocate(run)
+    slot.write(run, ExitRecord("exit", 0, 1.0))
+    manifest.write(run)
+    assert paths(ask(run)[0]) == ["models/a.bin", "models/b.bin"]
+    os.rename(os.path.join(run.outputs, "models/a.bin"), os.path.join(run.outputs, "models/by-hand.bin"))
+    os.symlink("b.bin", os.path.join(run.outputs, "models/latest"))
+    later, _ = ask(run)
+    assert paths(later) == ["models/a.bin", "models/b.bin", "models/by-hand.bin"] and later["complete"]
+    assert [each["path"] for each in later["left_out"]] == ["models/latest"]
