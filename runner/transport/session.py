@@ -43,7 +43,7 @@ ERRORS = {
 }  # fmt: skip
 
 # Requests that hold nothing which other users of the box may not see in its process list.
-PUBLIC = frozenset(("probe", "status", "follow", "stop", "manifest"))
+PUBLIC = frozenset(("probe", "status", "follow", "stop", "manifest", "holdings"))
 
 
 class Pipe(Protocol):

@@ -55,9 +55,10 @@ class Home:
             return [f"nobody can tell what of {self.run_id} is home: {self.unreadable}"]
         found = []
         if self.missing:
-            size = sum(artifact.size for artifact in self.missing) / 1e6
+            verb = "is" if self.files == 1 else "are"
             found.append(
-                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id} ({size:.1f} MB) {'is' if self.files == 1 else 'are'} not home,"
+                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id}"
+                f" ({sum(artifact.size for artifact in self.missing) / 1e6:.1f} MB) {verb} not home,"
                 f" {self.missing[0].path} among them: gpurun fetch {self.run_id}"
             )
         lost = [each for each in self.left_out if not each.dispensable]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
 import pytest
 
+from tests.support.box import Box
+from tests.support.box import box as box
 from tests.support.cli import Gpurun
 
 MODEL = 'import pathlib; pathlib.Path("models/w").write_text("w"); print("trained")'
@@ -81,6 +84,20 @@ def test_a_run_that_its_box_does_not_know_is_lost(gpurun: Gpurun, job: Any) -> N
     for words in (["resume"], ["done"], ["fetch"], ["stop"]):
         assert gpurun.json(*words, check=12)["error"]["exit_code"] == 12, words
     assert [run["run_id"] for run in gpurun.json("list")["runs"]] == [run_id]
+
+
+def test_a_replaced_box_that_has_another_key_is_never_answered_for_from_memory(
+    gpurun: Gpurun, box: Box, job: Any
+) -> None:
+    gpurun("submit", str(job(MODEL)), "--host", box.address())
+    (run,) = gpurun.json("list")["runs"]
+    record = gpurun.home / "runs" / run["run_id"] / "run.json"
+    running = {**json.loads(record.read_text()), "status": {**run["status"], "phase": "running", "outcome": None}}
+    record.write_text(json.dumps(running))
+    box.rekey()
+    for words in (["status"], ["done"], ["resume"], ["clean", "--dry-run"]):
+        assert gpurun.json(*words, check=3)["error"]["kind"] == "HostKeyChanged", words
+    assert len(gpurun.json("list")["runs"]) == 1
 
 
 def test_a_dry_run_of_several_jobs_is_one_document_over_one_connection(gpurun: Gpurun, job: Any) -> None:
