@@ -38,7 +38,10 @@ class SftSettings:
         "Examples that nothing is chosen by, for the report at the end; without them it uses validation.",
         kind="data",
     )
-    messages_field: str = setting("messages", "The field with a conversation: a list of {role, content}.")
+    messages_field: str = setting(
+        "messages",
+        "The field with a conversation: a list of {role, content}, with tool_calls where there are any; the field tools beside it.",
+    )
     prompt_template: Optional[str] = setting(
         None,
         "Makes the examples prompts with completions instead of conversations: this text, in which {name} stands for the "
