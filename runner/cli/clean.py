@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="The runs of an experiment that are over and home, but of each submission the first --keep that are complete.",
 )
 @click.option(
-    "--keep", type=click.IntRange(min=0), default=1, show_default=True, help="With --experiment: how many stay."
+    "--keep", type=options.Count("runs"), default=1, show_default=True, help="With --experiment: how many stay."
 )
 @options.json_option
 def command(

@@ -68,7 +68,7 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
         ("hardware", _hardware(progress.get("hardware"))),
         ("gpus", ", ".join(map(str, status.gpus))),
         ("elapsed", duration(seen.elapsed) if seen.elapsed is not None else ""),
-        ("cost", f"{seen.cost:.2f} so far" if seen.cost is not None else ""),
+        ("cost", f"{seen.cost:.2f}{'' if status.finished else ' so far'}" if seen.cost is not None else ""),
         ("fetched", run.fetched_into or ""),
     ]
     return facts

@@ -182,7 +182,8 @@ class Agent:
         self, run_id: str, hashed: Callable[[int, int], None] = lambda done, total: None, *, root: str | None = None
     ) -> Manifest:
         """What the run (below ``root``, by itself the agent's) has: all of it once it is over, before only what is whole and logs as
-        they are. ``hashed`` gets bytes done and in all. Raises RunLost, ArtifactError."""
+        they are; once over with what came into ``outputs/`` later. ``hashed`` gets bytes done and in all. Raises RunLost,
+        ArtifactError."""
 
         def tell(said: Fields) -> None:
             hashed(said("done", whole), said("total", whole))
