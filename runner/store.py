@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from runner.domain import places
+from runner.domain.disk import writing
 from runner.domain.errors import NotStarted, StateError, UnknownRun
+from runner.domain.reading import Impossible, shown
 from runner.domain.run import Run, matching, stamp_of
+from runner.domain.terminal import clean
 
 
 def create(run: Run) -> None:
-    """Puts a new run on disk. Raises FileExistsError when its id is taken."""
+    """Puts a new run on disk, its folder under the final name once the record is in it. Raises FileExistsError when its id is taken."""
     folder = places.run_folder(run.run_id)
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.mkdir(mode=0o700)
-    (folder / ".born").touch()
-    save(run)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    with writing(folder):
+        try:
+            beside.mkdir(parents=True, mode=0o700)
+            (beside / ".born").touch()
+            write_json(beside / "run.json", run.as_json())
+            os.rename(beside, folder)
+        except BaseException as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
+                raise FileExistsError(error.errno, error.strerror, str(folder)) from None
+            raise
 
 
 def discard(run_id: str) -> None:
@@ -52,15 +65,18 @@ def update(run: Run, **changes: Any) -> None:
 def load(run_id: str) -> Run:
     """One run. Raises UnknownRun, or StateError naming the file that cannot be read."""
     file = places.run_folder(run_id) / "run.json"
+    if not _is_run(run_id):
+        raise _unknown(run_id)
     try:
-        return Run.from_json(json.loads(file.read_text("utf-8")))
-    except FileNotFoundError:
-        raise _unknown(run_id) from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        run = Run.from_json(parse_json(file))
+        if run.run_id != run_id:
+            raise Impossible(f"it is the record of {run.run_id}", "run_id")
+        return run
+    except Impossible as error:
         raise StateError(
-            f"the record of run {run_id} cannot be read: {file} ({type(error).__name__}: {error})",
-            meaning="The run on the box is not touched by that.",
-            hint=f"Move {file.parent} away, and give --host with the run id where a command needs it.",
+            f"the record of run {run_id} is damaged: {file} ({error})",
+            meaning="No other run is taken for it, and the run on the box is not touched by that.",
+            hint=f"Name another run (gpurun list), or move {file.parent} away; gpurun list --host HOST shows what is on a box.",
         ) from None
 
 
@@ -104,8 +120,19 @@ def run_ids() -> list[str]:
         names = os.listdir(places.runs())
     except FileNotFoundError:
         return []
-    found = [name for name in names if stamp_of(name)]
+    found = [name for name in names if stamp_of(name) and _is_run(name)]
     return sorted(found, key=lambda name: (stamp_of(name), _born(name)))
+
+
+def _is_run(name: str) -> bool:
+    """Whether a folder under ``runs`` holds a run: a record, or, where that was lost, a log. Others never got one (a full disk)."""
+    folder = places.runs() / name
+    if os.path.lexists(folder / "run.json"):
+        return True
+    try:
+        return any(not entry.startswith(".") for entry in os.listdir(folder))
+    except OSError:
+        return False
 
 
 def _born(name: str) -> int:
@@ -131,9 +158,9 @@ def load_all(limit: int | None = None) -> tuple[list[Run], list[StateError]]:
 
 
 def update_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Lets ``change`` edit the JSON object in ``file`` (empty where it cannot be read), and replaces it; one gpurun at a time."""
+    """Lets ``change`` edit the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
     with _alone(file):
-        value = read_json(file)
+        value = load_json(file)
         change(value)
         write_json(file, value)
 
@@ -147,34 +174,70 @@ def read_json(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def load_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file that is not to be lost; empty where there is none yet. Raises StateError naming a damaged one."""
+    try:
+        value = parse_json(file) if os.path.lexists(file) else {}
+        if not isinstance(value, dict):
+            raise Impossible(f"{shown(value)} is no object")
+    except Impossible as error:
+        raise damaged(file, error) from None
+    return value
+
+
+def damaged(file: Path, error: Impossible) -> StateError:
+    """The error for a file of gpurun's own that it cannot have written so."""
+    return StateError(
+        f"{file} is damaged ({error})",
+        meaning="Nothing was contacted.",
+        hint=f"Mend it, or move it away: mv {shlex.quote(str(file))} {shlex.quote(str(file))}.damaged",
+    )
+
+
+def parse_json(file: Path) -> Any:
+    """What a JSON file holds. Raises Impossible for one that is torn, or cannot be read at all."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise Impossible(error.strerror or type(error).__name__) from None
+    except (ValueError, RecursionError) as error:
+        raise Impossible(f"no JSON: {clean(error, 100)}") from None
+
+
 @contextlib.contextmanager
 def _alone(file: Path) -> Iterator[None]:
     """Holds the file's lock, waiting for it; the lock is beside the file, which is replaced."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(file.with_name(f".{file.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = stack.enter_context(open(file.with_name(f".{file.name}.lock"), "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def write_json(file: Path, value: Any) -> None:
     """Replaces a JSON file as a whole; a reader sees the old one or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with open(beside, "w", encoding="utf-8") as target:
-            json.dump(value, target, indent=1)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(beside, file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with open(beside, "w", encoding="utf-8") as target:
+                json.dump(value, target, indent=1)
+                target.flush()
+                os.fsync(target.fileno())
+            os.replace(beside, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
 def locked(run_id: str, purpose: str) -> Iterator[bool]:
     """Holds ``<run>/.<purpose>.lock``; gives False at once when another gpurun on this machine holds it."""
-    with open(places.run_folder(run_id) / f".{purpose}.lock", "w") as lock:
+    with contextlib.ExitStack() as stack:
+        with writing(places.run_folder(run_id)):
+            lock = stack.enter_context(open(places.run_folder(run_id) / f".{purpose}.lock", "w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,8 +15,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 # One try at a push: the laptop's clock in seconds when it began, and something that makes it unique.
 ATTEMPT = re.compile(r"([0-9]{1,12})-[0-9a-f]{8}")
-# rsync hands remote paths to a shell on old versions: only these characters ever reach it.
-SAFE_PATH = re.compile(r"[A-Za-z0-9._/-]+")
+# rsync hands remote paths to a shell on old versions: only these characters ever reach it. None of them means anything to a shell.
+SAFE_PATH = re.compile(r"[A-Za-z0-9._/@+-]+")
 
 
 def check_run_id(run_id: object) -> str:

@@ -62,7 +62,7 @@ def _row(run: Run) -> list[str]:
 
 def _as_of(run: Run) -> str:
     """How old the status is, where it may have changed since."""
-    if run.status_at is None or run.status.get("phase") == "finished":
+    if run.status_at is None or (run.status and run.status.finished):
         return ""
     seconds = max(0, int(time.time() - run.status_at))
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -85,7 +85,7 @@ def _on_host(host: str, as_json: bool) -> None:
         ]
         return options.print_json({"host": host, "runs": runs})
     rows = [
-        [status.run_id, in_words(asdict(status)), _when(status.started_at), "" if run else "another machine's"]
+        [status.run_id, in_words(status), _when(status.started_at), "" if run else "another machine's"]
         for status, run in found
     ]
     print_rows(

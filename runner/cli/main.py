@@ -134,13 +134,14 @@ def _show(error: GpurunError, as_json: bool) -> None:
 
 
 def _unexpected(error: Exception) -> GpurunError:
+    from runner.domain.disk import FULL, trouble
     from runner.domain.redact import redact
 
+    if isinstance(error, OSError) and error.errno in FULL:
+        return trouble(error)
     if isinstance(error, OSError) and error.errno is not None:
         what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        hint = (
-            "Free some space and repeat the command." if error.errno == 28 else "Set GPURUN_DEBUG=1 for the full story."
-        )
+        hint = "Set GPURUN_DEBUG=1 for the full story."
         return GpurunError(redact(what), meaning="What runs on the box goes on running.", hint=hint)
     return GpurunError(
         redact(f"{type(error).__name__}: {error}"),

@@ -110,7 +110,7 @@ def _say_checked(checked: list[Checked], as_json: bool) -> int:
 
 
 def _say(run: Run, report: Reporter) -> None:
-    if run.status.get("phase") == "finished":
-        return report.note(f"{run.run_id} is over: {run.status.get('outcome')}. next: gpurun logs    gpurun fetch")
+    if run.status and run.status.finished:
+        return report.note(f"{run.run_id} is over: {run.status.outcome}. next: gpurun logs    gpurun fetch")
     report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")
     report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")

@@ -43,8 +43,12 @@ class UnknownRun(UserError):
     """No such run in this machine's records."""
 
 
-class StateError(GpurunError):
-    """A local record that cannot be read."""
+class StateError(UserError):
+    """A file of this machine that cannot be what gpurun wrote; the message names it."""
+
+
+class DiskTrouble(GpurunError):
+    """A file of this machine that cannot be written: its disk is full, or not ours."""
 
 
 class HostError(GpurunError):

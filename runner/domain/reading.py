@@ -89,6 +89,14 @@ def matching(pattern: re.Pattern[str]) -> Reader[str]:
     return read
 
 
+_SPELT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]{0,4096}")
+
+
+def spelt(value: Any) -> str:
+    """Text on one line that is used as it is, such as a name or a path of this machine; bytes that were no UTF-8 are kept."""
+    return matching(_SPELT)(value)
+
+
 _PATH = re.compile(r"/[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4095}")
 
 

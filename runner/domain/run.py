@@ -7,10 +7,27 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from remote_payload.agent.paths import check_run_id
+from remote_payload.agent.paths import RUN_ID, check_run_id
+from runner.domain.box import box_root
+from runner.domain.reading import (
+    Fields,
+    Impossible,
+    absolute_path,
+    boolean,
+    list_of,
+    mapping_of,
+    measured,
+    moment,
+    optional,
+    spelt,
+    text,
+    whole,
+)
+from runner.domain.reading import matching as of_form
+from runner.domain.status import Status
 
 SCHEMA = 1
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
@@ -18,7 +35,7 @@ _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 
 @dataclass
 class Run:
-    """A run's record. ``status`` is the agent's last answer, seen at ``status_at`` (epoch seconds)."""
+    """A run's record. ``status`` is what the box said last, seen at ``status_at`` (epoch seconds)."""
 
     run_id: str
     job_name: str
@@ -36,7 +53,7 @@ class Run:
     experiment: str | None = None
     submission: str | None = None  # runs of one submission, and what resumes them, have it in common
     not_started: dict[str, Any] | None = None  # why its submission ended before a start: {cause, message, hint}
-    status: dict[str, Any] = field(default_factory=dict)
+    status: Status | None = None
     status_at: float | None = None
     fetched_at: float | None = (
         None  # when all outputs of the finished run were home; None after a fetch while it trained
@@ -61,18 +78,91 @@ class Run:
         """What ended its submission before the start, as it was said then; nothing for one that started or was cut off."""
         return str((self.not_started or {}).get("message") or "") if not self.launched else ""
 
+    @property
+    def status_json(self) -> dict[str, Any] | None:
+        """The status as ``--json`` shows it; None before anything was seen."""
+        return self.status.as_json() if self.status else None
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Run:
-        """From a record of this or an older gpurun; fields it does not know are ignored. Raises ValueError, KeyError or TypeError."""
-        check_run_id(value["run_id"])
-        if not isinstance(value["job"], dict) or not isinstance(value["created_at"], int | float):
-            raise TypeError("job or created_at")
-        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
-        known["attempted"] = bool(value.get("attempted") or value.get("launched"))  # older ones noted only the latter
-        return cls(**known)
+    def from_json(cls, value: object) -> Run:
+        """From a record of this or an older gpurun; fields it does not know are ignored. Raises Impossible naming the field."""
+        said = Fields(value)
+        schema = said("schema", optional(whole)) or 1
+        if schema > SCHEMA:
+            raise Impossible(
+                f"a newer gpurun wrote it (format {schema}, this one reads {SCHEMA}): update gpurun", "schema"
+            )
+        launched = said("launched", _flag)
+        return cls(
+            run_id=said("run_id", of_form(RUN_ID)),
+            job_name=said("job_name", spelt),
+            job=said("job", _job),
+            job_file=said("job_file", spelt),
+            code_root=said("code_root", spelt),
+            host=said("host", spelt),
+            created_at=said("created_at", moment),
+            address=said("address", optional(spelt)) or "",
+            volume=said("volume", optional(spelt)),
+            root=said("root", optional(box_root)),
+            attempted=said("attempted", _flag) or launched,  # older ones noted only the latter
+            launched=launched,
+            parent=said("parent", optional(of_form(RUN_ID))),
+            experiment=said("experiment", optional(spelt)),
+            submission=said("submission", optional(spelt)),
+            not_started=said("not_started", optional(_why)),
+            status=said("status", Status.of_record),
+            status_at=said("status_at", optional(moment)),
+            fetched_at=said("fetched_at", optional(moment)),
+            fetched_into=said("fetched_into", optional(absolute_path)),
+            done=said("done", _flag),
+            generation=said("generation", optional(spelt)),
+            schema=schema,
+        )
+
+
+def _flag(value: object) -> bool:
+    """True or false; false in a record from before there was such a field."""
+    return False if value is None else boolean(value)
+
+
+def _why(value: object) -> dict[str, Any]:
+    said = Fields(value)
+    return {name: said(name, optional(text)) for name in ("cause", "message", "hint")}
+
+
+def _job(value: object) -> dict[str, Any]:
+    """The job as it was written down. Its shape is looked at as far as commands without the job file's own checks go into it."""
+    job = Fields(value)
+    job("recipe", optional(spelt))
+    job("command", optional(list_of(spelt)))
+    job("outputs", optional(list_of(spelt)))
+    job("price_per_hour", optional(measured))
+    job("code", optional(Fields))
+    job("settings", optional(_settings))
+    job("smoke_test", optional(_smoke_test))
+    assert isinstance(value, dict)
+    return value
+
+
+def _settings(value: object) -> None:
+    settings = Fields(value)
+    settings("evaluation", optional(lambda each: Fields(each)("metric", optional(spelt))))
+    settings("prompts", optional(list_of(_anything)))
+    for name in ("model", "revision"):
+        settings(name, optional(spelt))
+
+
+def _smoke_test(value: object) -> None:
+    smoke_test = Fields(value)
+    smoke_test("tolerance", optional(mapping_of(optional(measured))))
+    smoke_test("enabled", optional(boolean))
+
+
+def _anything(value: object) -> object:
+    return value
 
 
 def mint_id(job_name: str, now: float | None = None) -> str:

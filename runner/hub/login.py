@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.domain.errors import HostError, HubAccessDenied
+from runner.domain.errors import HostError, HubAccessDenied, StateError
 from runner.hub.client import api
 from runner.hub.explain import HubUnreachable, hub_answer, trouble
 
@@ -23,9 +23,16 @@ class Identity:
 
 def find_token() -> str | None:
     """``HF_TOKEN``, or what ``hf auth login`` stored (a browser login near its end is renewed); None without either."""
-    from huggingface_hub import get_token
+    from huggingface_hub import constants, get_token
 
-    return get_token()
+    try:
+        return get_token()
+    except (OSError, ValueError) as error:
+        raise StateError(
+            f"the Hugging Face token stored on this machine cannot be read: {constants.HF_TOKEN_PATH} ({type(error).__name__})",
+            meaning="Nothing was pushed.",
+            hint="Type `hf auth login --force`, or set HF_TOKEN.",
+        ) from None
 
 
 def who_am_i() -> Identity | None:

@@ -6,7 +6,8 @@ byte), else on standard input. The box answers with lines that begin with the no
 
     <nonce> ready <protocol version> <root>     frames follow; the n bytes are being worked on
     <nonce> need <sha256>                       send ``<length>`` and the zipapp, compressed; ``ready`` comes next, the n bytes are kept
-    <nonce> refused <reason> <text>             python (none ≥ 3.8), terminal (a PTY was forced on us), root (no place to work)
+    <nonce> refused <reason> <text>             python (none ≥ 3.8), terminal (a PTY was forced on us), path (an odd home folder), root (no
+                                                place to work)
 
 So an agent that is already there costs no round trip more than its first request. It is unpacked beside the zipapp, since Python compiles
 what it imports from a zip anew each time: 100 ms for every connection.
@@ -52,7 +53,7 @@ SHELL = (
 
 # Reads byte-exactly: what follows belongs to the agent, which goes on in this same process.
 STUB = """
-import hashlib, os, sys
+import hashlib, os, re, sys
 nonce, volume = sys.argv[1:3]
 ahead = bytearray(zlib.decompress(base64.b64decode(sys.argv[4])))
 
@@ -97,7 +98,9 @@ if os.isatty(0):
     refuse("terminal", "standard input is a terminal")
 try:
     top = os.path.expanduser("~") if volume == "-" else volume
-    root = os.path.join(top, ".gpurun-box")
+    root = os.path.join(os.path.normpath(top), ".gpurun-box")
+    if not re.fullmatch("/[A-Za-z0-9._/@+-]*", top):  # SAFE_PATH, which is not there yet
+        refuse("path", ascii(top))
     if not os.path.isdir(top):
         raise OSError(top + " is not a folder")
     folder = os.path.join(root, "agent")
@@ -263,6 +266,12 @@ def _refusal(reason: str, text: str) -> GpurunError:
         hint = "Remove RequestTTY from this host's ssh configuration, or use the provider's direct SSH address rather than its web proxy."
         return BoxNotReady(
             "the box forces a terminal on every session, so no data can pass", meaning=meaning, hint=hint
+        )
+    if reason == "path":
+        return BoxNotReady(
+            f"the home folder on the box is called {clean(text, 200)}, and gpurun works only below names of letters, digits and . _ - @ +",
+            meaning=meaning,
+            hint="Name another folder there, with --volume /workspace or for good: gpurun hosts set HOST --volume /workspace",
         )
     hint = "Name a volume that can be written in the host's entry, or free some space."
     return BoxNotReady(f"gpurun cannot work in its folder on the box: {clean(text, 500)}", meaning=meaning, hint=hint)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from runner.domain.disk import writing
 from runner.domain.errors import HostError, HostKeyChanged, StateError
 from runner.domain.host import Host, Trust
 
@@ -177,6 +178,12 @@ def _entries(file: Path) -> Iterator[tuple[str, Key]]:
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StateError(
+            f"{file} cannot be read ({error.strerror})",
+            meaning="Nothing was contacted: whether a host is the one that was pinned cannot be said.",
+            hint="Mend its permissions, or move it away; hosts are then shown and pinned anew.",
+        ) from None
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or line.startswith("#"):
@@ -205,10 +212,15 @@ def _is_whole(key: Key) -> bool:
     return at == len(blob) and len(fields) > 1 and fields[0] == key.type.encode()
 
 
+def _beside(file: Path) -> Path:
+    """The lock's file, its folder made."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return file.with_suffix(".lock")
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[list[str]]:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(file.with_suffix(".lock"), "w") as lock:
+    with writing(file), open(_beside(file), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
         yield lines

@@ -18,7 +18,7 @@ import fabric
 import paramiko
 
 from runner.domain import places
-from runner.domain.errors import ConnectFailed, HostError, LinkLost, StateError
+from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host, parse_address
 from runner.domain.terminal import clean
 from runner.transport import known_hosts, login
@@ -58,7 +58,7 @@ def _open(host: Host, dialled: Dial, policies: list[PinPolicy]) -> fabric.Connec
         elif first.proxy_command:
             hops[0].connect_kwargs["sock"] = _proxy(first)
         hops[-1].open()
-    except (HostError, StateError, OtherKey):
+    except (GpurunError, OtherKey):
         _hang_up(hops)
         raise
     except Exception as error:

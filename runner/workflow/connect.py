@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from remote_payload.agent.paths import SAFE_PATH
 from runner import store
 from runner.domain import places
-from runner.domain.errors import HostError, LinkLost, PythonMissing
+from runner.domain.errors import HostError, LinkLost, PythonMissing, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
+from runner.domain.reading import Fields, Impossible, mapping_of, moment, optional, spelt
 from runner.domain.run import Run
 from runner.local_box import embedded
 from runner.transport import known_hosts
@@ -93,7 +96,7 @@ def to_run(run: Run, report: Reporter) -> Iterator[Link]:
 def host_of(typed: str, volume: str | None = None) -> Host:
     """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
     known = remembered().get(typed, {}).get("volume")
-    volume = volume or (str(known) if known else None)
+    volume = _usable(volume or (str(known) if known else None))
     if typed != LOCAL:
         return resolve(typed, volume)
     box = embedded()
@@ -103,6 +106,18 @@ def host_of(typed: str, volume: str | None = None) -> Host:
         known_hosts.forget(places.known_hosts(), host.known_as)
         known_hosts.pin(places.known_hosts(), host.known_as, key)
     return replace(host, volume=volume)
+
+
+def _usable(volume: str | None) -> str | None:
+    """The volume as every path on the box begins. Raises UserError for one that a shell there could read as something else."""
+    if volume is None:
+        return None
+    if not volume.startswith("/") or not SAFE_PATH.fullmatch(volume):
+        raise UserError(
+            f"--volume {volume!r} cannot be used: it has to begin with / and hold only letters, digits and . _ - @ + /",
+            hint="Name the folder on the box that is to hold .gpurun-box, such as /workspace.",
+        )
+    return posixpath.normpath(volume)
 
 
 def remember(host: Host) -> None:
@@ -122,6 +137,15 @@ def note(typed: str, facts: dict[str, Any]) -> None:
 
 
 def remembered() -> dict[str, dict[str, str | float | None]]:
-    """What was noted of each host, by what was typed; empty when the note cannot be read."""
-    # A cache: what is lost is written again at the next contact.
-    return {typed: entry for typed, entry in store.read_json(places.hosts_file()).items() if isinstance(entry, dict)}
+    """What was noted of each host, by what was typed. Raises StateError for a damaged file: volumes are noted nowhere else."""
+    file = places.hosts_file()
+    try:
+        return mapping_of(_noted)(store.load_json(file))
+    except Impossible as error:
+        raise store.damaged(file, error) from None
+
+
+def _noted(value: object) -> dict[str, str | float | None]:
+    entry = Fields(value)
+    seen_at = entry("seen_at", optional(moment))
+    return {"seen_at": seen_at, **{name: entry(name, optional(spelt)) for name in ("address", "known_as", "volume")}}

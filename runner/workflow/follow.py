@@ -15,6 +15,7 @@ from pathlib import Path
 from runner import store
 from runner.domain import places
 from runner.domain.answers import Followed, Moved, Piece
+from runner.domain.disk import writing
 from runner.domain.errors import ConnectFailed, HostError
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
@@ -102,7 +103,7 @@ def _handle_move(moved: Moved, run: Run, copy: LocalCopy | Passing, sink: Sink) 
 
 def remember_status(run: Run, status: Status) -> None:
     """Keeps a status in the run's record."""
-    store.update(run, status=status.as_json(), status_at=time.time(), generation=status.generation or run.generation)
+    store.update(run, status=status, status_at=time.time(), generation=status.generation or run.generation)
 
 
 class Passing:
@@ -137,28 +138,29 @@ class LocalCopy:
     tail: int | None = None
 
     def __init__(self, run: Run) -> None:
-        folder = places.run_folder(run.run_id)
-        self._log = _open(folder / "log")
-        self._events = _open(folder / "events.jsonl")
+        self._folder = places.run_folder(run.run_id)
+        self._log = _open(self._folder / "log")
+        self._events = _open(self._folder / "events.jsonl")
         self.log_offset = os.fstat(self._log).st_size
         self.events_offset = os.fstat(self._events).st_size
 
     def write_log(self, offset: int, data: bytes) -> bytes:
         """Writes what is new of these bytes, and gives it. Raises HostError for bytes that leave a hole."""
         data = self._fresh(offset, data, self.log_offset, "log")
-        _write_at(self._log, data, self.log_offset)
+        _write_at(self._log, data, self.log_offset, self._folder / "log")
         self.log_offset += len(data)
         return data
 
     def write_events(self, offset: int, data: bytes) -> None:
         data = self._fresh(offset, data, self.events_offset, "events")
-        _write_at(self._events, data, self.events_offset)
+        _write_at(self._events, data, self.events_offset, self._folder / "events.jsonl")
         self.events_offset += len(data)
 
     def skip_to(self, offset: int) -> None:
         """Leaves a hole (sparse, no bytes) for what no longer exists on the box."""
         if offset > self.log_offset:
-            os.ftruncate(self._log, offset)
+            with writing(self._folder / "log"):  # a disk may refuse even a hole that is larger than its largest file
+                os.ftruncate(self._log, offset)
             self.log_offset = offset
 
     def start_over(self) -> None:
@@ -181,11 +183,13 @@ class LocalCopy:
 
 
 def _open(file: Path) -> int:
-    return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    with writing(file):
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+def _write_at(descriptor: int, data: bytes, offset: int, file: Path) -> None:
     view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
+    with writing(file):
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written

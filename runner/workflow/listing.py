@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.domain import places
 from runner.domain.run import Run
+from runner.domain.status import Status
 
 _NAME = re.compile(rb"step-[0-9]{1,12}")
 
@@ -28,7 +29,7 @@ def document(run: Run) -> dict[str, Any]:
         "parent": run.parent,
         "experiment": run.experiment,
         "submission": run.submission,
-        "status": run.status or None,
+        "status": run.status_json,
         "seen_at": run.status_at,
         "elapsed_seconds": elapsed(run),
         "cost": cost(run),
@@ -45,16 +46,15 @@ def describe(run: Run) -> str:
     return in_words(run.status) if run.status else "launched"
 
 
-def in_words(status: dict[str, Any]) -> str:
+def in_words(status: Status) -> str:
     """A status in a word or two."""
-    said = status.get("outcome") or status.get("phase") or "unknown"
-    cause = status.get("cause")
-    return f"{said} ({cause})" if cause and said != "succeeded" else str(said)
+    said = status.outcome or status.phase
+    return f"{said} ({status.cause})" if status.cause and said != "succeeded" else said
 
 
 def step_of(run: Run) -> str:
     """``46/68``, empty before the first step."""
-    step = (run.status.get("progress") or {}).get("step") or {}
+    step = (run.status.progress.get("step") if run.status else None) or {}
     return f"{step.get('step')}/{step.get('total')}" if step.get("step") is not None else ""
 
 
@@ -80,10 +80,9 @@ def listdir(folder: Path) -> list[str]:
 
 def elapsed(run: Run) -> float | None:
     """Seconds of the run as last seen, by the box's clock alone: ours may be hours away from it."""
-    began, until = run.status.get("started_at"), run.status.get("ended_at") or run.status.get("now")
-    if not isinstance(began, int | float) or not isinstance(until, int | float):
-        return None
-    return max(0.0, until - began)
+    status = run.status
+    until = (status.ended_at or status.now) if status else None
+    return None if status is None or status.started_at is None or until is None else max(0.0, until - status.started_at)
 
 
 def cost(run: Run) -> float | None:

@@ -62,7 +62,7 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
         )
     file = places.run_folder(run.run_id) / "job.json"
     settings = _without_retired(run.job.get("settings") or {})
-    wire = {**run.job, "settings": settings, "code": {**run.job.get("code", {}), "path": str(folder)}}
+    wire = {**run.job, "settings": settings, "code": {**(run.job.get("code") or {}), "path": str(folder)}}
     store.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
     return load(file, overrides).at(folder, Path(run.job_file))
 

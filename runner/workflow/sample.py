@@ -162,7 +162,8 @@ def _base(run: Run, folder: Path, ask: Ask, report: Reporter) -> Path | None:
     model = read_model_folder(folder)
     if not model.adapter and not ask.base:
         return None
-    named = run.job.get("settings", {}).get("model")
+    settings = run.job.get("settings") or {}
+    named = settings.get("model")
     if not model.adapter and not isinstance(named, str):
         raise UserError(f"{run.run_id} was trained from nothing, so there is no base to try")
     if model.adapter:
@@ -174,7 +175,7 @@ def _base(run: Run, folder: Path, ask: Ask, report: Reporter) -> Path | None:
         local = Path(run.code_root, str(named))
         if local.is_dir():
             return local
-        name, revision = str(named), run.job.get("settings", {}).get("revision")
+        name, revision = str(named), settings.get("revision")
     with report.stage(f"base model {name}", "bytes") as stage:
         return fetch_model(name, revision, stage)
 

@@ -94,12 +94,7 @@ def ask(link: Link, run: Run) -> Seen:
 
 def last_seen(run: Run) -> Seen | None:
     """What the record says, without asking anybody."""
-    if not run.status:
-        return None
-    try:
-        return Seen(run, Status.of_record(run.status), run.status_at)
-    except ValueError:
-        return None
+    return Seen(run, run.status, run.status_at) if run.status else None
 
 
 def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
@@ -110,7 +105,7 @@ def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
     found = []
     for status in statuses:
         run = known.get(status.run_id)
-        if run is not None and run.status.get("phase") != "finished":
+        if run is not None and not (run.status and run.status.finished):
             remember_status(run, status)
         found.append((status, run))
     return found

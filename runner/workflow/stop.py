@@ -54,7 +54,7 @@ def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[St
 
 def unfinished() -> list[Run]:
     """The runs of this machine that may live, as last seen."""
-    return [run for run in store.load_all()[0] if run.attempted and run.status.get("phase") != "finished"]
+    return [run for run in store.load_all()[0] if run.attempted and not (run.status and run.status.finished)]
 
 
 def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:

@@ -217,3 +217,30 @@ def test_a_bashrc_that_prints_does_not_matter(home):
     process.stdin.close()
     process.wait(20)
     process.stdout.close()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_home_folder_named_after_a_mail_address_is_a_home_folder(tmp_path, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} on this machine")
+    home = tmp_path / "ada+test@example.org"
+    home.mkdir()
+    process, pipe, handshake = start(home, shell)
+    next_answer(pipe, handshake)
+    pipe.write(bootstrap.upload(bundle.agent()))
+    assert next_answer(pipe, handshake).root == str(home / ".gpurun-box")
+    finish(process)
+
+
+@pytest.mark.parametrize("name", ["ada lovelace", "höme", "a;b", "a$b", "a'b", "a\nb"])
+def test_a_home_folder_that_a_shell_could_misread_is_named_and_a_volume_suggested(tmp_path, name):
+    home = tmp_path / name
+    home.mkdir()
+    process, pipe, handshake = start(home)
+    with pytest.raises(BoxNotReady, match="home folder on the box is called") as refused:
+        next_answer(pipe, handshake)
+    assert ascii(str(home)) in refused.value.message and "--volume" in refused.value.hint
+    process.stdin.close()
+    process.wait(20)
+    process.stdout.close()
+    assert list(home.iterdir()) == []

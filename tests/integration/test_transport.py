@@ -1,5 +1,6 @@
 """Both SSH stacks against a real sshd: pins, changed keys, copies, resumption, hard links."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.domain import places
-from runner.domain.errors import AuthFailed, ConnectFailed, HostKeyChanged
+from runner.domain.errors import AuthFailed, ConnectFailed, DiskTrouble, HostKeyChanged
 from runner.domain.host import Host, Trust
 from runner.local_box import LocalBox, embedded
 from runner.transport import known_hosts, rsync
@@ -133,3 +134,15 @@ def test_links_and_what_was_not_asked_for_are_not_pulled(host: Host, box: LocalB
     staging = tmp_path / "staging" / "outputs"
     rsync.pull(host, str(outputs), ["models/good", "models/link"], staging)
     assert [path.name for path in staging.rglob("*")] == ["models", "good"]
+
+
+def test_a_full_disk_here_at_first_contact_is_no_unreachable_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_hosts.forget(places.known_hosts(), host.known_as)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    connecting = connect(host, lambda new, fingerprint: None)
+    with pytest.raises(DiskTrouble, match=r"the disk of this machine is full: .*known_hosts"):
+        connecting.__enter__()

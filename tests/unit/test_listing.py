@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from runner.cli import options
 from runner.cli.table import fitted
 from runner.domain import places
 from runner.domain.run import Run, mint_id
+from runner.domain.status import Status
 from runner.workflow.listing import cost, document, elapsed, short_host
 
 HOUR = 3600.0
@@ -29,9 +31,9 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrong_by", [-HOUR, 0.0, HOUR])
 def test_elapsed_and_cost_are_right_however_wrong_the_boxs_clock_is(run, wrong_by):
     now = time.time() + wrong_by
-    run.status, run.status_at = {"phase": "running", "started_at": now - HOUR, "now": now}, time.time()
+    run.status, run.status_at = Status(run.run_id, "running", started_at=now - HOUR, now=now), time.time()
     assert elapsed(run) == HOUR and cost(run) == 2.0
-    run.status.update(phase="finished", ended_at=now - HOUR / 2)
+    run.status = replace(run.status, phase="finished", outcome="succeeded", ended_at=now - HOUR / 2)
     assert elapsed(run) == HOUR / 2
 
 

@@ -1,5 +1,6 @@
 """runner/store.py: run records that survive crashes, strangers and older versions."""
 
+import errno
 import json
 import time
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from runner import store
 from runner.domain import places
-from runner.domain.errors import NotStarted, StateError, UnknownRun
+from runner.domain.errors import DiskTrouble, NotStarted, StateError, UnknownRun
 from runner.domain.run import Run, mint_id
+from runner.domain.status import Status
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def make(name: str = "legal", now: float | None = None) -> Run:
 
 def test_what_is_saved_is_loaded() -> None:
     run = make()
-    run.status = {"phase": "running"}
+    run.status = Status(run.run_id, "running", gpus=(0, 1), progress={"step": {"step": 1}})
     store.save(run)
     assert store.load(run.run_id) == run
 
@@ -112,8 +114,67 @@ def test_a_record_with_unknown_fields_of_a_newer_version_is_read() -> None:
 
 def test_a_failed_write_leaves_the_old_record_and_no_litter(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make()
-    run.status = {"bad": object()}
+    run.job = {"bad": object()}
     with pytest.raises(TypeError):
         store.save(run)
-    assert store.load(run.run_id).status == {}
+    assert store.load(run.run_id).job == {"name": "legal"}
     assert {entry.name for entry in places.run_folder(run.run_id).iterdir()} == {"run.json", ".born"}
+
+
+WRONG = {
+    "job": 7, "host": None, "created_at": "yesterday", "launched": "no", "status": {"phase": "resting"}, "fetched_into": "../x",
+    "root": "/../../1", "run_id": "other-20260102-142030-7f3a", "job_file": "a\x1b[2Jb", "volume": ["/mnt"], "done": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_field_of_another_type_is_a_damaged_record_that_is_named_and_hides_no_other(name: str) -> None:
+    good, bad = make(now=1_700_000_000), make(now=1_800_000_000)
+    file = places.run_folder(bad.run_id) / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: WRONG[name]}))
+    with pytest.raises(StateError, match=name) as caught:
+        store.load(bad.run_id)
+    assert str(file) in caught.value.message and caught.value.exit_code == 2
+    runs, damaged = store.load_all()
+    assert [run.run_id for run in runs] == [good.run_id] and len(damaged) == 1
+    with pytest.raises(StateError, match=bad.run_id):  # and never the older run instead
+        store.find(None)
+
+
+def test_a_record_of_the_future_says_so() -> None:
+    run = make()
+    file = places.run_folder(run.run_id) / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 2}))
+    with pytest.raises(StateError, match="a newer gpurun wrote it"):
+        store.load(run.run_id)
+
+
+def test_a_folder_that_never_got_its_record_hides_no_run_and_one_that_lost_it_is_named() -> None:
+    run = make(now=1_700_000_000)
+    later = places.run_folder(mint_id("legal", 1_800_000_000))
+    later.mkdir()
+    (later / ".born").touch()
+    assert store.find(None).run_id == run.run_id and store.run_ids() == [run.run_id]
+    (later / "log").write_text("it ran")
+    with pytest.raises(StateError, match=later.name):
+        store.find(None)
+
+
+def test_a_disk_that_fills_while_a_run_is_put_down_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(now=1_700_000_000)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(DiskTrouble, match=r"the disk of this machine is full: .* MB are free"):
+            make(now=1_800_000_000)
+    assert [entry.name for entry in places.runs().iterdir()] == [run.run_id]
+
+
+def test_an_id_that_is_taken_is_said_to_be_taken() -> None:
+    run = make()
+    with pytest.raises(FileExistsError):
+        store.create(run)
+    assert store.load(run.run_id) == run and len(list(places.runs().iterdir())) == 1
