@@ -2,7 +2,7 @@
 
 While it trains only what can no longer change is listed: files in complete folders (those that hold a
 ``manifest.json``, which is written last) and append-only logs with the bytes they have at this moment. Links, devices,
-unfinished and odd names are never listed; ``left_out`` says why.
+unfinished and odd names are never listed, nor what the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def _with_what_came_later(run: RunPaths, written: Dict[str, Any], progress: Prog
 
     What was listed stays listed as it was then: that it is gone or changed must not look as if there had been no such result.
     """
-    found, left_out = _find(run.outputs)
+    found, left_out = _find(run)
     listed = {entry["path"] for entry in written["files"]}
     if left_out == written.get("left_out") and listed.issuperset(found):
         return written
@@ -96,7 +96,7 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
     ``progress(done, total)`` counts the bytes hashed and may raise to give up. Hashes are remembered beside the run by
     (path, size, mtime, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
     """
-    found, left_out = _find(run.outputs)
+    found, left_out = _find(run)
     folders = _complete_folders(run.outputs, found)
     if not complete:
         found = {path: status for path, status in found.items() if append_only(path) or _inside(path, folders)}
@@ -128,11 +128,12 @@ def append_only(path: str) -> bool:
     return name.endswith(APPEND_ONLY) or "tfevents" in name
 
 
-def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]]:
+def _find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]]:
+    outputs = run.outputs
     found: Dict[str, os.stat_result] = {}
     left_out: List[Dict[str, Any]] = []
     links: List[str] = []
-    for path, status in _walk(outputs, left_out):
+    for path, status in _walk(outputs, _wanted(run), left_out):
         if stat.S_ISREG(status.st_mode):
             found[path] = status
         elif stat.S_ISLNK(status.st_mode):
@@ -145,6 +146,20 @@ def _find(outputs: str) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]
     for path in links:
         _leave_out(left_out, path, "a link", dispensable=_is_listed(outputs, path, found))
     return found, left_out
+
+
+def _wanted(run: RunPaths) -> Optional[List[str]]:
+    """What of a recipe's outputs the job wants home; None for all of them. A command has only what its job names, by the links."""
+    job = read_json(run.job) or {}
+    names = job.get("outputs") if job.get("recipe") else None
+    return [str(name).rstrip("/") for name in names] if isinstance(names, list) else None
+
+
+def _is_wanted(path: str, wanted: Optional[List[str]]) -> bool:
+    """Whether a path is one of the names, lies inside one, or has one inside."""
+    if wanted is None:
+        return True
+    return any((path + "/").startswith(name + "/") or name.startswith(path + "/") for name in wanted)
 
 
 def _is_listed(outputs: str, link: str, found: Dict[str, os.stat_result]) -> bool:
@@ -168,7 +183,9 @@ def _twins(found: Dict[str, os.stat_result]) -> List[str]:
     return twins
 
 
-def _walk(outputs: str, left_out: List[Dict[str, Any]]) -> Iterator[Tuple[str, os.stat_result]]:
+def _walk(
+    outputs: str, wanted: Optional[List[str]], left_out: List[Dict[str, Any]]
+) -> Iterator[Tuple[str, os.stat_result]]:
     folders = [""] if os.path.isdir(outputs) and not os.path.islink(outputs) else []
     while folders:
         below = folders.pop()
@@ -183,6 +200,8 @@ def _walk(outputs: str, left_out: List[Dict[str, Any]]) -> Iterator[Tuple[str, o
             why = _unlistable(path, entry.name)
             if why:
                 _leave_out(left_out, path, why, dispensable=why == "unfinished")
+            elif not _is_wanted(path, wanted):
+                _leave_out(left_out, path, "outputs: in the job file does not name it", dispensable=True)
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
             else:

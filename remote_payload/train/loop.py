@@ -74,8 +74,9 @@ class Loop:
         self.world.replicate(self.model)
         rng.seed_everything(self.settings.seed, self.world.rank)
         self.progress.micro = self.progress.probed = self.stepper.find_micro_batch()
-        if go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
+        if path := go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
             self.saved_step = self.progress.step
+            self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
         self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
         self.maybe_compile()
         self.run.log(

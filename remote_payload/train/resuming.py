@@ -15,8 +15,8 @@ from remote_payload.train.run import Run
 from remote_payload.train.task import Progress, Task
 
 
-def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> bool:
-    """Restores model, optimizer, generators and ``progress`` from what ``run.resume`` names; False when nothing is resumed.
+def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> Path | None:
+    """Restores model, optimizer, generators and ``progress`` from what ``run.resume`` names; None when nothing is resumed.
 
     ``progress`` comes with what was found out for this process: its seed, steps an epoch and micro-batch. Raises InputError for a
     checkpoint that is not there, of another model, or of another seed.
@@ -25,11 +25,11 @@ def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Ta
         discard_leftovers(run.checkpoints)
     run.world.barrier()
     if not run.resume:
-        return False
+        return None
     path = find_checkpoint(run.resume, run.checkpoints)
     if path is None:
         run.log("no checkpoint yet: starting from the beginning")
-        return False
+        return None
     saved = Progress(**load_checkpoint(path, run.world, model, optimizer))
     _same_plan(run, path, saved, progress)
     saved.micro, saved.probed = _micro_batch(run, saved, progress), progress.probed
@@ -37,8 +37,7 @@ def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Ta
     judge(saved, run.settings.evaluation.metric, run.higher_is_better)
     vars(progress).update(vars(saved))
     _forget_later(run, path, progress.step)
-    run.log(f"resumed from {path.name}: step {progress.step}")
-    return True
+    return path
 
 
 def _same_plan(run: Run, path: Path, saved: Progress, now: Progress) -> None:

@@ -113,7 +113,7 @@ class Job(Part):
     resources: Resources = Resources()
     """What the job needs of a box."""
     outputs: tuple[Output, ...] | None = None
-    """What comes home: names in the working directory. A recipe knows its own."""
+    """What comes home: names in the working directory. Of what a recipe writes all comes home where nothing is named."""
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
     price_per_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from runner.domain.job import RECIPE_OUTPUTS
 from runner.jobfile.command_words import check_command
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
@@ -105,6 +106,9 @@ class FolderChecks:
         seen: list[PurePosixPath] = []
         for index, node in enumerate(texts(self.tree.get("outputs"))):
             path, name = PurePosixPath(node.text), f"outputs[{index}]"
+            if self.tree.get("recipe") is not None and path.parts[:1] and path.parts[0] not in RECIPE_OUTPUTS:
+                advice = suggestion(path.parts[0], RECIPE_OUTPUTS) or ": there are " + ", ".join(RECIPE_OUTPUTS)
+                self.problem(node.place, f"{name}: a recipe writes no {quoted(node.text)}{advice}")
             if path.parts[:1] in data:
                 self.problem(node.place, f"{name}: {quoted(node.text)} is data: what a run writes needs another name")
             around = next(

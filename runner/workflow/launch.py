@@ -72,7 +72,9 @@ def launch(
                 "gpus": job.resources.gpus,
                 "queue": job.queue,
                 "time_limit": job.time_limit,
-                "outputs": list(job.outputs or ()) if job.command else [],  # a recipe writes to $GPURUN_OUTPUTS itself
+                "outputs": list(job.outputs or ())
+                if job.command
+                else [],  # a recipe writes to $GPURUN_OUTPUTS; its manifest obeys them
                 "resume": resume,
                 **pushed.args,
             },

@@ -13,7 +13,6 @@ TEXT = "\n\n".join(
     for street in ("Strand", "Cheapside", "Fleet Street")
 )
 TINY = {
-    "settings.corpus": "data/london_historical/corpus.txt",
     "settings.vocabulary": 400,
     "settings.max_length": 32,
     "settings.model": "{layers: 2, width: 32, heads: 2}",
@@ -35,15 +34,18 @@ def project(tmp_path: Path) -> Path:
     """The repository's job file beside a small corpus."""
     (tmp_path / "project" / "jobs").mkdir(parents=True)
     shutil.copy(REPOSITORY / "jobs" / "london_slm.yaml", tmp_path / "project" / "jobs")
-    corpus = tmp_path / "project" / "data" / "london_historical" / "corpus.txt"
+    corpus = tmp_path / "project" / "data" / "london_historical" / "london_historical_corpus_comprehensive.txt"
     corpus.parent.mkdir(parents=True)
     corpus.write_text(TEXT)
+    (corpus.parent / "downloads").mkdir()
+    (corpus.parent / "downloads" / "raw.txt").write_text("not for the box")
     return tmp_path / "project" / "jobs" / "london_slm.yaml"
 
 
 def test_train_list_try_fetch_and_smoke_test(gpurun: Gpurun, project: Path) -> None:
     gpurun.submit(project, *(word for key, value in TINY.items() for word in ("--set", f"{key}={value}")))
     log = gpurun("logs", "-f").stdout
+    assert not list((gpurun.box_root / "data").rglob("raw.txt"))
     assert "training a tokenizer of 400 tokens" in log and "finished at step 12 of 12" in log
 
     listed = gpurun.json("checkpoints")["checkpoints"]

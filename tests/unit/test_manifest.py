@@ -280,3 +280,28 @@ def test_what_was_renamed_or_copied_after_the_end_is_listed_too_and_what_is_gone
     later, _ = ask(run)
     assert paths(later) == ["models/a.bin", "models/b.bin", "models/by-hand.bin"] and later["complete"]
     assert [each["path"] for each in later["left_out"]] == ["models/latest"]
+
+
+@pytest.mark.parametrize(
+    ("named", "listed"),
+    [
+        (["models", "logs"], ["logs/x.log", "models/best/w"]),
+        (["models/best"], ["models/best/w"]),
+        (["training_metadata.json"], ["training_metadata.json"]),
+        (None, ["checkpoints/step-000001/w", "logs/x.log", "models/best/w", "modelsque/w", "training_metadata.json"]),
+    ],
+)
+def test_of_a_recipes_outputs_what_the_job_names_is_listed_and_the_rest_may_go(run, named, listed):
+    for path in ("models/best/w", "modelsque/w", "checkpoints/step-000001/w", "logs/x.log", "training_metadata.json"):
+        write(run, path)
+    Path(run.job).write_text(json.dumps({"recipe": "classify", "outputs": named}))
+    built = manifest.write(run)
+    assert paths(built) == listed
+    assert all(entry["dispensable"] for entry in built["left_out"])
+    assert bool(built["left_out"]) is (named is not None)
+
+
+def test_a_commands_outputs_are_whatever_it_wrote(run):
+    write(run, "results/a")
+    Path(run.job).write_text(json.dumps({"recipe": None, "command": ["x"], "outputs": ["models"]}))
+    assert paths(manifest.write(run)) == ["results/a"]
