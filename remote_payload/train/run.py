@@ -67,8 +67,11 @@ class Run:
         run_id = world.broadcast(os.environ.get("GPURUN_RUN_ID") or folder.name)
         outputs = Path(world.broadcast(str(os.environ.get("GPURUN_OUTPUTS") or folder / "outputs")))
         events = Path(os.environ.get("GPURUN_EVENTS") or outputs.parent / "events.jsonl")
-        telemetry = Telemetry(run_id, events, outputs / "logs" / run_id, world.main, job.get("settings"))
         resume = os.environ.get("GPURUN_RESUME") or getattr(settings, "resume", None)
+        telemetry = Telemetry(
+            run_id, events, outputs / "logs" / run_id, world.main, job.get("settings"),
+            wandb_record=outputs / "reports" / "wandb.json", resumed=bool(resume),
+        )  # fmt: skip
         return cls(run_id, recipe, job, settings, outputs, resume, world, telemetry, higher_is_better=higher)
 
     @property

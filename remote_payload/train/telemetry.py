@@ -49,12 +49,16 @@ def _finite(value: Any) -> Any:
 class Telemetry:
     """Every channel of one run. Only the main rank has one that speaks; on the others each call does nothing."""
 
-    def __init__(self, run_id: str, events: Path, logs: Path, main: bool, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, run_id: str, events: Path, logs: Path, main: bool, config: dict[str, Any] | None = None,
+        wandb_record: Path | None = None, resumed: bool = False,
+    ) -> None:  # fmt: skip
+        """``wandb_record`` remembers the W&B run, which a ``resumed`` run goes on with."""
         self._last_line = 0.0
         self._copy: TextIO | None = None
         self._events = Events(events) if main else None
         self._board = _tensorboard(logs) if main else None
-        self._wandb = _wandb(run_id, config or {}) if main else None
+        self._wandb = _wandb(run_id, config or {}, wandb_record, resumed) if main else None
         if main and self._wandb:
             self.log(f"also writing to W&B: {self._wandb.url}")
 
@@ -107,7 +111,11 @@ class Telemetry:
                 for name, value in numbers.items():
                     self._board.add_scalar(name, value, step)
         if self._wandb:
-            self._wandb.log(numbers, step=step)
+            try:
+                self._wandb.log(numbers, step=step)
+            except Exception as error:  # its network, its disk, its service: none of them is worth a run
+                self._wandb = None
+                self.flag("wandb_lost", f"W&B is left out from here on: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Writes out what is buffered."""
@@ -116,7 +124,8 @@ class Telemetry:
         if self._board:
             self._board.close()
         if self._wandb:
-            self._wandb.finish()
+            with suppress(Exception):
+                self._wandb.finish()
 
 
 def step_line(facts: dict[str, Any]) -> str:
@@ -141,14 +150,23 @@ def _tensorboard(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def _wandb(run_id: str, config: dict[str, Any]) -> Any:
+def _wandb(run_id: str, config: dict[str, Any], record: Path | None, resumed: bool) -> Any:
     """A W&B run when its key is given and the package is there; None otherwise. Trouble with it never ends training."""
     if not os.environ.get("WANDB_API_KEY"):
         return None
     try:
         import wandb
 
-        return wandb.init(project=os.environ.get("WANDB_PROJECT", "gpurun"), name=run_id, config=config)
+        again = (
+            {"id": json.loads(record.read_text())["id"], "resume": "allow"}
+            if resumed and record and record.is_file()
+            else {}
+        )
+        run = wandb.init(project=os.environ.get("WANDB_PROJECT", "gpurun"), name=run_id, config=config, **again)
+        if record:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps({"id": run.id, "url": run.url}) + "\n", encoding="utf-8")
+        return run
     except Exception as error:
         print(f"W&B is left out: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return None

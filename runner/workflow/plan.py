@@ -127,11 +127,17 @@ def requirements_of(job: Job) -> Requirements:
     python, interpreter = job.environment.python, job.environment.interpreter
     if not job.recipe:
         return Requirements(python, interpreter, "\n".join(own), tuple(own))
+    if "WANDB_API_KEY" in {*job.secrets, *job.environment.variables} and not any(map(_is_wandb, own)):
+        own.append("wandb>=0.19")  # the key switches it on; nobody else is made to install it
     folder = resources.files("remote_payload") / "environments"
     locked = (folder / "lock.txt").read_text("utf-8")
     ranges = [line.strip() for line in (folder / "requirements.in").read_text("utf-8").splitlines()]
     wanted = [line.split(" #")[0].strip() for line in ranges if line and not line.startswith("#")]
     return Requirements(python, interpreter, "\n".join([locked, *own]), (*wanted, *own))
+
+
+def _is_wandb(line: str) -> bool:
+    return re.match(r"wandb\b", line.strip(), re.IGNORECASE) is not None
 
 
 def look_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:

@@ -9,9 +9,10 @@ import pytest
 
 from runner.domain.answers import Provisioned
 from runner.domain.errors import EnvironmentFailed
+from runner.domain.job import Environment, Job
 from runner.domain.progress import Silent
 from runner.workflow.environment import provision
-from runner.workflow.plan import Requirements
+from runner.workflow.plan import Requirements, requirements_of
 
 
 def given(*missing: str) -> str:
@@ -29,3 +30,20 @@ def test_a_given_interpreter_that_lacks_packages_ends_the_submission_before_the_
     with pytest.raises(EnvironmentFailed, match=r"/opt/python lacks torch>=2.6, peft>=0.15") as error:
         given("torch>=2.6", "peft>=0.15")
     assert "environment.interpreter" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "requirements", "brought"),
+    [
+        ((), (), []),
+        (("WANDB_API_KEY",), (), ["wandb>=0.19"]),
+        (("WANDB_API_KEY",), ("wandb==0.20.1",), ["wandb==0.20.1"]),
+    ],
+)
+def test_a_recipe_gets_wandb_where_the_job_gives_its_key(
+    secrets: tuple[str, ...], requirements: tuple[str, ...], brought: list[str]
+) -> None:
+    environment = Environment(requirements=requirements)
+    wanted = requirements_of(Job(name="a", recipe="sft", secrets=secrets, environment=environment))
+    assert [line for line in wanted.ranges if line.startswith("wandb")] == brought
+    assert [line for line in wanted.locked.splitlines() if line.startswith("wandb")] == brought

@@ -3,6 +3,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from remote_payload.recipes.classify import main
+from remote_payload.recipes.classify import ClassifyTask, main
 from remote_payload.train.classifier import load_classifier
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.folders import read_manifest
 from remote_payload.train.run import Run
 from remote_payload.train.smoke import predict_logits
@@ -248,3 +249,35 @@ def test_groups_stay_on_one_side_of_the_split(tmp_path: Path) -> None:
     sides = [{example.text.split()[1] for example in side} for side in (data.train, data.validation)]
     assert (len(data.train), len(data.validation)) == (80, 20)
     assert not sides[0] & sides[1]
+
+
+def test_a_run_that_is_stopped_leaves_record_model_and_card_that_say_so(
+    tmp_path: Path, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_texts(tmp_path / "batches" / "a.jsonl", 60)
+    settings = classify_settings(tiny_folder("gemma3"), data.parent, epochs=50, evaluation={"every_steps": 2})
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    evaluate, asked = ClassifyTask.evaluate, []
+
+    def stopping(task: ClassifyTask, model: Any, size: int) -> dict[str, float]:
+        asked.append(task)
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(task, model, size)
+
+    monkeypatch.setattr(ClassifyTask, "evaluate", stopping)
+    monkeypatch.chdir(tmp_path)
+    try:
+        with pytest.raises(Stopped, match="stopped at step 6, checkpoint saved"):
+            classify(tmp_path, settings, monkeypatch)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    record = json.loads((tmp_path / "outputs/training_metadata.json").read_text())
+    assert record["run"]["ended"] == "stopped" and record["training"]["steps"] == 6
+    best = tmp_path / "outputs/models/best"
+    about, metrics = (json.loads((best / name).read_text()) for name in ("gpurun.json", "metrics.json"))
+    assert about["step"] == metrics["step"] == record["results"]["best"]["step"] in (2, 4)
+    sentence = f"Training was stopped at step 6 of {record['training']['steps_planned']}."
+    assert about["note"] == sentence and sentence in (best / "README.md").read_text()
+    assert read_manifest(best, hashes=True) is not None and (best / "smoke/expected.safetensors").is_file()

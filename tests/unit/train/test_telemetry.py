@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,42 @@ def test_wandb_without_its_package_is_left_out_and_said(
     Telemetry("run", tmp_path / "e", tmp_path / "logs", main=True).close()
     said = capsys.readouterr().err
     assert "W&B is left out" in said and "0123456789abcdef" not in said
+
+
+class StandIn:
+    """Stands for the wandb package and for a run of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.id, self.url, self.broken = "abc123", "https://wandb.test/abc123", False
+
+    def init(self, **asked: Any) -> StandIn:
+        self.asked.append(asked)
+        return self
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        if self.broken:
+            raise ConnectionError("gone")
+
+    def finish(self) -> None:
+        raise ConnectionError("gone")
+
+
+@pytest.mark.stand_in
+def test_wandb_that_breaks_costs_its_curves_alone_and_a_resumed_run_goes_on_with_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb, record = StandIn(), tmp_path / "reports" / "wandb.json"
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for run, resumed in (("first", False), ("second", True)):
+        telemetry = Telemetry(run, tmp_path / "e", tmp_path / run, main=True, wandb_record=record, resumed=resumed)
+        telemetry.step(STEP)
+        wandb.broken = True
+        telemetry.step(STEP)
+        telemetry.step(STEP)
+        telemetry.close()
+        wandb.broken = False
+    assert [asked.get("id") for asked in wandb.asked] == [None, "abc123"] and wandb.asked[1]["resume"] == "allow"
+    flags = [line for line in (tmp_path / "e").read_text().splitlines() if '"wandb_lost"' in line]
+    assert len(flags) == 2, "said once a run"
