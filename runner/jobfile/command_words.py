@@ -16,6 +16,7 @@ from runner.domain.flow import flow
 from runner.domain.job_fields import RESERVED_VARIABLES
 from runner.jobfile.problems import quoted
 from runner.jobfile.tree import Node
+from runner.jobfile.unknown_keys import BLANKS
 
 if TYPE_CHECKING:
     from runner.jobfile.folder_checks import FolderChecks
@@ -86,6 +87,7 @@ def _first(checks: FolderChecks, words: list[Node]) -> None:
         else:
             advice = f"a variable goes into environment: {flow({'variables': {name: value}})}: leave this word out"
         return _say(checks, first, 0, advice)
+    text = BLANKS.sub(" ", text)
     if re.search(r"\s", text.strip()) and not (checks.folder / text).exists():
         return _say(
             checks, first, 0, f"is a whole line, and must be one word: write as words {_words(shell_words.split(text))}"

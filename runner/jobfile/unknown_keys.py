@@ -66,7 +66,7 @@ _NO_FIELD = {
         "that is another tool's file, and gpurun init writes a job file to start from: leave it out"
     ),
 }
-_BLANKS = re.compile(r"[\u00a0\u2000-\u200b\u202f\u3000\ufeff]")
+BLANKS = re.compile(r"[\u00a0\u2000-\u200b\u202f\u3000\ufeff]")
 
 
 def explain(keys: Sequence[str | int], schema: dict[str, Any], known: dict[str, Any]) -> str:
@@ -85,7 +85,7 @@ def _in(above: list[str]) -> str:
 def _meant(word: str, above: list[str], schema: dict[str, Any], known: dict[str, Any]) -> str:
     plain = normal(word)
     if plain in known:
-        blank = " (there is a no-break space in it)" if _BLANKS.search(word) else ""
+        blank = " (there is a no-break space in it)" if BLANKS.search(word) else ""
         return f": did you mean {plain}?{blank}"
     if not above or above == ["resources"]:
         for names, advice in _NO_FIELD.items():
@@ -105,7 +105,7 @@ def _meant(word: str, above: list[str], schema: dict[str, Any], known: dict[str,
 
 def normal(word: str) -> str:
     """``GPU-Count``, ``gpuCount`` and ``gpu_count`` as one."""
-    bare = _BLANKS.sub("", word).strip()
+    bare = BLANKS.sub("", word).strip()
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower()).strip("_")
 
 
