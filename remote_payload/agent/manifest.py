@@ -94,7 +94,7 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
 
     ``complete`` says that the run is over: then every regular file is listed. Paths are relative to ``outputs/``;
     ``progress(done, total)`` counts the bytes hashed and may raise to give up. Hashes are remembered beside the run by
-    (path, size, mtime, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
+    (path, size, times, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
     """
     found, left_out = _find(run)
     folders = _complete_folders(run.outputs, found)
@@ -295,13 +295,14 @@ class _Hashes:
 
     def _sha256(self, path: str, file: Any, status: os.stat_result) -> Optional[str]:
         """The digest of the file's first ``st_size`` bytes; None when it has fewer."""
-        identity = [status.st_size, status.st_mtime_ns, status.st_ino]
+        # The time of the last change too: a file that replaces another may have its size, its time and its inode's number.
+        identity = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
         known = self._known.get(path)
-        if isinstance(known, list) and known[:3] == identity and len(known) == 4:
+        if isinstance(known, list) and known[:-1] == identity:
             self._advance(status.st_size)
             self._kept[path] = known
-            return str(known[3])
-        settled = time.time_ns() - status.st_mtime_ns > SETTLED_NS
+            return str(known[-1])
+        settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
         digest, left = hashlib.sha256(), status.st_size
         while left:
             block = file.read(min(left, 1 << 20))

@@ -112,9 +112,23 @@ def push(
     if ignore_times:
         options.append("--ignore-times")
     options += [f"--link-dest={safe_path(path)}" for path in link_dest]
-    where = f"{source}/", f"{ALIAS}:{safe_path(target)}/"
+    there = f"{ALIAS}:{safe_path(target)}/"
     compared = size if link_dest or checksum else 0
-    _transfer(host, options, names, where, to_read=compared, compress=compress, progress=progress)
+    dangling = _dangling(source, names) if local_rsync().openrsync else []
+    listed = [name for name in names if name not in dangling] if dangling else names
+    _transfer(host, options, listed, (f"{source}/", there), to_read=compared, compress=compress, progress=progress)
+    if dangling:
+        with tempfile.TemporaryDirectory(prefix="gpurun-rsync-") as scratch:
+            for name in dangling:
+                link = Path(scratch, name)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(os.readlink(source / name))
+            _transfer(host, ["-rl"], None, (f"{scratch}/", there), to_read=0, compress=compress, progress=None)
+
+
+def _dangling(source: Path, names: Sequence[str]) -> list[str]:
+    """The links that lead nowhere. Apple's openrsync 182 finds them in a folder, and ends with an error where one is in the list."""
+    return [name for name in names if os.path.islink(source / name) and not os.path.exists(source / name)]
 
 
 def pull(
@@ -159,14 +173,14 @@ def _size(folder: Path, names: Sequence[str]) -> int:
 def _transfer(
     host: Host,
     options: list[str],
-    names: Sequence[str],
+    names: Sequence[str] | None,
     where: tuple[str, str],
     *,
     to_read: int,
     compress: bool,
     progress: Progress | None,
 ) -> None:
-    """Runs rsync. ``to_read``: bytes that it may have to read, here or there, before it says a word."""
+    """Runs rsync for these names, or for all there is. ``to_read``: bytes that may be read, here or there, before it says a word."""
     rsync, patience = local_rsync(), to_read / SLOW_DISK
     with tempfile.TemporaryDirectory(prefix="gpurun-rsync-") as scratch:
         arguments = [
@@ -174,8 +188,7 @@ def _transfer(
             *rsync.progress,
             f"--timeout={round(IO_LIMIT + patience)}",
             *(["-z"] if compress else []),
-            "--from0",
-            f"--files-from={name_list(names, Path(scratch))}",
+            *(["--from0", f"--files-from={name_list(names, Path(scratch))}"] if names is not None else []),
             *where,
         ]
         rsync_process.run(

@@ -198,13 +198,26 @@ def test_a_replaced_outputs_folder_that_is_a_link_is_not_followed(run):
 
 
 def test_a_file_is_hashed_once_until_it_changes(run, monkeypatch):
+    monkeypatch.setattr(manifest, "SETTLED_NS", 0)
     target = write(run, "w.bin", b"a" * 100)
-    read = []
-    first = manifest.build(run, progress=lambda done, total: read.append(done))
-    Path(target).write_bytes(b"b" * 100)
-    os.utime(target, (LONG_AGO, LONG_AGO))  # same size, time and inode: only the memory can tell it is not read again
-    assert manifest.build(run)["files"] == first["files"]
+    first = manifest.build(run)
+    with monkeypatch.context() as reading:
+        reading.setattr(manifest.hashlib, "sha256", lambda: pytest.fail("it is read again"))
+        assert manifest.build(run) == first
     os.utime(target, (LONG_AGO + 1, LONG_AGO + 1))
+    with monkeypatch.context() as reading, pytest.raises(pytest.fail.Exception):
+        reading.setattr(manifest.hashlib, "sha256", lambda: pytest.fail("it is read again"))
+        manifest.build(run)
+
+
+def test_another_file_with_the_size_time_and_inode_of_the_one_it_replaces_is_read(run, monkeypatch):
+    monkeypatch.setattr(manifest, "SETTLED_NS", 0)
+    target = write(run, "w.bin", b"a" * 100)
+    manifest.build(run)
+    number = target.stat().st_ino
+    target.write_bytes(b"b" * 100)
+    os.utime(target, (LONG_AGO, LONG_AGO))
+    assert target.stat().st_ino == number
     assert manifest.build(run)["files"][0]["sha256"] == hashlib.sha256(b"b" * 100).hexdigest()
 
 
@@ -259,7 +272,8 @@ def test_an_outputs_folder_that_is_missing_gives_an_empty_manifest(run):
     assert manifest.build(run)["files"] == []
 
 
-def test_a_torn_hash_cache_costs_only_time(run):
+def test_a_torn_hash_cache_costs_only_time(run, monkeypatch):
+    monkeypatch.setattr(manifest, "SETTLED_NS", 0)
     write(run, "w.bin", b"a")
     expected = manifest.build(run)
     cache = Path(run.folder, "hashes.json")
