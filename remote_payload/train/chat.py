@@ -100,7 +100,10 @@ def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format
     for index, message in enumerate(conversation.messages):
         if message["role"] == "assistant":
             prompt, last = render(tokenizer, conversation.before(index), answering=True), message
-            bounds.append((len(prompt), _end_of_turn(tokenizer, text, conversation.before(index + 1), prompt)))
+            end = _end_of_turn(tokenizer, text, conversation.before(index + 1), prompt)
+            own = message["content"].rstrip()  # an answer may itself end in "<|pad|>": that closes nothing
+            bare = bool(own) and text[:end].endswith(own) and not message.get("tool_calls")
+            bounds.append((len(prompt), end, bare))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, starts = encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
     document, closed = _learn(ids, starts, bounds, tokenizer)
@@ -165,14 +168,18 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
 
 
 def _learn(
-    ids: list[int], starts: list[int], bounds: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+    ids: list[int], starts: list[int], bounds: list[tuple[int, int, bool]], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Document, int]:
     """The document in which what lies in ``bounds`` of the text is learnt, and how many answers got the end token after them.
 
+    ``bounds`` are the beginning and the end of each answer, and whether nothing but its own words stands there.
+
     A template that closes no answer would teach the model to go on for ever, since it never sees one end.
     """
-    ends, open_at, learnt = {*tokenizer.all_special_ids, tokenizer.eos_token_id}, set(), set()
-    for begin, end in bounds:
+    open_at: set[int] = set()
+    learnt: set[int] = set()
+    for begin, end, bare in bounds:
+        ends = {tokenizer.eos_token_id} if bare else {tokenizer.eos_token_id, *tokenizer.all_special_ids}
         said = [at for at, start in enumerate(starts) if begin <= start < end]
         learnt.update(said)
         if not said or ids[said[-1]] not in ends:

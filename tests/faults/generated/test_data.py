@@ -29,7 +29,7 @@ from remote_payload.train.labelled import read_labelled_texts, tokenise
 from remote_payload.train.preferences import encode_pairs
 from remote_payload.train.structured import read_structured
 from remote_payload.train.tokens import Source, prepare_tokens
-from tests.support.tiny_models import TOOL_TEMPLATE, tiny_tokenizer
+from tests.support.tiny_models import CHAT_TEMPLATE, TOOL_TEMPLATE, tiny_tokenizer
 from tests.support.trials import trials
 
 WORDS = [
@@ -59,9 +59,20 @@ SEEN: Counter[str] = Counter()
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    made = tiny_tokenizer()
-    made.chat_template = TOOL_TEMPLATE
-    return made
+    return tiny_tokenizer()
+
+
+def with_a_template(chance: random.Random, tokenizer: Any, story: Story) -> Any:
+    """Of a model that knows tools, of one that closes no answer, or of one that knows no tools."""
+    tokenizer.chat_template = chance.choice(
+        [
+            TOOL_TEMPLATE,
+            TOOL_TEMPLATE.replace("<|im_end|>", ""),
+            CHAT_TEMPLATE.replace("message['content']", "message.content"),
+        ]
+    )
+    story(tokenizer.chat_template)
+    return tokenizer
 
 
 class Story:
@@ -103,6 +114,10 @@ def a_file(chance: random.Random, path: Path, records: list[Any], story: Story) 
     lines = [
         json.dumps(record, ensure_ascii=chance.random() < 0.8 or "\\ud" in json.dumps(record)) for record in records
     ]
+    if lines and chance.random() < 0.1:
+        at = chance.randrange(len(lines))
+        lines[at] = lines[at].replace("{", '{"n": ' + "9" * 5000 + ", ", 1)
+        story(f"a number of 5,000 digits in record {at + 1}")
     as_array = path.suffix == ".json"
     content = ("[" + ",\n".join(lines) + "]" if as_array else "\n".join(lines)).encode("utf-8", "surrogatepass")
     for _ in range(chance.choice([0, 0, 0, 0, 1, 2])):
@@ -136,7 +151,7 @@ def chat_file(chance, folder, tokenizer, story):
     rows = [spoilt(chance, row) if chance.random() < 0.15 else row for row in good]
     path = a_file(chance, folder / chance.choice(["chat.jsonl", "chat.json"]), rows, story)
     records, _ = read_all([str(path)])
-    examples, report = encode_examples(records, tokenizer, Format(), 4096)
+    examples, report = encode_examples(records, with_a_template(chance, tokenizer, story), Format(), 4096)
     for example in examples:
         said = [token for token, learnt in zip(example.document.ids, example.document.learn, strict=True) if learnt]
         assert said[-1] == tokenizer.eos_token_id, "an answer that does not end"
@@ -166,6 +181,7 @@ def pair_file(chance, folder, tokenizer, story):
     path = a_file(chance, folder / "pairs.jsonl", rows, story)
     fields = {"prompt_field": "prompt", "chosen_field": "chosen", "rejected_field": "rejected", "max_length": 2048}
     form = chance.choice([Format(), Format(prompt_template="Q: {prompt}\nA:")])
+    with_a_template(chance, tokenizer, story)
     pairs, _ = encode_pairs(read_all([str(path)])[0], tokenizer, form, SimpleNamespace(**fields))
     assert all(pair.chosen.counted and pair.rejected.counted for pair in pairs)
     return "pairs read"
@@ -226,7 +242,14 @@ def answers(chance, folder, tokenizer, story):
     """The value that was asked for is found in what is said around it; nothing said is ever a traceback."""
     wanted = chance.choice([{"a": 1, "b": [chance.randint(0, 9)]}, [chance.randint(0, 9), {"c": "}"}]])
     before = chance.choice(
-        ["", "Here: ", '<think>[1] or {"a": 2}?</think>', "As Smith says: ", "{not json} ", '{"a": NaN} ']
+        [
+            "",
+            "Here: ",
+            '<think>[1] or {"a": 2}?</think>',
+            "As [1] says: " if isinstance(wanted, dict) else "As Smith says: ",
+            "{not json} ",
+            '{"a": NaN} ',
+        ]
     )
     after = chance.choice(["", "\n\nInput: more", " {cut", "\n[9]", "```", "9" * 5000])
     said = before + json.dumps(wanted) + after

@@ -253,3 +253,9 @@ def test_an_empty_answer_is_still_one_that_ends():
     (example,), report = encode_examples(records({"messages": messages}), tokenizer, Format(), 512)
     assert learnt_text(tokenizer, example.document) == "<|im_end|><|im_end|>" and report.closed == 2
     assert tokenizer.decode(example.document.ids).count("assistant: <|im_end|>") == 2
+
+
+def test_an_answer_that_itself_ends_in_a_special_token_is_closed_by_another():
+    messages = [CHAT[0], {"role": "assistant", "content": "It is <|pad|>"}]
+    (example,), report = encode_examples(records({"messages": messages}), tokenizer_with(OPEN), Format(), 512)
+    assert learnt_text(tiny_tokenizer(), example.document) == "It is <|pad|><|im_end|>" and report.closed == 1
