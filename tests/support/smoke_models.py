@@ -90,6 +90,7 @@ def record_fetched(home: Path, outputs: Path | None, code: Path, model: str = "b
     """Puts a run on the record of the gpurun whose state is in ``home``: fetched to ``outputs``, its job relative to ``code``."""
     body = {"name": "legal", "recipe": "classify", "settings": {"model": model}, **job}
     run = Run(mint_id("legal"), "legal", body, "/x.yaml", str(code), "local", 1e9)
+    run.attempted = run.launched = True
     run.fetched_into = str(outputs) if outputs else None
     with patch.dict(os.environ, {"GPURUN_HOME": str(home)}):
         store.create(run)
