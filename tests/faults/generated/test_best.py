@@ -127,6 +127,7 @@ class History:
         }
         settings = {"epochs": STEPS / 3, "evaluation": evaluation, "checkpoint": self.checkpoint}
         run = toy_run(self.folder, settings, resume="auto")
+        run.settings.train = "toy.jsonl"  # what the card calls the data
         model, tokenizer = CausalLoss(tiny_model("llama")), Tokenizer(accident)
         results = CausalResults(run, model, tokenizer, None, torch.float32, {"chat": False}, [])  # type: ignore[arg-type]
         task = Figures(run, self.figures, accident, self._goes_on_from(run))
