@@ -203,19 +203,24 @@ def kill_groups(members: Iterable[Process]) -> None:
 
 def gpus_open(pid: int, proc: str = PROC) -> List[int]:
     """Numbers of the /dev/nvidia<n> that the process has open; none where we may not look."""
-    numbers: Set[int] = set()
+    return sorted({int(number) for number in opened(pid, GPU_DEVICE, proc)})
+
+
+def opened(pid: int, pattern: "re.Pattern[str]", proc: str = PROC) -> List[str]:
+    """What the first group of ``pattern`` finds in the paths that the process has open; none where we may not look."""
+    found: List[str] = []
     try:
         descriptors = os.listdir("%s/%d/fd" % (proc, pid))
     except OSError:
-        return []
+        return found
     for descriptor in descriptors:
         try:
-            device = GPU_DEVICE.fullmatch(os.readlink("%s/%d/fd/%s" % (proc, pid, descriptor)))
+            match = pattern.fullmatch(os.readlink("%s/%d/fd/%s" % (proc, pid, descriptor)))
         except OSError:
             continue
-        if device:
-            numbers.add(int(device.group(1)))
-    return sorted(numbers)
+        if match:
+            found.append(match.group(1))
+    return found
 
 
 def boot_id(proc: str = PROC) -> Optional[str]:

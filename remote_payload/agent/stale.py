@@ -20,11 +20,35 @@ from remote_payload.agent.request import Request
 GRACE = 10.0  # seconds between TERM and KILL
 NOT_IDLE = 20  # a GPU is held when more than one part in so many of its memory is in use: drivers keep some
 MINORS_LIMIT = 5.0
-# The way into the box, and notebooks with somebody's work in them: never ended.
+# The way into the box, and notebooks with somebody's work in them: never ended, whichever of the first words says so.
 PROTECTED = (
     ("sshd", re.compile(r"(^|/)(sshd|dropbear)\b")),
     ("Jupyter", re.compile(r"(^|/)jupyter[\w.-]*$|(^|/)ipykernel", re.IGNORECASE)),
 )
+
+
+# What a workstation is to its user. Only the program's own name says so: a training job may be given any of these as an argument.
+DESKTOP = (
+    ("display server", r"Xorg(\.bin|\.wrap)?|X|Xwayland|Xephyr|Xnest|Xvfb|weston|mir|kmscon|plymouthd"),
+    ("display manager", r"(gdm|sddm|lightdm|lxdm|xdm)[\w.-]*|slim|ly|ly-dm|greetd|entranced|nodm|.*-greeter"),
+    (
+        "desktop",
+        r"(gnome|mutter|gjs|kwin|plasma|startplasma|ksmserver|kded|xfce4?|xfwm4|xfdesktop|cinnamon|nemo-desktop|muffin|mate|marco"
+        r"|lxqt|lxsession|lxpanel|budgie|unity|compiz|deepin|dde|enlightenment|cosmic|openbox|fluxbox|icewm|awesome|bspwm|i3|dwm|xmonad"
+        r"|sway|hyprland|wayfire|river|labwc|niri|gamescope|picom|compton|polybar|waybar|conky)([\d.:_-][\w.:-]*|shell|session|_wayland|_x11)?",
+    ),
+    (
+        "remote desktop",
+        r"Xvnc|Xtigervnc|Xorgxrdp|x11vnc|x0(tiger)?vnc(server)?|vnc(server|session)?[\w.-]*|wayvnc|krfb|xrdp[\w-]*|xpra[\w-]*"
+        r"|nx(node|agent|server|d|player)[\w.-]*|chrome-remote-desktop[\w-]*|(sunshine|anydesk|rustdesk|teamviewer)[\w.-]*|dcv[\w-]*",
+    ),
+    (
+        "part of the system",
+        r"systemd[\w-]*|\(sd-pam\)|init|dbus-(daemon|broker)[\w-]*|pipewire[\w-]*|wireplumber|pulseaudio|dockerd|containerd[\w-]*"
+        r"|nvidia-(persistenced|powerd|cuda-mps-[\w-]+|fabricmanager)|nv-(hostengine|fabricmanager)|dcgm[\w-]*|tmux[\w: -]*|screen",
+    ),
+)
+SCREEN = re.compile(r"/dev/(dri/card\d+|fb\d+)")  # CUDA opens neither
 
 
 def stale(request: Request) -> Dict[str, Any]:
@@ -121,7 +145,14 @@ def protection(process: Process) -> Optional[str]:
     words = [process.name, *command_line(process.pid)[:4]]
     if process.pid == 1:
         return "PID 1"
-    return next((why for why, pattern in PROTECTED if any(pattern.search(word) for word in words)), None)
+    for why, pattern in PROTECTED:
+        if any(pattern.search(word) for word in words):
+            return why
+    names = {os.path.basename(word.partition(" ")[0]) for word in words[:2]}
+    for why, program in DESKTOP:
+        if any(re.fullmatch(program, name, re.IGNORECASE) for name in names):
+            return why
+    return "it draws a screen" if processes.opened(process.pid, SCREEN) else None
 
 
 def describe(process: Process, opened: List[int], run_id: Optional[str]) -> Dict[str, Any]:

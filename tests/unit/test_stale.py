@@ -140,6 +140,58 @@ def test_sshd_and_jupyter_are_never_ended(box, start, argv0):
     assert process.poll() is None and answer["ended"] == []
 
 
+DESKTOP = (
+    """
+/usr/lib/xorg/Xorg vt2 -displayfd 3|/usr/bin/Xwayland :0|/usr/bin/gnome-shell|/usr/libexec/gnome-session-binary
+/usr/bin/kwin_wayland|/usr/bin/kwin_x11|/usr/bin/plasmashell|/usr/sbin/gdm3|/usr/libexec/gdm-x-session|/usr/bin/sddm
+/usr/sbin/lightdm|lightdm --session-child 12 19|/usr/bin/xfwm4|cinnamon --replace|/usr/bin/sway|Hyprland|/usr/bin/i3
+mate-session|/usr/bin/Xtigervnc :1|x11vnc -forever|/usr/sbin/xrdp|/usr/lib/systemd/systemd --user
+/usr/bin/nvidia-persistenced|/usr/bin/picom|/usr/bin/compiz|sddm-greeter
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+
+
+@pytest.mark.parametrize("command", DESKTOP)
+def test_a_desktop_is_never_ended(box, start, command):
+    process = start(argv0=command)
+    answer = ask(box, kill=True)
+    assert pids(answer["others"]) == [process.pid] and answer["others"][0]["kept"], answer
+    assert process.poll() is None and answer["ended"] == []
+
+
+def test_who_draws_a_screen_is_never_ended_whatever_its_name(box, start, tmp_path, monkeypatch):
+    (tmp_path / "card0").touch()
+    monkeypatch.setattr(stale, "SCREEN", re.compile(re.escape(str(tmp_path)) + r"/(card\d+)"))
+    program = (
+        "import sys, time; f = open(sys.argv[1]); g = open(sys.argv[2]); print('ready', flush=True); time.sleep(60)"
+    )
+    process = start(program, words=[str(tmp_path / "card0")])
+    assert [each["kept"] for each in ask(box, kill=True)["others"]] == ["it draws a screen"]
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "argv0",
+    [
+        "python3",
+        "/opt/conda/bin/python",
+        "materials",
+        "initialise",
+        "lyrics",
+        "slimmer",
+        "nxt_train",
+        "xformers-train",
+        "unityml",
+        "ddev",
+    ],
+)
+def test_a_training_program_is_ended_though_its_arguments_name_a_desktop(box, start, argv0):
+    process = start(argv0=argv0, words=["--name", "Xorg", "gnome-shell", "systemd"])
+    assert pids(ask(box, kill=True)["ended"]) == [process.pid]
+
+
 def test_we_and_who_started_us_are_never_ended(box, tmp_path):
     with open(tmp_path / "nvidia0"):
         answer = ask(box, kill=True)
