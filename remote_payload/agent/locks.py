@@ -73,7 +73,10 @@ def _can_lock(folder: str) -> bool:
 def take_run(run: RunPaths) -> Optional[int]:
     """The run's lock as a descriptor, None while somebody holds it. Raises OSError."""
     os.makedirs(os.path.dirname(run.lock), 0o700, exist_ok=True)
-    return take(run_lock(run))
+    path = run_lock(run)
+    if os.path.isdir(path):
+        os.rmdir(path)  # whoever made that: a lock is a file
+    return take(path)
 
 
 def take(path: str) -> Optional[int]:

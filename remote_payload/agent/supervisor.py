@@ -111,6 +111,7 @@ class Supervisor:
         self._secrets: Dict[str, str] = order["variables"]
         os.set_inheritable(self._lock, False)  # the payload must not keep it
         self._owner: Dict[str, Any] = {}
+        self._allotment: Optional[Dict[str, Any]] = None  # gpus.json
         self._slot = -1
         self._payload: Optional[int] = None
         self._record: Optional[ExitRecord] = None
@@ -185,6 +186,7 @@ class Supervisor:
             started_at=time.time(),
         )
         write_json(self.run.owner, self._owner)
+        self._allotment = read_json(self.run.gpus)
         slot.mark_started(self._slot)
         if child.go() is not None:  # it could not be executed, as its log says: the launch is answered with this end
             self._record = self._read_status(os.waitpid(child.pid, 0)[1])
@@ -205,6 +207,7 @@ class Supervisor:
             self._collect()
             if self._record is not None:
                 return
+            self._heal()
             self._obey(received)
             if out_of_time is not None and time.monotonic() > out_of_time and self._ended_by_us is None:
                 self._end("timeout", ending.GRACE)
@@ -213,6 +216,18 @@ class Supervisor:
             complaint = quota.enforce()
             if complaint:
                 events.append(self.run.events, "flag", name="log_limit", message=complaint)
+
+    def _heal(self) -> None:
+        """Writes again what others ask about this run, should it have been damaged: once the supervisor is killed nobody knows it."""
+        for path, value in ((self.run.owner, self._owner), (self.run.gpus, self._allotment)):
+            if value is None or read_json(path) == value or not os.path.isdir(self.run.folder):
+                continue
+            try:
+                if os.path.isdir(path):
+                    os.rmdir(path)
+                write_json(path, value)
+            except OSError:  # a full disk: at the next look
+                continue
 
     def _collect(self) -> None:
         """Collects whoever ended; the payload's status at once becomes the record."""
