@@ -190,7 +190,8 @@ class Trial:
 
     def fetch_that_is_ended(self) -> None:
         number = self.chance.choice([signal.SIGKILL, signal.SIGINT])
-        staged, wait = self.chance.random() < 0.7, self.chance.uniform(0, 0.6)
+        # Ctrl-C while Python still loads is answered by Python itself.
+        staged, wait = number == signal.SIGINT or self.chance.random() < 0.6, self.chance.uniform(0, 0.6)
 
         def end(fetching: subprocess.Popen[str]) -> None:
             while staged and fetching.poll() is None and not (self.into / ".gpurun-staging").exists():
