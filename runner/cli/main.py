@@ -85,8 +85,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = gpurun.main(arguments, prog_name="gpurun", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _interrupted("--json" in arguments)
+    except click.exceptions.Abort as error:  # click's word for Ctrl-C, which it has from
+        _interrupted(error.__cause__, "--json" in arguments)
+    except KeyboardInterrupt as error:
+        _interrupted(error, "--json" in arguments)
     except click.ClickException as error:
         _wrong_usage(error, "--json" in arguments)
     except BrokenPipeError:  # `gpurun logs | head`
@@ -102,12 +104,14 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _interrupted(as_json: bool) -> None:
-    goes_on = "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."
-    click.echo(f"\nInterrupted. {goes_on}", err=True)
+def _interrupted(error: BaseException | None, as_json: bool) -> None:
+    """Ends the command; a workflow that knows more of what it means says it in the KeyboardInterrupt."""
+    known = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    meaning = known or "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."
+    click.echo(f"\nInterrupted. {meaning}", err=True)
     if as_json:
-        error = {"kind": "Interrupted", "exit_code": 130, "message": "interrupted", "meaning": goes_on, "hint": ""}
-        click.echo(json.dumps({"error": error}, indent=1))
+        body = {"kind": "Interrupted", "exit_code": 130, "message": "interrupted", "meaning": meaning, "hint": ""}
+        click.echo(json.dumps({"error": body}, indent=1))
     sys.exit(130)
 
 

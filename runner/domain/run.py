@@ -49,6 +49,7 @@ class Run:
     root: str | None = None  # $ROOT on the box, once known
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
+    code: str = ""  # the digest of the code that it runs, once launched
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
     submission: str | None = None  # runs of one submission, and what resumes them, have it in common
@@ -109,6 +110,7 @@ class Run:
             root=said("root", optional(box_root)),
             attempted=said("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
+            code=said("code", optional(spelt)) or "",
             parent=said("parent", optional(of_form(RUN_ID))),
             experiment=said("experiment", optional(spelt)),
             submission=said("submission", optional(spelt)),

@@ -20,11 +20,10 @@ def receivers(root: Path, changed: Iterable[str], run_id: str) -> set[str]:
 def _end_of(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    with os.fdopen(descriptor, "rb") as file:
         try:
-            file.seek(max(0, os.fstat(descriptor).st_size - _READ))
-            return file.read(_READ)
-        except OSError:  # a folder, a pipe
-            return b""
+            os.lseek(descriptor, max(0, os.fstat(descriptor).st_size - _READ), os.SEEK_SET)
+            return os.read(descriptor, _READ)
+        finally:
+            os.close(descriptor)
+    except OSError:  # gone meanwhile, or a folder
+        return b""

@@ -6,6 +6,8 @@ from what has arrived. tar sets a file's time after its content, so that a torn 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -14,6 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from runner.domain.errors import TransferInterrupted
 from runner.domain.host import Host
@@ -58,14 +61,12 @@ def push(
             [*_packer(exact_times), "-C", str(source), "--null", "-T", str(name_list(names, Path(scratch)))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            pipesize=PIPE,
             stderr=errors,
             env={**os.environ, "LC_ALL": "C", "COPYFILE_DISABLE": "1"},  # macOS would add its own files
         )
         sending = subprocess.Popen(
             [*ssh_argv(host), ALIAS, there],
             stdin=subprocess.PIPE,
-            pipesize=PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
@@ -96,6 +97,7 @@ def _copy(
 ) -> None:
     """All of one's output into the other's input. Raises OSError, TimeoutError when nothing moves for SILENCE_LIMIT."""
     assert packing.stdout is not None and sending.stdin is not None
+    _widen(packing.stdout, sending.stdin)
     with packing.stdout as source, sending.stdin as sink:
         os.set_blocking(sink.fileno(), False)
         copied = 0
@@ -105,6 +107,14 @@ def _copy(
             progress(copied)
         if gzip:
             _write(sink.fileno(), gzip.flush())
+
+
+def _widen(*pipes: IO[bytes]) -> None:
+    """Pipes of PIPE bytes, as far as the system lets us: a user has a limit for all pipes together, and macOS grows them by itself."""
+    for pipe in pipes:
+        with contextlib.suppress(OSError):
+            if (wish := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+                fcntl.fcntl(pipe.fileno(), wish, PIPE)
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:

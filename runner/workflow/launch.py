@@ -18,7 +18,7 @@ from runner.workflow.push import Pushed
 from runner.workflow.status import ask
 
 
-def attach(link: Link, run: Run, report: Reporter) -> bool:
+def attach(link: Link, run: Run, plan: Plan, report: Reporter) -> bool:
     """Whether an earlier try of this submission has started the run; nothing need be pushed or checked then.
 
     Raises NotStarted for a claim that came to nothing, RunLost for a run that was there and is gone: neither starts a second time.
@@ -37,7 +37,14 @@ def attach(link: Link, run: Run, report: Reporter) -> bool:
             hint="Submit again without --run: what was pushed is not sent twice.",
         )
     report.note(f"{run.run_id} was there already: attached")
+    _say_if_other_code(run.code, plan, report)
     return True
+
+
+def _say_if_other_code(runs: str, plan: Plan, report: Reporter) -> None:
+    """Whoever attaches may have edited the code since, or another gpurun has started the run from another folder."""
+    if plan.code and runs and runs != plan.code.digest:
+        report.warn("what it runs is not what lies here now: the code is another than it was when the run was started")
 
 
 def launch(
@@ -79,8 +86,11 @@ def launch(
                 **pushed.args,
             },
         )
+        run.code = answer.code
         remember_status(run, answer.status)
         stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
+    if answer.attached:
+        _say_if_other_code(answer.code, plan, report)
     return answer.status
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
+from runner.workflow.beside import beside
 from runner.workflow.connect import host_of, persist, to_host, with_python
 from runner.workflow.mint import discarded_if_never_tried, mint, reason_kept
 from runner.workflow.plan import make_plan, secrets_of
@@ -41,9 +43,9 @@ def submit_all(
     for run in minted:
         report.note(f"run {run.run_id}")
     # What is sent is worked out while the connection opens, and not before: loading what opens it is on the way of everything else.
-    with discarded_if_never_tried([] if run_id else minted), ThreadPoolExecutor(max_workers=1) as beside:
-        beside.submit(load)
-        plans = [beside.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
+    with discarded_if_never_tried([] if run_id else minted), beside() as thread:
+        thread.submit(load)
+        plans = [thread.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
         waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
 
         def launch_those_left() -> None:
@@ -53,6 +55,25 @@ def submit_all(
                         submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
                         del waiting[run.run_id]
 
-        with reason_kept(minted):
+        with _said_what_was_started(minted), reason_kept(minted):
             with_python(box, lambda: persist(launch_those_left, report), report)
     return minted
+
+
+@contextlib.contextmanager
+def _said_what_was_started(runs: list[Run]) -> Iterator[None]:
+    """Ctrl-C with words (``cli/main.py`` prints them) about what runs by then and what does not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("\n".join(_stand_of(run) for run in runs)) from None
+
+
+def _stand_of(run: Run) -> str:
+    if run.launched:
+        return f"{run.run_id} runs, and goes on: gpurun status {run.run_id}"
+    if run.attempted:
+        return (
+            f"{run.run_id} may have been started: gpurun status {run.run_id} asks. Where it was not: {run.how_to_start}"
+        )
+    return f"{run.run_id} was not started. What was sent is kept; go on: {run.how_to_start}"

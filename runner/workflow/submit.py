@@ -9,7 +9,6 @@ the claim on the box (``mkdir runs/<id>``) makes a second launch impossible.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from runner import store
@@ -19,6 +18,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow import access, checks, environment, launch, stale
+from runner.workflow.beside import beside
 from runner.workflow.plan import Plan
 from runner.workflow.push import TRIES, Pushed, push, push_code_anew
 
@@ -33,10 +33,10 @@ def submit(
     resume: dict[str, Any] | None = None,
 ) -> Run:
     """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
-    if launch.attach(link, run, report):
+    if launch.attach(link, run, plan, report):
         return _remember(run, link)
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        granted = beside.submit(access.require, plan.job, report)
+    with beside() as thread:
+        granted = thread.submit(access.require, plan.job, report)
         box = probe(link, plan, run.run_id, report)
         checks.require(checks.look_at(box, plan))
         token = granted.result()
@@ -44,7 +44,7 @@ def submit(
         interpreter, pushed = _provision_and_push(link, plan, box, run, report)
     except TransferError:
         # Another gpurun with this run id was faster: its launch takes away what we were pushing.
-        if launch.attach(link, store.load(run.run_id), report):
+        if launch.attach(link, store.load(run.run_id), plan, report):
             return _remember(run, link)
         raise
     stale.clear(link, plan, box, report, kill=kill_stale)
@@ -58,7 +58,15 @@ def submit(
 
 
 def _remember(run: Run, link: Link) -> Run:
-    store.update(run, attempted=True, launched=True, not_started=None, root=link.paths.root, address=str(link.host))
+    store.update(
+        run,
+        attempted=True,
+        launched=True,
+        not_started=None,
+        root=link.paths.root,
+        address=str(link.host),
+        code=run.code,
+    )
     return run
 
 
@@ -73,7 +81,7 @@ def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
 def _provision_and_push(link: Link, plan: Plan, box: Box, run: Run, report: Reporter) -> tuple[str, Pushed]:
     """Two things that wait for different ends of the link: the box installs while the laptop sends."""
     environment.install_tools(link, plan, box, report)
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        building = beside.submit(environment.provision, link, plan, box, report)
+    with beside() as thread:
+        building = thread.submit(environment.provision, link, plan, box, report)
         pushed = push(link, plan, box, run.run_id, report)
         return building.result(), pushed

@@ -1,5 +1,7 @@
 """A tar stream over a real sshd: what arrives is what rsync would have brought, and whatever fails is left to rsync."""
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,17 @@ def test_names_contents_modes_times_and_links_arrive_as_they_are(
     tarball.push(host, source, names(source), target, told.append, compress=compress)
     assert facts(tmp_path / "incoming" / "run") == facts(source)
     assert told and told[-1] >= sum(size for _, size, _, _ in facts(source).values())
+
+
+def test_a_user_whose_pipes_may_not_grow_is_served_all_the_same(
+    host: Host, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # what a user at pipe-user-pages-soft gets
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)  # stand_in: the limit holds for users without CAP_SYS_RESOURCE only
+    tarball.push(host, source, names(source), str(tmp_path / "there"), lambda done: None)
+    assert facts(tmp_path / "there") == facts(source)
 
 
 def test_only_what_is_named_is_sent(host: Host, source: Path, tmp_path: Path) -> None:
