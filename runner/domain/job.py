@@ -5,6 +5,8 @@ Fields that need a folder to be judged (does the data exist?) are judged in ``ru
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from runner.domain.flow import flow
 from runner.domain.job_fields import (
     Command,
+    DataName,
     Duration,
     Gpus,
     Interpreter,
@@ -29,6 +32,24 @@ from runner.domain.job_fields import (
 from runner.domain.shell_words import EXPANDED
 
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
+# The end of a variable's name: MAX_TOKENS is none, WANDB_API_KEY is one.
+_SECRET = re.compile(
+    r"(^|_)(API_?KEY|ACCESS_KEY|SECRET_?KEY|PRIVATE_KEY|AUTH_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
+)
+
+
+def data_place(written: str | tuple[str, str], folder: Path) -> tuple[str, Path]:
+    """Where an entry of ``data:`` appears in the working directory, and where it is: a path inside ``folder`` keeps its place, one from
+    elsewhere has its last name, unless a name is written too. A link to a file is that file.
+    """
+    path = written if isinstance(written, str) else written[0]
+    top = Path(os.path.normpath(folder))
+    source = Path(os.path.normpath(top / Path(path).expanduser()))
+    if not isinstance(written, str):
+        name = os.path.normpath(written[1])
+    else:
+        name = str(source.relative_to(top)) if source.is_relative_to(top) else source.name
+    return name, Path(os.path.realpath(source)) if source.is_symlink() and source.is_file() else source
 
 
 class Part(BaseModel):
@@ -44,6 +65,13 @@ class Code(Part):
     """Patterns, as in .gitignore, of what is not sent although git would keep it."""
     include: tuple[str, ...] = ()
     """Files that are sent although .gitignore or the list of secrets leaves them out. Exact paths, no patterns."""
+
+
+class DataFrom(Part):
+    path: str
+    """A file or folder of this machine, relative to code.path or absolute."""
+    as_: Annotated[DataName, Field(alias="as")]
+    """Where the program finds it: a path in its working directory."""
 
 
 class Environment(Part):
@@ -104,8 +132,9 @@ class Job(Part):
     """What the recipe is told."""
     code: Code = Code()
     """Where your code is and what of it is sent."""
-    data: tuple[str, ...] = ()
-    """Files and folders that are sent once and shared by later runs, relative to code.path."""
+    data: tuple[str | DataFrom, ...] = ()
+    """Files and folders that are sent once and shared by later runs: paths relative to code.path. One from elsewhere (/mnt/corpus,
+    ../corpus) appears under its last name (corpus), or where {path: /mnt/corpus, as: data/corpus} says."""
     environment: Environment = Environment()
     """Python, packages and variables on the box."""
     hub: Hub = Hub()
@@ -142,6 +171,14 @@ class Job(Part):
         return self._file
 
     @property
+    def data_places(self) -> dict[str, Path]:
+        """Where each of ``data`` appears in the working directory → where it is on this machine."""
+        return dict(
+            data_place(entry if isinstance(entry, str) else (entry.path, entry.as_), self._folder)
+            for entry in self.data
+        )
+
+    @property
     def pushes_code(self) -> bool:
         """A recipe is gpurun's own code: only a command job sends the user's."""
         return self.command is not None
@@ -159,6 +196,12 @@ class Job(Part):
         for word in self.command or ():
             if EXPANDED.search(word) and not shell and len(word.split()) == 1:
                 found.append(f"command: {flow(word)} stays as it is, no shell reads it; [bash, -c, …] has one")
+        for name in self.environment.variables:
+            if _SECRET.search(name):
+                found.append(
+                    f"environment.variables: {name} looks like a secret: its value is kept and sent in the job file. Export it here and"
+                    f" write secrets: [{name}]"
+                )
         return tuple(found)
 
     @property
@@ -167,14 +210,14 @@ class Job(Part):
         what = f"recipe {self.recipe}" if self.recipe else f"command {(self.command or ('?',))[0]}"
         gpus = self.resources.gpus
         parts = [what, "all GPUs" if gpus == "all" else f"{gpus} GPU{'s' * (gpus != 1)}"]
-        parts += [f"data {', '.join(self.data)}"] if self.data else []
+        parts += [f"data {', '.join(self.data_places)}"] if self.data else []
         parts += [f"model {', '.join(self.hub.models)}"] if self.hub.models else []
         parts += [f"at most {self.time_limit / 3600:g} h"] if self.time_limit else []
         return ", ".join(parts)
 
     def wire(self) -> dict[str, Any]:
         """The job as JSON, for job.json and the local record: no secrets, no paths of this machine."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     def at(self, folder: Path, file: Path | None = None) -> Job:
         """The same job with its folder on this machine."""

@@ -101,6 +101,13 @@ def _output(value: str) -> str:
     return path
 
 
+def _data_name(value: str) -> str:
+    parts = value.split("/")
+    if not value or value.startswith(("/", "~")) or ".." in parts or "\0" in value or value.strip("./") == "":
+        raise ValueError("must be a path inside the working directory, such as data/corpus")
+    return value
+
+
 def _repository(value: str) -> str:
     if not is_repository(value):
         raise ValueError("must be a model of the hub, such as google/embeddinggemma-300m")
@@ -168,6 +175,7 @@ Requirements = Annotated[
 Variable = Annotated[str, AfterValidator(_variable)]
 VariableValue = Annotated[str, AfterValidator(_variable_value)]
 Output = Annotated[str, AfterValidator(_output)]
+DataName = Annotated[str, AfterValidator(_data_name)]
 Repository = Annotated[str, AfterValidator(_repository)]
 Python = Annotated[str, AfterValidator(_python)]
 Interpreter = Annotated[str, AfterValidator(_interpreter)]

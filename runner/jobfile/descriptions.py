@@ -14,8 +14,8 @@ def describe(schema: dict[str, Any], types: ModuleType) -> dict[str, Any]:
     parts = {schema.get("title"): schema, **schema.get("$defs", {})}
     for node in ast.parse(inspect.getsource(types)).body:
         if isinstance(node, ast.ClassDef) and node.name in parts:
-            for field, text in _texts(node):
-                parts[node.name]["properties"][field]["description"] = text
+            for field, text in _texts(node):  # as_ is `as` in the file: a word of Python's own
+                parts[node.name]["properties"][field.rstrip("_")]["description"] = text
     return schema
 
 

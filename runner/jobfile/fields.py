@@ -25,6 +25,8 @@ _TEXT = (
     ("name",),
     ("command", "*"),
     ("data", "*"),
+    ("data", "*", "path"),
+    ("data", "*", "as"),
     ("outputs", "*"),
     ("environment", "python"),
     ("environment", "variables", "*"),

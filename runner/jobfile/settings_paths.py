@@ -68,8 +68,11 @@ def _is_local(model: str, checks: FolderChecks) -> bool:
 def _must_be_sent(written: str, place: Place, name: str, job: Job, checks: FolderChecks) -> None:
     """It is there and part of ``data:``. Where that whole entry is not there, its own line says so already."""
     path = PurePosixPath(written)
-    over = [entry for entry in job.data if path == PurePosixPath(entry) or PurePosixPath(entry) in path.parents]
-    if over and not (checks.folder / over[0]).exists():
-        return
-    if checks.inside(written, place, name) is not None and not over:
+    for appears, source in job.at(checks.folder).data_places.items():
+        if path == PurePosixPath(appears) or PurePosixPath(appears) in path.parents:
+            found = source if path == PurePosixPath(appears) else source / path.relative_to(appears)
+            if source.exists() and not found.exists():
+                checks.problem(place, f"{name}: there is no {quoted(written)} in the data ({quoted(str(source), 300)})")
+            return
+    if checks.inside(written, place, name) is not None:
         checks.problem(place, f"{name}: {quoted(written)} is not sent: add it to data:")

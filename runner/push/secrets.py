@@ -11,6 +11,8 @@ _FOLDERS = frozenset((".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".
 # ``id_*`` means ssh's keys: a name with an ending (id_map.json) is somebody's data, and a key inside it is found by its content.
 _FILES = re.compile(
     r"\.env.*|.+\.env|id_[^.]+|\.?netrc|_netrc|\.pgpass|\.pypirc|\.npmrc|\.git-credentials|\.htpasswd|\.dockercfg|kubeconfig"
+    r"|credentials(\.(json|ya?ml|toml|ini|csv))?|application_default_credentials\.json|client_secret.*\.json|service[_-]account.*\.json"
+    r"|secrets\.(json|ya?ml|toml|ini)|\.s3cfg|\.boto|rclone\.conf|wandb[_-]?key.*"
     r"|.+\.(pem|key|p12|pfx|jks|keystore|ppk|kdbx|ovpn|kubeconfig)",
     re.IGNORECASE,
 )

@@ -19,6 +19,9 @@ _CLUTTER = {
     "node_modules": "installed packages", ".direnv": "installed packages", ".DS_Store": "of the desktop",
 }  # fmt: skip
 OWN_OUTPUT = "gpurun's own output"
+LINK_OUT = "a link that leaves the folder"
+UNREADABLE = "cannot be read"
+UNREADABLE_FOLDER = "a folder that cannot be read"
 _MEASURED = 20_000  # entries looked at to say how large the folders are that are left out
 
 
@@ -69,23 +72,24 @@ def select_code(job: Job, own_output: Iterable[str] = ()) -> Selection:
     ``code.include`` overrides all of that, file by file. ``own_output`` names files that gpurun's own output was seen to go to.
     Raises UserError when git is needed and cannot answer.
     """
-    elsewhere = dict.fromkeys(map(_normal, job.data), "sent as data") | dict.fromkeys(job.outputs or (), "an output")
+    elsewhere = dict.fromkeys(job.data_places, "sent as data") | dict.fromkeys(job.outputs or (), "an output")
     rules = _CodeRules(job.folder, elsewhere)
     walk = _Walk(job.folder, rules.reason, rules.enter, own_output=frozenset(own_output))
     walk.run()
     for path in sorted(matching(job.code.exclude, walk.kept)):
         walk.leave_out_file(path, "excluded in the job file")
+    walk.check_readable()
     walk.check_contents()
     walk.include(map(_normal, job.code.include))
     return walk.selection()
 
 
 def select_data(job: Job, entry: str, own_output: Iterable[str] = ()) -> Selection:
-    """One of ``job.data``: everything in it but version control, links that leave it, and files with the names of credentials.
+    """One of ``job.data_places``: everything in it but version control, links that leave it, and files with the names of credentials.
 
     .gitignore has no say, and texts are not searched for tokens: a corpus may well hold some. For a single file ``root`` is its folder.
     """
-    root = job.folder / entry
+    root = job.data_places[entry]
     above = _normal(entry) + "/"
     included = [path[len(above) :] for path in map(_normal, job.code.include) if path.startswith(above)]
     if not root.is_dir():
@@ -96,6 +100,7 @@ def select_data(job: Job, entry: str, own_output: Iterable[str] = ()) -> Selecti
         walk = _Walk(root, _data_reason, own_output=frozenset(own_output))
         walk.run()
     walk.include(included)
+    walk.check_readable()
     return walk.selection()
 
 
@@ -167,7 +172,7 @@ class _Walk:
                 with os.scandir(self.root / path) as scan:
                     found = [entry for entry in scan if only is None or entry.name == only]
             except OSError as error:
-                self.leave_out(path, f"cannot be read: {error.strerror}")
+                self.leave_out(path, f"{UNREADABLE_FOLDER}: {error.strerror}")
                 continue
             why = self.enter(path, {entry.name for entry in found})
             if why is not None:
@@ -199,18 +204,24 @@ class _Walk:
             elif stat.S_ISLNK(about.st_mode):
                 target = os.readlink(full)
                 if self.leaves(full, target):
-                    self.left[path] = LeftOut(path, "a link that leaves the folder", 0, 1)
+                    self.left[path] = LeftOut(path, LINK_OUT, 0, 1)
                 else:
                     self.kept[path] = Entry(path, 0, about.st_mtime_ns, 0o777, "link", target)
             else:
                 self.left[path] = LeftOut(path, "neither a file nor a folder", 0, 1)
         except OSError as error:
-            self.left[path] = LeftOut(path, f"cannot be read: {error.strerror}", 0, 1)
+            self.left[path] = LeftOut(path, f"{UNREADABLE}: {error.strerror}", 0, 1)
 
     def leaves(self, full: str, target: str) -> bool:
         """An absolute target means another place on the box even where it is inside here."""
         real = os.path.realpath(full)
         return os.path.isabs(target) or not (real == self.real_root or real.startswith(self.real_root + os.sep))
+
+    def check_readable(self) -> None:
+        """Leaves out files that this user may not read; what everybody may read is not asked for."""
+        for path, entry in list(self.kept.items()):
+            if entry.kind == "file" and not entry.mode & 0o004 and not os.access(f"{self.top}/{path}", os.R_OK):
+                self.leave_out_file(path, UNREADABLE)
 
     def check_contents(self) -> None:
         """Leaves out text files with a token or key in them, and what cannot be read."""
@@ -220,7 +231,7 @@ class _Walk:
             try:
                 why = secret_inside(f"{self.top}/{path}", entry.size)
             except OSError as error:
-                why = f"cannot be read: {error.strerror}"
+                why = f"{UNREADABLE}: {error.strerror}"
             if why is not None:
                 self.leave_out_file(path, why)
 

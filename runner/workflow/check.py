@@ -70,7 +70,7 @@ def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checke
     findings = [reached, *checks.look_at(box, plan)]
     findings += _hub(job, report)
     findings += forecast(job, box)
-    findings += [Finding("job", "warn", warning) for warning in job.warnings]
+    findings += [Finding("job", "warn", warning) for warning in plan.warnings]
     findings += _sends(plan, {tree.name: checks.has(box, plan, tree.name) for tree in plan.trees})
     return Checked(job.name, findings, _previews(plan))
 

@@ -15,6 +15,7 @@ from runner.domain.errors import UserError
 from runner.domain.host import Host
 from runner.domain.job import Job
 from runner.push.digest import Contents, digest, fingerprint, read_contents
+from runner.push.doubts import refuse, warnings
 from runner.push.selection import Selection, select_code, select_data
 from runner.transport import bundle
 
@@ -89,6 +90,11 @@ class Plan:
     def trees(self) -> tuple[Tree, ...]:
         return ((self.code,) if self.code else ()) + self.data
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant."""
+        return [*self.job.warnings, *(each for tree in self.trees for each in warnings(tree.title, tree.selection))]
+
     def probe_args(self, run_id: str | None, host: Host) -> dict[str, Any]:
         """What the box is asked in one request."""
         return {
@@ -114,7 +120,7 @@ def make_plan(job: Job, *, checksum: bool = False) -> Plan:
     return Plan(
         job=job,
         code=_tree(job, "", checksum) if job.pushes_code else None,
-        data=tuple(_tree(job, name, checksum) for name in job.data),
+        data=tuple(_tree(job, name, checksum) for name in job.data_places),
         requirements=requirements_of(job),
         payload=bundle.payload() if job.recipe else None,
         secrets=secrets_of(job),
@@ -146,8 +152,9 @@ def look_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
 
 
 def _tree(job: Job, name: str, checksum: bool, own_output: Iterable[str] = ()) -> Tree:
-    path = job.folder / name
+    path = job.data_places[name] if name else job.folder
     selection = select_data(job, name, own_output) if name else select_code(job, own_output)
+    refuse(name or "code", selection)
     contents = read_contents(selection) if checksum else None
     return Tree(name, selection, digest(selection, contents), path.name if path.is_file() else None, contents)
 

@@ -17,9 +17,9 @@ from runner.domain.errors import PushDiffers, TransferError, TransferFailed
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.terminal import clean
-from runner.domain.words import count
 from runner.push.base import Base, new_attempt
 from runner.push.digest import changed, listed
+from runner.push.doubts import NAMED, some
 from runner.push.own_output import receivers
 from runner.push.selection import OWN_OUTPUT
 from runner.transport.link import Link
@@ -29,7 +29,6 @@ from runner.workflow.send import There, send
 
 ROUNDS = 4  # the first, and three for files that are edited meanwhile
 TRIES = 3  # for a tree that does not arrive as it was meant
-NAMED = 3  # files that a message names
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _at_rest(
             break  # only what is not sent came, went or changed
         if not left:
             raise _restless(tree, moved)
-        report.note(f"{tree.title}: {_some(moved)} changed during the push, sending again")
+        report.note(f"{tree.title}: {some(moved, 'file')} changed during the push, sending again")
         there = there.after(link, attempt, tree.selection) if attempt else there
         tree = now
         _say_own_output(tree, report, own_output)
@@ -172,7 +171,7 @@ def _doubted(link: Link, tree: Tree, attempt: str | None, left: int, report: Rep
 def _restless(tree: Tree, moved: list[str]) -> TransferFailed:
     leave_out = f"code: {{exclude: [{', '.join(_pattern(path) for path in moved[:NAMED])}]}}"
     return TransferFailed(
-        f"{_some(moved)} changed during the push, {ROUNDS} times",
+        f"{some(moved, 'file')} changed during the push, {ROUNDS} times",
         meaning="The run was not started: it would have trained on a mixture.",
         hint=(
             "Where the run does not need it, leave it out in the job file:\n" + leave_out + "\n"
@@ -181,11 +180,6 @@ def _restless(tree: Tree, moved: list[str]) -> TransferFailed:
         )
         + "Repeat the command when it is at rest; only what changed is sent again.",
     )
-
-
-def _some(paths: list[str]) -> str:
-    """``2 files (a.py, b.py)``."""
-    return f"{count(len(paths), 'file')} ({', '.join(clean(path, 200) for path in paths[:NAMED])}{', …' if paths[NAMED:] else ''})"
 
 
 def _pattern(path: str) -> str:

@@ -35,6 +35,8 @@ def submit(
     """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
     if launch.attach(link, run, plan, report):
         return _remember(run, link)
+    for warning in plan.warnings:
+        report.warn(warning)
     with beside() as thread:
         granted = thread.submit(access.require, plan.job, report)
         box = probe(link, plan, run.run_id, report)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from runner.domain.tokens import find_token
 from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
 from tests.support.trials import trials
@@ -155,7 +156,7 @@ class Folder:
                 found[name] = [os.readlink(path)]
             elif path.is_file() and f"/{name}" not in self.exclude and name != OWN_LOG:
                 content = path.read_bytes()
-                if TOKEN.encode() not in content:
+                if find_token(content) is None:
                     found[name] = [stat.S_IMODE(path.stat().st_mode), hashlib.sha256(content).hexdigest()]
         return found
 
