@@ -64,7 +64,14 @@ def test_links_that_lead_out_are_named_and_data_of_nothing_else_is_refused(folde
 
 
 def test_secrets_by_their_names_stay_here_and_are_named(folder: Path) -> None:
-    for name in ("credentials.json", "client_secret_1.apps.json", ".env", "passwords.txt", "tokenizer.json", "secretary.py"):
+    for name in (
+        "credentials.json",
+        "client_secret_1.apps.json",
+        ".env",
+        "passwords.txt",
+        "tokenizer.json",
+        "secretary.py",
+    ):
         (folder / name).write_text("x")
     plan = make_plan(job(folder, environment={"variables": {"WANDB_API_KEY": "abc", "MAX_TOKENS": "5"}}))
     assert plan.code is not None
