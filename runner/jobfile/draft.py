@@ -29,7 +29,8 @@ code:
   path: {path}                    # relative to this file; .gitignore is honoured, secrets are never sent
   exclude: []                     # patterns, as in .gitignore, of what else to leave here
 
-# Files and folders that are sent once and shared by later runs, relative to code.path.
+# Files and folders that are sent once and shared by later runs, relative to code.path. From elsewhere on this machine:
+# {{path: /mnt/corpus, as: data/corpus}}.
 data: {data}
 
 environment:
