@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.domain.job import Job
+from runner.jobfile import unknown_keys
 from runner.jobfile.fields import check_fields, with_lists
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.overrides import apply_overrides
@@ -114,6 +115,8 @@ def _one_payload(tree: Node, path: str) -> list[Problem]:
     if "recipe" in tree.entries and "command" in tree.entries:
         later = max(tree.key_place("recipe"), tree.key_place("command"))
         return [Problem(path, later, "a job has either recipe: or command:, not both")]
+    if any(unknown_keys.stands_for(key, "command") for key in tree.entries):
+        return []  # it is said there
     if "recipe" not in tree.entries and "command" not in tree.entries:
         message = (
             "neither recipe: nor command: says what to run, such as recipe: classify or command: [python, train.py]"

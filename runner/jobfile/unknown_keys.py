@@ -103,6 +103,11 @@ def _meant(word: str, above: list[str], schema: dict[str, Any], known: dict[str,
     return near or (": there are " + ", ".join(known) if 0 < len(known) <= 12 else "")
 
 
+def stands_for(word: str, field: str) -> bool:
+    """Whether other tools call a field of a job so."""
+    return normal(word) in _NAMES[field].split()
+
+
 def normal(word: str) -> str:
     """``GPU-Count``, ``gpuCount`` and ``gpu_count`` as one."""
     bare = BLANKS.sub("", word).strip()

@@ -109,7 +109,7 @@ def test_why_a_run_was_not_started_is_kept_and_shown_later(gpurun: Gpurun, box: 
     logs = gpurun("logs", check=5)
     assert "was never started: the environment could not be built" in logs.stderr
     assert "no-such-package-of-anybody" in logs.stderr
-    assert [run["status"] for run in gpurun.json("list")["runs"]] == ["not started (box)", "not started (environment)"]
+    assert [run["not_started"]["cause"] for run in gpurun.json("list")["runs"]] == ["box", "environment"]
 
 
 @pytest.mark.slow

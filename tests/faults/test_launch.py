@@ -144,19 +144,33 @@ def test_28_the_second_run_on_a_gpu_is_told_who_has_it(gpurun: Gpurun, box: Box,
 
 
 @pytest.mark.parametrize(
-    ("command", "number", "said"),
+    ("command", "code", "said"),
     [
-        (["no-such-program"], 127, "not found in PATH"),
-        (["./missing.sh"], 127, "no such file"),
-        (["./job.yaml"], 126, "not executable"),
+        (["no-such-program"], 3, "the box has no no-such-program in its PATH"),
+        (["./missing.sh"], 2, "there is no './missing.sh'"),
+        (["./job.yaml"], 2, "not executable"),
     ],
 )
-def test_29_a_command_that_cannot_start_says_why(
-    gpurun: Gpurun, job: Any, command: list[str], number: int, said: str
+def test_29_a_command_that_cannot_start_is_refused_before_the_push(
+    gpurun: Gpurun, job: Any, command: list[str], code: int, said: str
 ) -> None:
-    gpurun.submit(job("", command=command))
-    failed = gpurun("logs", "-f", check=10)
-    assert said in failed.stdout
+    refused = gpurun("submit", str(job("", command=command)), "--host", "local", check=code)
+    assert said in refused.stderr and "push" not in refused.stderr.replace("pushed", "")
+
+
+@pytest.mark.parametrize(
+    ("first_line", "number", "said"),
+    [("#!/no/such/program", 127, "is not on the box"), ("no script", 126, "neither a program")],
+)
+def test_29_a_command_that_only_the_box_can_refuse_ends_the_submission_with_the_reason(
+    gpurun: Gpurun, job: Any, first_line: str, number: int, said: str
+) -> None:
+    file = job("", command=["./tool"])
+    (file.parent / "tool").write_text(first_line + "\n")
+    (file.parent / "tool").chmod(0o755)
+    refused = gpurun("submit", str(file), "--host", "local", check=10)
+    assert said in refused.stderr
+    assert said in gpurun("logs", "-f", check=10).stdout
     assert gpurun.json("status")["status"]["exit"]["number"] == number
 
 
