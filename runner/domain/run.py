@@ -23,6 +23,7 @@ from runner.domain.reading import (
     moment,
     optional,
     spelt,
+    string,
     text,
     whole,
 )
@@ -139,7 +140,7 @@ def _job(value: object) -> dict[str, Any]:
     """The job as it was written down. Its shape is looked at as far as commands without the job file's own checks go into it."""
     job = Fields(value)
     job("recipe", optional(spelt))
-    job("command", optional(list_of(spelt)))
+    job("command", optional(list_of(string)))  # any text: [bash, -c, "two\nlines"]
     job("outputs", optional(list_of(spelt)))
     job("price_per_hour", optional(measured))
     job("code", optional(Fields))
