@@ -76,13 +76,12 @@ def _find(run: Run, progress: Progress, memory: bool) -> tuple[dict[str, Any], s
             if holds(place, entry):
                 return entry, str(place), _note(entry, order[0], metric)
     last = next((entry for entry in progress.evaluations if entry["step"] == progress.step), None)
-    if memory and last and not order:
-        return (
-            last,
-            None,
-            f"{metric} was a number in no evaluation, so these are the last weights (step {progress.step}).",
-        )
-    return None
+    if not memory or last is None:
+        return None
+    why = f"{metric} was never a number"
+    if order:
+        why = f"The best evaluation was at step {order[0]['step']}, but no weights of any that can be compared could be kept"
+    return last, None, f"{why}, so these are the last weights (step {progress.step})."
 
 
 def holds(folder: Path, entry: dict[str, Any]) -> bool:

@@ -192,7 +192,7 @@ class History:
         assert metrics["note"] == about["note"] == notes[-1] and metrics["note"] in card, said
         assert f"step {step}" in metrics["note"], said
         if first:
-            assert f"step {first['step']} " in metrics["note"], said
+            assert f"step {first['step']}" in metrics["note"], said
             assert not (self.folder / f"outputs/checkpoints/step-{first['step']:06d}/manifest.json").exists(), said
         return "said"
 
