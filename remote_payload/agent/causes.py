@@ -106,6 +106,11 @@ SIGNATURES: Tuple[Signature, ...] = (
         r"provided PTX was compiled with an unsupported toolchain",
     ),
     _row(
+        "gpu_unusable",
+        "torch could not use the GPU that this run was given: take a torch built for the box's driver, or another box.",
+        r"this run was lent \d+ GPUs?, torch \S+ can use \d+",
+    ),
+    _row(
         "no_gpu",
         "The process sees no GPU: ask for one under resources.gpus, or use backend gloo and device cpu.",
         r"ProcessGroupNCCL is only supported with GPUs",

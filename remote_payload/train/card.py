@@ -35,10 +35,10 @@ Chosen by **{{ metric }}** ({{ "higher" if higher_is_better else "lower" }} is b
 | {{ name }} | {{ value | number }} |
 {% endfor %}
 {% if history | length > 1 -%}
-| step | epoch | {{ history[0].metrics | join(" | ") }} |
-|---|---|{{ "---|" * (history[0].metrics | length) }}
+| step | epoch | {{ columns | join(" | ") }} |
+|---|---|{{ "---|" * (columns | length) }}
 {% for entry in history -%}
-| {{ entry.step }} | {{ entry.epoch }} | {{ entry.metrics.values() | map("number") | join(" | ") }} |
+| {{ entry.step }} | {{ entry.epoch }} |{% for name in columns %} {{ entry.metrics[name] | number if name in entry.metrics }} |{% endfor %}
 {% endfor %}
 {% endif -%}
 ## Data
@@ -70,11 +70,14 @@ def render_card(
 ) -> str:  # fmt: skip
     """The card as Markdown; ``best`` and each entry of ``history`` are ``{"step", "epoch", "metrics"}``."""
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    columns = list(
+        dict.fromkeys(name for entry in history for name in entry["metrics"])
+    )  # a resumed run may measure others
     environment.filters["number"] = lambda value: f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
     return environment.from_string(TEMPLATE).render(
         title=title, summary=summary, usage=usage.strip(), metadata=as_yaml(metadata), metric=metric,
         higher_is_better=higher_is_better, best_step=best["step"], best_epoch=best["epoch"], metrics=best["metrics"],
-        history=history, data=data, training=training, sections=sections or [], note=note,
+        history=history, columns=columns, data=data, training=training, sections=sections or [], note=note,
     )  # fmt: skip
 
 

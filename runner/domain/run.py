@@ -154,8 +154,10 @@ def _settings(value: object) -> None:
     settings = Fields(value)
     settings("evaluation", optional(lambda each: Fields(each)("metric", optional(spelt))))
     settings("prompts", optional(list_of(_anything)))
-    for name in ("model", "revision"):
-        settings(name, optional(spelt))
+    settings("revision", optional(spelt))
+    settings(
+        "model", lambda value: Fields(value) if isinstance(value, dict) else optional(spelt)(value)
+    )  # pretrain: a shape
 
 
 def _smoke_test(value: object) -> None:

@@ -232,7 +232,8 @@ class _Reading:
         return Node(place, "list", items=tuple(items), size=_size(items), height=_height(items))
 
     def scalar(self, event: yaml.ScalarEvent, place: Place) -> Node:
-        text: str = event.value
+        # JSON spells a character beyond the first 65,536 (an emoji) as two halves, and PyYAML leaves them apart.
+        text: str = event.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
             self.problem(place, "text with a NUL or half a character in it")
             text = text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")

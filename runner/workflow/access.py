@@ -12,8 +12,8 @@ def require(job: Job, report: Reporter) -> str | None:
         return None
     from runner import hub
 
-    revisions = {job.settings.get("model"): job.settings.get("revision")}
-    models = [(model, revisions.get(model)) for model in job.hub.models]
+    own = job.settings.get("model")  # of pretrain it is a shape, which no model of the hub equals
+    models = [(model, job.settings.get("revision") if model == own else None) for model in job.hub.models]
     with report.stage("Hugging Face access") as stage:
         identity, _ = hub.require_access(models, report, allow_write_token=job.hub.allow_write_token)
         stage.update(

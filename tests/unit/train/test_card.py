@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from remote_payload.train.card import render_card
 from remote_payload.train.causal import load_causal
 from remote_payload.train.download import base_source
 from remote_payload.train.errors import InputError
@@ -97,3 +98,18 @@ def test_a_path_is_shown_relative_to_here_or_by_its_last_part(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert shown_path("data/x") == shown_path(str(tmp_path / "data" / "x")) == "data/x"
     assert shown_path("/home/somebody/data/x.jsonl") == "x.jsonl"
+
+
+def test_every_evaluation_has_its_figures_under_their_names_whatever_a_resumed_run_measures():
+    """binary_threshold or the evaluation sets may be others after a resume, so evaluations differ in what they hold."""
+    history = [
+        {"step": 1, "epoch": 1.0, "metrics": {"loss": 0.5, "binary_f1_2": 0.25}},
+        {"step": 2, "epoch": 2.0, "metrics": {"loss": 0.4, "accuracy": 1.0, "binary_f1_3": 0.75}},
+    ]
+    card = render_card(
+        title="a", summary="b", usage="c", metadata={}, metric="loss", higher_is_better=False, best=history[1], history=history,
+        data=["d"], training={"e": 1},
+    )  # fmt: skip
+    table = card.split("| step | epoch |")[1].split("\n\n")[0].splitlines()
+    assert table[0].split(" | ")[0:4] == [" loss", "binary_f1_2", "accuracy", "binary_f1_3 |"]
+    assert table[2:] == ["| 1 | 1.0 | 0.5000 | 0.2500 |  |  |", "| 2 | 2.0 | 0.4000 |  | 1.0000 | 0.7500 |"]
