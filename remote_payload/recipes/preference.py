@@ -70,7 +70,8 @@ def main(run: Run) -> None:
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
-        report = results.report(task, task.held_out, questions, outcome.progress.micro)
+        with results.unless_stopped(outcome, smoke, questions.end_tokens):
+            report = results.report(task, task.held_out, questions, outcome.progress.micro)
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 

@@ -92,7 +92,13 @@ def holds(folder: Path, entry: dict[str, Any]) -> bool:
     said = described(folder)
     if "step" in manifest:  # a checkpoint; one that was saved before its evaluation has no metrics
         said = {"step": manifest["step"], **(manifest.get("metrics") or entry["metrics"])}
-    return all(said.get(name) == value for name, value in {"step": entry["step"], **entry["metrics"]}.items())
+    wanted = {"step": entry["step"], **entry["metrics"]}
+    return all(_equal(said.get(name), value) for name, value in wanted.items())
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two figures are the same; NaN, which a metric beside the deciding one may be, is the same as NaN."""
+    return one == other or (one != one and other != other)
 
 
 @contextmanager

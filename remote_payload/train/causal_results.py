@@ -18,6 +18,7 @@ from remote_payload.train.causal_card import causal_card, predicted_memory
 from remote_payload.train.checkpoint import load_weights
 from remote_payload.train.checkpoint_model import describe_checkpoint
 from remote_payload.train.download import BaseModel
+from remote_payload.train.errors import Stopped
 from remote_payload.train.folders import recover_folder, write_json, write_text
 from remote_payload.train.greedy import write_causal_smoke
 from remote_payload.train.lora import weights_of
@@ -25,7 +26,7 @@ from remote_payload.train.micro_batch import release_memory
 from remote_payload.train.provenance import write_metadata
 from remote_payload.train.results import best_entry
 from remote_payload.train.run import Run
-from remote_payload.train.signals import Clock
+from remote_payload.train.signals import BrokenOff, Clock
 from remote_payload.train.task import Outcome, Progress
 
 
@@ -140,6 +141,22 @@ class CausalResults:
         smoke = world.broadcast(clock.allows(2 * size_of(trained) + 4 * sum(p.numel() for p in network.parameters())))
         return self.finish(outcome, None, inputs, ends, smoke=smoke)
 
+    @contextmanager
+    def unless_stopped(self, outcome: Outcome, inputs: Sequence[dict[str, Any]], ends: Sequence[int]) -> Iterator[None]:
+        """For the report, which may take longer than the grace of a stop: a stop ends it at once, then comes what ``finish_stopped``
+        writes, then Stopped. Several ranks could not leave it at the same place: they have the record before it begins.
+        """
+        self.write_record(outcome)
+        try:
+            with outcome.requests.breaking(self.run.world.size == 1):
+                yield
+        except BrokenOff:
+            self.finish_stopped(outcome, outcome.requests.clock(), inputs, ends)
+            step = outcome.progress.step
+            raise Stopped(
+                outcome.requests.stop, f"stopped after training, at step {step}; a resumed run writes the report"
+            ) from None
+
     def write_record(self, outcome: Outcome, report: Report | None = None) -> None:
         """``training_metadata.json``."""
         progress, weights = outcome.progress, self.weights
@@ -196,9 +213,11 @@ class CausalResults:
             return
         self.model.to("cpu")
         release_memory()
-        yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
-        release_memory()
-        self.model.to(self.run.world.device)
+        try:
+            yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
+        finally:
+            release_memory()
+            self.model.to(self.run.world.device)
 
 
 def size_of(parameters: Sequence[Any]) -> int:

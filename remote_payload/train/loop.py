@@ -298,7 +298,7 @@ class Loop:
         speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
         share = mfu(self.flops_per_token * speed, self.world)
         memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
-        return Outcome(progress, self.total, reason, self.seconds, memory, self.losses, speed, share)
+        return Outcome(progress, self.total, reason, self.seconds, memory, self.losses, speed, share, self.requests)
 
 
 def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:

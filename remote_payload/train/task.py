@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from remote_payload.train.signals import Requests
+
 
 @dataclass
 class Micro:
@@ -91,3 +93,4 @@ class Outcome:
     losses: list[float]  # of this process's steps, resumed ones not included
     tokens_per_second: float
     mfu: float | None
+    requests: Requests  # they are listened to until the process ends

@@ -13,7 +13,7 @@ from runner.transport.ssh_tokens import expand, expand_path, tokens
 _MAX_JUMPS = 4
 # What decides about host keys. OpenSSH is given these lines again, word for word, when it is asked about a new host.
 _TRUST = (
-    "hostkeyalias", "knownhostscommand", "revokedhostkeys", "checkhostip", "casignaturealgorithms", "requiredrsasize",
+    "hostkeyalias", "knownhostscommand", "checkhostip", "casignaturealgorithms", "requiredrsasize",
     "verifyhostkeydns",
 )  # fmt: skip
 
@@ -60,7 +60,8 @@ def _trust(one: dict[str, str], known: dict[str, str]) -> Trust:
     ]
     settings = [(key, value) for key in _TRUST if (value := _set(one.get(key)))]
     settings += [(key, " ".join(f'"{name.replace("%", "%%")}"' for name in names) or "none") for key, names in files]
-    revoked = _set(one.get("revokedhostkeys"))
+    if revoked := _set(one.get("revokedhostkeys")):
+        settings.append(("RevokedHostKeys", f'"{revoked}"'))  # its name may have spaces
     asked = one.get("stricthostkeychecking", "ask")
     return Trust(
         settings=tuple(settings),

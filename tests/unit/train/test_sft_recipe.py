@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from remote_payload.train import causal_results
 from remote_payload.train.causal import load_causal
 from remote_payload.train.checkpoint import checkpoints_in
+from remote_payload.train.folders import read_manifest
 from tests.support.language_data import (
     conversations,
     extractions,
@@ -190,3 +194,29 @@ def test_bad_input_is_one_line_that_names_its_place_and_exit_code_2(
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert message.replace("{data}", str(data)).replace("{model}", chosen["model"]) in line
+
+
+def test_a_stop_during_the_report_leaves_record_and_model_and_the_resumed_run_reports(
+    tmp_path, tiny_folder, monkeypatch
+):
+    data = write_lines(tmp_path / "chat.jsonl", conversations(20))
+    asking, ask = {"examples": 2, "max_new_tokens": 4, "latency_examples": 0}, causal_results.ask
+    settings = {
+        "model": str(tiny_folder("qwen2")), "train": str(data), "max_length": 64, "epochs": 1, "generation": asking,
+    }  # fmt: skip
+
+    def stopped(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ask(*arguments)
+
+    monkeypatch.setattr(causal_results, "ask", stopped)
+    assert run_recipe_here("sft", tmp_path / "run", settings) == 128 + signal.SIGTERM
+    outputs = tmp_path / "run" / "outputs"
+    record = json.loads((outputs / "training_metadata.json").read_text())
+    assert record["run"]["ended"] == "finished" and record["results"]["model"]["step"] == 1
+    assert read_manifest(outputs / "models" / "best", hashes=True) and not (outputs / "reports").exists()
+    assert (outputs / "models" / "best" / "smoke" / "expected.safetensors").is_file()
+
+    monkeypatch.setattr(causal_results, "ask", ask)
+    assert run_recipe_here("sft", tmp_path / "run", settings, resume="auto") == 0
+    assert len(events(tmp_path / "run", "step")) == 1 and (outputs / "reports" / "evaluation.json").is_file()
