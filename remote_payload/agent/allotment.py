@@ -20,6 +20,7 @@ from remote_payload.agent.snapshot import runs_newest_first
 
 VARIABLE = "GPURUN_GPUS"  # of every process of a run: the names of its GPUs
 LIMIT = 30.0  # seconds that a submission waits for others to decide
+TURN_LIMIT = 1.0  # seconds that the first of those that wait does
 CROWDED = 10  # more than one part in so many of a GPU's memory in use: a desktop takes less, training more
 
 
@@ -79,7 +80,9 @@ def enter(paths: BoxPaths, run: RunPaths, available: List[Gpu], wanted: int, que
 
 def take(paths: BoxPaths, mine: Allotment, available: List[Gpu], choosy: bool) -> List[Gpu]:
     """What a run that waits gets now, nothing when it is not its turn, too few are free, or others are deciding."""
-    with _deciding(paths, 0.0) as alone:
+    if waiting(paths, before=mine):
+        return []  # asked before the lock: of many that wait, only the first may keep others from deciding
+    with _deciding(paths, TURN_LIMIT) as alone:
         if not alone or waiting(paths, before=mine):
             return []
         chosen = choose(available, holders(paths, available, mine.run), mine.wanted, choosy)
