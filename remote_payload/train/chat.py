@@ -105,11 +105,11 @@ def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format
             bare = bool(own) and text[:end].endswith(own) and not message.get("tool_calls")
             bounds.append((len(prompt), end, bare))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, starts = encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
-    document, closed = _learn(ids, starts, bounds, tokenizer)
+    ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+    document, closed = _learn(ids, spans, bounds, tokenizer)
     answer = last["content"]
     if last.get("tool_calls"):  # as the model has to write it
-        said = [token for token, start in zip(ids, starts, strict=True) if start >= bounds[-1][0]]
+        said = [token for token, (start, _) in zip(ids, spans, strict=True) if start >= bounds[-1][0]]
         answer = tokenizer.decode(said, skip_special_tokens=True).rstrip()
     return Example(document, prompt, answer, record, closed)
 
@@ -168,7 +168,10 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
 
 
 def _learn(
-    ids: list[int], starts: list[int], bounds: list[tuple[int, int, bool]], tokenizer: PreTrainedTokenizerBase
+    ids: list[int],
+    spans: list[tuple[int, int]],
+    bounds: list[tuple[int, int, bool]],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[Document, int]:
     """The document in which what lies in ``bounds`` of the text is learnt, and how many answers got the end token after them.
 
@@ -180,10 +183,13 @@ def _learn(
     learnt: set[int] = set()
     for begin, end, bare in bounds:
         ends = {tokenizer.eos_token_id} if bare else {tokenizer.eos_token_id, *tokenizer.all_special_ids}
-        said = [at for at, start in enumerate(starts) if begin <= start < end]
+        # A first word may share its token with what stands before it: " Ada" of "assistant: Ada" is learnt too.
+        said = [
+            at for at, (start, stop) in enumerate(spans) if start < end and (begin <= start or begin < min(stop, end))
+        ]
         learnt.update(said)
         if not said or ids[said[-1]] not in ends:
-            open_at.add(said[-1] + 1 if said else sum(start < begin for start in starts))
+            open_at.add(said[-1] + 1 if said else sum(start < begin for start, _ in spans))
     out, learn = [], []
     for at in range(len(ids) + 1):
         if at in open_at:

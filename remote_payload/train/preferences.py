@@ -85,9 +85,13 @@ def encode_side(record: Record, field: str, tokenizer: PreTrainedTokenizerBase, 
     """The prompt with one of the two answers, as training of the adapter saw it: a conversation or the prompt template."""
     answer = record.field(field, (str, list, dict))
     if form.chat:
+        if isinstance(answer, dict) and "role" in answer:  # one message without a list around it
+            answer = [answer]
         said = answer if _is_messages(answer) else [{"role": "assistant", "content": as_text(answer)}]
         prompt = record.field(settings.prompt_field, (str, list))
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+        if said[: len(messages)] == messages:  # both answers are often kept with the prompt in front
+            said = said[len(messages) :]
         whole = {**record.value, form.messages_field: [*messages, *said]}
         return encode_chat(replace(record, value=whole), tokenizer, form)
     return encode_completion(

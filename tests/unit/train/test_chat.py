@@ -259,3 +259,16 @@ def test_an_answer_that_itself_ends_in_a_special_token_is_closed_by_another():
     messages = [CHAT[0], {"role": "assistant", "content": "It is <|pad|>"}]
     (example,), report = encode_examples(records({"messages": messages}), tokenizer_with(OPEN), Format(), 512)
     assert learnt_text(tiny_tokenizer(), example.document) == "It is <|pad|><|im_end|>" and report.closed == 1
+
+
+def test_a_first_word_that_shares_its_token_with_the_opening_is_learnt():
+    """ " a" is one token, and the prompt ends between its two characters."""
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a ship"}]
+    examples, _ = encode_examples(records({"messages": messages}), tokenizer, Format(), 64)
+    assert learnt_text(tokenizer, examples[0].document) == " a ship<|im_end|>"
+    messages[1]["content"] = ""
+    examples, _ = encode_examples(records({"messages": messages}), tokenizer, Format(), 64)
+    assert learnt_text(tokenizer, examples[0].document) == "<|im_end|>"

@@ -172,3 +172,13 @@ def test_a_resumed_dpo_still_measures_against_the_adapter_that_it_started_from(t
 
 def test_answers_of_equal_rewards_count_as_half_a_preference():
     assert preferred(torch.tensor([0.0, 5e-4, -5e-4, 0.01, -0.01])).tolist() == [0.5, 0.5, 0.5, 1.0, 0.0]
+
+
+def test_an_answer_may_be_one_message_or_a_conversation_that_begins_with_the_prompt():
+    """As data sets on the Hub have them: neither becomes JSON text, and the question is not asked twice."""
+    yes, no = {"role": "assistant", "content": "Yes."}, {"role": "assistant", "content": "No."}
+    plain, _ = encoded([{"prompt": "Rain?", "chosen": "Yes.", "rejected": "No."}])
+    asked = {"role": "user", "content": "Rain?"}
+    for chosen, rejected in ((yes, [no]), ([asked, yes], [asked, no]), ([yes], "No.")):
+        found, _ = encoded([{"prompt": "Rain?", "chosen": chosen, "rejected": rejected}])
+        assert (found[0].chosen, found[0].rejected) == (plain[0].chosen, plain[0].rejected)
