@@ -83,7 +83,8 @@ def _show(choice: Choice, found: Cleaned) -> None:
         options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
     for item in found.kept if not choice.decided else ():
         options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
-    click.echo(f"{len(found.removed)} things, {size(found.bytes)}, may go.")
+    things = "thing" if len(found.removed) == 1 else "things"
+    click.echo(f"{len(found.removed)} {things}, {size(found.bytes)}, may go.")
 
 
 def _confirmed() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.cli import options
 from runner.cli.fetch import as_document, say
+from runner.cli.logs import said_end
 from runner.cli.output import LogPrinter
 from runner.domain.errors import GpurunError
 from runner.domain.progress import Reporter
@@ -44,6 +45,8 @@ def _follow(run: Run, report: Reporter, as_json: bool, document: dict[str, Any])
     printer = LogPrinter(silent=as_json)
     status = show(run, report, printer, until_end=True, tail=None)
     printer.finish()
+    if status is not None and status.outcome == "succeeded":
+        report.note(said_end(run))
     fetched = fetch(run, report)
     document["fetched"] = as_document(run, fetched)
     if not as_json:

@@ -49,14 +49,14 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_js
         sys.exit(error.exit_code if error else 0)
     if until_end and status is not None:
         raise_for(status)
-        report.note(said_end(record))
+        report.note(f"{said_end(record)}. next: gpurun fetch {record.run_id}")
 
 
 def said_end(run: Run) -> str:
-    """One line about a run that succeeded, with the next thing to type."""
+    """How a run ended, how long it took and what it cost."""
     from runner.cli.render import duration
     from runner.workflow.listing import cost, describe, elapsed
 
     price = cost(run)
     paid = f", {price:.2f}" if price is not None else ""
-    return f"{run.run_id}: {describe(run)} after {duration(elapsed(run))}{paid}. next: gpurun fetch {run.run_id}"
+    return f"{run.run_id}: {describe(run)} after {duration(elapsed(run))}{paid}"

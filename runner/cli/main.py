@@ -86,9 +86,9 @@ def main(argv: list[str] | None = None) -> None:
         code = gpurun.main(arguments, prog_name="gpurun", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort as error:  # click's word for Ctrl-C, which it has from
-        _interrupted(error.__cause__, "--json" in arguments)
+        _interrupted(error.__cause__, arguments)
     except KeyboardInterrupt as error:
-        _interrupted(error, "--json" in arguments)
+        _interrupted(error, arguments)
     except click.ClickException as error:
         _wrong_usage(error, "--json" in arguments)
     except BrokenPipeError:  # `gpurun logs | head`
@@ -104,10 +104,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _interrupted(error: BaseException | None, as_json: bool) -> None:
+def _interrupted(error: BaseException | None, arguments: list[str]) -> None:
     """Ends the command; a workflow that knows more of what it means says it in the KeyboardInterrupt."""
-    known = str(error) if isinstance(error, KeyboardInterrupt) else ""
-    meaning = known or "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."
+    as_json = "--json" in arguments
+    meaning = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    if not meaning and {"submit", "resume"}.intersection(arguments[:1]):  # they say it from the moment a run has an id
+        meaning = "Nothing was started."
+    meaning = meaning or "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."
     click.echo(f"\nInterrupted. {meaning}", err=True)
     if as_json:
         body = {"kind": "Interrupted", "exit_code": 130, "message": "interrupted", "meaning": meaning, "hint": ""}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from runner.cli import options
@@ -23,13 +25,20 @@ from runner.cli import options
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
 @options.json_option
 def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Go on from the last good checkpoint, as a new run: the old run's record, log and outputs stay as they are."""
+    """Go on from the last good checkpoint, as a new run: the old run's record, log and outputs stay as they are.
+
+    Exit 10 for a run that has failed by the time the box confirms its start.
+    """
     from runner import store
+    from runner.cli.submit import failures_of, say_started
     from runner.workflow.listing import document
     from runner.workflow.resume import resume
 
     report = options.reporter(as_json)
     new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
-        return options.print_json(document(new))
-    report.note(f"{new.run_id} runs on {new.address}. next: gpurun logs -f")
+        options.print_json(document(new))
+        sys.exit(max((error.exit_code for error in failures_of([new])), default=0))
+    say_started(new, report)
+    for error in failures_of([new]):
+        raise error

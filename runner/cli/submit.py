@@ -76,18 +76,20 @@ def command(
         from runner.workflow.listing import document
 
         options.print_json({"runs": [document(run) for run in runs]})
-        sys.exit(max((error.exit_code for error in _failures(runs)), default=0))
+        sys.exit(max((error.exit_code for error in failures_of(runs)), default=0))
     for run in runs:
-        _say(run, report)
+        say_started(run, report)
     if follow:
         from runner.cli.following import follow_all
+        from runner.workflow.submissions import said_what_was_started
 
-        follow_all(runs, report, as_json)
-    for error in _failures(runs):
+        with said_what_was_started(runs):
+            follow_all(runs, report, as_json)
+    for error in failures_of(runs):
         raise error
 
 
-def _failures(runs: list[Run]) -> list[GpurunError]:
+def failures_of(runs: list[Run]) -> list[GpurunError]:
     """Of the runs that are over already: how those ended that did not succeed."""
     from runner.workflow.status import error_of, last_seen
 
@@ -109,7 +111,8 @@ def _say_checked(checked: list[Checked], as_json: bool) -> int:
     return 0 if ready else NOT_READY
 
 
-def _say(run: Run, report: Reporter) -> None:
+def say_started(run: Run, report: Reporter) -> None:
+    """How a run that the box has confirmed is, and what to type next."""
     if run.status and run.status.finished:
         return report.note(f"{run.run_id} is over: {run.status.outcome}. next: gpurun logs    gpurun fetch")
     report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")

@@ -45,7 +45,7 @@ class FolderChecks:
 
     def _refusal(self, written: str) -> str | None:
         path = PurePosixPath(written)
-        if not written or path.is_absolute() or ".." in path.parts or written.startswith("~"):
+        if not written or elsewhere(written):
             return f" must be a path inside the code folder, not {quoted(written)}"
         found = self.folder / path
         try:
@@ -88,6 +88,10 @@ class FolderChecks:
         seen: dict[PurePosixPath, str] = {}
         for index, node in enumerate(texts(self.tree.get("data"))):
             name, path = f"data[{index}]", PurePosixPath(node.text)
+            if elsewhere(node.text):
+                example = f"{{path: {node.text}, as: data/{path.name or 'corpus'}}}"
+                self.problem(node.place, f"{name}: {quoted(node.text)} is not in the code folder: write {example}")
+                continue
             found = self.inside(node.text, node.place, name)
             if found is None:
                 continue
@@ -122,3 +126,9 @@ class FolderChecks:
 def texts(node: Node | None) -> list[Node]:
     """The scalar items of a list; nothing for what is not a list (the types say so)."""
     return [item for item in node.items if item.kind == "scalar" and item.value is not None] if node else []
+
+
+def elsewhere(written: str) -> bool:
+    """Whether a path is written as one outside the code folder."""
+    path = PurePosixPath(written)
+    return path.is_absolute() or ".." in path.parts or written.startswith("~")

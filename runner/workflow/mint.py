@@ -85,12 +85,13 @@ def _cause(error: GpurunError) -> str:
 
 
 def _minted_before(job: Job, host: str, run_id: str) -> Run:
-    run = store.load(run_id)
+    run = store.find(run_id)
     if run.job_name != job.name:
-        raise UserError(f"{run_id} is a run of {run.job_name}, not of {job.name}", meaning="Nothing was contacted.")
+        raise UserError(f"{run.run_id} is a run of {run.job_name}, not of {job.name}", meaning="Nothing was contacted.")
     if run.host != host and run.launched:
         raise UserError(
-            f"{run_id} is on {run.host}, not on {host}", hint=f"Repeat with --host '{run.host}', or leave out --run."
+            f"{run.run_id} is on {run.host}, not on {host}",
+            hint=f"Repeat with --host '{run.host}', or leave out --run.",
         )
     store.update(run, host=host, job=job.wire())
     return run

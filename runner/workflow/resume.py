@@ -18,6 +18,7 @@ from runner.workflow.connect import to_run
 from runner.workflow.done import not_there
 from runner.workflow.mint import discard_if_never_tried, mint
 from runner.workflow.plan import make_plan
+from runner.workflow.submissions import stand_of
 from runner.workflow.submit import submit
 
 
@@ -46,6 +47,9 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
         report.note(f"run {new.run_id}, going on from {run.run_id}")
         try:
             return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
+        except KeyboardInterrupt:
+            discard_if_never_tried([new])
+            raise KeyboardInterrupt(stand_of(new) if new.attempted else "") from None
         except BaseException as error:  # nothing could go on with the new record, and it would hide the old run
             if isinstance(error, LaunchError):
                 store.discard(new.run_id)

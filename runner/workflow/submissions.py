@@ -43,7 +43,7 @@ def submit_all(
     for run in minted:
         report.note(f"run {run.run_id}")
     # What is sent is worked out while the connection opens, and not before: loading what opens it is on the way of everything else.
-    with discarded_if_never_tried([] if run_id else minted), beside() as thread:
+    with said_what_was_started(minted), discarded_if_never_tried([] if run_id else minted), beside() as thread:
         thread.submit(load)
         plans = [thread.submit(make_plan, job, checksum=checksum) for job, _ in jobs]
         waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
@@ -55,21 +55,24 @@ def submit_all(
                         submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
                         del waiting[run.run_id]
 
-        with _said_what_was_started(minted), reason_kept(minted):
+        with reason_kept(minted):
             with_python(box, lambda: persist(launch_those_left, report), report)
     return minted
 
 
 @contextlib.contextmanager
-def _said_what_was_started(runs: list[Run]) -> Iterator[None]:
+def said_what_was_started(runs: list[Run]) -> Iterator[None]:
     """Ctrl-C with words (``cli/main.py`` prints them) about what runs by then and what does not."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("\n".join(_stand_of(run) for run in runs)) from None
+        raise KeyboardInterrupt("\n".join(stand_of(run) for run in runs)) from None
 
 
-def _stand_of(run: Run) -> str:
+def stand_of(run: Run) -> str:
+    """What an interrupted command says of a run that it was to start."""
+    if run.status and run.status.finished:
+        return f"{run.run_id} is over: gpurun status {run.run_id}"
     if run.launched:
         return f"{run.run_id} runs, and goes on: gpurun status {run.run_id}"
     if run.attempted:

@@ -174,6 +174,26 @@ def test_29_a_command_that_only_the_box_can_refuse_ends_the_submission_with_the_
     assert gpurun.json("status")["status"]["exit"]["number"] == number
 
 
+def test_a_command_that_fails_at_once_ends_a_resume_with_the_reason_too(gpurun: Gpurun, job: Any) -> None:
+    file = str(job("", command=["bash", "-c", "exit 3"]))
+    gpurun("submit", file, "--host", "local", check=None)
+    gpurun("logs", "-f", check=10)
+    resumed = gpurun("resume", check=None)
+    if "is over" in resumed.stderr:  # else the box had confirmed the start before the program ended
+        assert resumed.returncode == 10 and "failed (exit 3)" in resumed.stderr and " runs on " not in resumed.stderr
+    first, second = (run["run_id"] for run in gpurun.json("list")["runs"])
+    gpurun("logs", second, "-f", check=10)
+    assert f"going on from {first}" in resumed.stderr
+
+
+@pytest.mark.parametrize("name", ["nosuch", "../x", "", "probe-20261121-145815-0000"])
+def test_going_on_with_a_run_that_nobody_knows_is_an_error_of_the_arguments(
+    gpurun: Gpurun, job: Any, name: str
+) -> None:
+    refused = gpurun("submit", str(job("")), "--host", "local", "--run", name, check=2)
+    assert f"this machine knows no run {name!r}" in refused.stderr
+
+
 HOSTILE = [
     "$(touch ~/owned)",
     "`touch ~/owned`",

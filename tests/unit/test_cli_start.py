@@ -46,3 +46,19 @@ def test_a_number_that_is_none_is_said_in_words() -> None:
 
     result = CliRunner().invoke(command, ["--tail", "x"])
     assert result.exit_code == 2 and "'x' is not a valid number of lines" in result.output
+
+
+@pytest.mark.parametrize("command", [["submit", "job.yaml", "--host", "local"], ["resume"]])
+def test_ctrl_c_before_a_run_has_an_id_says_that_nothing_was_started(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runner.cli.main import main
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runner.jobfile.load_runs", interrupt)
+    monkeypatch.setattr("runner.store.find_started", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 130 and "Interrupted. Nothing was started." in capsys.readouterr().err
