@@ -9,7 +9,9 @@ ERROR_LINE = re.compile(r"^\s*(?:\S+: )?[\w.]*(?:Error|Exception|Interrupt|Kille
 RANK = re.compile(r"^(?:\[[A-Za-z_-]+(\d+)\]:\s?)+")
 GROUP = re.compile(r"^\s*(?:[|+][-+]*\s?)+")  # the frame of an exception group
 BEGINNING = re.compile(r"^\s*(?:Exception Group )?Traceback \(most recent call last\)")
-NAMED = re.compile(r"^(?:[A-Za-z_][\w.]*: |(?:\w+\.)*[A-Z]\w*:?$)")  # a word alone is an exception only where it looks like a class
+NAMED = re.compile(
+    r"^(?:[A-Za-z_][\w.]*: |(?:\w+\.)*[A-Z]\w*:?$)"
+)  # a word alone is an exception only where it looks like a class
 # torchrun, accelerate, torch.multiprocessing, deepspeed, make: a process below them failed, and its own words are elsewhere.
 LAUNCHER = re.compile(
     r"ChildFailedError|CalledProcessError: Command |ProcessExitedException|SignalException: Process \d+ got signal|"
