@@ -86,8 +86,12 @@ class FolderChecks:
 
     def _data(self) -> None:
         seen: dict[PurePosixPath, str] = {}
-        for index, node in enumerate(texts(self.tree.get("data"))):
-            name, path = f"data[{index}]", PurePosixPath(node.text)
+        items = self.tree.get("data")
+        for index, node in enumerate(items.items if items else []):
+            name, path = f"data[{index}]", PurePosixPath(node.text or "")
+            if node.kind != "scalar" or node.value is None:
+                self._data_from(node, name, seen)
+                continue
             if elsewhere(node.text):
                 example = f"{{path: {node.text}, as: data/{path.name or 'corpus'}}}"
                 self.problem(node.place, f"{name}: {quoted(node.text)} is not in the code folder: write {example}")
@@ -99,11 +103,23 @@ class FolderChecks:
                 self.problem(node.place, f"{name}: {quoted(node.text)} is a link: name the file itself")
             if path == PurePosixPath("."):
                 self.problem(node.place, f"{name} must be a part of the code folder, not all of it")
-            for other in seen:
-                if path == other or other in path.parents or path in other.parents:
-                    self.problem(node.place, f"{name}: {quoted(node.text)} is already sent with {quoted(seen[other])}")
-                    break
-            seen[path] = node.text
+            self._apart(path, node, name, seen)
+
+    def _data_from(self, entry: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
+        """``{path: …, as: …}``: it is there, and takes no other's name."""
+        path, named = entry.get("path"), entry.get("as")
+        if path is not None and path.text and not os.path.lexists(self.folder / Path(path.text).expanduser()):
+            self.problem(path.place, f"{name}.path: there is no {quoted(path.text, 300)}")
+        if named is not None and named.text:
+            self._apart(PurePosixPath(named.text), named, f"{name}.as", seen)
+
+    def _apart(self, path: PurePosixPath, node: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
+        """Two entries of ``data`` in one place: the program would find one of them only."""
+        for other in seen:
+            if path == other or other in path.parents or path in other.parents:
+                self.problem(node.place, f"{name}: {quoted(node.text)} is already sent with {quoted(seen[other])}")
+                break
+        seen[path] = node.text
 
     def _outputs(self) -> None:
         data = {PurePosixPath(node.text).parts[:1] for node in texts(self.tree.get("data"))}
