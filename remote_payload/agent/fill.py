@@ -5,7 +5,7 @@ import fcntl
 import os
 import posixpath
 import shutil
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from remote_payload.agent import incoming, snapshot
 from remote_payload.agent.paths import KEY, BoxPaths, RunPaths, check_run_id
@@ -194,3 +194,16 @@ def _clear(place: str) -> None:
         shutil.rmtree(place)
     elif os.path.lexists(place):
         os.unlink(place)
+
+
+def offer_python(run: RunPaths, interpreter: Optional[str], path: str) -> str:
+    """``path`` (PATH), with a folder at its end in which ``python`` is the run's interpreter, where nothing in ``path`` has that name.
+
+    Debian has only ``python3``, and scripts say ``#!/usr/bin/env python`` or call ``python`` in a shell.
+    """
+    if not interpreter or shutil.which("python", path=path):
+        return path
+    folder = os.path.join(run.folder, "bin")
+    os.makedirs(folder, 0o700, exist_ok=True)
+    os.symlink(interpreter, os.path.join(folder, "python"))
+    return "%s:%s" % (path, folder)

@@ -114,7 +114,9 @@ def _prepare(request: Request, run: RunPaths, wanted: int, available: List[Gpu])
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         fill.link_data(request.paths, run, args.get("data") or [])
         fill.link_outputs(run, args.get("outputs") or [])
-        write_json(run.launch, plan(request.paths, run, args, wanted))
+        told = plan(request.paths, run, args, wanted)
+        told["environment"]["PATH"] = fill.offer_python(run, args.get("interpreter"), told["environment"]["PATH"])
+        write_json(run.launch, told)
         return given
     except BaseException:
         _undo(request, run)

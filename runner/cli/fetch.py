@@ -59,7 +59,10 @@ def say(fetched: Fetched) -> None:
     from runner.domain.words import count
 
     here = f", {fetched.kept} here already" if fetched.kept else ""
-    click.echo(f"{count(len(fetched.new), 'file')} ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+    if fetched.new or fetched.kept:
+        click.echo(f"{count(len(fetched.new), 'file')} ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+    else:
+        click.echo("The run left nothing to fetch.")
     for left in fetched.left_out[:SHOWN]:
         click.echo(f"not fetched: {left}", err=True)
     if len(fetched.left_out) > SHOWN:

@@ -20,6 +20,14 @@ class Count(click.IntRange):
         super().__init__(min=least)
         self.name = f"number of {noun}"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Says of a number that is too small what it says of a word."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            least = f" of at least {self.min:g}" if self.min else ""
+            self.fail(f"{str(value)!r} is not a valid {self.name}{least}.", param, ctx)
+
 
 def json_option(function: F) -> F:
     """``--json``: one JSON document on stdout and nothing else there."""

@@ -112,6 +112,15 @@ class FolderChecks:
             self.problem(path.place, f"{name}.path: there is no {quoted(path.text, 300)}")
         if named is not None and named.text:
             self._apart(PurePosixPath(named.text), named, f"{name}.as", seen)
+            if path is not None and self._hides(path.text or "", named.text):
+                self.problem(
+                    named.place, f"{name}.as: {quoted(named.text)} is in the code folder already: give another name"
+                )
+
+    def _hides(self, path: str, named: str) -> bool:
+        """Whether data under this name would take the place of something else that lies in the code folder."""
+        own, data = self.folder / named, self.folder / Path(path).expanduser()
+        return os.path.lexists(own) and not (data.exists() and own.exists() and own.samefile(data))
 
     def _apart(self, path: PurePosixPath, node: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
         """Two entries of ``data`` in one place: the program would find one of them only."""

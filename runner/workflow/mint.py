@@ -88,9 +88,9 @@ def _minted_before(job: Job, host: str, run_id: str) -> Run:
     run = store.find(run_id)
     if run.job_name != job.name:
         raise UserError(f"{run.run_id} is a run of {run.job_name}, not of {job.name}", meaning="Nothing was contacted.")
-    if run.host != host and run.launched:
+    if run.host != host and run.may_be_there:
         raise UserError(
-            f"{run.run_id} is on {run.host}, not on {host}",
+            f"{run.run_id} {'is' if run.launched else 'may be'} on {run.host}, not on {host}: it is not started on two boxes",
             hint=f"Repeat with --host '{run.host}', or leave out --run.",
         )
     store.update(run, host=host, job=job.wire())

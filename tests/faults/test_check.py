@@ -79,8 +79,9 @@ def test_13_a_box_that_has_only_python3_runs_python_and_lacks_nothing_else_unsai
     assert [each["said"] for each in checked["findings"] if each["verdict"] == "fail"] == [
         "the box has no no-such-program in its PATH"
     ]
-    gpurun("submit", str(job(SAY, command=["python", "main.py"])), "--host", box.address())
-    assert gpurun("logs", "-f").stdout == "hello\n"
+    for command in (["python", "main.py"], ["bash", "-c", "python main.py"]):
+        gpurun("submit", str(job(SAY, command=command)), "--host", box.address())
+        assert gpurun("logs", "-f").stdout == "hello\n"
 
 
 def test_a_run_that_cannot_start_ends_the_submission_with_its_reason_and_code(

@@ -262,3 +262,14 @@ def test_of_1000_launches_whose_answer_was_cut_off_none_starts_twice(tmp_path: P
     assert len(list(Path(paths.runs).iterdir())) + named == AGENTS * EACH
     figure('false "dead" and false "alive"', len(lost & set(launched)), 0)
     figure("double launches in 1,000 ambiguous acknowledgements", len(launched) - len(set(launched)), 0)
+
+
+def test_a_run_whose_start_was_asked_for_on_one_box_is_not_started_on_another(gpurun: Gpurun, job: Any) -> None:
+    file = job("print(1)")
+    run_id = gpurun.submit(file)
+    record = gpurun.home / "runs" / run_id / "run.json"
+    heard = json.loads(record.read_text())
+    record.write_text(json.dumps({**heard, "launched": False}))  # the confirmation was lost
+    refused = gpurun("submit", str(file), "--host", "root@192.0.2.1", "--run", run_id, check=2)
+    assert "may be on local" in refused.stderr and "two boxes" in refused.stderr
+    assert json.loads(record.read_text())["host"] == "local"

@@ -44,8 +44,9 @@ def test_every_command_of_the_table_exists_and_has_help() -> None:
 def test_a_number_that_is_none_is_said_in_words() -> None:
     from runner.cli.logs import command
 
-    result = CliRunner().invoke(command, ["--tail", "x"])
-    assert result.exit_code == 2 and "'x' is not a valid number of lines" in result.output
+    for wrong in ("x", "-1"):
+        result = CliRunner().invoke(command, ["--tail", wrong])
+        assert result.exit_code == 2 and f"'{wrong}' is not a valid number of lines" in result.output
 
 
 @pytest.mark.parametrize("command", [["submit", "job.yaml", "--host", "local"], ["resume"]])
