@@ -1,5 +1,7 @@
 """Fixtures for all tests, and the figures they measure."""
 
+import signal
+
 import pytest
 
 from tests.support.cli import gpurun as gpurun
@@ -9,6 +11,10 @@ from tests.support.figures import figure as figure
 from tests.support.hub import hub as hub
 from tests.support.trials import Counted
 from tests.support.trials import chance as chance
+
+# A shell lets its background jobs ignore Ctrl-C, and all that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

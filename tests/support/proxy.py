@@ -26,6 +26,7 @@ How = Literal["reset", "close"]  # RST (what a dead NAT entry or a killed peer g
 BOTH: tuple[Direction, Direction] = ("to server", "to client")
 
 PIECE = 16 * 1024  # bytes taken at once: at 100 Mbit/s, 1.3 ms
+SOCKET_BUFFER = 128 << 10  # bytes that the kernel may take for a link with a rate
 UNDER_WAY = 64 << 20  # bytes a link without a rate holds before the sender has to wait
 QUEUE = 256 * 1024  # bytes that wait before a narrow link, as in a router
 
@@ -132,6 +133,8 @@ class Proxy:
         self._connections: list[_Connection] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        if rate is not None:  # else the kernel takes megabytes at once, which no slow link does
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Proxy:

@@ -30,8 +30,9 @@ def run(tmp_path, monkeypatch):
     made = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time(), launched=True)
     store.create(made)
     (places.run_folder(made.run_id) / "log").write_bytes(b"".join(LINES))
-    store.update(made, status={"run_id": made.run_id, "phase": "finished", "outcome": "succeeded", "log_size": 790})
-    return made
+    told = {"run_id": made.run_id, "phase": "finished", "outcome": "succeeded", "log_size": 790}
+    store.write_json(places.run_folder(made.run_id) / "run.json", {**made.as_json(), "status": told})
+    return store.load(made.run_id)
 
 
 def shown(run, **options):
