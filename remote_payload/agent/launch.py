@@ -67,7 +67,7 @@ def _claim(run: RunPaths) -> Optional[int]:
             return None
         time.sleep(0.05)
     raise AgentError(
-        "NotStarted",
+        "StartUnconfirmed",
         "another connection has been starting this run for a minute",
         "Ask later: gpurun status %s" % run.run_id,
     )
@@ -218,7 +218,7 @@ def _start(request: Request, run: RunPaths, lock: int, given: List[Gpu], availab
         answer, _ = process.communicate(json.dumps(order).encode("ascii"), timeout=CONFIRM_LIMIT)
     except subprocess.TimeoutExpired:
         raise AgentError(
-            "NotStarted", "the box did not confirm the start in time", "It may have started: gpurun status."
+            "StartUnconfirmed", "the box did not confirm the start in time", "It may have started: gpurun status."
         ) from None
     told = json.loads(answer.decode("utf-8")) if answer.strip() else {"error": _last_words(run)}
     if "error" in told:

@@ -126,7 +126,11 @@ class LaunchError(GpurunError):
 
 
 class NotStarted(LaunchError):
-    """The box could not confirm the start."""
+    """Nothing was started."""
+
+
+class StartUnconfirmed(LaunchError):
+    """The box did not confirm the start in time: the run may live all the same."""
 
 
 class GpuBusy(LaunchError):

@@ -220,8 +220,14 @@ class _Walk:
     def check_readable(self) -> None:
         """Leaves out files that this user may not read; what everybody may read is not asked for."""
         for path, entry in list(self.kept.items()):
-            if entry.kind == "file" and not entry.mode & 0o004 and not os.access(f"{self.top}/{path}", os.R_OK):
-                self.leave_out_file(path, UNREADABLE)
+            file = f"{self.top}/{path}"
+            if (
+                entry.kind == "file"
+                and not entry.mode & 0o004
+                and not os.access(file, os.R_OK)
+                and os.path.lexists(file)
+            ):
+                self.leave_out_file(path, UNREADABLE)  # one that went away meanwhile is noticed where the push ends
 
     def check_contents(self) -> None:
         """Leaves out text files with a token or key in them, and what cannot be read."""

@@ -36,7 +36,7 @@ ERRORS = {
     for kind in (
         errors.HostError, errors.BoxNotReady, errors.HubAccessDenied,
         errors.TransferError, errors.RsyncMissing, errors.TransferInterrupted, errors.TransferFailed, errors.PushDiffers,
-        errors.LaunchError, errors.NotStarted, errors.GpuBusy, errors.EnvironmentFailed,
+        errors.LaunchError, errors.NotStarted, errors.StartUnconfirmed, errors.GpuBusy, errors.EnvironmentFailed,
         errors.ArtifactError, errors.ManifestMissing, errors.ChecksumMismatch, errors.SmokeTestFailed,
         errors.RunLost,
     )

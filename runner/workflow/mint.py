@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from runner import store
-from runner.domain.errors import EnvironmentFailed, GpurunError, LaunchError, UserError
+from runner.domain.errors import EnvironmentFailed, GpurunError, LaunchError, StartUnconfirmed, UserError
 from runner.domain.job import Job
 from runner.domain.redact import redact
 from runner.domain.run import Run, mint_id
@@ -68,13 +68,18 @@ def reason_kept(runs: Iterable[Run]) -> Iterator[None]:
     except GpurunError as error:
         waiting = [run for run in runs if not run.launched]
         for run in waiting[:1]:
-            if not run.attempted or isinstance(error, LaunchError):  # else it may have started all the same
+            if not run.attempted or is_refusal(error):  # else it may have started all the same
                 why = {"cause": _cause(error), "message": redact(error.message), "hint": redact(error.hint)}
                 store.update(run, not_started=why)
         for run in waiting[1:]:
             message = f"not tried: {waiting[0].run_id}, which was to start before it, did not start"
             store.update(run, not_started={"cause": "not tried", "message": message, "hint": ""})
         raise
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a launch that was asked for ended with the box's word that nothing was started."""
+    return isinstance(error, LaunchError) and not isinstance(error, StartUnconfirmed)
 
 
 def _cause(error: GpurunError) -> str:

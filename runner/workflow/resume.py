@@ -8,7 +8,7 @@ from typing import Any
 from remote_payload.settings.training import RETIRED
 from runner import store
 from runner.domain import places
-from runner.domain.errors import LaunchError, UserError
+from runner.domain.errors import UserError
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -16,7 +16,7 @@ from runner.jobfile import load
 from runner.workflow import status as statuses
 from runner.workflow.connect import to_run
 from runner.workflow.done import not_there
-from runner.workflow.mint import discard_if_never_tried, mint
+from runner.workflow.mint import discard_if_never_tried, is_refusal, mint
 from runner.workflow.plan import make_plan
 from runner.workflow.submissions import stand_of
 from runner.workflow.submit import submit
@@ -51,7 +51,7 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
             discard_if_never_tried([new])
             raise KeyboardInterrupt(stand_of(new) if new.attempted else "") from None
         except BaseException as error:  # nothing could go on with the new record, and it would hide the old run
-            if isinstance(error, LaunchError):
+            if is_refusal(error):
                 store.discard(new.run_id)
             discard_if_never_tried([new])
             raise
