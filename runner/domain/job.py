@@ -159,6 +159,7 @@ class Job(Part):
 
     _folder: Path = PrivateAttr(default=Path("."))
     _file: Path | None = PrivateAttr(default=None)
+    _overrides: tuple[str, ...] | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
@@ -169,6 +170,11 @@ class Job(Part):
     def file(self) -> Path | None:
         """The job file, None for a job restored from a record."""
         return self._file
+
+    @property
+    def overrides(self) -> tuple[str, ...] | None:
+        """What ``--set`` gave when the job file was read, None for a job that was not read from a job file."""
+        return self._overrides
 
     @property
     def data_places(self) -> dict[str, Path]:
@@ -219,10 +225,10 @@ class Job(Part):
         """The job as JSON, for job.json and the local record: no secrets, no paths of this machine."""
         return self.model_dump(mode="json", by_alias=True)
 
-    def at(self, folder: Path, file: Path | None = None) -> Job:
-        """The same job with its folder on this machine."""
+    def at(self, folder: Path, file: Path | None = None, overrides: tuple[str, ...] | None = None) -> Job:
+        """The same job with its folder on this machine, and where it was read from."""
         job = self.model_copy()
-        job._folder, job._file = folder, file
+        job._folder, job._file, job._overrides = folder, file, overrides
         return job
 
     @classmethod

@@ -51,6 +51,7 @@ class Run:
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
     code: str = ""  # the digest of the code that it runs, once launched
+    overrides: tuple[str, ...] = ()  # what --set gave, and of a sweep this run's own values
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
     submission: str | None = None  # runs of one submission, and what resumes them, have it in common
@@ -68,7 +69,9 @@ class Run:
     @property
     def how_to_start(self) -> str:
         """What to type for one whose submission was cut off before its start."""
-        return f"gpurun submit {shlex.quote(self.job_file)} --host {shlex.quote(self.host)} --run {self.run_id}"
+        overrides = [f"--set {shlex.quote(each)}" for each in self.overrides]
+        words = [shlex.quote(self.job_file), "--host", shlex.quote(self.host), *overrides, "--run", self.run_id]
+        return " ".join(["gpurun submit", *words])
 
     @property
     def may_be_there(self) -> bool:
@@ -97,7 +100,7 @@ class Run:
             raise Impossible(
                 f"a newer gpurun wrote it (format {schema}, this one reads {SCHEMA}): update gpurun", "schema"
             )
-        launched = said("launched", _flag)
+        launched, overrides = said("launched", _flag), said("overrides", optional(list_of(string)))
         return cls(
             run_id=said("run_id", of_form(RUN_ID)),
             job_name=said("job_name", spelt),
@@ -112,6 +115,7 @@ class Run:
             attempted=said("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
             code=said("code", optional(spelt)) or "",
+            overrides=overrides or (),
             parent=said("parent", optional(of_form(RUN_ID))),
             experiment=said("experiment", optional(spelt)),
             submission=said("submission", optional(spelt)),

@@ -20,6 +20,7 @@ from runner.jobfile.tree import Node, read_tree
 from runner.sweep import SweepRun, expand
 
 MAX_BYTES = 1 << 20
+_SELECTING = ("code", "data", "outputs", "environment")  # outputs too: they are not sent
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Job:
@@ -43,6 +44,19 @@ def load_runs(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> li
 def _as_overrides(run: SweepRun) -> list[str]:
     values = [f"{field}={json.dumps(value)}" for field, value in run.overrides.items()]
     return [*values, f"name={run.name}", "sweep=null"]
+
+
+def changed_since(job: Job) -> list[str]:
+    """What of "which files are sent, and what is installed" its job file says otherwise now than when ``job`` was read from it.
+
+    Empty for a job that was not read from a job file, and where that file is gone: nobody says otherwise then.
+    """
+    if job.file is None or job.overrides is None or not job.file.exists():
+        return []
+    now, problems = examine(os.fspath(job.file), list(job.overrides))
+    if now is None or problems:
+        return ["it is no valid job file now"]
+    return [field for field in _SELECTING if getattr(now, field) != getattr(job, field)]
 
 
 def check(paths: Iterable[str | os.PathLike[str]]) -> list[Problem]:
@@ -75,7 +89,8 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     if job is None:
         return None, problems
     environment = job.environment.model_copy(update={"requirements": lines})
-    return job.model_copy(update={"environment": environment}).at(checks.folder, Path(path).absolute()), problems
+    job = job.model_copy(update={"environment": environment})
+    return job.at(checks.folder, Path(path).absolute(), tuple(overrides)), problems
 
 
 def _read(path: str) -> tuple[str | None, Problem | None]:

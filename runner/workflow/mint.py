@@ -35,6 +35,7 @@ def mint(
         host=host,
         created_at=time.time(),
         volume=volume,
+        overrides=job.overrides or (),
         parent=parent,
         experiment=experiment,
         submission=submission,
@@ -98,5 +99,5 @@ def _minted_before(job: Job, host: str, run_id: str) -> Run:
             f"{run.run_id} {'is' if run.launched else 'may be'} on {run.host}, not on {host}: it is not started on two boxes",
             hint=f"Repeat with --host '{run.host}', or leave out --run.",
         )
-    store.update(run, host=host, job=job.wire())
+    store.update(run, host=host, job=job.wire(), overrides=job.overrides or ())
     return run

@@ -11,9 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from runner.domain.errors import UserError
+from runner.domain.errors import TransferFailed, UserError
 from runner.domain.host import Host
 from runner.domain.job import Job
+from runner.domain.run import Run
+from runner.jobfile import changed_since
 from runner.push.digest import Contents, digest, fingerprint, read_contents
 from runner.push.doubts import refuse, warnings
 from runner.push.selection import Selection, select_code, select_data
@@ -147,8 +149,26 @@ def _is_wandb(line: str) -> bool:
 
 
 def look_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
-    """The tree as it is now, without the files that gpurun's own output goes to. Raises UserError."""
-    return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
+    """The tree as it is now, without the files that gpurun's own output goes to. Raises TransferFailed when it cannot be sent now."""
+    try:
+        return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
+    except UserError as error:  # it could be sent a moment ago: the record stays, the push can go on
+        meaning = "It was changed during the push. The run was not started."
+        raise TransferFailed(error.message, meaning=meaning, hint=error.hint) from None
+
+
+def fail_if_job_changed(job: Job, run: Run) -> None:
+    """Raises TransferFailed when the job file excludes, names or installs other things now than when ``job`` was read from it.
+
+    What was pushed follows the old file then: a file that was excluded meanwhile would be sent all the same.
+    """
+    fields = changed_since(job)
+    if fields:
+        raise TransferFailed(
+            f"{job.file} was changed after this command had read it: {', '.join(fields)}",
+            meaning="The run was not started: it would have run a mixture of before and after.",
+            hint=f"Repeat it, only what changed is sent again: {run.how_to_start}",
+        )
 
 
 def _tree(job: Job, name: str, checksum: bool, own_output: Iterable[str] = ()) -> Tree:

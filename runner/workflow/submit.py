@@ -19,7 +19,7 @@ from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow import access, checks, environment, launch, stale
 from runner.workflow.beside import beside
-from runner.workflow.plan import Plan
+from runner.workflow.plan import Plan, fail_if_job_changed
 from runner.workflow.push import TRIES, Pushed, push, push_code_anew
 
 
@@ -51,6 +51,7 @@ def submit(
         raise
     stale.clear(link, plan, box, report, kill=kill_stale)
     for left in reversed(range(TRIES)):
+        fail_if_job_changed(plan.job, run)
         try:
             launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
             break

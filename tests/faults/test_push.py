@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from remote_payload.agent import processes
 from tests.support.agent import wait_until
@@ -194,6 +196,44 @@ def test_21_a_file_that_never_rests_is_named_with_the_line_that_leaves_it_out(
     assert submitting.returncode == 4 and "1 file (loss curve.csv) changed during the push, 4 times" in said, said
     assert 'code: {exclude: ["/loss\\\\ curve.csv"]}' in said, said
     assert nothing_final(box.root)
+
+
+def edit(file: Path, **fields: Any) -> None:
+    """Other values in a job file."""
+    text = yaml.safe_dump({**yaml.safe_load(file.read_text()), **fields})
+    file.with_suffix(".new").write_text(text)
+    file.with_suffix(".new").replace(file)
+
+
+def test_a_file_that_is_excluded_while_the_rest_is_pushed_does_not_run(gpurun: Gpurun, box: Box, job: Any) -> None:
+    file, _ = with_data(job, {"a": 4 * MB}, "import os\nprint(sorted(os.listdir('.')))")
+    (file.parent / "private.txt").write_text("nobody else reads this")
+    with Proxy(box.port, rate=3e6) as link:
+        words = ["submit", str(file), "--host", box.address(link.port), "--set", "time_limit=2h"]
+        submitting = gpurun.start(*words)
+        wait_until(lambda: pushing(box))
+        edit(file, code={"exclude": ["private.txt"]})
+        _, said = submitting.communicate(timeout=120)
+        assert submitting.returncode == 4 and "was changed after this command had read it: code" in said, said
+        hint = next(line for line in said.splitlines() if "gpurun submit" in line)
+        repeat = shlex.split(hint[hint.index("submit") :])
+        assert repeat[:-2] == words and not list(box.root.glob("runs/*"))
+        gpurun(*repeat)
+        listed = gpurun("logs", "-f").stdout
+    assert "main.py" in listed and "private.txt" not in listed
+
+
+def test_a_job_file_that_is_edited_for_the_next_run_leaves_this_one_as_it_was(
+    gpurun: Gpurun, box: Box, job: Any
+) -> None:
+    file, _ = with_data(job, {"a": 4 * MB}, "import os\nprint(os.environ.get('TRY'))", time_limit="1h")
+    with Proxy(box.port, rate=3e6) as link:
+        submitting = gpurun.start("submit", str(file), "--host", box.address(link.port))
+        wait_until(lambda: pushing(box))
+        edit(file, time_limit="2h")
+        _, said = submitting.communicate(timeout=120)
+        assert submitting.returncode == 0, said
+        assert json.loads(next(box.root.glob("runs/*/job.json")).read_text())["time_limit"] == "3600.0s"
 
 
 CANARY = "canary-9f31c6"

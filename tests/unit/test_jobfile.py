@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.domain.job import Job
-from runner.jobfile import InvalidJobFile, check, examine, json_schema, load
+from runner.jobfile import InvalidJobFile, changed_since, check, examine, json_schema, load
 
 GOOD = """\
 name: legal
@@ -283,6 +283,33 @@ def test_a_file_that_cannot_be_a_job_is_refused_before_it_is_read(folder: Path) 
 def test_a_home_folder_is_not_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     assert problems_of(COMMAND) == [f"job.yaml:3:1: code.path is '{folder}': put the code into a folder of its own"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("job.yaml", COMMAND, []),
+        ("job.yaml", COMMAND + "time_limit: 3h\n", []),
+        ("job.yaml", COMMAND + "code: {exclude: [notes]}\n", ["code"]),
+        ("job.yaml", COMMAND + "data: [data]\nenvironment: {python: '3.11'}\n", ["data", "environment"]),
+        ("job.yaml", "name: [", ["it is no valid job file now"]),
+        ("train.py", "print(2)\n", []),
+    ],
+)
+def test_what_a_job_file_says_otherwise_after_it_was_read(folder: Path, file: str, text: str, said: list[str]) -> None:
+    Path("job.yaml").write_text(COMMAND)
+    job = load("job.yaml", ["price_per_hour=2"])
+    Path(file).write_text(text)
+    assert changed_since(job) == said
+
+
+def test_an_edited_requirements_file_counts_and_a_job_file_that_is_gone_does_not(folder: Path) -> None:
+    Path("job.yaml").write_text(COMMAND + "environment: {requirements: requirements.txt}\n")
+    job = load("job.yaml")
+    Path("requirements.txt").write_text("numpy>=1\n")
+    assert changed_since(job) == ["environment"]
+    Path("job.yaml").unlink()
+    assert changed_since(job) == []
 
 
 def test_the_schema_knows_every_field_with_a_description(folder: Path) -> None:

@@ -108,7 +108,11 @@ print(json.dumps({"chunked": chunked, "whole": whole, "logits": rows * vocabular
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no resettable high-water mark of memory")
 def test_evaluating_a_vocabulary_of_150_000_peaks_below_a_quarter_of_the_whole_logits():
-    output = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120)
+    # What is freed goes back to the kernel at once: what malloc keeps for later made the peak differ from run to run.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MKL_DISABLE_FAST_MM": "1"}
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120, env=environment
+    )
     measured = json.loads(output.stdout)
     assert measured["whole"] >= 0.95 * measured["logits"]  # the ruler itself works
     assert measured["chunked"] <= 0.25 * measured["logits"], measured
