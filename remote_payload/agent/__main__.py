@@ -4,6 +4,8 @@ import os
 import sys
 from typing import List, NoReturn, Optional
 
+from remote_payload.agent import badge
+
 # A process of our own kind, from the same zipapp or source tree: isolated from the user's PYTHON* variables and site packages.
 STARTER = "import sys; sys.path.insert(0, sys.argv.pop(1)); from remote_payload.agent.__main__ import main; main()"
 
@@ -21,6 +23,7 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else arguments
     status = 64
+    badge.take_off()
     try:
         if words[:1] == ["serve"] and len(words) in (2, 3):
             from remote_payload.agent.paths import ROOT_NAME

@@ -1,22 +1,24 @@
 """Whether anything of a run lives: one answer for status, stop, clean, secrets, GPUs and the queue.
 
 A run lives while somebody holds its lock, while its supervisor or its payload's main process is there (pid and start time
-together), or while there is a process that carries its cookie, writes to its log, belongs to the payload's session, descends
-from one of these or shares a session with one. It is dead when none of this is so. No single sign is enough: locks
-disappear with their folder, an environment can be cleared or overwritten, a log redirected, a pid given to somebody else.
+together), or while there is a process that carries its cookie or its badge, writes to its log, belongs to the payload's session,
+descends from one of these or shares a session with one. It is dead when none of this is so. No single sign is enough: locks
+disappear with their folder, an environment can be cleared or overwritten, a log redirected, a pid given to somebody else, and
+some kernels keep no badge.
 """
 
 import os
 import re
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
-from remote_payload.agent import locks, owner, processes
+from remote_payload.agent import badge, locks, owner, processes
 from remote_payload.agent.owner import Owner
 from remote_payload.agent.paths import RUN_ID, RunPaths
 from remote_payload.agent.processes import Process
 
 LOG = re.compile(r"/runs/(%s)/log(?: \(deleted\))?$" % RUN_ID.pattern)
 OUTPUT = (1, 2)  # descriptors
+LOGIN_SERVERS = re.compile(r"sshd(-[a-z]+)?|dropbear")
 
 
 class Life(NamedTuple):
@@ -45,6 +47,7 @@ class Box:
         self.first_start = processes.first_start()
         self._everything: Optional[Dict[int, Process]] = None
         self._marked: Dict[str, Set[int]] = {}
+        self._badged: Dict[int, Set[int]] = {}
         self._supervisors: Optional[Dict[str, Process]] = None
 
     @property
@@ -52,10 +55,13 @@ class Box:
         """All processes by pid."""
         if self._everything is None:
             self._everything = processes.scan()
-            for pid in self._everything:
+            for pid, process in self._everything.items():
                 run_id = run_of(pid)
                 if run_id is not None:
                     self._marked.setdefault(run_id, set()).add(pid)
+                number = badge.read(pid) if process.session else None  # kernel threads have no session
+                if number is not None:
+                    self._badged.setdefault(number, set()).add(pid)
         return self._everything
 
     def marked(self) -> Dict[str, Set[int]]:
@@ -71,7 +77,7 @@ class Box:
     def members(self, run_id: str, known: Optional[Owner]) -> List[Process]:
         """Every process of the run but its supervisor, ourselves and our ancestors."""
         everything = self.everything
-        seeds = set(self._marked.get(run_id, ()))
+        seeds = self._marked.get(run_id, set()) | self._carriers(run_id)
         spared = processes.self_and_ancestors()
         supervisor = self.supervisor(run_id, known)
         if supervisor is not None:
@@ -103,6 +109,14 @@ class Box:
         if known.boot_id is not None and known.boot_id != self.boot_id:
             return True
         return known.first_start is not None and self.first_start is not None and self.first_start > known.first_start
+
+    def _carriers(self, run_id: str) -> Set[int]:
+        """Who carries the run's badge. A login server that the run restarted hands its badge to everybody who logs in: neither
+        itself nor what is below it is known by a badge.
+        """
+        found = self._badged.get(badge.of(run_id), set())
+        servers = {pid for pid in found if LOGIN_SERVERS.fullmatch(self.everything[pid].name)}
+        return found.difference(servers, *(processes.descendants(self.everything, server) for server in servers))
 
     def _session(self, known: Optional[Owner]) -> Set[int]:
         """The payload's main process and whoever is in the session that it made, though it has ended itself.

@@ -121,8 +121,8 @@ def holders(paths: BoxPaths, available: List[Gpu], spare: Optional[RunPaths] = N
     found: Dict[str, str] = {}
     known = {spare.run_id} if spare else set()
     for run in runs_newest_first(paths):
-        given = _given(run, names)
-        if given and run.run_id not in known:
+        given = _given(run, names, box) if run.run_id not in known else ()
+        if given:
             known.add(run.run_id)
             if _still_has(run, box):
                 found.update(dict.fromkeys(given, run.run_id))
@@ -132,13 +132,22 @@ def holders(paths: BoxPaths, available: List[Gpu], spare: Optional[RunPaths] = N
     return found
 
 
-def _given(run: RunPaths, names: Dict[str, str]) -> Tuple[str, ...]:
-    """The GPUs that a run was given, by name; where its file is gone, by what its owner says."""
+def _given(run: RunPaths, names: Dict[str, str], box: alive.Box) -> Tuple[str, ...]:
+    """The GPUs that a run was given, by name; where its file is gone, by what its owner says, or its processes.
+
+    Where nothing says it any more, a run that lives and asked for some may have any of them: none counts as free.
+    """
     mine = read(run)
     if mine is not None:
         return mine.given
     known = owner.read(run)
-    return tuple(names[str(number)] for number in known.gpus if str(number) in names) if known else ()
+    if known is not None:
+        return tuple(names[str(number)] for number in known.gpus if str(number) in names)
+    members = alive.of(run, box).members
+    if not members or (read_json(run.launch) or {}).get("gpus") == 0:
+        return ()
+    told = {each for process in members for each in (processes.variable(process.pid, VARIABLE) or "").split()}
+    return tuple(sorted(told or names.values()))
 
 
 def _still_has(run: RunPaths, box: alive.Box) -> bool:

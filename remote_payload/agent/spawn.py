@@ -5,6 +5,8 @@ import os
 import signal
 from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
 
+from remote_payload.agent import badge
+
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell would have exited with
 
@@ -38,8 +40,8 @@ class Held(NamedTuple):
             return failed.read().decode("utf-8", "replace") or None
 
 
-def hold(argv: List[str], folder: str, environment: Dict[str, str], log: str) -> Held:
-    """Forks a child in a session of its own with the log as its output; it executes nothing before ``go``.
+def hold(run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str) -> Held:
+    """Forks a child in a session of its own, with the run's badge and the log as its output; it executes nothing before ``go``.
 
     Should the supervisor die first, the child ends by itself. Only to be called while there is one thread.
     """
@@ -48,19 +50,20 @@ def hold(argv: List[str], folder: str, environment: Dict[str, str], log: str) ->
     pid = os.fork()
     if pid == 0:
         os.close(go)
-        _become(argv, folder, environment, log, waiting, failing)
+        _become(run_id, argv, folder, environment, log, waiting, failing)
     os.close(waiting)
     os.close(failing)
-    os.read(failed, 1)  # it has its session now, or has ended
+    os.read(failed, 1)  # it has its session and its badge now, or has ended
     return Held(pid, go, failed)
 
 
 def _become(
-    argv: List[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
+    run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
 ) -> NoReturn:
     status = NOT_EXECUTABLE
     try:
         os.setsid()
+        badge.put_on(run_id)
         os.write(failing, b"s")
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)

@@ -11,11 +11,12 @@ import pwd
 import re
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from remote_payload.agent import alive, bounded, ending, gpus, processes, state
+from remote_payload.agent import alive, badge, bounded, ending, gpus, processes, state
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.processes import Process
 from remote_payload.agent.redact import redact
 from remote_payload.agent.request import Request
+from remote_payload.agent.snapshot import runs_newest_first
 
 GRACE = 10.0  # seconds between TERM and KILL
 NOT_IDLE = 20  # a GPU is held when more than one part in so many of its memory is in use: drivers keep some
@@ -87,6 +88,7 @@ class _Candidates:
     def __init__(self, paths: BoxPaths, numbers: Optional[Set[int]]) -> None:
         everything = processes.scan()
         spared = processes.self_and_ancestors()
+        badges = {badge.of(run.run_id): run.run_id for run in runs_newest_first(paths)}
         over: Dict[str, bool] = {}
         self.left_over: Dict[str, List[Dict[str, Any]]] = {}
         self.others: List[Dict[str, Any]] = []
@@ -94,7 +96,7 @@ class _Candidates:
             opened = processes.gpus_open(process.pid)
             if not opened or (numbers is not None and not numbers & set(opened)):
                 continue
-            run_id = alive.run_of(process.pid)
+            run_id = alive.run_of(process.pid) or badges.get(badge.read(process.pid) or 0)
             about = describe(process, opened, run_id)
             if process.pid in spared or processes.is_agent(process.pid):
                 about["kept"] = "gpurun itself, or what started it"

@@ -171,7 +171,7 @@ class Supervisor:
         environment.update(self._secrets, CUDA_VISIBLE_DEVICES=",".join(map(str, self._given)))
         names = [allotment.name(gpu) for gpu in self._gpus if gpu.number in self._given]
         environment[allotment.VARIABLE] = " ".join(names)
-        child = spawn.hold(self.launch["argv"], self.run.code, environment, self.run.log)
+        child = spawn.hold(self.run.run_id, self.launch["argv"], self.run.code, environment, self.run.log)
         self._secrets.clear()
         self._payload = child.pid
         started = processes.read(child.pid)

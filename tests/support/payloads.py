@@ -27,6 +27,8 @@ def void():
         os.dup2(nothing, descriptor)
 def child(*ways):
     if os.fork() == 0:
+        if "twice" in ways and os.fork():
+            os._exit(0)
         become(ways)
 def become(ways):
     if "session" in ways:
@@ -34,7 +36,7 @@ def become(ways):
     if "silent" in ways:
         void()
     environment = BARE if "bare" in ways else dict(os.environ)
-    rest = [way for way in ways if way not in ("session", "silent", "bare")]
+    rest = [way for way in ways if way not in ("session", "silent", "bare", "twice")]
     os.execve(sys.executable, [sys.executable, "-S", "-c", PROGRAM, truth, control, "child", *rest], environment)
 BARE = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 PROGRAM = open("/proc/self/cmdline").read().split("\0")[3]
@@ -73,7 +75,7 @@ class Truth:
 
     def command(self, *how: str) -> list[str]:
         """The argv of the payload. ``how``: ``reexec`` (with nothing in its environment but the GPU), ``overwrite``, ``silent``,
-        ``stubborn``, ``child:…``.
+        ``stubborn``, ``child:…`` (``session``, ``silent``, ``bare``, ``stubborn``, and ``twice``: forked twice, so that it has no parent).
         """
         return [sys.executable, "-S", "-c", PROGRAM, str(self.path), str(self.control), "main", *how]
 

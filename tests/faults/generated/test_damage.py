@@ -32,6 +32,7 @@ MANNERS: tuple[tuple[str, ...], ...] = (
     (), ("reexec",), ("overwrite",), ("silent",), ("reexec", "silent"), ("overwrite", "stubborn"),
     ("child:session",), ("child:session,bare",), ("child:bare,silent",), ("child:session,silent", "reexec"),
     ("child:bare", "child:session", "silent"), ("child:stubborn", "stubborn"),
+    ("child:session,bare,silent",), ("child:session,bare,silent,twice", "reexec", "silent"),
 )  # fmt: skip
 Damage = Callable[[str], object]
 DAMAGES: dict[str, Damage] = {
@@ -153,8 +154,8 @@ class Trial:
             DAMAGES[how](getattr(self.run, name))
         except OSError as error:
             self.history[-1] += f" ({error.strerror})"
-        if name in ("owner", "gpus") and self.supervised() and "main" in self.truth.living():
-            # A supervisor writes both again; killed before it could, it leaves a process without a sign to nobody's knowledge.
+        heals = name in ("owner", "gpus") and self.supervised() and "main" in self.truth.living()
+        if heals and self.chance.random() < 0.5:  # else the supervisor may be killed before it has written the file again
             wait_until(lambda: read_json(getattr(self.run, name)) == self.written[name])
             self.history[-1] += ", healed"
 
