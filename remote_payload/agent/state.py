@@ -106,6 +106,11 @@ def collect(run: RunPaths, box: Box) -> Facts:
     )
 
 
+def exit_of(run: RunPaths) -> Optional[ExitRecord]:
+    """How a run of which nothing lives ended, None where nobody said so."""
+    return slot.read(run) or _told_exit(events.last(run.events).get("ended"))
+
+
 def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
     """How the run ended as its supervisor said in its last event: for a slot that was damaged or removed afterwards."""
     told = ended.get("exit") if ended else None

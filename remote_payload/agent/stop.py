@@ -98,7 +98,7 @@ def _record(run: RunPaths) -> None:
     lock = locks.take_run(run)
     if lock is None:
         return
-    if slot.read(run) is None and os.path.isdir(run.folder):
+    if state.exit_of(run) is None and os.path.isdir(run.folder):
         slot.write(run, ExitRecord("cancelled", 128 + signal.SIGKILL, time.time()))
     locks.leave_run(run, lock)
 

@@ -10,6 +10,7 @@ import pytest
 
 from remote_payload.agent import processes
 from remote_payload.agent.files import read_json
+from remote_payload.agent.paths import volatile_folder
 from runner.domain.errors import RunLost
 from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
@@ -88,11 +89,7 @@ def test_an_orphaned_tree_is_ended_too(agent, paths, decoy):
     os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
     wait_until(lambda: status(agent, run)["orphaned"])
     assert agent.call("stop", {"run_id": run, "grace": 0.5})["survivors"] == []
-    escaped = alive(members)
-    # Without a supervisor nobody knows of a process that gave up cookie, session and parent all at once.
-    assert set(escaped) <= {"loose"}
-    for name in escaped:
-        processes.send(members[name], signal.SIGKILL)
+    assert alive(members) == []  # "loose" has given up cookie, session and parent at once
     assert status(agent, run)["outcome"] == "cancelled"
 
 
@@ -192,3 +189,31 @@ def test_stop_goes_on_when_the_laptop_is_gone(home):
 def test_a_run_that_nobody_knows_cannot_be_stopped(agent):
     with pytest.raises(RunLost, match="knows no run"):
         agent.call("stop", {"run_id": run_id()})
+
+
+ENDS_SLOWLY = r"""
+import os, subprocess, sys, time
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(2)"
+subprocess.Popen([sys.executable, "-c", child])
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
+
+
+def test_an_exit_that_the_supervisor_told_while_stop_waited_is_kept_though_its_slot_was_damaged(agent, paths):
+    run = run_id()
+    launch(agent, [sys.executable, "-c", ENDS_SLOWLY], run)
+    wait_until(lambda: b"ready" in log_of(agent, run, until_end=False))
+    folder = paths.run(run)
+    main = read_json(folder.owner)["payload"]
+    os.unlink(folder.exit_slot)
+    os.mkdir(folder.exit_slot)
+    open(os.path.join(folder.code, "go"), "w").close()
+    copy = os.path.join(volatile_folder(run), "exit")  # where the exit is told when the slot does not take it
+    wait_until(lambda: os.path.exists(copy))
+    os.unlink(copy)
+    assert processes.is_alive(main["pid"], main["start"]) is None
+    assert status(agent, run)["phase"] == "running"  # a child is still there
+    answer = agent.call("stop", {"run_id": run, "grace": 1})
+    assert answer["survivors"] == []
+    assert (answer["status"]["outcome"], answer["status"]["exit"]["number"]) == ("succeeded", 0)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from remote_payload.agent import allotment, gpus, locks, slot, waiting
+from remote_payload.agent import allotment, badge, gpus, locks, slot, waiting
 from remote_payload.agent.gpus import Gpu
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
@@ -68,6 +68,17 @@ class Runs:
             os.close(descriptor)
         for child in self.processes:
             child.communicate(timeout=20)
+
+    def hidden(self, run):
+        """A process of it that shows nothing but the badge."""
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env={},
+            preexec_fn=lambda: badge.put_on(run.run_id),
+        )  # fmt: skip
+        child.stdout.readline()
+        self.processes.append(child)
+        return child
 
 
 @pytest.fixture
@@ -217,3 +228,28 @@ def test_a_look_that_fails_ends_nothing(runs, monkeypatch):
         full.setattr(allotment, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert mine.look() == ([], "waiting for 1 GPU: No space left on device")
     assert "held by" in mine.look()[1]
+
+
+def test_a_living_run_of_which_nobody_knows_the_gpus_any_more_has_all_until_it_ends(runs):
+    first, _ = runs.submit("first", some(2))
+    child = runs.hidden(first)
+    runs.kill(first)
+    with pytest.raises(AgentError, match=f"held by {first.run_id}"):
+        runs.submit("second", some(2), 2)
+    os.unlink(first.gpus)
+    assert allotment.holders(runs.paths, some(2)) == {"GPU-0": first.run_id, "GPU-1": first.run_id}
+    known = runs.process(first, "GPU-0")
+    assert allotment.holders(runs.paths, some(2)) == {"GPU-0": first.run_id}
+    for each in (child, known):
+        each.kill()
+        each.wait()
+    assert allotment.holders(runs.paths, some(2)) == {}
+
+
+def test_a_living_run_that_asked_for_no_gpu_has_none_though_its_files_are_gone(runs):
+    run = runs.claim("first")
+    with open(run.launch, "w") as file:
+        file.write('{"gpus": 0}')
+    runs.hidden(run)
+    runs.kill(run)
+    assert allotment.holders(runs.paths, some(2)) == {}

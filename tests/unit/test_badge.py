@@ -12,7 +12,7 @@ import pytest
 
 from remote_payload.agent import alive, badge, processes
 from remote_payload.agent.paths import BoxPaths
-from tests.support.agent import run_id, wait_until
+from tests.support.agent import FROM_SOURCE, run_id, wait_until
 
 SLEEP = [sys.executable, "-S", "-c", "import sys, time; sys.stdout.write('.'); sys.stdout.flush(); time.sleep(60)"]
 # Everything by which a program may hide from whoever started it, at once; at the end it says which pid it has.
@@ -140,6 +140,12 @@ def test_a_login_server_that_a_payload_restarted_and_who_logs_in_there_are_nobod
     os.kill(session, signal.SIGKILL)
     assert own.stdout.read(1) == b"."
     assert found(box, mine) == [own.pid]
+
+
+def test_an_agent_that_was_reached_through_such_a_server_takes_the_badge_off(start, tmp_path):
+    agent = start([*FROM_SOURCE, "serve", "0" * 32, str(tmp_path / "root")], run_id())
+    assert agent.stdout.read(1)
+    assert processes.is_agent(agent.pid) and badge.read(agent.pid) is None
 
 
 def test_badges_of_two_runs_are_not_alike_and_lie_beyond_all_real_limits():

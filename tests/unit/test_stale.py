@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import processes, slot, stale
+from remote_payload.agent import badge, processes, slot, stale
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
 from remote_payload.agent.request import Request
@@ -42,7 +42,7 @@ def start(tmp_path):
     """Starts a real process with a GPU open; all end with the test."""
     started = []
 
-    def start(source=HOLD, cookie=None, gpu=0, argv0=None, words=()):
+    def start(source=HOLD, cookie=None, gpu=0, argv0=None, words=(), wearing=None):
         variables = {name: value for name, value in os.environ.items() if name != "GPURUN_RUN_ID"}
         if cookie:
             variables["GPURUN_RUN_ID"] = cookie
@@ -52,6 +52,7 @@ def start(tmp_path):
             env=variables,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=(lambda: badge.put_on(wearing)) if wearing else None,
         )
         started.append(process)
         process.told = process.stdout.readline().split()
@@ -207,6 +208,18 @@ def test_a_run_that_is_not_over_keeps_its_processes_even_with_kill(box, start):
     answer = ask(box, kill=True)
     assert pids(answer["others"]) == sorted([process.pid, elsewhere.pid])
     assert process.poll() is None and elsewhere.poll() is None
+
+
+def test_a_process_that_shows_its_run_by_nothing_but_the_badge_is_the_runs(box, start):
+    run_id = RUN_ID[:-4] + "57a2"
+    os.makedirs(box.run(run_id).folder)  # neither a lock nor a slot: nobody knows of it but the process
+    process = start(wearing=run_id)
+    answer = ask(box, kill=True)
+    assert answer["ended"] == [] and process.poll() is None
+    assert (answer["others"][0]["run_id"], answer["others"][0]["kept"]) == (run_id, "a run of gpurun that is not over")
+    finished(box)
+    left_over = start(wearing=RUN_ID)
+    assert pids(ask(box)["ended"]) == [left_over.pid] and process.poll() is None
 
 
 def test_only_the_gpus_asked_for_are_looked_at(box, start):

@@ -155,7 +155,7 @@ class Trial:
         except OSError as error:
             self.history[-1] += f" ({error.strerror})"
         heals = name in ("owner", "gpus") and self.supervised() and "main" in self.truth.living()
-        if heals and self.chance.random() < 0.5:  # else the supervisor may be killed before it has written the file again
+        if heals and self.chance.random() < 0.5:  # else the supervisor may be killed before it has healed them
             wait_until(lambda: read_json(getattr(self.run, name)) == self.written[name])
             self.history[-1] += ", healed"
 
