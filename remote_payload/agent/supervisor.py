@@ -2,7 +2,7 @@
 happens to it ends the payload.
 
 It holds the run's lock for life, is the parent of every orphan below it (a child subreaper), and waits for signals in one loop:
-CHLD (somebody ended), USR1 (``stop`` asks), TERM (somebody else asks: passed on).
+CHLD (somebody ended; while it waits for GPUs: look now), USR1 (``stop`` asks), TERM (somebody else asks: passed on).
 """
 
 import ctypes
@@ -147,20 +147,21 @@ class Supervisor:
         if not self._owner.get("waiting"):
             return
         waiting = Waiting(self._paths, self.run, self._gpus, self.launch["gpus"])
-        while not self._given:
-            received = signals.wait((signal.SIGUSR1, signal.SIGTERM), TICK / 2)
-            if received is not None:
+        given, why = waiting.look()
+        while not given:
+            try:
+                self._say_waiting(why)
+            except OSError:  # a full disk: what is told is of an earlier look
+                pass
+            received = signals.wait(SIGNALS, TICK / 2)
+            if received in (signal.SIGUSR1, signal.SIGTERM):
                 # USR1 is ``stop``. TERM is somebody else's, and would have ended a payload that is not there yet.
                 kind, number = ("cancelled", 0) if received == signal.SIGUSR1 else ("signal", received)
                 self._record = ExitRecord(kind, number, time.time())
                 return
-            given, why = waiting.look()
-            self._given = [gpu.number for gpu in given]
-            try:
-                if not given:
-                    self._say_waiting(why)
-            except OSError:  # a full disk: what is told is of an earlier look
-                pass
+            given, why = waiting.look()  # at once after a CHLD: that is ``allotment.wake_next``
+        self._given = [gpu.number for gpu in given]
+        allotment.wake_next(self._paths)  # there may be another GPU for it
         self._start_payload()
 
     def _start_payload(self) -> None:
@@ -298,6 +299,8 @@ class Supervisor:
         survivors = ending.terminate(self._family, grace, ending.KILL_LIMIT) if self._payload is not None else []
         if not survivors:  # else they keep the GPUs
             remove_quietly(self.run.gpus)
+        if self.launch["gpus"]:
+            allotment.wake_next(self._paths)
         secrets.remove(self.run.run_id)
         self._say_ended(record, survivors)
         try:

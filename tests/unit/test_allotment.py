@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from remote_payload.agent import allotment, badge, gpus, locks, slot, waiting
+from remote_payload.agent import allotment, badge, gpus, locks, processes, slot, waiting
+from remote_payload.agent.files import write_json
 from remote_payload.agent.gpus import Gpu
 from remote_payload.agent.paths import BoxPaths
 from remote_payload.agent.protocol import ExitRecord
@@ -253,3 +255,25 @@ def test_a_living_run_that_asked_for_no_gpu_has_none_though_its_files_are_gone(r
     runs.hidden(run)
     runs.kill(run)
     assert allotment.holders(runs.paths, some(2)) == {}
+
+
+def test_whoever_hands_on_the_turn_wakes_the_first_that_waits_and_nobody_else(runs, monkeypatch):
+    gpu = some(1)
+    runs.submit("a", gpu)
+    waiters = [runs.submit(name, gpu, queue=True)[0] for name in ("b", "c")]
+    for run in waiters:
+        supervisor = processes.read(runs.process(run).pid)
+        write_json(run.owner, {"pid": supervisor.pid, "start": supervisor.start, "boot_id": processes.boot_id()})
+    woken = []
+    monkeypatch.setattr(processes, "send", lambda process, number: woken.append((process.pid, number)))
+    allotment.wake_next(runs.paths)
+    runs.kill(waiters[0])
+    os.remove(waiters[0].owner)
+    allotment.wake_next(runs.paths)
+    assert woken == [(child.pid, signal.SIGCHLD) for child in runs.processes]
+
+
+def test_nobody_to_wake_is_no_error(runs):
+    run, _ = runs.submit("a", some(1))
+    allotment.wake_next(runs.paths)
+    assert allotment.read(run).given
