@@ -43,6 +43,19 @@ def discard(run_id: str) -> None:
     shutil.rmtree(places.run_folder(run_id), ignore_errors=True)
 
 
+def discard_untried(run_id: str) -> None:
+    """Removes the record of a run unless a gpurun has asked for its launch, this one or another."""
+    if not _is_run(run_id):
+        return
+    with _alone(places.run_folder(run_id) / "run.json"):
+        try:
+            record = load(run_id)
+        except (UnknownRun, StateError):
+            return
+        if not record.attempted and not record.launched:
+            discard(run_id)  # whoever waits for the lock writes the record anew
+
+
 def save(run: Run) -> None:
     """Replaces a run's record."""
     write_json(places.run_folder(run.run_id) / "run.json", run.as_json())

@@ -18,8 +18,8 @@ Contents = dict[str, bytes]  # path → sha256
 
 
 def read_contents(selection: Selection) -> Contents:
-    """The digest of each file's content. Raises OSError for a file that cannot be read."""
-    return {entry.path: _content(selection, entry) for entry in selection.files if entry.kind == "file"}
+    """The digest of each file's content, zeros for one that is gone: the push notices that. Raises OSError for one that cannot be read."""
+    return {entry.path: _content_if_there(selection, entry) for entry in selection.files if entry.kind == "file"}
 
 
 def digest(selection: Selection, contents: Contents | None = None) -> str:
@@ -95,6 +95,13 @@ def _content_if_readable(selection: Selection, entry: Entry) -> bytes | None:
         return _content(selection, entry)
     except OSError:  # it is named where it is refused
         return None
+
+
+def _content_if_there(selection: Selection, entry: Entry) -> bytes:
+    try:
+        return _content(selection, entry)
+    except (FileNotFoundError, NotADirectoryError):
+        return bytes(hashlib.sha256().digest_size)
 
 
 def _content(selection: Selection, entry: Entry) -> bytes:

@@ -146,7 +146,7 @@ Enter = Callable[[str, "set[str]"], "str | None"]
 
 @dataclass
 class _Walk:
-    """One pass over a folder that follows no link."""
+    """One pass over a folder that follows no link. What goes away meanwhile is not there, and the push notices that it went."""
 
     root: Path
     reason: Reason
@@ -172,7 +172,8 @@ class _Walk:
                 with os.scandir(self.root / path) as scan:
                     found = [entry for entry in scan if only is None or entry.name == only]
             except OSError as error:
-                self.leave_out(path, f"{UNREADABLE_FOLDER}: {error.strerror}")
+                if not (path and _is_gone(error)):
+                    self.leave_out(path, f"{UNREADABLE_FOLDER}: {error.strerror}")
                 continue
             why = self.enter(path, {entry.name for entry in found})
             if why is not None:
@@ -210,7 +211,8 @@ class _Walk:
             else:
                 self.left[path] = LeftOut(path, "neither a file nor a folder", 0, 1)
         except OSError as error:
-            self.left[path] = LeftOut(path, f"{UNREADABLE}: {error.strerror}", 0, 1)
+            if not _is_gone(error):
+                self.left[path] = LeftOut(path, f"{UNREADABLE}: {error.strerror}", 0, 1)
 
     def leaves(self, full: str, target: str) -> bool:
         """An absolute target means another place on the box even where it is inside here."""
@@ -221,13 +223,8 @@ class _Walk:
         """Leaves out files that this user may not read; what everybody may read is not asked for."""
         for path, entry in list(self.kept.items()):
             file = f"{self.top}/{path}"
-            if (
-                entry.kind == "file"
-                and not entry.mode & 0o004
-                and not os.access(file, os.R_OK)
-                and os.path.lexists(file)
-            ):
-                self.leave_out_file(path, UNREADABLE)  # one that went away meanwhile is noticed where the push ends
+            if entry.kind == "file" and not entry.mode & 0o004 and not os.access(file, os.R_OK):
+                self.leave_out_file(path, UNREADABLE if os.path.lexists(file) else None)
 
     def check_contents(self) -> None:
         """Leaves out text files with a token or key in them, and what cannot be read."""
@@ -238,6 +235,9 @@ class _Walk:
                 why = secret_inside(f"{self.top}/{path}", entry.size)
             except OSError as error:
                 why = f"{UNREADABLE}: {error.strerror}"
+                if _is_gone(error):
+                    self.leave_out_file(path, None)
+                    continue
             if why is not None:
                 self.leave_out_file(path, why)
 
@@ -247,9 +247,14 @@ class _Walk:
             if path not in self.kept:
                 self.left.pop(path, None)
                 self.keep(path)
+            if path not in self.kept and path not in self.left:
+                self.left[path] = LeftOut(path, f"{UNREADABLE}: it is gone", 0, 1)
 
-    def leave_out_file(self, path: str, why: str) -> None:
-        self.left[path] = LeftOut(path, why, self.kept.pop(path).size, 1)
+    def leave_out_file(self, path: str, why: str | None) -> None:
+        """Takes a kept file out again; for no reason (None) where it is not there any more."""
+        entry = self.kept.pop(path)
+        if why is not None:
+            self.left[path] = LeftOut(path, why, entry.size, 1)
 
     def leave_out(self, path: str, why: str) -> None:
         """Leaves out a file or a folder with all in it, and measures it within reason."""
@@ -271,6 +276,11 @@ class _Walk:
     def selection(self) -> Selection:
         kept = [self.kept[path] for path in sorted(self.kept)]
         return Selection(self.root, kept, [self.left[path] for path in sorted(self.left)], self.folders)
+
+
+def _is_gone(error: OSError) -> bool:
+    """Whether something went away, or a folder above it did."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def _streams() -> frozenset[tuple[int, int]]:

@@ -55,10 +55,10 @@ def discarded_if_never_tried(runs: list[Run]) -> Iterator[None]:
 
 
 def discard_if_never_tried(runs: list[Run]) -> None:
-    """Takes back the records of those whose launch was never asked for."""
+    """Takes back the records of those whose launch was never asked for, by nobody: another gpurun may have gone on with one."""
     for run in runs:
         if not run.attempted and not run.launched:
-            store.discard(run.run_id)
+            store.discard_untried(run.run_id)
 
 
 @contextlib.contextmanager

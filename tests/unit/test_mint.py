@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from runner import store
-from runner.domain.errors import GpuBusy, LaunchError, NotStarted, StartUnconfirmed
+from runner.domain.errors import GpuBusy, LaunchError, NotStarted, StartUnconfirmed, UserError
 from runner.domain.run import Run, mint_id
-from runner.workflow.mint import reason_kept
+from runner.workflow.mint import discarded_if_never_tried, reason_kept
 
 
 @pytest.mark.parametrize(("kind", "may_live"), [(NotStarted, False), (GpuBusy, False), (StartUnconfirmed, True)])
@@ -21,3 +21,16 @@ def test_a_start_that_was_not_confirmed_is_not_taken_for_a_refusal(
     with pytest.raises(kind), reason_kept([run]):
         raise kind("as the box said")
     assert store.load(run.run_id).may_be_there is may_live
+
+
+@pytest.mark.parametrize("attempted", [True, False])
+def test_a_record_is_taken_back_unless_another_gpurun_has_gone_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempted: bool
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
+    run = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time())
+    store.create(run)
+    store.update(store.load(run.run_id), attempted=attempted)  # by another
+    with pytest.raises(UserError), discarded_if_never_tried([run]):
+        raise UserError("nothing to send")
+    assert (run.run_id in store.run_ids()) is attempted

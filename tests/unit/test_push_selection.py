@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from runner.domain.errors import UserError
 from runner.domain.job import Job
 from runner.push.preview import preview
 from runner.push.selection import Selection, select_code, select_data
+from runner.workflow.plan import make_plan
 from tests.support.hostile_names import hostile_tree
 
 HUB_TOKEN = "hf_" + "abcdefghijABCDEFGHIJabcdefghijABCD"
@@ -354,3 +357,32 @@ def test_the_preview_names_the_biggest_and_every_secret(tmp_path: Path) -> None:
     assert [item.path for item in shown.files] == ["assets/film.bin", "assets/b"]
     assert [left.path for left in shown.left_out] == [".env", "ckpt.bin"]
     assert (shown.count, shown.bytes, shown.left_out_count) == (22, 5070, 2)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_files_and_folders_that_go_away_while_they_are_selected_are_not_called_unreadable(
+    tmp_path: Path, checksum: bool
+) -> None:
+    write(tmp_path, {"train.py": "", **{f"keep/{number}.py": "x = 1\n" * 100 for number in range(50)}})
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for number in range(20):
+                write(tmp_path, {f"run-{number}/lock.txt": "held\n", f"run-{number}.tmp": "begun\n"})
+                (tmp_path / f"run-{number}.tmp").chmod(0o600)
+            for number in range(20):
+                (tmp_path / f"run-{number}.tmp").unlink()
+                shutil.rmtree(tmp_path / f"run-{number}")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(100):
+            plan = make_plan(job(tmp_path), checksum=checksum)
+            assert plan.code is not None and len([path for path in sent(plan.code.selection) if "/" in path]) >= 50
+            assert not [left for left in plan.code.selection.left_out if left.reason.startswith("cannot be read")]
+            assert not plan.warnings[1:], plan.warnings
+    finally:
+        over.set()
+        other.join()
