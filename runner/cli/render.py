@@ -1,4 +1,4 @@
-"""The terminal. The only file that imports rich; it writes to stderr, and to stdout the lines that a command was asked for."""
+"""The terminal: bars and notes on stderr by rich, which only this file imports, and plain lines on stdout that a command was asked for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -128,9 +129,8 @@ class _Quiet:
 
 def print_lines(lines: Sequence[str]) -> None:
     """Plain lines on stdout, cleaned."""
-    console = Console(highlight=False, soft_wrap=True)
     for line in lines:
-        console.print(escape(clean(line, 2000)))
+        click.echo(clean(line, 2000))
 
 
 def size(count: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree. Caught once, in ``runner/cli/main.py``.
+"""Everything that can go wrong, as one tree. Caught once, in ``runner/cli/group.py``.
 
 A message says what happened; ``meaning`` what it means for the run on the box; ``hint`` the next thing to type.
 """

@@ -62,7 +62,7 @@ def submit_all(
 
 @contextlib.contextmanager
 def said_what_was_started(runs: list[Run]) -> Iterator[None]:
-    """Ctrl-C with words (``cli/main.py`` prints them) about what runs by then and what does not."""
+    """Ctrl-C with words (``cli/group.py`` prints them) about what runs by then and what does not."""
     try:
         yield
     except KeyboardInterrupt:

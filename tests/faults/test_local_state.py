@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from runner import store
-from runner.cli.main import main
+from runner.cli.group import run
 from runner.domain import places
 from runner.domain.errors import DiskTrouble, GpurunError
 from runner.domain.manifest import Artifact
@@ -45,7 +45,7 @@ def said(*words: str) -> tuple[int, str, str]:
     """The command in this process: exit code and both streams. What escapes ``main`` is a traceback, and fails the test."""
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(list(words))
+        run(list(words))
     out.flush()
     assert "bug of gpurun" not in err.getvalue() and "Traceback" not in err.getvalue(), err.getvalue()
     return int(ended.value.code or 0), out.buffer.getvalue().decode(), err.getvalue()

@@ -18,7 +18,7 @@ import pytest
 
 from remote_payload.agent import protocol
 from runner import store
-from runner.cli.main import main
+from runner.cli.group import run
 from runner.domain.host import Host
 from runner.domain.progress import Silent
 from runner.transport import bundle, rsync, tarball
@@ -84,7 +84,7 @@ def command(*words: str) -> tuple[int, str, str]:
     """``gpurun`` in this process: exit code and both streams."""
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(list(words))
+        run(list(words))
     out.flush(), err.flush()
     said = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
     return int(ended.value.code or 0), *said  # type: ignore[return-value]

@@ -33,7 +33,7 @@ def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
 def test_every_command_of_the_table_exists_and_has_help() -> None:
     from click.testing import CliRunner
 
-    from runner.cli.main import COMMANDS, gpurun
+    from runner.cli.group import COMMANDS, gpurun
 
     for name in COMMANDS:
         shown = CliRunner().invoke(gpurun, [name, "--help"])
@@ -53,7 +53,7 @@ def test_a_number_that_is_none_is_said_in_words() -> None:
 def test_ctrl_c_before_a_run_has_an_id_says_that_nothing_was_started(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from runner.cli.main import main
+    from runner.cli.group import run
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -61,5 +61,5 @@ def test_ctrl_c_before_a_run_has_an_id_says_that_nothing_was_started(
     monkeypatch.setattr("runner.jobfile.load_runs", interrupt)
     monkeypatch.setattr("runner.store.find_started", interrupt)
     with pytest.raises(SystemExit) as ended:
-        main(command)
+        run(command)
     assert ended.value.code == 130 and "Interrupted. Nothing was started." in capsys.readouterr().err

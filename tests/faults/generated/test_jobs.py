@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.cli.main import main
+from runner.cli.group import run
 from runner.domain.job import Job
 from runner.jobfile import InvalidJobFile, Problem, examine, load_runs
 from tests.support.trials import trials
@@ -137,7 +137,7 @@ def validated(path: str) -> tuple[int, list[str]]:
     """What ``gpurun validate`` ends with and prints, in this process."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
-        main(["validate", path])
+        run(["validate", path])
     return int(ended.value.code or 0), said.getvalue().split("\n")[:-1]
 
 
