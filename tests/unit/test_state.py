@@ -102,6 +102,7 @@ TABLE = [
     ),
     ("nobody left, no exit", {}, "finished", "lost", "vanished", False, False),
     ("supervisor killed while it waited", {"owner": WAITING}, "finished", "lost", "not_started", False, False),
+    ("owner lost, its supervisor is there", {"owner": None, "supervisor": True}, "launched", None, None, False, False),
     ("owner lost, running", {"owner": None, "held": True, "started": True}, "running", None, None, False, False),
     ("owner lost, seen", {"owner": None, "held": True, "members": (ALIVE,)}, "running", None, None, False, False),
     ("owner lost, all over", {"owner": None, "started": True}, "finished", "lost", "vanished", False, False),

@@ -176,6 +176,10 @@ class Trial:
     def supervised(self) -> bool:
         return processes.is_alive(*self.supervisor) is not None
 
+    def _supervisor_is_exiting(self) -> bool:
+        """Its work is done and its lock free, the kernel has taken its memory, but not yet its line in /proc: neither alive nor dead."""
+        return self.supervised() and not processes.command(self.supervisor[0])
+
     def look(self) -> None:
         """Status, GPU, clean and wipe beside the truth, at a moment at which the truth did not change."""
         for _ in range(100):
@@ -184,7 +188,7 @@ class Trial:
             held = allotment.name(self.gpus[0]) in allotment.holders(self.paths, self.gpus)
             kept = self._is_kept()
             wiped = self._is_wiped()
-            if before == (self.truth.living(), self.supervised()):
+            if before == (self.truth.living(), self.supervised()) and not self._supervisor_is_exiting():
                 return self._judge(seen, held, kept, wiped, *before)
         raise AssertionError(self.said("the truth never stood still"))
 
