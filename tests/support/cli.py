@@ -54,6 +54,21 @@ class Gpurun:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
 
+    def enter(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
+        """As ``start``, but gives the process as it enters ``main``: an interrupt before that is Python's to answer, not gpurun's.
+
+        ``first`` is a line of Python that the process runs before it.
+        """
+        program = (
+            f"{first}\nimport os, sys\nfrom runner.cli.main import main\nos.write(2, b'entered\\n')\nsys.exit(main())"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, env=self.environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None and process.stderr.readline() == "entered\n"
+        return process
+
     def argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "runner.cli", *arguments]
 

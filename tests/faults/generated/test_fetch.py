@@ -190,8 +190,7 @@ class Trial:
 
     def fetch_that_is_ended(self) -> None:
         number = self.chance.choice([signal.SIGKILL, signal.SIGINT])
-        # Ctrl-C while Python still loads is answered by Python itself.
-        staged, wait = number == signal.SIGINT or self.chance.random() < 0.6, self.chance.uniform(0, 0.6)
+        staged, wait = self.chance.random() < 0.6, self.chance.uniform(0, 0.6)
 
         def end(fetching: subprocess.Popen[str]) -> None:
             while staged and fetching.poll() is None and not (self.into / ".gpurun-staging").exists():
@@ -234,7 +233,7 @@ class Trial:
         busy = self.held is not None and self.chance.random() < 0.4
         before, over = self.begun(), threading.Event()
         writing = threading.Thread(target=self.write_until, args=(over,))
-        fetching = gpurun.start("fetch", self.run.run_id, "--into", str(self.into))
+        fetching = gpurun.enter("fetch", self.run.run_id, "--into", str(self.into))
         if busy:
             writing.start()
         disturb(fetching)

@@ -11,7 +11,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,18 +18,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.cli import REPOSITORY, Gpurun
+from tests.support.cli import Gpurun
 from tests.support.trials import trials
 
-PROGRAM = """
-import os, signal, sys
-from runner.cli.main import main
-if sys.argv.pop(1) == "ignored":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.argv[0] = "gpurun"
-os.write(2, b"entered\\n")
-main()
-"""
+IGNORING = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as a shell starts its background jobs
 FOR_PROGRAMMERS = re.compile(r"Traceback|Exception ignored|KeyboardInterrupt|File \"|object at 0x|most recent call")
 SOON = 10.0  # seconds; a lost interrupt shows itself in the command that never ends by itself
 ENOUGH = 60  # trials after which each kind of end must have been seen
@@ -54,25 +45,11 @@ class World:
     reached: Counter[str] = field(default_factory=Counter)
     trials: int = 0
 
-    def start(self, words: list[str], how: str = "-") -> subprocess.Popen[str]:
-        """gpurun, as it enters ``main``."""
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, how, *words],
-            cwd=REPOSITORY,
-            env=self.gpurun.environment(),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stderr is not None and process.stderr.readline() == "entered\n"
-        return process
-
     def length(self, name: str) -> float:
         """How long the command takes when it is left alone."""
         if name not in self.lengths:
             began = time.monotonic()
-            process = self.start(self.commands[name])
+            process = self.gpurun.enter(*self.commands[name])
             _, said = process.communicate(timeout=120)
             assert process.returncode == 0, f"{name}: {said}"
             self.lengths[name] = time.monotonic() - began
@@ -122,7 +99,7 @@ def test_no_moment_of_an_interruption_shows_the_inside(seed: str, chance: random
         how = "interrupt"  # it would go on for ever
     moment = world.length(name) * chance.uniform(0, 1.1) * chance.choice([0.2, 1, 1])
     history = f"gpurun {' '.join(world.commands[name])}: {how} {moment:.3f} s after its entry"
-    process = world.start(world.commands[name], how)
+    process = world.gpurun.enter(*world.commands[name], first=IGNORING if how == "ignored" else "")
     assert process.stdout is not None
     time.sleep(moment)
     sent = process.poll() is None
