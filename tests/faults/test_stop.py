@@ -196,8 +196,9 @@ def test_58_workers_of_torch_are_ended_with_the_run(
     if torchrun:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
     run_id = begun(gpurun, job, LOADER, command=command)
+    wanted = 7 if torchrun else 3
+    wait_until(lambda: len(tree_of(run_id, run_id)) >= wanted)  # "begun" is one rank's word
     tree = tree_of(run_id, run_id)
-    assert len(tree) >= (7 if torchrun else 3)
     gpurun("stop", "--grace", "5")
     figure("survivors 45 s after stop", len(survivors(run_id, tree)), 0)
 
