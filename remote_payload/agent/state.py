@@ -67,9 +67,7 @@ def _ending(record: ExitRecord, ended: Optional[Dict[str, Any]]) -> Tuple[str, O
 def _phase(facts: Facts) -> str:
     if not facts.folder or _was_started(facts):
         return "running"
-    if (
-        facts.owner is None
-    ):  # not written yet, or, with a supervisor beside it, damaged: that one may have started the payload
+    if facts.owner is None:  # not written yet; or damaged, and a supervisor is there that may have started the payload
         return "prepared" if facts.life.supervisor is None else "launched"
     return "prepared" if facts.owner.waiting else "launched"
 
