@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One thread a process: the tests run two at a time on two cores.
+# One thread a process: the tests run two at a time on two cores. Of the faults three, since many of them wait.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -34,7 +34,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: setup
-	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 3 --dist loadfile tests/faults
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

@@ -9,7 +9,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -119,8 +119,10 @@ def run(arguments: list[str]) -> None:
         with interrupts.raised():
             code = gpurun.main(arguments, prog_name="gpurun", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort as error:  # click's word for Ctrl-C, which it has from
-        _interrupted(error.__cause__, arguments)
+    except click.exceptions.Abort as error:  # click's word for Ctrl-C and for EOFError
+        if not isinstance(error.__cause__, EOFError):
+            _interrupted(error.__cause__, arguments)
+        _unforeseen(error.__cause__, "--json" in arguments)
     except KeyboardInterrupt as error:
         _interrupted(error, arguments)
     except click.ClickException as error:
@@ -129,13 +131,10 @@ def run(arguments: list[str]) -> None:
         _show(error, "--json" in arguments)
         sys.exit(error.exit_code)
     except Exception as error:
-        if os.environ.get("GPURUN_DEBUG"):
-            raise
-        _show(_unexpected(error), "--json" in arguments)
-        sys.exit(1)
+        _unforeseen(error, "--json" in arguments)
 
 
-def _interrupted(error: BaseException | None, arguments: list[str]) -> None:
+def _interrupted(error: BaseException | None, arguments: list[str]) -> NoReturn:
     """Ends the command; a workflow that knows more of what it means says it in the KeyboardInterrupt."""
     as_json = "--json" in arguments
     meaning = str(error) if isinstance(error, KeyboardInterrupt) else ""
@@ -147,6 +146,13 @@ def _interrupted(error: BaseException | None, arguments: list[str]) -> None:
         body = {"kind": "Interrupted", "exit_code": 130, "message": "interrupted", "meaning": meaning, "hint": ""}
         click.echo(json.dumps({"error": body}, indent=1))
     sys.exit(130)
+
+
+def _unforeseen(error: Exception, as_json: bool) -> NoReturn:
+    if os.environ.get("GPURUN_DEBUG"):
+        raise error
+    _show(_unexpected(error), as_json)
+    sys.exit(1)
 
 
 def _wrong_usage(error: click.ClickException, as_json: bool) -> None:

@@ -34,7 +34,11 @@ class LogPrinter:
     def _write(self, data: bytes) -> None:
         if data:
             self._mid_line = not data.endswith(b"\n")
-            sys.stdout.buffer.write(data)
+            left = memoryview(data)
+            while (
+                left
+            ):  # with PYTHONUNBUFFERED a write that Ctrl-Z or a full pipe interrupts takes only a part, and says so
+                left = left[sys.stdout.buffer.write(left) :]
             sys.stdout.buffer.flush()
 
 

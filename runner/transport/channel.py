@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -53,7 +54,9 @@ class ChannelPipe:
         self._channel.sendall(data)
 
     def close(self) -> None:
-        self._channel.close()
+        """Ends the agent; over a link that is lost there is nothing to end, and paramiko raises EOFError."""
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.close()
 
 
 def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel:

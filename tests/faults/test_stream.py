@@ -99,7 +99,7 @@ def test_41_a_laptop_that_slept_reattaches_by_itself(gpurun: Gpurun, box: Box, j
         time.sleep(40)  # longer than either side waits for a sign of the other
         link.cut()  # what a router forgot meanwhile
         following.send_signal(signal.SIGCONT)
-        assert following.wait(120) == 0
+        assert following.wait(120) == 0, following.stderr and following.stderr.read()
         shown.join()
     expected = (box.home / "digest").read_text()
     assert digest((tmp_path / "shown").read_bytes()) == digest(local_log(gpurun).read_bytes()) == expected

@@ -79,16 +79,23 @@ print("went on")
     assert said(tmp_path, program) == (0, "went on\n")
 
 
-def test_a_broken_pipe_is_quiet_only_where_it_is_our_output(tmp_path: Path) -> None:
-    program = """
+RAISES = """
 from runner.cli import group
 @group.gpurun.command("elsewhere")
 def elsewhere():
-    raise BrokenPipeError(32, "Broken pipe")
+    raise {error}
 group.COMMANDS["elsewhere"] = ("elsewhere", "")
 sys.modules["runner.cli.elsewhere"] = type(sys)("elsewhere")
 sys.modules["runner.cli.elsewhere"].command = elsewhere
 group.run(["elsewhere"])
 """
-    code, words = said(tmp_path, program)
+
+
+def test_a_broken_pipe_is_quiet_only_where_it_is_our_output(tmp_path: Path) -> None:
+    code, words = said(tmp_path, RAISES.replace("{error}", "BrokenPipeError(32, 'Broken pipe')"))
     assert code == 1 and words.startswith("error: ") and "Broken pipe" in words
+
+
+def test_an_end_of_file_that_nobody_expected_is_no_ctrl_c(tmp_path: Path) -> None:
+    code, words = said(tmp_path, RAISES.replace("{error}", "EOFError()"))
+    assert code == 1 and "error: EOFError" in words and "Interrupted" not in words

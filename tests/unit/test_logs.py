@@ -1,6 +1,9 @@
 """runner/workflow/logs.py and what a terminal shows of a log and of other programs' lines."""
 
+import signal
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -73,3 +76,29 @@ def test_how_much_was_shown_is_noted_however_the_showing_ends_and_for_a_terminal
 )  # fmt: skip
 def test_other_programs_bars_are_not_drawn_into_ours(said, kept):
     assert one_line(said, 60) == kept
+
+
+STOPPED = """
+import sys
+from runner.cli.output import LogPrinter
+printer = LogPrinter(raw=True)
+for number in range(400):
+    printer(number.to_bytes(8, "big") + bytes((1 << 18) - 8))
+"""
+
+
+def test_a_reader_that_was_stopped_meanwhile_gets_every_byte():
+    """Without a buffer of Python's a write that is stopped half-way takes a part only."""
+    writer = subprocess.Popen([sys.executable, "-u", "-c", STOPPED], stdout=subprocess.PIPE)
+    read = []
+    reader = threading.Thread(target=lambda: read.extend(iter(lambda: writer.stdout.read1(1 << 16), b"")))
+    reader.start()
+    while writer.poll() is None:
+        writer.send_signal(signal.SIGSTOP)
+        time.sleep(0.002)
+        writer.send_signal(signal.SIGCONT)
+        time.sleep(0.002)
+    reader.join()
+    whole = b"".join(read)
+    assert len(whole) == 400 << 18
+    assert [int.from_bytes(whole[at : at + 8], "big") for at in range(0, len(whole), 1 << 18)] == list(range(400))
