@@ -34,7 +34,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 faults: setup
-	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 3 --dist loadfile tests/faults
+	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

@@ -15,7 +15,7 @@ import click
 
 from runner import __version__
 from runner.cli import interrupts
-from runner.domain.errors import GpurunError, UserError
+from runner.domain.errors import GpurunError, Interrupted, UserError
 
 # name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
 COMMANDS = {
@@ -135,9 +135,9 @@ def run(arguments: list[str]) -> None:
 
 
 def _interrupted(error: BaseException | None, arguments: list[str]) -> NoReturn:
-    """Ends the command; a workflow that knows more of what it means says it in the KeyboardInterrupt."""
+    """Ends the command, with what a workflow said of it."""
     as_json = "--json" in arguments
-    meaning = str(error) if isinstance(error, KeyboardInterrupt) else ""
+    meaning = str(error) if isinstance(error, Interrupted) else ""
     if not meaning and {"submit", "resume"}.intersection(arguments[:1]):  # they say it from the moment a run has an id
         meaning = "Nothing was started."
     meaning = meaning or "What runs on the box goes on as it is; gpurun status shows it, gpurun stop ends it."

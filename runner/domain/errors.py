@@ -29,6 +29,10 @@ class GpurunError(Exception):
         }
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with words about what it means for the runs at hand. Words of a plain KeyboardInterrupt may be Python's own."""
+
+
 class UserError(GpurunError):
     """The job file or the arguments."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from remote_payload.settings.training import RETIRED
 from runner import store
 from runner.domain import places
-from runner.domain.errors import UserError
+from runner.domain.errors import Interrupted, UserError
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -49,7 +49,7 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
             return submit(link, new, plan, report, resume={"run_id": run.run_id, "checkpoint": checkpoint})
         except KeyboardInterrupt:
             discard_if_never_tried([new])
-            raise KeyboardInterrupt(stand_of(new) if new.attempted else "") from None
+            raise Interrupted(stand_of(new) if new.attempted else "") from None
         except BaseException as error:  # nothing could go on with the new record, and it would hide the old run
             if is_refusal(error):
                 store.discard(new.run_id)

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 
+from runner.domain.errors import Interrupted
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -66,7 +67,7 @@ def said_what_was_started(runs: list[Run]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("\n".join(stand_of(run) for run in runs)) from None
+        raise Interrupted("\n".join(stand_of(run) for run in runs)) from None
 
 
 def stand_of(run: Run) -> str:

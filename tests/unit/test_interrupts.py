@@ -96,6 +96,12 @@ def test_a_broken_pipe_is_quiet_only_where_it_is_our_output(tmp_path: Path) -> N
     assert code == 1 and words.startswith("error: ") and "Broken pipe" in words
 
 
+def test_words_that_python_gave_an_interrupt_are_not_shown(tmp_path: Path) -> None:
+    words = "KeyboardInterrupt(\"encoding with 'idna' codec failed (KeyboardInterrupt: )\")"
+    code, told = said(tmp_path, RAISES.replace("{error}", words))
+    assert code == 130 and "Interrupted. What runs on the box goes on" in told and "idna" not in told
+
+
 def test_an_end_of_file_that_nobody_expected_is_no_ctrl_c(tmp_path: Path) -> None:
     code, words = said(tmp_path, RAISES.replace("{error}", "EOFError()"))
     assert code == 1 and "error: EOFError" in words and "Interrupted" not in words

@@ -90,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         assert wanted <= made.reached.keys(), f"never reached: {wanted - made.reached.keys()} of {made.reached}"
 
 
-@trials("interrupts", quick=6, full=120)
+@trials("interrupts", quick=6, full=100)
 def test_no_moment_of_an_interruption_shows_the_inside(seed: str, chance: random.Random, world: World) -> None:
     world.trials += 1
     name = chance.choice(list(world.commands))
