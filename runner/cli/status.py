@@ -86,10 +86,8 @@ def _hardware(sample: Any) -> str:
     """One line of the sampler's last look; its nested lists are one entry a GPU."""
     if not isinstance(sample, dict):
         return ""
-    parts = []
-    for gpu in sample.get("gpus") or ():
-        if isinstance(gpu, dict):
-            parts.append("GPU " + _numbers(gpu))
+    gpus = sample.get("gpus")
+    parts = ["GPU " + _numbers(gpu) for gpu in (gpus if isinstance(gpus, list) else ()) if isinstance(gpu, dict)]
     return "; ".join([*parts, _numbers(sample)])
 
 

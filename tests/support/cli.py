@@ -15,6 +15,20 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+# Says so as ``main`` returns from its own call of ``signal``, or begins to load what it runs where it needs no such call.
+ENTERED = """
+{first}
+import _signal, os, sys
+from runner.cli.main import main
+def tell(frame, event, function):
+    took_care = event == "c_return" and function is _signal.signal
+    if took_care or event == "call" and frame.f_code.co_filename.startswith("<frozen importlib"):
+        sys.setprofile(None)
+        os.write(2, b"entered\\n")
+sys.setprofile(tell)
+sys.exit(main())
+"""
+
 
 @dataclass
 class Gpurun:
@@ -55,13 +69,11 @@ class Gpurun:
         )  # fmt: skip
 
     def enter(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
-        """As ``start``, but gives the process as it enters ``main``: an interrupt before that is Python's to answer, not gpurun's.
+        """As ``start``, but gives the process once ``main`` has taken care of Ctrl-C: an interrupt before that is Python's to answer.
 
         ``first`` is a line of Python that the process runs before it.
         """
-        program = (
-            f"{first}\nimport os, sys\nfrom runner.cli.main import main\nos.write(2, b'entered\\n')\nsys.exit(main())"
-        )
+        program = ENTERED.format(first=first)
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
