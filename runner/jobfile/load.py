@@ -47,14 +47,15 @@ def _as_overrides(run: SweepRun) -> list[str]:
 
 
 def changed_since(job: Job) -> list[str]:
-    """What of "which files are sent, and what is installed" its job file says otherwise now than when ``job`` was read from it.
+    """The fields that decide which files are sent and what is installed, and that the job file changed after ``job`` was read.
 
-    Empty for a job that was not read from a job file, and where that file is gone: nobody says otherwise then.
+    Empty for a job that was not read from a job file, and where that file is gone. Other problems of the file or of its folder
+    do not count.
     """
     if job.file is None or job.overrides is None or not job.file.exists():
         return []
-    now, problems = examine(os.fspath(job.file), list(job.overrides))
-    if now is None or problems:
+    now, _ = examine(os.fspath(job.file), list(job.overrides))
+    if now is None:
         return ["it is no valid job file now"]
     return [field for field in _SELECTING if getattr(now, field) != getattr(job, field)]
 

@@ -55,7 +55,7 @@ def discarded_if_never_tried(runs: list[Run]) -> Iterator[None]:
 
 
 def discard_if_never_tried(runs: list[Run]) -> None:
-    """Takes back the records of those whose launch was never asked for, by nobody: another gpurun may have gone on with one."""
+    """Takes back the records of runs whose launch nobody has asked for; another gpurun may have asked for one of them."""
     for run in runs:
         if not run.attempted and not run.launched:
             store.discard_untried(run.run_id)

@@ -312,6 +312,13 @@ def test_an_edited_requirements_file_counts_and_a_job_file_that_is_gone_does_not
     assert changed_since(job) == []
 
 
+def test_a_program_that_goes_away_after_the_job_was_read_is_no_change_of_the_job_file(folder: Path) -> None:
+    Path("job.yaml").write_text(COMMAND)
+    job = load("job.yaml")
+    Path("train.py").unlink()
+    assert changed_since(job) == []
+
+
 def test_the_schema_knows_every_field_with_a_description(folder: Path) -> None:
     schema = json_schema()
     assert set(schema["properties"]) == set(Job.model_fields)

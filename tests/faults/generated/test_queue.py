@@ -28,9 +28,7 @@ from tests.support.payloads import Truth
 from tests.support.trials import trials
 
 QUICK, SHORT, LONG = 2, (3, 7), (8, 20)  # the first few trials have fewer GPUs and runs
-FREE_LIMIT = (
-    3.0  # seconds that a GPU may be free while a run waits, those not counted in which nobody had a core to act on it
-)
+FREE_LIMIT = 3.0  # seconds that a GPU may be free while a run waits, less the time in which its supervisor had no core
 WAYS: tuple[tuple[str, ...], ...] = ((), (), ("reexec",), ("child:session,bare",), ("child:bare,silent", "overwrite"))
 
 
