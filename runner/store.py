@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.domain import places
+from runner.domain.answers.reading import Impossible, shown
 from runner.domain.disk import writing
 from runner.domain.errors import NotStarted, StateError, UnknownRun
-from runner.domain.reading import Impossible, shown
 from runner.domain.run import Run, matching, stamp_of
 from runner.domain.terminal import clean
 

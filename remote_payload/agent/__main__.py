@@ -4,16 +4,7 @@ import os
 import sys
 from typing import List, NoReturn, Optional
 
-from remote_payload.agent import badge
-
-# A process of our own kind, from the same zipapp or source tree: isolated from the user's PYTHON* variables and site packages.
-STARTER = "import sys; sys.path.insert(0, sys.argv.pop(1)); from remote_payload.agent.__main__ import main; main()"
-
-
-def agent_command(*arguments: str) -> List[str]:
-    """The argv that starts this agent again with ``arguments``."""
-    origin = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [sys.executable, "-I", "-S", "-c", STARTER, origin, *arguments]
+from remote_payload.agent.box import badge
 
 
 def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
@@ -26,12 +17,12 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
     badge.take_off()
     try:
         if words[:1] == ["serve"] and len(words) in (2, 3):
-            from remote_payload.agent.paths import ROOT_NAME
             from remote_payload.agent.serve import serve
+            from remote_payload.agent.wire.paths import ROOT_NAME
 
             status = serve(words[1], words[2] if len(words) == 3 else os.path.expanduser("~/" + ROOT_NAME), early)
         elif words[:1] == ["supervise"] and len(words) == 2:
-            from remote_payload.agent.supervisor import supervise
+            from remote_payload.agent.run.supervisor import supervise
 
             status = supervise()
         else:

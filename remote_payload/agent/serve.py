@@ -14,33 +14,33 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Tuple, cast
 
-from remote_payload.agent import protocol
-from remote_payload.agent.paths import BoxPaths
-from remote_payload.agent.protocol import Frame, ProtocolError
-from remote_payload.agent.redact import redact
-from remote_payload.agent.request import AgentError, Request
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.paths import BoxPaths
+from remote_payload.agent.wire.protocol import Frame, ProtocolError
+from remote_payload.agent.wire.redact import redact
+from remote_payload.agent.wire.request import AgentError, Request
 
-# Verb → module and function of remote_payload.agent; each is ``def verb(request: Request) -> dict``.
-VERBS = {
-    "probe": "probe:probe",
-    "install_payload": "payload:install_payload",
-    "install_tools": "tools:install_tools",
-    "provision": "environment:provision",
-    "seal": "seal:seal",
-    "compare": "compare:compare",
-    "patch": "patch:patch",
-    "stale": "stale:stale",
-    "launch": "launch:launch",
-    "status": "state:status",
-    "follow": "follow:follow",
-    "stop": "stop:stop",
-    "manifest": "manifest:manifest",
-    "wipe": "secrets:wipe",
-    "holdings": "holdings:holdings",
-    "clean": "clean:clean",
-    "checkpoints": "checkpoints:checkpoints",
-    "sample": "sample:sample",
-}
+# Each is the function ``def NAME(request: Request) -> dict`` of the module ``verbs/NAME.py``.
+VERBS = (
+    "probe",
+    "install_payload",
+    "install_tools",
+    "provision",
+    "seal",
+    "compare",
+    "patch",
+    "stale",
+    "launch",
+    "status",
+    "follow",
+    "stop",
+    "manifest",
+    "wipe",
+    "holdings",
+    "clean",
+    "checkpoints",
+    "sample",
+)
 LINGER = 300.0  # seconds that a launch or a stop may go on after the laptop is gone
 
 
@@ -127,8 +127,7 @@ def find_verb(verb: Any) -> Callable[[Request], Dict[str, Any]]:
     """The function behind a verb. Raises AgentError for one that this version does not know."""
     if not isinstance(verb, str) or verb not in VERBS:
         raise AgentError("GpurunError", "the agent on the box knows no request %r" % (verb,))
-    module, _, function = VERBS[verb].partition(":")
-    found = getattr(importlib.import_module("remote_payload.agent." + module), function)
+    found = getattr(importlib.import_module("remote_payload.agent.verbs." + verb), verb)
     return cast(Callable[[Request], Dict[str, Any]], found)
 
 
@@ -199,6 +198,6 @@ def serve(nonce: str, root: str, early: bytes = b"") -> int:
 
 
 def _sweep(paths: BoxPaths) -> None:
-    from remote_payload.agent import secrets
+    from remote_payload.agent.run import secrets
 
     secrets.sweep(paths)

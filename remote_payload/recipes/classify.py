@@ -8,21 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from remote_payload.train import rng
-from remote_payload.train.batching import cut, epoch_steps
-from remote_payload.train.classifier import build_classifier, load_tokenizer, longest_input
+from remote_payload.train.data.batching import cut, epoch_steps
+from remote_payload.train.data.labelled import LabelledTexts, Tokenised, read_labelled_texts, tokenise
 from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.labelled import LabelledTexts, Tokenised, read_labelled_texts, tokenise
-from remote_payload.train.loop import train
-from remote_payload.train.metrics import binary_f1, classification_metrics, confusion, inverse_frequency_weights
-from remote_payload.train.overlap import flag_repetitions
-from remote_payload.train.precision import autocast, checkpoint_activations, resolve_precision
-from remote_payload.train.results import ClassifierResults
+from remote_payload.train.evaluation.metrics import (
+    binary_f1,
+    classification_metrics,
+    confusion,
+    inverse_frequency_weights,
+)
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.overlap import flag_repetitions
+from remote_payload.train.loop.task import Micro
+from remote_payload.train.model.classifier import build_classifier, load_tokenizer, longest_input
+from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
+from remote_payload.train.results.results import ClassifierResults
 from remote_payload.train.run import Run, launch
-from remote_payload.train.task import Micro
 
 OVERHEAD = {"cuda": 4096, "cpu": 32}  # tokens that could be computed while one more micro-batch gets going
 

@@ -7,24 +7,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from remote_payload.train import rng
-from remote_payload.train.best import Weights, best_weights
-from remote_payload.train.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
-from remote_payload.train.causal_results import CausalResults
-from remote_payload.train.checkpoint_model import load_any
-from remote_payload.train.continuations import write_continuations
+from remote_payload.train.data.structured import StructuredDataset, read_structured
 from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError, TrainingError
-from remote_payload.train.experiment import ExperimentLog
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.loop import train
-from remote_payload.train.named_sets import NamedSets, Results, encode, overall
-from remote_payload.train.precision import checkpoint_activations, resolve_precision
-from remote_payload.train.rows import PackedRows, RowTask
+from remote_payload.train.evaluation.continuations import write_continuations
+from remote_payload.train.evaluation.named_sets import NamedSets, Results, encode, overall
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.best import Weights, best_weights
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.task import Progress
+from remote_payload.train.model.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
+from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.results.causal_results import CausalResults
+from remote_payload.train.results.checkpoint_model import load_any
+from remote_payload.train.results.experiment import ExperimentLog
 from remote_payload.train.run import Run, launch
-from remote_payload.train.structured import StructuredDataset, read_structured
-from remote_payload.train.task import Progress
+from remote_payload.train.tasks.rows import PackedRows, RowTask
 
 
 def main(run: Run) -> None:

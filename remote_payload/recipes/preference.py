@@ -12,20 +12,20 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from remote_payload.train import rng
-from remote_payload.train.answers import Questions
-from remote_payload.train.causal import CausalLoss, load_adapter, load_network, read_json_file
-from remote_payload.train.causal_results import CausalResults
-from remote_payload.train.chat import Format, end_tokens, prompt_ids
-from remote_payload.train.data import Record, find_files, read_all
+from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
+from remote_payload.train.data.data import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.loop import train
-from remote_payload.train.overlap import flag_repetitions
-from remote_payload.train.precision import checkpoint_activations, resolve_precision
-from remote_payload.train.preferences import Pair, PreferenceTask, encode_pairs
+from remote_payload.train.evaluation.answers import Questions
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.overlap import flag_repetitions
+from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network, read_json_file
+from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.tasks.preferences import Pair, PreferenceTask, encode_pairs
 
 
 def main(run: Run) -> None:

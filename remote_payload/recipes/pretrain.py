@@ -8,24 +8,24 @@ from typing import Any
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from remote_payload.train import rng
-from remote_payload.train.causal import CausalLoss
-from remote_payload.train.causal_results import CausalResults
-from remote_payload.train.continuations import write_continuations
-from remote_payload.train.corpus import corpus_files, fingerprint
+from remote_payload.train.data.corpus import corpus_files, fingerprint
+from remote_payload.train.data.tokenizer import load_tokenizer, prepare_tokenizer
+from remote_payload.train.data.tokens import Source, Tokens, prepare_tokens
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.loop import train
-from remote_payload.train.packing import ATTENTION
-from remote_payload.train.precision import checkpoint_activations, resolve_precision
-from remote_payload.train.publish import publish
-from remote_payload.train.rows import RowTask, TokenRows, validation_metrics
+from remote_payload.train.evaluation.continuations import write_continuations
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.task import Progress
+from remote_payload.train.model.attention import ATTENTION
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.results.causal_results import CausalResults
+from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.shared import cache_folder, main_rank_first
-from remote_payload.train.task import Progress
-from remote_payload.train.tokenizer import load_tokenizer, prepare_tokenizer
-from remote_payload.train.tokens import Source, Tokens, prepare_tokens
+from remote_payload.train.tasks.rows import RowTask, TokenRows, validation_metrics
 
 
 def main(run: Run) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from remote_payload.train.causal import read_json_file
-from remote_payload.train.chat import PLACEHOLDER, prompt_ids
-from remote_payload.train.checkpoint import checkpoints_in
-from remote_payload.train.checkpoint_model import load_any, load_base
-from remote_payload.train.continuations import with_room
-from remote_payload.train.conversation import Conversation, render
+from remote_payload.train.data.chat import PLACEHOLDER, prompt_ids
+from remote_payload.train.data.conversation import Conversation, render
 from remote_payload.train.errors import InputError
-from remote_payload.train.generation import Sampling, generate
+from remote_payload.train.evaluation.continuations import with_room
+from remote_payload.train.evaluation.generation import Sampling, generate
+from remote_payload.train.loop.checkpoint import checkpoints_in
+from remote_payload.train.model.causal import read_json_file
+from remote_payload.train.results.checkpoint_model import load_any, load_base
 
 SPARE = 2 * 2**30  # bytes of GPU memory that are left to whoever else uses it
 WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt

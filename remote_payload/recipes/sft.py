@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.train import rng
-from remote_payload.train.answers import Expected, Questions
-from remote_payload.train.causal import CausalLoss, check_length, load_network, load_tokenizer
-from remote_payload.train.causal_results import CausalResults
-from remote_payload.train.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
-from remote_payload.train.data import DataFile, Record, find_files, read_all, read_json, split
+from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
+from remote_payload.train.data.data import DataFile, Record, find_files, read_all, read_json, split
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.json_schemas import check_schema, read_schema
-from remote_payload.train.loop import train
-from remote_payload.train.lora import add_lora
-from remote_payload.train.overlap import flag_repetitions
-from remote_payload.train.packed_task import PackedTask
-from remote_payload.train.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.evaluation.answers import Expected, Questions
+from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.overlap import flag_repetitions
+from remote_payload.train.model.causal import CausalLoss, check_length, load_network, load_tokenizer
+from remote_payload.train.model.lora import add_lora
+from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.tasks.packed_task import PackedTask
 
 
 def main(run: Run) -> None:

@@ -11,7 +11,7 @@ import click
 from runner.cli import options
 
 if TYPE_CHECKING:
-    from runner.domain.answers import Cleaned
+    from runner.domain.answers.verbs import Cleaned
     from runner.workflow.clean import Choice
 
 

@@ -12,7 +12,7 @@ from runner.cli import options
 from runner.domain.errors import SmokeTestFailed
 
 if TYPE_CHECKING:
-    from runner.smoke.report import SmokeReport
+    from runner.local_model.report import SmokeReport
 
 
 @click.command(

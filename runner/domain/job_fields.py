@@ -12,7 +12,7 @@ from runner.domain.flow import flow
 from runner.domain.quantities import duration, size
 from runner.domain.tokens import find_token
 
-# The first part of a run id (``RUN_ID`` in remote_payload/agent/paths.py) is the job's name.
+# The first part of a run id (``RUN_ID`` in remote_payload/agent/wire/paths.py) is the job's name.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OUTPUT = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,127}")

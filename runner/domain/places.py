@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from remote_payload.agent.paths import check_run_id
+from remote_payload.agent.wire.paths import check_run_id
 
 
 def home() -> Path:

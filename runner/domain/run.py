@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from remote_payload.agent.paths import RUN_ID, check_run_id
-from runner.domain.box import box_root
-from runner.domain.reading import (
+from remote_payload.agent.wire.paths import RUN_ID, check_run_id
+from runner.domain.answers.box import box_root
+from runner.domain.answers.reading import (
     Fields,
     Impossible,
     absolute_path,
@@ -27,8 +27,8 @@ from runner.domain.reading import (
     text,
     whole,
 )
-from runner.domain.reading import matching as of_form
-from runner.domain.status import Status
+from runner.domain.answers.reading import matching as of_form
+from runner.domain.answers.status import Status
 
 SCHEMA = 1
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")

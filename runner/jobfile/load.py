@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.domain.job import Job
+from runner.domain.sweep import SweepRun, expand
 from runner.jobfile import unknown_keys
 from runner.jobfile.fields import check_fields, with_lists
 from runner.jobfile.folder_checks import FolderChecks
@@ -17,7 +18,6 @@ from runner.jobfile.problems import InvalidJobFile, Place, Problem
 from runner.jobfile.requirements import RequirementsReader
 from runner.jobfile.settings_paths import resolve_settings_paths
 from runner.jobfile.tree import Node, read_tree
-from runner.sweep import SweepRun, expand
 
 MAX_BYTES = 1 << 20
 _SELECTING = ("code", "data", "outputs", "environment")  # outputs too: they are not sent

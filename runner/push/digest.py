@@ -9,7 +9,7 @@ import stat
 import time
 import zlib
 
-from remote_payload.agent.marks import content_mark, mark, together, whole_seconds
+from remote_payload.agent.wire.marks import content_mark, mark, together, whole_seconds
 from runner.push.selection import Entry, Selection
 
 AMBIGUOUS = 2.0  # seconds; what was edited so recently can be edited again with the same time in whole seconds

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.agent.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together, whole_seconds
+from remote_payload.agent.wire.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together, whole_seconds
 from runner.push.base import Base
 from runner.push.digest import fingerprint
 from runner.push.selection import Entry, Selection

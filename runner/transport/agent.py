@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from remote_payload.agent import protocol
-from remote_payload.agent.protocol import Frame
-from runner.domain import answers
-from runner.domain.box import Box
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.protocol import Frame
+from runner.domain.answers import verbs
+from runner.domain.answers.box import Box
+from runner.domain.answers.holdings import Holdings
+from runner.domain.answers.manifest import Manifest, parse_manifest
+from runner.domain.answers.reading import Fields, Impossible, list_of, string, text, whole, whole_between
+from runner.domain.answers.status import Status
 from runner.domain.errors import AbsurdAnswer, ArtifactError
-from runner.domain.holdings import Holdings
-from runner.domain.manifest import Manifest, parse_manifest
-from runner.domain.reading import Fields, Impossible, list_of, string, text, whole, whole_between
-from runner.domain.status import Status
 from runner.transport.session import AgentSession, Patience, document
 
 T = TypeVar("T")
@@ -93,13 +93,13 @@ class Agent:
         interpreter: str | None,
         interpreters: Sequence[str],
         tell: Tell,
-    ) -> answers.Provisioned:
+    ) -> verbs.Provisioned:
         """A Python with these packages, by the cheapest way there is. ``tell`` gets lines. Raises EnvironmentFailed."""
         args = {
             "key": key, "python": python, "requirements": requirements, "ranges": list(ranges), "interpreter": interpreter,
             "interpreters": list(interpreters),
         }  # fmt: skip
-        return self._ask("provision", args, answers.read_provisioned, _lines(tell))
+        return self._ask("provision", args, verbs.read_provisioned, _lines(tell))
 
     def seal(self, args: dict[str, Any]) -> None:
         """Moves the attempt ``incoming`` to ``data/<key>`` where it is what was meant (``digest, marks, contents, permissions``).
@@ -108,27 +108,27 @@ class Agent:
         """
         self._ask("seal", args, _nothing)
 
-    def compare(self, attempt: str, meant: bytes) -> tuple[answers.Difference, ...]:
+    def compare(self, attempt: str, meant: bytes) -> tuple[verbs.Difference, ...]:
         """In what a pushed tree is not what was ``meant`` (packed JSON: path to size, seconds, mode and sha256, or to a link's target)."""
-        return self._ask("compare", {"incoming": attempt}, answers.read_differences, blobs=[meant])
+        return self._ask("compare", {"incoming": attempt}, verbs.read_differences, blobs=[meant])
 
     def patch(self, args: dict[str, Any], packed: bytes) -> None:
         """Makes the attempt ``incoming`` of a run's code (``run_id``) or of an ``earlier`` attempt and the few ``files`` in ``packed``.
         Raises TransferInterrupted where that would not be the tree that ``marks`` names, and rsync does it."""
         self._ask("patch", args, _nothing, blobs=[packed])
 
-    def stale(self, *, kill: bool, gpus: int | str) -> answers.Stale:
+    def stale(self, *, kill: bool, gpus: int | str) -> verbs.Stale:
         """Who has the GPUs open: left-overs of finished runs are ended, with ``kill`` the others too."""
-        return self._ask("stale", {"kill": kill, "gpus": gpus}, answers.read_stale)
+        return self._ask("stale", {"kill": kill, "gpus": gpus}, verbs.read_stale)
 
-    def launch(self, run_id: str, args: dict[str, Any]) -> answers.Launched:
+    def launch(self, run_id: str, args: dict[str, Any]) -> verbs.Launched:
         """The claim (``mkdir``) and the confirmed start, or what is there under this id. Raises LaunchError and its kinds.
 
         ``args``: ``job, code {incoming, link_from, read_at, digest, marks, contents, permissions}, data [{path, key, member}], outputs,
         interpreter, payload, command, module, torchrun, processes, variables, secrets {NAME: value}, gpus (n, "all"), queue, time_limit,
         log_limit (bytes, 1 GiB), resume {run_id, checkpoint}``. Raises PushDiffers where the code is not what was meant.
         """
-        return self._ask("launch", {**args, "run_id": run_id}, _of(run_id, answers.read_launched))
+        return self._ask("launch", {**args, "run_id": run_id}, _of(run_id, verbs.read_launched))
 
     def status(self, run_id: str) -> Status:
         """One run; a run that is not there is lost, its folder deleted."""
@@ -150,7 +150,7 @@ class Agent:
         events_offset: int,
         until_end: bool,
         tail: int | None = None,
-    ) -> Iterator[answers.Notice | answers.Followed]:
+    ) -> Iterator[verbs.Notice | verbs.Followed]:
         """The run's log and events from these offsets on, and notices; ends with Followed. Raises RunLost."""
         args = {
             "run_id": run_id, "log": {"offset": log_offset, "generation": generation}, "events": {"offset": events_offset},
@@ -159,24 +159,24 @@ class Agent:
         for frame in self._session.stream("follow", args, patience=Patience(PATIENCE["follow"])):
             yield from self._followed(run_id, frame)
 
-    def _followed(self, run_id: str, frame: Frame) -> Iterator[answers.Notice | answers.Followed]:
+    def _followed(self, run_id: str, frame: Frame) -> Iterator[verbs.Notice | verbs.Followed]:
         with self._checked("follow"):
             if frame.type in (protocol.LOG, protocol.EVENTS):
-                said: tuple[answers.Notice | answers.Followed, ...] = (
-                    answers.read_piece("log" if frame.type == protocol.LOG else "events", frame.payload),
+                said: tuple[verbs.Notice | verbs.Followed, ...] = (
+                    verbs.read_piece("log" if frame.type == protocol.LOG else "events", frame.payload),
                 )
             elif frame.type == protocol.PROGRESS:
-                said = answers.read_notices(self._fields(frame))
+                said = verbs.read_notices(self._fields(frame))
             else:
                 said = (
-                    _of(run_id, lambda answer: answers.Followed(answer("status", Status.parse)))(self._fields(frame)),
+                    _of(run_id, lambda answer: verbs.Followed(answer("status", Status.parse)))(self._fields(frame)),
                 )
         yield from said
 
-    def stop(self, run_id: str, grace: float, tell: Tell) -> answers.Ended:
+    def stop(self, run_id: str, grace: float, tell: Tell) -> verbs.Ended:
         """TERM, ``grace`` seconds, KILL, until two scans find nobody; ``tell`` gets lines. Raises RunLost."""
         args = {"run_id": run_id, "grace": grace}
-        return self._ask("stop", args, _of(run_id, answers.read_ended), _lines(tell), patience=grace + PATIENCE["stop"])
+        return self._ask("stop", args, _of(run_id, verbs.read_ended), _lines(tell), patience=grace + PATIENCE["stop"])
 
     def manifest(
         self, run_id: str, hashed: Callable[[int, int], None] = lambda done, total: None, *, root: str | None = None
@@ -200,15 +200,15 @@ class Agent:
 
     def clean(
         self, *, dry_run: bool, run_ids: Sequence[str], fetched: Sequence[str], everything: bool, tell: Tell
-    ) -> answers.Cleaned:
+    ) -> verbs.Cleaned:
         """What gpurun may delete: of runs those that are over and named or ``fetched`` (home and verified), or left neither outputs nor a
         log; and what nothing refers to."""
         args = {"dry_run": dry_run, "run_ids": list(run_ids), "fetched": list(fetched), "everything": everything}
-        return self._ask("clean", args, answers.read_cleaned, _lines(tell))
+        return self._ask("clean", args, verbs.read_cleaned, _lines(tell))
 
-    def checkpoints(self, run_id: str) -> dict[str, answers.Kept]:
+    def checkpoints(self, run_id: str) -> dict[str, verbs.Kept]:
         """The run's complete checkpoints by name, oldest first, the finished model (``best``) last. Raises RunLost."""
-        return self._ask("checkpoints", {"run_id": run_id}, answers.read_checkpoints)
+        return self._ask("checkpoints", {"run_id": run_id}, verbs.read_checkpoints)
 
     def sample(self, run_id: str, module: str, arguments: Sequence[str], asked: Iterable[bytes]) -> Iterator[str]:
         """The lines that a module of the payload prints beside the run; it is given the next of ``asked`` after each line of JSON.

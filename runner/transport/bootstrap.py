@@ -21,10 +21,10 @@ import secrets
 import zlib
 from typing import NamedTuple
 
-from remote_payload.agent.paths import SAFE_PATH
-from runner.domain.box import box_root
+from remote_payload.agent.wire.paths import SAFE_PATH
+from runner.domain.answers.box import box_root
+from runner.domain.answers.reading import Impossible
 from runner.domain.errors import AbsurdAnswer, BoxNotReady, GpurunError, HostError, PythonMissing
-from runner.domain.reading import Impossible
 from runner.domain.terminal import clean, clean_lines
 from runner.transport.bundle import Bundle
 

@@ -40,8 +40,8 @@ def agent() -> Bundle:
 
 @functools.cache
 def payload() -> Bundle:
-    """The training package (``train``, ``recipes``, ``settings``): what a recipe job has on its PYTHONPATH."""
-    return _pack(dict(_package("train", "recipes", "settings")))
+    """The training package (``train``, ``recipes``, ``settings``, ``forecast``): what a recipe job has on its PYTHONPATH."""
+    return _pack(dict(_package("train", "recipes", "settings", "forecast")))
 
 
 def _package(*parts: str) -> Iterator[tuple[str, bytes]]:

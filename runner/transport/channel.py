@@ -8,7 +8,7 @@ from typing import Any
 
 import paramiko
 
-from remote_payload.agent import protocol
+from remote_payload.agent.wire import protocol
 from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host
 from runner.transport import bootstrap, bundle

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.host import Host
 from runner.transport.agent import Agent
 from runner.transport.dial import Dial

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from remote_payload.agent import protocol
-from remote_payload.agent.protocol import Frame
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.protocol import Frame
 from runner.domain import errors
+from runner.domain.answers.reading import Fields, Impossible, optional, text
 from runner.domain.errors import AbsurdAnswer, GpurunError, HostError, LinkLost, Unanswered
-from runner.domain.reading import Fields, Impossible, optional, text
 from runner.domain.terminal import clean
 
 WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runner.domain.box import Box
+from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.words import count
 from runner.push.preview import Preview, preview
-from runner.workflow import access, checks
-from runner.workflow.checks import Finding
 from runner.workflow.connect import host_of, may_get_python, to_host
-from runner.workflow.forecast import forecast
-from runner.workflow.plan import Plan, make_plan
+from runner.workflow.submission import access, checks
+from runner.workflow.submission.checks import Finding
+from runner.workflow.submission.forecast import forecast
+from runner.workflow.submission.plan import Plan, make_plan
 from runner.workflow.submit import probe
 
 

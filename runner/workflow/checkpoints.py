@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from remote_payload.agent.checkpoints import list_checkpoints
-from runner.domain.answers import Kept, read_checkpoints
+from remote_payload.agent.verbs.checkpoints import list_checkpoints
+from runner.domain.answers.reading import Fields
+from runner.domain.answers.verbs import Kept, read_checkpoints
 from runner.domain.errors import AbsurdAnswer, HostError
 from runner.domain.progress import Reporter
-from runner.domain.reading import Fields
 from runner.domain.run import Run
 from runner.workflow.connect import to_run
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runner import store
-from runner.domain.answers import Cleaned
+from runner.domain.answers.holdings import Held, Holdings
+from runner.domain.answers.verbs import Cleaned
 from runner.domain.errors import UserError
-from runner.domain.holdings import Held, Holdings
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.transport.link import Link

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from remote_payload.agent.paths import SAFE_PATH
+from remote_payload.agent.wire.paths import SAFE_PATH
 from runner import store
 from runner.domain import places
+from runner.domain.answers.reading import Fields, Impossible, mapping_of, moment, optional, spelt
 from runner.domain.errors import HostError, LinkLost, PythonMissing, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
-from runner.domain.reading import Fields, Impossible, mapping_of, moment, optional, spelt
 from runner.domain.run import Run
 from runner.local_box import embedded
 from runner.transport import known_hosts

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from runner import store
+from runner.domain.answers.holdings import Held, Holdings
+from runner.domain.answers.manifest import LeftOut
 from runner.domain.errors import LaunchError, RunLost, UserError
-from runner.domain.holdings import Held, Holdings
-from runner.domain.manifest import LeftOut
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.domain.terminal import clean

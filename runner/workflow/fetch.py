@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner import store
 from runner.domain import places
+from runner.domain.answers.manifest import Artifact, LeftOut, Manifest
 from runner.domain.errors import (
     ArtifactError,
     ChecksumMismatch,
@@ -20,16 +21,15 @@ from runner.domain.errors import (
     TransferFailed,
     TransferInterrupted,
 )
-from runner.domain.manifest import Artifact, LeftOut, Manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import count
-from runner.transport import rsync
 from runner.transport.link import Link
+from runner.transport.transfer import rsync
 from runner.workflow.connect import persist, to_run
-from runner.workflow.receipt import Receipt
-from runner.workflow.staging import Staging, refuse_link
-from runner.workflow.verify import Verifier, sha256
+from runner.workflow.fetching.receipt import Receipt
+from runner.workflow.fetching.staging import Staging, refuse_link
+from runner.workflow.fetching.verify import Verifier, sha256
 
 PAUSES = (0.5, 2.0)  # seconds before a copy that was cut is tried again
 LISTINGS = 3  # how often a run that goes on is asked for its files, when they change while they are copied

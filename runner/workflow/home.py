@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from runner import store
 from runner.domain import places
+from runner.domain.answers.holdings import Held, Holdings
+from runner.domain.answers.manifest import Artifact, LeftOut, Manifest
 from runner.domain.errors import GpurunError, HostError
-from runner.domain.holdings import Held, Holdings
-from runner.domain.manifest import Artifact, LeftOut, Manifest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import count
 from runner.transport.link import Link
 from runner.workflow.fetch import destination
+from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.follow import catch_up
-from runner.workflow.receipt import Receipt
 
 AT_ONCE = 8  # requests
 

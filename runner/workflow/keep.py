@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from runner.domain.holdings import Held
+from runner.domain.answers.holdings import Held
 from runner.domain.run import Run, stamp_of
-from runner.sweep import SEED
+from runner.domain.sweep import SEED
 from runner.workflow.home import Home
 
 ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for records that do not name theirs

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.domain import places
+from runner.domain.answers.status import Status
 from runner.domain.run import Run
-from runner.domain.status import Status
 
 _NAME = re.compile(rb"step-[0-9]{1,12}")
 

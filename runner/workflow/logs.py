@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.domain import places
+from runner.domain.answers.status import Status
 from runner.domain.errors import HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.status import Status
 from runner.workflow.follow import Sink, follow
 from runner.workflow.status import last_seen
 

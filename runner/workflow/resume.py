@@ -16,8 +16,8 @@ from runner.jobfile import load
 from runner.workflow import status as statuses
 from runner.workflow.connect import to_run
 from runner.workflow.done import not_there
-from runner.workflow.mint import discard_if_never_tried, is_refusal, mint
-from runner.workflow.plan import make_plan
+from runner.workflow.submission.mint import discard_if_never_tried, is_refusal, mint
+from runner.workflow.submission.plan import make_plan
 from runner.workflow.submissions import stand_of
 from runner.workflow.submit import submit
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.domain.errors import ArtifactError, UserError
-from runner.domain.progress import Reporter
-from runner.domain.reading import (
+from runner.domain.answers.reading import (
     Fields,
     Impossible,
     boolean,
@@ -26,12 +24,14 @@ from runner.domain.reading import (
     text,
     whole,
 )
+from runner.domain.errors import ArtifactError, UserError
+from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
 from runner.hub import fetch_model
-from runner.smoke.base import required_base
-from runner.smoke.model_folder import read_model_folder
-from runner.smoke.process import worker_environment
+from runner.local_model.base import required_base
+from runner.local_model.model_folder import read_model_folder
+from runner.local_model.process import worker_environment
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import to_run
 

@@ -11,9 +11,9 @@ from runner.domain.errors import ArtifactError, SmokeTestFailed, UserError
 from runner.domain.progress import Reporter, Stage
 from runner.domain.run import Run
 from runner.hub import fetch_model
-from runner.smoke.base import BaseModel, choose_dtype, required_base
-from runner.smoke.compare import judge, limit
-from runner.smoke.model_folder import (
+from runner.local_model.base import BaseModel, choose_dtype, required_base
+from runner.local_model.compare import judge, limit
+from runner.local_model.model_folder import (
     EXPECTED,
     INPUTS,
     WEIGHTS,
@@ -22,8 +22,8 @@ from runner.smoke.model_folder import (
     not_loadable,
     read_model_folder,
 )
-from runner.smoke.process import run_worker
-from runner.smoke.report import SmokeReport, count_labels
+from runner.local_model.process import run_worker
+from runner.local_model.report import SmokeReport, count_labels
 
 
 def smoke_test(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner import store
+from runner.domain.answers.status import Status
 from runner.domain.errors import ConnectFailed, GpurunError, RunCancelled, RunFailed, RunLost
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.status import Status
 from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
 from runner.workflow.connect import host_of, to_host, to_run

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from runner import store
-from runner.domain.answers import Process
+from runner.domain.answers.status import Status
+from runner.domain.answers.verbs import Process
 from runner.domain.errors import GpurunError, RunFailed
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.status import Status
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.connect import persist, to_run

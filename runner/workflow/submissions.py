@@ -11,10 +11,10 @@ from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
-from runner.workflow.beside import beside
 from runner.workflow.connect import host_of, persist, to_host, with_python
-from runner.workflow.mint import discarded_if_never_tried, mint, reason_kept
-from runner.workflow.plan import make_plan, secrets_of
+from runner.workflow.submission.beside import beside
+from runner.workflow.submission.mint import discarded_if_never_tried, mint, reason_kept
+from runner.workflow.submission.plan import make_plan, secrets_of
 from runner.workflow.submit import submit
 
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 from runner import store
-from runner.domain.box import Box
+from runner.domain.answers.box import Box
 from runner.domain.errors import PushDiffers, TransferError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow import access, checks, environment, launch, stale
-from runner.workflow.beside import beside
-from runner.workflow.plan import Plan, fail_if_job_changed
-from runner.workflow.push import TRIES, Pushed, push, push_code_anew
+from runner.workflow.submission import access, checks, environment, launch, stale
+from runner.workflow.submission.beside import beside
+from runner.workflow.submission.plan import Plan, fail_if_job_changed
+from runner.workflow.submission.push import TRIES, Pushed, push, push_code_anew
 
 
 def submit(

@@ -20,11 +20,11 @@ from transformers import BertConfig, BertModel
 from remote_payload.recipes.classify import ClassifyTask
 from remote_payload.settings.classify import ClassifySettings
 from remote_payload.settings.reading import read_settings
-from remote_payload.train.classifier import Classifier
+from remote_payload.train.data.labelled import Example, LabelledTexts, Tokenised
 from remote_payload.train.distributed import World
-from remote_payload.train.labelled import Example, LabelledTexts, Tokenised
-from remote_payload.train.lora import add_lora
-from remote_payload.train.precision import resolve_precision
+from remote_payload.train.model.classifier import Classifier
+from remote_payload.train.model.lora import add_lora
+from remote_payload.train.model.precision import resolve_precision
 from tests.benchmarks.measure import Row, run_piece
 from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_mfu [--quick]
 
 Random weights and tokens, the job files' lengths and batches, the recipes' own loop. Real tokens only, 6·N FLOPs for a whole model
-and 4·N for a frozen one under LoRA, plus attention and head (remote_payload/train/flops.py); recomputation is not counted.
+and 4·N for a frozen one under LoRA, plus attention and head (remote_payload/train/loop/flops.py); recomputation is not counted.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from remote_payload.recipes.classify import ClassifyTask
 from remote_payload.settings.classify import ClassifySettings
 from remote_payload.settings.pretrain import PretrainSettings
 from remote_payload.settings.training import Lora
-from remote_payload.train.causal import CausalLoss
-from remote_payload.train.classifier import Classifier
+from remote_payload.train.data.labelled import Example, LabelledTexts, Tokenised
 from remote_payload.train.distributed import World
-from remote_payload.train.flops import flops_per_token
-from remote_payload.train.labelled import Example, LabelledTexts, Tokenised
-from remote_payload.train.lora import add_lora
-from remote_payload.train.packing import ATTENTION
-from remote_payload.train.precision import checkpoint_activations
-from remote_payload.train.rows import RowTask, TokenRows
-from remote_payload.train.task import Outcome
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.task import Outcome
+from remote_payload.train.model.attention import ATTENTION
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.classifier import Classifier
+from remote_payload.train.model.lora import add_lora
+from remote_payload.train.model.precision import checkpoint_activations
+from remote_payload.train.tasks.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, run_piece
 from tests.benchmarks.training import DEVICE, outcome
 

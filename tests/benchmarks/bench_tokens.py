@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from remote_payload.train.corpus import fingerprint
-from remote_payload.train.tokenizer import train_tokenizer
-from remote_payload.train.tokens import Source, prepare_tokens
+from remote_payload.train.data.corpus import fingerprint
+from remote_payload.train.data.tokenizer import train_tokenizer
+from remote_payload.train.data.tokens import Source, prepare_tokens
 from tests.benchmarks.measure import Row, by_turns, rounds, run_piece, seconds
 
 MEGABYTES = 16

@@ -23,13 +23,13 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, Qwen
 from remote_payload.settings.pretrain import PretrainSettings
 from remote_payload.settings.sft import SftSettings
 from remote_payload.settings.training import Lora
-from remote_payload.train.causal import CausalLoss
+from remote_payload.train.data.packing import IGNORED, Document
 from remote_payload.train.distributed import World
-from remote_payload.train.lora import add_lora
-from remote_payload.train.losses import IGNORED
-from remote_payload.train.packed_task import PackedTask
-from remote_payload.train.packing import ATTENTION, Document
-from remote_payload.train.rows import RowTask, TokenRows
+from remote_payload.train.model.attention import ATTENTION
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.lora import add_lora
+from remote_payload.train.tasks.packed_task import PackedTask
+from remote_payload.train.tasks.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, compare, rounds, run_piece
 from tests.benchmarks.plain_gpt import GPT, plain_loop
 from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer

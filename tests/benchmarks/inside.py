@@ -24,9 +24,9 @@ def pushing(
     from runner.domain.progress import Silent
     from runner.jobfile import load
     from runner.workflow.connect import host_of, to_host
-    from runner.workflow.mint import mint
-    from runner.workflow.plan import make_plan
-    from runner.workflow.push import push
+    from runner.workflow.submission.mint import mint
+    from runner.workflow.submission.plan import make_plan
+    from runner.workflow.submission.push import push
     from runner.workflow.submit import probe
 
     job = load(made.job(project))

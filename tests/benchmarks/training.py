@@ -15,9 +15,9 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from remote_payload.train.distributed import World
-from remote_payload.train.loop import train
+from remote_payload.train.loop.loop import train
+from remote_payload.train.loop.task import Outcome, Task
 from remote_payload.train.run import Run
-from remote_payload.train.task import Outcome, Task
 from remote_payload.train.telemetry import Telemetry
 from tests.benchmarks.measure import Row, compare, rounds
 

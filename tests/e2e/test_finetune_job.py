@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import REPOSITORY, Gpurun
-from tests.support.tiny_models import save_tiny_model
+from tests.support.models.tiny_models import save_tiny_model
 
 TINY = {
     "data": "[datasets, data/olmo]",

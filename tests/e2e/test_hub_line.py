@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cli import Gpurun
 from tests.support.hub import Hub
-from tests.support.tiny_models import save_tiny_model
+from tests.support.models.tiny_models import save_tiny_model
 
 MODEL = "google/embeddinggemma-300m"
 TOKEN = "hf_" + "C4naryT0kenThatMustBeNowhere" + "x" * 6

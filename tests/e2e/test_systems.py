@@ -19,8 +19,8 @@ from tests.support.box import Box
 from tests.support.box import box as box
 from tests.support.cli import REPOSITORY, Gpurun
 from tests.support.hub import Hub
-from tests.support.language_data import NAMES, conversations, extractions, pairs, write_lines
-from tests.support.tiny_models import save_tiny_model
+from tests.support.models.language_data import NAMES, conversations, extractions, pairs, write_lines
+from tests.support.models.tiny_models import save_tiny_model
 
 SMALL = {"resources": "{gpus: 0, disk: 1GiB}", "environment.variables.OMP_NUM_THREADS": "1"}
 ASK = ("--prompt", "When did Ada sail?", "--temperature", "0", "--max-new-tokens", "6")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import causes
+from remote_payload.agent.run import causes
 from tests.support.cli import Gpurun
 
-TABLE = Path(__file__).parents[1] / "unit" / "failure_messages.txt"
+TABLE = Path(__file__).parents[1] / "unit" / "agent" / "run" / "failure_messages.txt"
 LINES = [line.split(" | ", 1) for line in TABLE.read_text().splitlines() if not line.startswith("#")]
 MESSAGES = dict(reversed(LINES))  # the first message of each cause
 QUICK = ("cuda_oom", "gated_model")

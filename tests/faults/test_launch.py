@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.errors import GpurunError
 from runner.domain.run import mint_id
 from runner.transport.session import AgentSession
@@ -61,22 +61,22 @@ def test_25_an_answer_that_is_cut_off_is_asked_for_again_and_the_run_starts_once
 
 
 KILL_POINTS = [
-    "runner.workflow.plan:make_plan:before",
+    "runner.workflow.submission.plan:make_plan:before",
     "runner.store:create:before",
     "runner.store:create:after",
     "runner.workflow.connect:to_host:before",
     "runner.workflow.connect:remember:after",
     "runner.workflow.submit:probe:before",
     "runner.workflow.submit:probe:after",
-    "runner.workflow.environment:provision:in",
-    "runner.transport.rsync:push:before",
-    "runner.transport.rsync:push:in",
-    "runner.transport.rsync:push:after",
-    "runner.workflow.stale:clear:after",
-    "runner.workflow.launch:launch:before",
-    "runner.workflow.launch:launch:in",
-    "runner.workflow.launch:remember_status:before",
-    "runner.workflow.launch:launch:after",
+    "runner.workflow.submission.environment:provision:in",
+    "runner.transport.transfer.rsync:push:before",
+    "runner.transport.transfer.rsync:push:in",
+    "runner.transport.transfer.rsync:push:after",
+    "runner.workflow.submission.stale:clear:after",
+    "runner.workflow.submission.launch:launch:before",
+    "runner.workflow.submission.launch:launch:in",
+    "runner.workflow.submission.launch:remember_status:before",
+    "runner.workflow.submission.launch:launch:after",
     "runner.workflow.submit:_remember:before",
     "runner.workflow.submit:_remember:after",
 ]

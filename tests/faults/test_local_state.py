@@ -18,13 +18,13 @@ import pytest
 from runner import store
 from runner.cli.group import run
 from runner.domain import places
+from runner.domain.answers.manifest import Artifact
+from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, GpurunError
-from runner.domain.manifest import Artifact
 from runner.domain.run import Run, mint_id
-from runner.domain.status import Status
 from runner.transport import known_hosts
 from runner.workflow.connect import note, remembered
-from runner.workflow.receipt import Receipt
+from runner.workflow.fetching.receipt import Receipt
 from tests.support.box import only_as_root
 from tests.support.cli import Gpurun
 from tests.support.figures import Record

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from remote_payload.agent import processes
+from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.box import Box, small_disk
 from tests.support.cli import Gpurun

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import processes
+from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.box import SSHD, Box, only_as_root, small_disk
 from tests.support.cli import Gpurun

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import processes
-from remote_payload.agent.paths import volatile_folder
+from remote_payload.agent.box import processes
+from remote_payload.agent.wire.paths import volatile_folder
 from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
 from tests.support.figures import Record

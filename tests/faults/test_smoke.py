@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.support.cli import Gpurun
-from tests.support.smoke_models import Canary, change_tensor, classifier_run, record_fetched
+from tests.support.models.smoke_models import Canary, change_tensor, classifier_run, record_fetched
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import processes
-from remote_payload.agent.paths import volatile_folder
+from remote_payload.agent.box import processes
+from remote_payload.agent.wire.paths import volatile_folder
 from tests.support.agent import wait_until
 from tests.support.box import Box, only_as_root
 from tests.support.cli import Gpurun

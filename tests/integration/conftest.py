@@ -2,7 +2,7 @@
 
 import pytest
 
-from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.wire.paths import BoxPaths
 from tests.support.agent import running_agent
 
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from remote_payload.agent import protocol
+from remote_payload.agent.wire import protocol
 from runner.domain.errors import BoxNotReady
 from runner.transport import bootstrap, bundle
 from runner.transport.bootstrap import Handshake, Need, Ready

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from remote_payload.agent import protocol
-from remote_payload.agent.files import read_json
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.wire import protocol
 from runner.domain.errors import RunLost
 from tests.support.agent import launch, log_of, run_id, running_agent, status, wait_until
 

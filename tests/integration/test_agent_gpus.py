@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from remote_payload.agent import processes
-from remote_payload.agent.files import read_json
-from remote_payload.agent.paths import volatile_folder
+from remote_payload.agent.box import processes
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.wire.paths import volatile_folder
 from runner.domain.errors import BoxNotReady, GpuBusy
 from tests.support.agent import launch, log_of, run_id, running_agent, status, wait_until
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import processes, protocol
-from remote_payload.agent.files import read_json
-from remote_payload.agent.fill import inherit_outputs
-from remote_payload.agent.paths import volatile_folder
-from remote_payload.agent.snapshot import fingerprint
+from remote_payload.agent.box import processes
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.box.snapshot import fingerprint
+from remote_payload.agent.run.run_folder import inherit_outputs
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.paths import volatile_folder
 from runner.domain.errors import GpurunError, LaunchError, NotStarted, PushDiffers, TransferInterrupted
 from tests.support.agent import (
     FROM_SOURCE,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import locks, processes
-from remote_payload.agent.files import read_json
+from remote_payload.agent.box import locks, processes
+from remote_payload.agent.box.files import read_json
 from runner.domain.errors import BoxNotReady, GpurunError
 from tests.support.agent import FROM_SOURCE, launch, run_id, running_agent, status, until_finished, wait_until
 

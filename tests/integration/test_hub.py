@@ -266,7 +266,7 @@ def test_a_process_with_only_a_token_file_downloads_and_loads_a_gated_model(
     hub: Hub,
     tmp_path: Path,
 ) -> None:
-    from tests.support.tiny_models import save_tiny_model
+    from tests.support.models.tiny_models import save_tiny_model
 
     commit = hub.add_model("acme/tiny", save_tiny_model("bert", tmp_path / "model"), gated=True)
     hub.add_account(READER, "ada", granted=("acme/tiny",))

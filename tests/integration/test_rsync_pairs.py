@@ -17,7 +17,8 @@ import pytest
 from runner.domain import places
 from runner.domain.errors import FilesChanged, TransferInterrupted
 from runner.domain.host import Host
-from runner.transport import known_hosts, rsync
+from runner.transport import known_hosts
+from runner.transport.transfer import rsync
 from tests.support.agent import wait_until
 from tests.support.box import Box
 from tests.support.cli import Gpurun

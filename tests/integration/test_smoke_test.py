@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.cli import Gpurun
 from tests.support.hub import Hub
-from tests.support.smoke_models import causal_run, change_tensor, classifier_run, flip_bit, record_fetched
-from tests.support.tiny_models import CORPUS
+from tests.support.models.smoke_models import causal_run, change_tensor, classifier_run, flip_bit, record_fetched
+from tests.support.models.tiny_models import CORPUS
 
 READER = "hf_readerreaderreaderreaderreader00"
 

@@ -12,7 +12,8 @@ from runner.domain import places
 from runner.domain.errors import TransferInterrupted
 from runner.domain.host import Host
 from runner.local_box import embedded
-from runner.transport import known_hosts, rsync, tarball
+from runner.transport import known_hosts
+from runner.transport.transfer import rsync, tarball
 from tests.support.hostile_names import HOSTILE_NAMES
 
 

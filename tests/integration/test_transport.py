@@ -13,8 +13,9 @@ from runner.domain import places
 from runner.domain.errors import AuthFailed, ConnectFailed, DiskTrouble, HostKeyChanged
 from runner.domain.host import Host, Trust
 from runner.local_box import LocalBox, embedded
-from runner.transport import known_hosts, rsync
+from runner.transport import known_hosts
 from runner.transport.link import connect
+from runner.transport.transfer import rsync
 from tests.support.hostile_names import HOSTILE_NAMES
 
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from remote_payload.agent import locks, protocol
-from remote_payload.agent.paths import BoxPaths
+from remote_payload.agent.box import locks
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.paths import BoxPaths
 from runner.transport.session import AgentSession
 
 SOURCE = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import processes
+from remote_payload.agent.box import processes
 from runner.local_box import LocalBox
 from tests.support.agent import wait_until
 from tests.support.cli import Gpurun

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_payload.agent import processes
+from remote_payload.agent.box import processes
 
 PROGRAM = r"""
 import ctypes, os, signal, sys, time

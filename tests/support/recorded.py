@@ -16,15 +16,16 @@ from typing import Any
 import click
 import pytest
 
-from remote_payload.agent import protocol
+from remote_payload.agent.wire import protocol
 from runner import store
 from runner.cli.group import run
 from runner.domain.host import Host
 from runner.domain.progress import Silent
-from runner.transport import bundle, rsync, tarball
+from runner.transport import bundle
 from runner.transport.agent import Agent
 from runner.transport.link import Link
 from runner.transport.session import AgentSession
+from runner.transport.transfer import rsync, tarball
 from runner.workflow import connect as connecting
 from runner.workflow.connect import host_of, to_host
 from tests.support.agent import wait_until

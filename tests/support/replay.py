@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from remote_payload.agent import protocol
-from remote_payload.agent.protocol import Frame
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.protocol import Frame
 from runner.transport.agent import Agent
 from runner.transport.session import AgentSession
 

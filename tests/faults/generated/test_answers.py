@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import protocol
 from remote_payload.agent.serve import VERBS
+from remote_payload.agent.wire import protocol
 from runner import store
 from runner.domain.errors import GpurunError
 from runner.domain.progress import Silent

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from remote_payload.train.causal import CausalLoss
-from remote_payload.train.causal_results import CausalResults
 from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.folders import read_manifest
-from remote_payload.train.loop import train
+from remote_payload.train.loop.loop import train
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run
-from tests.support.tiny_models import tiny_model
-from tests.support.toy_training import ToyTask, toy_run
+from tests.support.models.tiny_models import tiny_model
+from tests.support.models.toy_training import ToyTask, toy_run
 from tests.support.trials import trials
 
 STEPS = 12
@@ -162,7 +162,7 @@ class History:
         return ended
 
     def _goes_on_from(self, run: Run) -> int:
-        from remote_payload.train.checkpoint import find_checkpoint
+        from remote_payload.train.loop.checkpoint import find_checkpoint
 
         found = find_checkpoint("auto", run.checkpoints)
         return int(found.name.removeprefix("step-")) if found else 0

@@ -20,10 +20,14 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import allotment, clean, gpus, launch, locks, processes, protocol, secrets, state, stop
-from remote_payload.agent.files import read_json
-from remote_payload.agent.paths import BoxPaths, RunPaths, volatile_folder
-from remote_payload.agent.request import AgentError, Request
+from remote_payload.agent.box import gpus, locks, processes
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.run import allotment, state
+from remote_payload.agent.verbs import clean, launch, stop
+from remote_payload.agent.verbs.wipe import wipe
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths, volatile_folder
+from remote_payload.agent.wire.request import AgentError, Request
 from tests.support.agent import FROM_SOURCE, run_id, wait_until
 from tests.support.payloads import Truth
 from tests.support.trials import trials
@@ -198,7 +202,7 @@ class Trial:
 
     def _is_wiped(self) -> bool:
         try:
-            secrets.wipe(Request({"run_id": self.run.run_id}, self.paths))
+            wipe(Request({"run_id": self.run.run_id}, self.paths))
             return True
         except AgentError:
             return False

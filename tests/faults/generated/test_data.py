@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 
 from remote_payload.settings.classify import ClassifySettings
-from remote_payload.train.chat import Format, encode_examples
-from remote_payload.train.corpus import corpus_files, fingerprint
-from remote_payload.train.data import read_all
+from remote_payload.train.data.chat import Format, encode_examples
+from remote_payload.train.data.corpus import corpus_files, fingerprint
+from remote_payload.train.data.data import read_all
+from remote_payload.train.data.labelled import read_labelled_texts, tokenise
+from remote_payload.train.data.structured import read_structured
+from remote_payload.train.data.tokens import Source, prepare_tokens
 from remote_payload.train.errors import InputError
-from remote_payload.train.json_answers import NOTHING
-from remote_payload.train.json_metrics import json_metrics, read_answer
-from remote_payload.train.json_schemas import check_schema, complies
-from remote_payload.train.labelled import read_labelled_texts, tokenise
-from remote_payload.train.preferences import encode_pairs
-from remote_payload.train.structured import read_structured
-from remote_payload.train.tokens import Source, prepare_tokens
-from tests.support.tiny_models import CHAT_TEMPLATE, TOOL_TEMPLATE, tiny_tokenizer
+from remote_payload.train.evaluation.json_answers import NOTHING
+from remote_payload.train.evaluation.json_metrics import json_metrics, read_answer
+from remote_payload.train.evaluation.json_schemas import check_schema, complies
+from remote_payload.train.tasks.preferences import encode_pairs
+from tests.support.models.tiny_models import CHAT_TEMPLATE, TOOL_TEMPLATE, tiny_tokenizer
 from tests.support.trials import trials
 
 WORDS = [

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import locks, slot
-from remote_payload.agent.paths import BoxPaths
-from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.box import locks
+from remote_payload.agent.run import slot
+from remote_payload.agent.wire.paths import BoxPaths
+from remote_payload.agent.wire.protocol import ExitRecord
 from runner import store
 from runner.domain import places
 from runner.domain.run import Run

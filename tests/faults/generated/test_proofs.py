@@ -19,13 +19,14 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent import locks, manifest, slot
-from remote_payload.agent.paths import BoxPaths, RunPaths
-from remote_payload.agent.protocol import ExitRecord
+from remote_payload.agent.box import locks
+from remote_payload.agent.run import manifest, slot
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths
+from remote_payload.agent.wire.protocol import ExitRecord
 from runner import store
 from runner.domain import places
+from runner.domain.answers.manifest import Artifact
 from runner.domain.host import Host
-from runner.domain.manifest import Artifact
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.transport.agent import Agent
@@ -33,7 +34,7 @@ from runner.transport.link import Link
 from runner.workflow import clean as cleaning
 from runner.workflow import done as proving
 from runner.workflow.fetch import Receipt
-from runner.workflow.verify import sha256
+from runner.workflow.fetching.verify import sha256
 from tests.support.agent import running_agent
 from tests.support.trials import trials
 

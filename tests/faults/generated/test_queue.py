@@ -19,10 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent import launch, processes, slot, state, stop
-from remote_payload.agent.files import read_json
-from remote_payload.agent.paths import BoxPaths, RunPaths, volatile_folder
-from remote_payload.agent.request import Request
+from remote_payload.agent.box import processes
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.run import slot, state
+from remote_payload.agent.verbs import launch, stop
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths, volatile_folder
+from remote_payload.agent.wire.request import Request
 from tests.support.agent import run_id
 from tests.support.payloads import Truth
 from tests.support.trials import trials

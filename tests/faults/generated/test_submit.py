@@ -50,11 +50,11 @@ POINTS = [
     f"{point}:{when}"
     for point in (
         "runner.workflow.submit:push",
-        "runner.workflow.push:send",
-        "runner.workflow.push:changed",
-        "runner.transport.rsync:push",
-        "runner.transport.tarball:push",
-        "runner.workflow.launch:launch",
+        "runner.workflow.submission.push:send",
+        "runner.workflow.submission.push:changed",
+        "runner.transport.transfer.rsync:push",
+        "runner.transport.transfer.tarball:push",
+        "runner.workflow.submission.launch:launch",
         "runner.transport.agent:Agent.patch",
         "runner.transport.agent:Agent.launch",
     )

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 
 from remote_payload.train.distributed import World, require_lent_gpus
 from remote_payload.train.errors import TrainingError
-from remote_payload.train.gradients import buckets
-from tests.support.toy_training import toy_run, toy_train
+from remote_payload.train.loop.gradients import buckets
+from tests.support.models.toy_training import toy_run, toy_train
 
 CONSTANT = {"schedule": {"name": "constant", "warmup": 0}, "optimizer": {"learning_rate": 3e-3}}
 
 
 def torchrun(folder: Path, settings: dict[str, object], ranks: int = 2) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [*launcher, "-m", "tests.support.toy_training", str(folder), json.dumps(settings)]
+    command = [*launcher, "-m", "tests.support.models.toy_training", str(folder), json.dumps(settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
 
@@ -60,7 +60,7 @@ def test_when_a_rank_dies_all_end_and_its_traceback_is_the_only_one(tmp_path: Pa
 
 
 def test_gradients_travel_in_pieces_of_one_dtype_and_every_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remote_payload.train.gradients.BUCKET_BYTES", 100)
+    monkeypatch.setattr("remote_payload.train.loop.gradients.BUCKET_BYTES", 100)
     sizes = [(10, torch.float32), (10, torch.float32), (20, torch.float32), (5, torch.bfloat16), (200, torch.float32)]
     parameters = [torch.nn.Parameter(torch.zeros(n, dtype=dtype)) for n, dtype in sizes]
     assert [[p.numel() for p in bucket] for bucket in buckets(parameters)] == [[10, 10], [20], [5], [200]]

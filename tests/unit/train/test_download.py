@@ -10,7 +10,7 @@ from remote_payload.train import download
 from remote_payload.train.download import BaseModel, StallWatch, local_model
 from remote_payload.train.errors import InputError
 from tests.support.hub import Hub
-from tests.support.toy_training import toy_run
+from tests.support.models.toy_training import toy_run
 
 
 def test_a_folder_that_grows_is_not_stalled_and_one_that_stands_still_is(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Where pushes arrive: ``incoming/<run id or data key>/<attempt>``.
+
+Every rsync, tar stream or patch writes to an attempt of its own, which did not exist before. A push that was frozen and wakes up later
+therefore never writes to what another one has completed: a new attempt takes what an earlier one holds as hard links, and rsync and
+tar put a changed file beside the old one and rename it.
+"""
+
+import os
+import shutil
+from typing import List, Tuple
+
+from remote_payload.agent.wire.paths import ATTEMPT, KEY, BoxPaths
+from remote_payload.agent.wire.request import AgentError
+
+KEPT = 5  # earlier attempts that a new one may take files from; more are removed
+
+
+def split(written: object) -> Tuple[str, str]:
+    """``<name>/<attempt>`` in its two parts. Raises AgentError for anything else."""
+    name, _, attempt = written.partition("/") if isinstance(written, str) else ("", "", "")
+    if not KEY.fullmatch(name) or not ATTEMPT.fullmatch(attempt):
+        raise AgentError("TransferFailed", "unusable name for what is pushed: %.100r" % (written,))
+    return name, attempt
+
+
+def place(paths: BoxPaths, written: object) -> str:
+    """The folder of ``<name>/<attempt>``."""
+    return paths.incoming("/".join(split(written)))
+
+
+def make_room(paths: BoxPaths, name: str) -> None:
+    """The folder that attempts of ``name`` are made in, since old versions of rsync make no parents; without attempts nobody needs."""
+    os.makedirs(paths.incoming(name), 0o700, exist_ok=True)
+    for attempt in _attempts(paths, name)[KEPT:]:
+        shutil.rmtree(paths.incoming(name + "/" + attempt), ignore_errors=True)
+
+
+def earlier(paths: BoxPaths, name: str) -> List[str]:
+    """The attempts there are, the newest first."""
+    return _attempts(paths, name)[:KEPT]
+
+
+def forget(paths: BoxPaths, name: str) -> None:
+    """Removes every attempt: one of them was taken, no other is needed. A push that still writes to one fails."""
+    shutil.rmtree(paths.incoming(name), ignore_errors=True)
+
+
+def _attempts(paths: BoxPaths, name: str) -> List[str]:
+    try:
+        found = [attempt for attempt in os.listdir(paths.incoming(name)) if ATTEMPT.fullmatch(attempt)]
+    except OSError:
+        return []
+    return sorted(found, key=lambda attempt: (int(attempt.partition("-")[0]), attempt), reverse=True)

@@ -1,0 +1,240 @@
+"""The Python interpreters on the box and what is installed for each, read from metadata: nothing of theirs is imported.
+
+The PATH of a non-interactive shell is poor, so that the places where images of GPU providers keep theirs are looked at too.
+"""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from remote_payload.agent.box.requirement import Requirement, normalise, unsatisfied
+
+PLACES = (
+    "/venv/main/bin",
+    "/opt/conda/bin",
+    "/opt/venv/bin",
+    "/workspace/venv/bin",
+    "~/venv/bin",
+    "~/.venv/bin",
+    "~/miniconda3/bin",
+    "~/anaconda3/bin",
+    "~/miniforge3/bin",
+    "/opt/miniconda3/bin",
+    "/opt/conda/envs/*/bin",
+    "~/miniconda3/envs/*/bin",
+    "/usr/local/bin",
+    "/usr/bin",
+    "~/.pyenv/versions/*/bin",
+    "~/.local/share/uv/python/*/bin",
+)
+NAME = re.compile(r"python(3(\.\d{1,2})?)?")
+MAX_CANDIDATES = 64
+LIMIT = 10.0  # seconds for one interpreter to say what it is
+QUESTION = """
+import json, sys
+site = [p for p in sys.path if p.rstrip("/").endswith(("site-packages", "dist-packages"))]
+print(json.dumps({"version": list(sys.version_info[:3]), "prefix": sys.prefix, "base_prefix": sys.base_prefix,
+                  "implementation": sys.implementation.name, "site": site}))
+"""
+
+
+class Interpreter(NamedTuple):
+    """One interpreter: how to start it, its version, and the folders it imports packages from."""
+
+    path: str
+    version: Tuple[int, int, int]
+    prefix: str
+    site: Tuple[str, ...]
+
+    def is_version(self, asked: Optional[str]) -> bool:
+        """Whether this is Python ``asked`` ("3.11" or "3.11.4"; None is any)."""
+        wanted = asked.split(".") if asked else []
+        return [str(number) for number in self.version[: len(wanted)]] == wanted
+
+    def makes_environments(self) -> bool:
+        """Whether ``-m venv`` works: it needs ensurepip, which Debian and Ubuntu leave out."""
+        imported = [self.path, "-c", "import venv, ensurepip"]
+        return subprocess.run(imported, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+    def installed(self) -> Dict[str, str]:
+        """Normalised name → version of every distribution that its import path would find first."""
+        versions: Dict[str, str] = {}
+        for folder in self.site:
+            for name, version in _distributions(folder):
+                versions.setdefault(name, version)
+        return versions
+
+
+def find(named: Sequence[str] = ()) -> List[Interpreter]:
+    """Every CPython ≥ 3.8 that runs: those named first, then an active environment, known places, and PATH's."""
+    return _ask_all(_candidates(named))
+
+
+def find_satisfying(
+    named: Sequence[str], python: Optional[str], ranges: Sequence[Requirement], cuda: Optional[int]
+) -> Optional[Interpreter]:
+    """What ``satisfying`` would choose of all that ``find`` gives; the others are not even started where the first one will do."""
+    paths = _candidates(named)
+    for some in (paths[:1], paths[1:]):
+        found = satisfying(_ask_all(some), python, ranges, cuda)
+        if found is not None:
+            return found
+    return None
+
+
+def _ask_all(paths: Sequence[str]) -> List[Interpreter]:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        asked = list(pool.map(_ask_or_none, paths))
+    return [interpreter for interpreter in asked if interpreter is not None]
+
+
+def ask(path: str) -> Interpreter:
+    """The interpreter at ``path``. Raises OSError or ValueError saying why it cannot be used."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    try:
+        done = subprocess.run(
+            [path, "-c", QUESTION], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            timeout=LIMIT, cwd="/", env=variables,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ValueError("it gave no answer in %d s" % LIMIT) from None
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise ValueError("it ended with status %d: %s" % (done.returncode, (last or ["no message"])[0][:300]))
+    answer = json.loads(done.stdout[-65536:].decode("utf-8"))
+    version = tuple(answer["version"])
+    if version < (3, 8, 0) or answer["implementation"] != "cpython":
+        raise ValueError("it is %s %s; CPython 3.8 or newer is needed" % (answer["implementation"], _dotted(version)))
+    return Interpreter(path, version, answer["prefix"], tuple(answer["site"]))
+
+
+def satisfying(
+    interpreters: Sequence[Interpreter], python: Optional[str], ranges: Sequence[Requirement], cuda: Optional[int]
+) -> Optional[Interpreter]:
+    """The first of ``interpreters`` with everything in ``ranges``; ``cuda`` as in ``torch_runs``. None if there is none."""
+    for interpreter in interpreters:
+        if interpreter.is_version(python) and not missing(interpreter, ranges, cuda):
+            return interpreter
+    return None
+
+
+def missing(interpreter: Interpreter, ranges: Sequence[Requirement], cuda: Optional[int]) -> List[Requirement]:
+    """What of ``ranges`` this interpreter lacks, a torch that cannot use the box's GPU included."""
+    lacking = unsatisfied(list(ranges), interpreter.installed())
+    torch = next((each for each in ranges if each.name == "torch"), None)
+    if torch is not None and torch not in lacking and not torch_runs(interpreter, cuda):
+        lacking.append(torch)
+    return lacking
+
+
+def torch_runs(interpreter: Interpreter, cuda: Optional[int]) -> bool:
+    """Whether its torch was built for a CUDA that the driver runs (a newer major version needs a newer driver).
+
+    ``cuda`` is the major version the driver supports, None on a box without a GPU, where any torch will do.
+    """
+    if cuda is None:
+        return True
+    for folder in interpreter.site:
+        try:
+            with open(os.path.join(folder, "torch", "version.py"), encoding="utf-8") as file:
+                built_for = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)", file.read(65536), re.MULTILINE)
+        except (OSError, UnicodeDecodeError):
+            continue
+        return built_for is not None and int(built_for.group(1)) <= cuda
+    return False
+
+
+def driver_cuda(version_file: str = "/proc/driver/nvidia/version") -> Optional[int]:
+    """The major version of CUDA that the loaded driver runs; None without one. Reads /proc: a hung driver does not matter.
+
+    https://docs.nvidia.com/deploy/cuda-compatibility/: CUDA 11 from driver 450, 12 from 525, 13 from 580.
+    """
+    release = driver_release(version_file)
+    if release is None:
+        return None
+    major = int(release.partition(".")[0])
+    return next((cuda for since, cuda in ((580, 13), (525, 12), (450, 11)) if major >= since), 10)
+
+
+def driver_release(version_file: str = "/proc/driver/nvidia/version") -> Optional[str]:
+    """The loaded driver's release ("570.86.15"), None without one."""
+    try:
+        with open(version_file, encoding="ascii", errors="replace") as file:
+            found = re.search(r"Module.*?\s(\d{3,4}\.[\d.]{1,20})\s", file.read(4096))
+    except OSError:
+        return None
+    return found.group(1) if found else None
+
+
+def _candidates(named: Sequence[str]) -> List[str]:
+    folders = [
+        os.path.join(os.environ[name], "bin") for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if os.environ.get(name)
+    ]
+    for place in PLACES[:-3] + tuple(os.environ.get("PATH", "").split(":")) + PLACES[-3:]:
+        folders += (
+            sorted(glob.glob(os.path.expanduser(place)), key=_natural, reverse=True)
+            if place.startswith(("/", "~"))
+            else []
+        )
+    seen = set()
+    paths = []
+    for path in [*(os.path.expanduser(path) for path in named), *_pythons(folders), sys.executable]:
+        # A virtual environment's python is a link to another one's: the folder tells them apart.
+        identity = (os.path.realpath(os.path.dirname(path)), os.path.realpath(path))
+        if identity not in seen and os.path.isfile(path) and os.access(path, os.X_OK):
+            seen.add(identity)
+            paths.append(path)
+    return paths[:MAX_CANDIDATES]
+
+
+def _pythons(folders: Sequence[str]) -> Iterator[str]:
+    for folder in folders:
+        if folder.endswith("/shims"):
+            continue  # pyenv's shell scripts; what they start is found in its own place
+        try:
+            names = [name for name in os.listdir(folder) if NAME.fullmatch(name)]
+        except OSError:
+            continue
+        for name in sorted(names):  # python, python3, python3.11 …
+            yield os.path.join(folder, name)
+
+
+def _natural(path: str) -> List[Tuple[int, str]]:
+    """Sorts 3.13 after 3.9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+def _ask_or_none(path: str) -> Optional[Interpreter]:
+    try:
+        return ask(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _distributions(folder: str) -> Iterator[Tuple[str, str]]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for entry in sorted(names):
+        stem, kind = os.path.splitext(entry)
+        # Installed by setup.py, as Debian's packages and old pips do: name-version[-pyX.Y].egg-info, a folder or a file.
+        stem = re.sub(r"-py\d+\.\d+$", "", stem) if kind == ".egg-info" else stem
+        name, _, version = stem.rpartition("-")
+        proof = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}.get(kind)
+        path = os.path.join(folder, entry)
+        if (
+            proof
+            and name
+            and (os.path.isfile(os.path.join(path, proof)) or (kind == ".egg-info" and os.path.isfile(path)))
+        ):
+            yield normalise(name), version
+
+
+def _dotted(version: Sequence[Any]) -> str:
+    return ".".join(str(number) for number in version)

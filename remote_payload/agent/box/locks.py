@@ -1,0 +1,142 @@
+"""Locks that say who is alive: flocks on files in ``$ROOT/locks``, held by a run's supervisor for as long as it lives.
+
+The kernel frees them when the holder dies, however it dies: no pid, clock or heartbeat is trusted, and a file that a restart
+left behind is free. They do not lie in /dev/shm, which systemd empties at a user's last logout. A run's lock is taken by
+whoever launches it and handed to the supervisor as an open descriptor, so that there is no moment in between. The payload
+never inherits one.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from typing import Dict, Optional
+
+from remote_payload.agent.wire.paths import RunPaths, volatile_folder
+from remote_payload.agent.wire.request import AgentError
+
+# Lustre without "-o flock", NFS without a lock daemon, some FUSE filesystems.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_tried: Dict[str, bool] = {}  # whether a folder's filesystem can lock
+
+
+def make_volatile(run_id: Optional[str] = None) -> str:
+    """``/dev/shm/gpurun-<uid>``, or a run's folder in it: made at 0700, and refused when it is not ours alone.
+
+    Anybody can make a folder of that name before us.
+    """
+    folder = volatile_folder()
+    for each in (folder, volatile_folder(run_id)):
+        try:
+            os.mkdir(each, 0o700)
+        except FileExistsError:
+            pass
+        found = os.lstat(each)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise AgentError(
+                "BoxNotReady",
+                "%s belongs to somebody else, or others may enter it" % each,
+                "Remove it on the box: secrets and locks would not be safe there.",
+            )
+    return volatile_folder(run_id)
+
+
+def run_lock(run: RunPaths) -> str:
+    """Where a run's lock lies."""
+    return lock_file(run.lock)
+
+
+def lock_file(path: str) -> str:
+    """``path``, or a place in memory where the filesystem of ``path`` cannot lock."""
+    folder, name = os.path.split(path)
+    return path if _can_lock(folder) else os.path.join(make_volatile(), "lock-" + name)
+
+
+def _can_lock(folder: str) -> bool:
+    if folder in _tried:
+        return _tried[folder]
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        descriptor = os.open(os.path.join(folder, ".try"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # read-only or full: whoever wants a lock will hear of it
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _tried[folder] = True
+    except OSError as error:
+        _tried[folder] = error.errno not in NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return _tried[folder]
+
+
+def take_run(run: RunPaths) -> Optional[int]:
+    """The run's lock as a descriptor, None while somebody holds it. Raises OSError."""
+    os.makedirs(os.path.dirname(run.lock), 0o700, exist_ok=True)
+    path = run_lock(run)
+    if os.path.isdir(path):
+        os.rmdir(path)  # whoever made that: a lock is a file
+    return take(path)
+
+
+def take(path: str) -> Optional[int]:
+    """Locks the file at ``path``, made if need be; the descriptor, or None while somebody holds it. Closing it frees the lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if _lock(descriptor, fcntl.LOCK_EX):
+            if _still_there(path, descriptor):
+                return descriptor
+        elif not _lock(descriptor, fcntl.LOCK_SH):
+            os.close(descriptor)
+            return None
+        os.close(descriptor)  # removed between our open and our lock, or only somebody asking: again
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds the lock at ``path``. Asks with a shared lock: two who ask do not see each other."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def drop(path: str, descriptor: int) -> None:
+    """Frees a lock and removes its file, in the order in which nobody can be misled."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+    os.close(descriptor)
+
+
+def leave_run(run: RunPaths, descriptor: int) -> None:
+    """Frees a run's lock for good and removes its volatile folder, unless that still holds something."""
+    drop(run_lock(run), descriptor)
+    try:
+        os.rmdir(volatile_folder(run.run_id))
+    except OSError:
+        pass
+
+
+def _lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise
+        return False
+
+
+def _still_there(path: str, descriptor: int) -> bool:
+    try:
+        there = os.stat(path)
+    except OSError:
+        return False
+    ours = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

@@ -1,0 +1,208 @@
+"""Who has which GPU, and who waits for one: first come, first served. A GPU belongs to the last process that uses it.
+
+The truth lies in the folder of each run (``gpus.json``): what it wants, its place in the queue, what it was given. Whether it
+still waits or still has it is ``alive``'s to say, so that a killed supervisor gives nothing away while its payload lives.
+Decisions are made one at a time, under a lock. Where that fails (somebody removed the lock's file under its holder), each
+looks again after it has written down what it takes, and gives it back when somebody else did the same.
+"""
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from remote_payload.agent.box import locks, processes
+from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.box.gpus import Gpu
+from remote_payload.agent.box.snapshot import runs_newest_first
+from remote_payload.agent.run import alive, owner, slot
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths
+from remote_payload.agent.wire.request import AgentError
+
+VARIABLE = "GPURUN_GPUS"  # of every process of a run: the names of its GPUs
+LIMIT = 30.0  # seconds that a submission waits for others to decide
+TURN_LIMIT = 1.0  # seconds that the first of those that wait does
+CROWDED = 10  # more than one part in so many of a GPU's memory in use: a desktop takes less, training more
+
+
+class Allotment(NamedTuple):
+    """What a run asked for, and what it was given: GPUs by name, none while it waits."""
+
+    run: RunPaths
+    place: int  # in the queue: a lower one came earlier
+    wanted: int
+    given: Tuple[str, ...] = ()
+
+
+def name(gpu: Gpu) -> str:
+    """What a GPU is called here: numbers change when one falls off the bus."""
+    return gpu.uuid or str(gpu.number)
+
+
+def is_crowded(gpu: Gpu) -> bool:
+    """Whether a good part of its memory is in use; of a GPU that no run has, by a stranger, or by what is just ending."""
+    return gpu.memory_used > gpu.memory_total // CROWDED
+
+
+def read(run: RunPaths) -> Optional[Allotment]:
+    """A run's allotment, None when it has none or the file makes no sense."""
+    told = read_json(run.gpus) or {}
+    place, wanted, given = told.get("place"), told.get("wanted"), told.get("given")
+    if not isinstance(place, int) or not isinstance(wanted, int) or not isinstance(given, list):
+        return None
+    return Allotment(run, place, wanted, tuple(each for each in given if isinstance(each, str)))
+
+
+def write(mine: Allotment) -> None:
+    """Raises OSError."""
+    write_json(mine.run.gpus, {"place": mine.place, "wanted": mine.wanted, "given": mine.given})
+
+
+def enter(paths: BoxPaths, run: RunPaths, available: List[Gpu], wanted: int, queue: bool) -> List[Gpu]:
+    """Gives a run its GPUs, or (``queue``) a place in the queue, which is decided here and never again: none then.
+
+    Without ``queue`` a GPU that a stranger uses will do if there is no other. Raises AgentError GpuBusy.
+    """
+    with _deciding(paths, LIMIT) as alone:
+        if not alone:
+            raise AgentError("GpuBusy", "other submissions have been choosing GPUs for half a minute", "Submit again.")
+        before = waiting(paths)
+        mine = Allotment(run, max([time.time_ns(), *(each.place + 1 for each in before)]), wanted)
+        taken = holders(paths, available)
+        chosen = [] if before else choose(available, taken, wanted, choosy=queue)
+        if chosen and not _settle(paths, mine, chosen, available):
+            chosen = []
+        if not chosen and not queue:
+            raise _busy(available, wanted, before, taken)
+        if not chosen:
+            write(mine)
+    return chosen
+
+
+def take(paths: BoxPaths, mine: Allotment, available: List[Gpu], choosy: bool) -> List[Gpu]:
+    """What a run that waits gets now, nothing when it is not its turn, too few are free, or others are deciding."""
+    if waiting(paths, before=mine):
+        return []  # asked before the lock: of many that wait, only the first may keep others from deciding
+    with _deciding(paths, TURN_LIMIT) as alone:
+        if not alone or waiting(paths, before=mine):
+            return []
+        chosen = choose(available, holders(paths, available, mine.run), mine.wanted, choosy)
+        return chosen if chosen and _settle(paths, mine, chosen, available) else []
+
+
+def choose(available: List[Gpu], taken: Dict[str, str], wanted: int, choosy: bool) -> List[Gpu]:
+    """``wanted`` of the GPUs that nobody has, none when there are too few; crowded ones last, or (``choosy``) not at all."""
+    free = [gpu for gpu in available if name(gpu) not in taken]
+    idle = [gpu for gpu in free if not is_crowded(gpu)]
+    pool = idle if choosy else idle + [gpu for gpu in free if is_crowded(gpu)]
+    return sorted(pool[:wanted]) if len(pool) >= wanted else []
+
+
+def waiting(paths: BoxPaths, before: Optional[Allotment] = None) -> List[Allotment]:
+    """The runs that wait for GPUs in their order, those alone that came before a certain one if it is named."""
+    found = [each for each in map(read, runs_newest_first(paths)) if each is not None and not each.given]
+    if before is not None:
+        found = [each for each in found if _turn(each) < _turn(before)]
+    box = alive.Box()
+    living = [each for each in found if slot.read(each.run) is None and alive.is_supervised(each.run, box)]
+    return sorted(living, key=_turn)
+
+
+def wake_next(paths: BoxPaths) -> None:
+    """Makes the first of those that wait look at once. Without it, each of them would notice only at its own next look that its turn
+    has come, and eight GPUs that came free together would be given away over several seconds.
+
+    The signal is CHLD, because supervisors of every version block it. Whoever misses it looks by itself soon.
+    """
+    try:
+        for first in waiting(paths)[:1]:
+            supervisor = alive.Box().recorded(owner.read(first.run))
+            if supervisor is not None:
+                processes.send(supervisor, signal.SIGCHLD)
+    except OSError:  # too many open files, or its supervisor is another user's
+        pass
+
+
+def _turn(each: Allotment) -> Tuple[int, str]:
+    return each.place, each.run.run_id
+
+
+def holders(paths: BoxPaths, available: List[Gpu], spare: Optional[RunPaths] = None) -> Dict[str, str]:
+    """Which run has which GPU, ``spare`` apart. A run has its GPUs until nothing of it lives.
+
+    Runs below another root and runs without a folder are seen by their processes, which carry the GPUs' names with them.
+    """
+    box = alive.Box()
+    names = {str(gpu.number): name(gpu) for gpu in available}
+    found: Dict[str, str] = {}
+    known = {spare.run_id} if spare else set()
+    for run in runs_newest_first(paths):
+        given = _given(run, names, box) if run.run_id not in known else ()
+        if given:
+            known.add(run.run_id)
+            if _still_has(run, box):
+                found.update(dict.fromkeys(given, run.run_id))
+    for run_id in set(box.marked()) - known:
+        for pid in box.marked()[run_id]:
+            found.update(dict.fromkeys((processes.variable(pid, VARIABLE) or "").split(), run_id))
+    return found
+
+
+def _given(run: RunPaths, names: Dict[str, str], box: alive.Box) -> Tuple[str, ...]:
+    """The GPUs that a run was given, by name; where its file is gone, by what its owner says, or its processes.
+
+    Where nothing says it any more, a run that lives and asked for some may have any of them: none counts as free.
+    """
+    mine = read(run)
+    if mine is not None:
+        return mine.given
+    known = owner.read(run)
+    if known is not None:
+        return tuple(names[str(number)] for number in known.gpus if str(number) in names)
+    members = alive.of(run, box).members
+    if not members or (read_json(run.launch) or {}).get("gpus") == 0:
+        return ()
+    told = {each for process in members for each in (processes.variable(process.pid, VARIABLE) or "").split()}
+    return tuple(sorted(told or names.values()))
+
+
+def _still_has(run: RunPaths, box: alive.Box) -> bool:
+    if slot.read(run) is None and alive.is_supervised(run, box):
+        return True
+    return bool(alive.of(run, box).members)
+
+
+def _settle(paths: BoxPaths, mine: Allotment, chosen: List[Gpu], available: List[Gpu]) -> bool:
+    given = tuple(map(name, chosen))
+    write(mine._replace(given=given))
+    if not set(given) & set(holders(paths, available, mine.run)):
+        return True
+    write(mine)
+    return False
+
+
+def _busy(available: List[Gpu], wanted: int, before: List[Allotment], taken: Dict[str, str]) -> AgentError:
+    asked = "%d of %d GPUs asked for, but " % (wanted, len(available))
+    if before:
+        names = [each.run.run_id for each in before]
+        return AgentError("GpuBusy", asked + "%s waits for GPUs" % ", ".join(names), "Submit with --queue to wait too.")
+    names = sorted(set(taken.values())) or ["another run"]
+    hint = "Wait for it, stop it (gpurun stop %s), or submit with --queue." % names[0]
+    return AgentError("GpuBusy", asked + "held by %s" % ", ".join(names), hint)
+
+
+@contextmanager
+def _deciding(paths: BoxPaths, limit: float) -> Iterator[bool]:
+    """Whether the decision is ours alone for the length of the block; waits up to ``limit`` seconds for it."""
+    os.makedirs(paths.locks, 0o700, exist_ok=True)
+    path, deadline = locks.lock_file(os.path.join(paths.locks, "gpus")), time.monotonic() + limit
+    descriptor = locks.take(path)
+    while descriptor is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        descriptor = locks.take(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Ends every process of a run and nobody else's: TERM, time to save, then KILL until nothing is left to be seen.
+
+Which they are is ``alive.find``'s to say: torchrun gives each worker a session of its own, and a double fork leaves the tree.
+"""
+
+import signal
+import time
+from typing import Any, Callable, Dict, Iterable, List
+
+from remote_payload.agent.box import processes
+from remote_payload.agent.box.processes import Process
+
+GRACE = 45.0  # seconds between TERM and KILL
+GRACE_FILE = "stop"  # in the run's volatile folder: the grace that ``stop`` was asked for
+KILL_LIMIT = 10.0  # seconds of KILL without effect, after which the survivors are named
+PAUSE = 0.05
+SHOWN = 200  # characters of a command line
+
+Find = Callable[[], List[Process]]
+
+
+def signal_all(members: Iterable[Process], number: int) -> None:
+    """Signals each; those of another user (a setuid child) are left to be named as survivors."""
+    for process in members:
+        try:
+            processes.send(process, number)
+        except OSError:
+            continue
+
+
+def terminate(find: Find, grace: float, limit: float) -> List[Process]:
+    """TERM to all that ``find`` finds, up to ``grace`` seconds for them to end, then ``kill``. Gives the survivors."""
+    members = find()
+    told: Dict[int, Process] = {}
+    deadline = time.monotonic() + grace
+    while members and time.monotonic() < deadline:
+        fresh = [process for process in members if told.get(process.pid) != process]
+        signal_all(fresh, signal.SIGTERM)
+        signal_all(fresh, signal.SIGCONT)  # a stopped process takes no notice of TERM
+        told.update({process.pid: process for process in fresh})
+        time.sleep(PAUSE)
+        members = find()
+    return kill(find, limit)
+
+
+def kill(find: Find, limit: float) -> List[Process]:
+    """KILL in a loop until two scans in a row find nobody: a child may be born while its parent is killed.
+
+    Gives those that are still there after ``limit`` seconds.
+    """
+    deadline = time.monotonic() + limit
+    empty = 0
+    members: List[Process] = []
+    while empty < 2 and time.monotonic() < deadline:
+        members = find()
+        empty = 0 if members else empty + 1
+        processes.kill_groups(members)
+        signal_all(members, signal.SIGKILL)
+        time.sleep(PAUSE if members else PAUSE / 5)
+    return members
+
+
+def describe(members: Iterable[Process]) -> List[Dict[str, Any]]:
+    """Processes as the laptop shows them."""
+    return [
+        {"pid": process.pid, "command": processes.command(process.pid)[:SHOWN] or process.name, "state": process.state}
+        for process in members
+    ]

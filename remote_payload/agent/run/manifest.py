@@ -1,0 +1,269 @@
+"""What a run has to show: each file of ``outputs/`` with size and sha256, at the end or while it still trains.
+
+While it trains only what can no longer change is listed: files in complete folders (those that hold a
+``manifest.json``, which is written last) and append-only logs with the bytes they have at this moment. Links, devices,
+unfinished and odd names are never listed, nor what the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
+"""
+
+import hashlib
+import os
+import posixpath
+import stat
+import time
+import unicodedata
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.wire.paths import RunPaths
+
+APPEND_ONLY = (".jsonl", ".log")
+UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
+MAX_FILES = 400000  # what fits into one frame
+MAX_PATH = 1024  # bytes
+# What the laptop takes for something else than a result, and refuses the whole list for.
+FORBIDDEN = (".git", ".ssh", ".gpurun-staging", ".gpurun-fetched.json")
+MAX_LEFT_OUT = 100
+# A file younger than this when it was read may change again within its filesystem's clock tick: not remembered.
+SETTLED_NS = 2 * 10**9
+
+Progress = Callable[[int, int], None]
+
+
+def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Dict[str, Any]:
+    """The manifest of ``run``'s outputs: ``{complete, files: [{path, size, sha256, mtime}], folders, left_out}``.
+
+    ``complete`` says that the run is over: then every regular file is listed. Paths are relative to ``outputs/``;
+    ``progress(done, total)`` counts the bytes hashed and may raise to give up. Hashes are remembered beside the run by
+    (path, size, times, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
+    """
+    found, left_out = find(run)
+    folders = _complete_folders(run.outputs, found)
+    if not complete:
+        found = {path: status for path, status in found.items() if append_only(path) or _inside(path, folders)}
+    hashes = _Hashes(run, found, progress)
+    files = []
+    for path in sorted(found)[:MAX_FILES]:
+        settled = complete or not append_only(path) or _inside(path, folders)
+        entry = hashes.entry(path, grows=not settled)
+        if entry is None:
+            _leave_out(left_out, path, "changed while it was read")
+        else:
+            files.append(entry)
+    if len(found) > MAX_FILES:
+        _leave_out(left_out, "…", "%d files more than the %d that are listed" % (len(found) - MAX_FILES, MAX_FILES))
+    hashes.remember()
+    return {"complete": complete, "files": files, "folders": folders, "left_out": left_out}
+
+
+def write(run: RunPaths) -> Dict[str, Any]:
+    """Builds the manifest of a run that is over and writes ``manifest.json``; gives it. Raises OSError."""
+    built = build(run, complete=True)
+    write_json(run.manifest, built)
+    return built
+
+
+def append_only(path: str) -> bool:
+    """Whether a file of this name only ever grows: TensorBoard events, JSON Lines and text logs."""
+    name = posixpath.basename(path)
+    return name.endswith(APPEND_ONLY) or "tfevents" in name
+
+
+def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]]:
+    outputs = run.outputs
+    found: Dict[str, os.stat_result] = {}
+    left_out: List[Dict[str, Any]] = []
+    links: List[str] = []
+    for path, status in _walk(outputs, _wanted(run), left_out):
+        if stat.S_ISREG(status.st_mode):
+            found[path] = status
+        elif stat.S_ISLNK(status.st_mode):
+            links.append(path)
+        else:
+            _leave_out(left_out, path, "not a regular file")
+    for path in _twins(found):
+        del found[path]
+        _leave_out(left_out, path, "on a Mac it would be the same file as another one")
+    for path in links:
+        _leave_out(left_out, path, "a link", dispensable=_is_listed(outputs, path, found))
+    return found, left_out
+
+
+def _wanted(run: RunPaths) -> Optional[List[str]]:
+    """What of a recipe's outputs the job wants home; None for all of them. A command has only what its job names, by the links."""
+    job = read_json(run.job) or {}
+    names = job.get("outputs") if job.get("recipe") else None
+    return [str(name).rstrip("/") for name in names] if isinstance(names, list) else None
+
+
+def _is_wanted(path: str, wanted: Optional[List[str]]) -> bool:
+    """Whether a path is one of the names, lies inside one, or has one inside."""
+    if wanted is None:
+        return True
+    return any((path + "/").startswith(name + "/") or name.startswith(path + "/") for name in wanted)
+
+
+def _is_listed(outputs: str, link: str, found: Dict[str, os.stat_result]) -> bool:
+    """Whether what a link stands for is listed under its own name, so that nothing is lost without the link."""
+    top = os.path.realpath(outputs)
+    target = posixpath.relpath(os.path.realpath(os.path.join(outputs, link)), top)
+    return target in found or any(path.startswith(target + "/") for path in found)
+
+
+def _twins(found: Dict[str, os.stat_result]) -> List[str]:
+    """Paths that differ from an earlier one in case or Unicode form only, in a folder of theirs too."""
+    spelt: Dict[str, str] = {}
+    twins = []
+    for path in sorted(found):
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:depth])
+            if spelt.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix) != prefix:
+                twins.append(path)
+                break
+    return twins
+
+
+def _walk(
+    outputs: str, wanted: Optional[List[str]], left_out: List[Dict[str, Any]]
+) -> Iterator[Tuple[str, os.stat_result]]:
+    folders = [""] if os.path.isdir(outputs) and not os.path.islink(outputs) else []
+    while folders:
+        below = folders.pop()
+        try:
+            with os.scandir(os.path.join(outputs, below)) as listing:
+                entries = list(listing)
+        except OSError as error:  # gone meanwhile, or deeper than the system can name
+            _leave_out(left_out, below, error.strerror or "unreadable")
+            continue
+        for entry in entries:
+            path = posixpath.join(below, entry.name)
+            why = _unlistable(path, entry.name)
+            if why:
+                _leave_out(left_out, path, why, dispensable=why == "unfinished")
+            elif not _is_wanted(path, wanted):
+                _leave_out(left_out, path, "outputs: in the job file does not name it", dispensable=True)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                try:
+                    yield path, entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue  # removed meanwhile: a retention rule at work
+
+
+def _unlistable(path: str, name: str) -> str:
+    """Why a file of this name is not offered, "" if it is. The laptop checks the same, and more."""
+    try:
+        if len(path.encode("utf-8")) > MAX_PATH:
+            return "its name is too long"
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if any(unicodedata.category(character).startswith("C") for character in name) or "\\" in name:
+        return "odd characters in its name"
+    if path.startswith("-") or name.lower() in FORBIDDEN:
+        return "its name could be taken for something else"
+    if name.endswith(UNFINISHED[:2]) or any(mark in name for mark in UNFINISHED[2:]):
+        return "unfinished"
+    return ""
+
+
+def _leave_out(left_out: List[Dict[str, Any]], path: str, why: str, dispensable: bool = False) -> None:
+    """``dispensable``: no result is lost without it. Those that would be lost are named first."""
+    entry: Dict[str, Any] = {"path": ascii(path)[1:-1][:200], "why": why}
+    if dispensable:
+        left_out.append(dict(entry, dispensable=True))
+    else:
+        left_out.insert(0, entry)
+    del left_out[MAX_LEFT_OUT:]
+
+
+def _complete_folders(outputs: str, found: Dict[str, os.stat_result]) -> List[str]:
+    folders = []
+    for path in found:
+        if posixpath.basename(path) == "manifest.json":
+            folder = posixpath.dirname(path)
+            listed = read_json(os.path.join(outputs, path))
+            if listed is not None and _all_there(folder, listed, found):
+                folders.append(folder)
+    return sorted(folders)
+
+
+def _all_there(folder: str, listed: Dict[str, Any], found: Dict[str, os.stat_result]) -> bool:
+    for item in listed.get("files") or ():
+        if not isinstance(item, dict) or not isinstance(item.get("path"), str):
+            return False
+        status = found.get(posixpath.join(folder, item["path"]))
+        if status is None or status.st_size != item.get("size"):
+            return False
+    return True
+
+
+def _inside(path: str, folders: List[str]) -> bool:
+    return any(not folder or path.startswith(folder + "/") for folder in folders)
+
+
+class _Hashes:
+    """sha256 of files, each read once as long as it does not change."""
+
+    def __init__(self, run: RunPaths, found: Dict[str, os.stat_result], progress: Optional[Progress]) -> None:
+        self._outputs = run.outputs
+        self._cache = posixpath.join(run.folder, "hashes.json")
+        self._known = read_json(self._cache) or {}
+        self._kept: Dict[str, List[Any]] = {}
+        self._progress = progress
+        self._done, self._total = 0, sum(status.st_size for status in found.values())
+
+    def entry(self, path: str, grows: bool) -> Optional[Dict[str, Any]]:
+        """The file's line of the manifest; None when it is gone, no regular file, or written to while it was read."""
+        for _ in range(2):
+            try:
+                descriptor = os.open(
+                    os.path.join(self._outputs, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                )
+            except OSError:
+                return None
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    return None
+                sha256 = self._sha256(path, file, before)
+                after = os.fstat(descriptor)
+            unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+            if sha256 and (unchanged or grows):
+                return {"path": path, "size": before.st_size, "sha256": sha256, "mtime": before.st_mtime}
+        return None
+
+    def _sha256(self, path: str, file: Any, status: os.stat_result) -> Optional[str]:
+        """The digest of the file's first ``st_size`` bytes; None when it has fewer."""
+        # The time of the last change too: a file that replaces another may have its size, its time and its inode's number.
+        identity = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+        known = self._known.get(path)
+        if isinstance(known, list) and known[:-1] == identity:
+            self._advance(status.st_size)
+            self._kept[path] = known
+            return str(known[-1])
+        settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+        digest, left = hashlib.sha256(), status.st_size
+        while left:
+            block = file.read(min(left, 1 << 20))
+            if not block:
+                return None
+            digest.update(block)
+            left -= len(block)
+            self._advance(len(block))
+        if settled:
+            self._kept[path] = [*identity, digest.hexdigest()]
+        return digest.hexdigest()
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    def remember(self) -> None:
+        """Writes what was hashed; a full disk costs only the memory."""
+        if self._kept != self._known:
+            try:
+                write_json(self._cache, self._kept)
+            except OSError:
+                pass

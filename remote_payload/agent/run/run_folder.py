@@ -1,0 +1,209 @@
+"""Fills a run's folder: the code it was pushed with, links to data and outputs, and what an earlier run left to go on from."""
+
+import errno
+import fcntl
+import os
+import posixpath
+import shutil
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent.box import incoming, snapshot
+from remote_payload.agent.wire.paths import KEY, BoxPaths, RunPaths, check_run_id
+from remote_payload.agent.wire.request import AgentError
+
+LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
+NOT_INHERITED = "logs"  # a resumed run writes its own
+FICLONE = 0x40049409  # ioctl of linux/fs.h
+NO_ROOM = (
+    "the disk of the box has no room for a copy of the outputs that the new run goes on from",
+    "Free some space there: gpurun clean shows what it may delete.",
+)
+
+
+def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
+    """Puts the pushed code in place: by rename of the attempt that ``incoming`` names, or by hard links from an earlier run.
+
+    Raises AgentError PushDiffers where it is not what the laptop meant (``marks``), TransferInterrupted when it is not there (any more).
+    """
+    if code.get("incoming"):
+        pushed = _own_attempt(paths, run, code)
+        if not os.path.isdir(pushed):
+            raise AgentError(
+                "TransferInterrupted",
+                "the code did not arrive on the box",
+                "Submit again: what arrived is not sent twice.",
+            )
+        os.rename(pushed, run.code)
+        snapshot.record_code(run, str(code.get("digest") or ""), code.get("read_at"))
+    elif code.get("link_from"):
+        try:
+            snapshot.link_code(paths.run(check_run_id(code["link_from"])), run)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            message = "the code of run %s is not what it was when it was offered" % code["link_from"]
+            raise AgentError("PushDiffers", message) from None
+    else:
+        os.mkdir(run.code, 0o700)
+        return snapshot.record_code(run, "")
+    must_match(run.code, code, "the code")
+
+
+def must_match(tree: str, meant: Dict[str, Any], what: str) -> None:
+    """Raises AgentError PushDiffers where ``tree`` does not have the fingerprint ``marks`` of what the laptop meant."""
+    contents, permissions = bool(meant.get("contents")), meant.get("permissions") is not False
+    if snapshot.fingerprint(tree, contents, permissions) != meant.get("marks"):
+        raise AgentError("PushDiffers", "%s that arrived on the box is not what lies here" % what)
+
+
+def give_code_back(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
+    """After a launch that did not come off: the pushed code lies in ``incoming/`` again, for the next try."""
+    if code.get("incoming") and os.path.isdir(run.code):
+        back = _own_attempt(paths, run, code)
+        os.makedirs(os.path.dirname(back), 0o700, exist_ok=True)
+        os.rename(run.code, back)
+
+
+def _own_attempt(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> str:
+    name, attempt = incoming.split(code["incoming"])
+    if name != run.run_id:
+        raise AgentError("LaunchError", "the code of %s was pushed for another run" % run.run_id)
+    return paths.incoming(name + "/" + attempt)
+
+
+def link_data(paths: BoxPaths, run: RunPaths, data: List[Dict[str, Any]]) -> None:
+    """Makes each ``{path, key}`` appear at its own relative path in the code as a link to ``data/<key>``.
+
+    ``member`` names the one file in there, for data that is a file rather than a folder.
+    """
+    for entry in data:
+        key = entry.get("key")
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise AgentError("LaunchError", "unusable data key %r" % (key,))
+        member = entry.get("member")
+        if member is not None and (not isinstance(member, str) or "/" in member or not _stays_inside(member)):
+            raise AgentError("LaunchError", "unusable data file %r" % (member,))
+        source = os.path.join(paths.data(key), member) if member else paths.data(key)
+        if not os.path.exists(source):
+            raise AgentError(
+                "TransferInterrupted", "the data %s did not arrive on the box" % entry.get("path"), "Submit again."
+            )
+        place = _place(run, entry.get("path"))
+        _clear(place)
+        os.symlink(source, place)
+
+
+def link_outputs(run: RunPaths, names: List[Any]) -> None:
+    """Makes each output name in the code a link to ``outputs/<name>``. What the code holds there (a ``.gitkeep``) comes along."""
+    os.makedirs(run.outputs, 0o700, exist_ok=True)
+    for name in names:
+        place = _place(run, name)
+        target = os.path.join(run.outputs, str(name))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(place) and not os.path.islink(place):
+            # Copies: the pushed files are shared with other runs.
+            shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)
+        if not posixpath.splitext(str(name))[1]:  # results.json is a file: the link waits for it to be written
+            os.makedirs(target, exist_ok=True)
+        _clear(place)
+        os.symlink(target, place)
+
+
+def gather_outputs(run: RunPaths, names: List[Any]) -> None:
+    """After the end: what the payload put in the place of an output's link (a rename over it, a folder made anew) is an output too."""
+    for name in names:
+        place, target = os.path.join(run.code, str(name)), os.path.join(run.outputs, str(name))
+        if os.path.islink(place) or not os.path.lexists(place):
+            continue
+        if os.path.isdir(target) and os.path.isdir(place):
+            shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)
+        else:
+            os.replace(place, target)
+
+
+def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
+    """A resumed run starts with the old one's outputs, but for its logs: copies, so that nothing it writes can reach the old ones.
+
+    With ``share`` (whoever writes there never writes in place) weights are hard links: 44 GB of checkpoints take no room and no time.
+    Raises AgentError where there are none, or the disk has no room for the copies.
+    """
+    if not os.path.isdir(source.outputs):
+        raise AgentError("LaunchError", "run %s left no outputs to go on from" % source.run_id)
+
+    def left_out(folder: str, names: List[str]) -> List[str]:
+        return [NOT_INHERITED] if folder == source.outputs and NOT_INHERITED in names else []
+
+    def take(old: str, new: str) -> str:
+        try:
+            if not (share and old.endswith(LINKED) and _link(old, new)):
+                copy_apart(old, new)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # at once: copytree would go on with the rest
+                raise AgentError("BoxNotReady", *NO_ROOM) from None
+            raise
+        return new
+
+    shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
+
+
+def copy_apart(old: str, new: str) -> None:
+    """The file under a new name, sharing nothing that a write could reach: cloned where the filesystem can, else copied. Raises OSError."""
+    if os.path.islink(old) or not _clone(old, new):
+        shutil.copy2(old, new, follow_symlinks=False)
+
+
+def _clone(old: str, new: str) -> bool:
+    """Whether XFS, Btrfs and the like have made a clone: all of a file at once, for no room."""
+    with open(old, "rb") as source, open(new, "wb") as target:
+        try:
+            fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+        except OSError:
+            return False
+    shutil.copystat(old, new)
+    return True
+
+
+def _link(old: str, new: str) -> bool:
+    try:
+        os.link(old, new)
+        return True
+    except OSError:  # no hard links on this filesystem
+        return False
+
+
+def _place(run: RunPaths, name: object) -> str:
+    """A relative path in the code as an absolute one, its parents made. Raises AgentError when it leads out, by itself or by a link."""
+    if not isinstance(name, str) or not _stays_inside(name):
+        raise AgentError("LaunchError", "unusable path in the job: %r" % (name,))
+    place = os.path.normpath(os.path.join(run.code, name))
+    parent = os.path.dirname(place)
+    os.makedirs(parent, exist_ok=True)
+    code = os.path.realpath(run.code)
+    if os.path.commonpath([os.path.realpath(parent), code]) != code:
+        raise AgentError("LaunchError", "%r leads out of the code through a link" % name)
+    return place
+
+
+def _stays_inside(name: str) -> bool:
+    parts = posixpath.normpath(name).split("/") if name else [".."]
+    return "\0" not in name and not name.startswith("/") and ".." not in name.split("/") and parts != ["."]
+
+
+def _clear(place: str) -> None:
+    if os.path.isdir(place) and not os.path.islink(place):
+        shutil.rmtree(place)
+    elif os.path.lexists(place):
+        os.unlink(place)
+
+
+def offer_python(run: RunPaths, interpreter: Optional[str], path: str) -> str:
+    """``path`` (PATH), with a folder at its end in which ``python`` is the run's interpreter, where nothing in ``path`` has that name.
+
+    Debian has only ``python3``, and scripts say ``#!/usr/bin/env python`` or call ``python`` in a shell.
+    """
+    if not interpreter or shutil.which("python", path=path):
+        return path
+    folder = os.path.join(run.folder, "bin")
+    os.makedirs(folder, 0o700, exist_ok=True)
+    os.symlink(interpreter, os.path.join(folder, "python"))
+    return "%s:%s" % (path, folder)

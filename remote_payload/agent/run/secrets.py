@@ -1,0 +1,108 @@
+"""The hub token while a run lasts: one file at 0600 in a memory-backed folder. Other secrets go from the laptop's request
+through the supervisor's stdin into the payload's environment and lie in no file at all.
+
+When a run is over the file is removed: by its supervisor, by ``wipe``, or by the next agent's sweep if the supervisor was killed.
+"""
+
+import os
+import time
+from typing import Dict, List
+
+from remote_payload.agent.box import locks
+from remote_payload.agent.box.files import remove_quietly
+from remote_payload.agent.run import alive
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id, volatile_folder
+
+TOKEN = "HF_TOKEN"
+TOKEN_PATH = "HF_TOKEN_PATH"  # huggingface_hub reads the token from this file
+TOKEN_FILE = "hf_token"
+STRANGE_FOR = 3600.0  # seconds
+KEPT = ("stop", "exit")  # of the run's volatile folder: no secrets
+
+
+def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
+    """Writes the hub token, if there is one; what of ``secrets`` belongs into the payload's environment. Raises OSError."""
+    variables = {name: value for name, value in secrets.items() if name != TOKEN}
+    if secrets.get(TOKEN):
+        path = os.path.join(locks.make_volatile(run_id), TOKEN_FILE)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets[TOKEN])
+        variables[TOKEN_PATH] = path
+    return variables
+
+
+def remove(run_id: str) -> List[str]:
+    """Removes the run's secrets; the paths that are left all the same."""
+    folder = volatile_folder(run_id)
+    for name in _secret_names(folder):
+        path = os.path.join(folder, name)
+        try:
+            _overwrite(path)
+            os.unlink(path)
+        except OSError:
+            pass
+    return [os.path.join(folder, name) for name in _secret_names(folder)]
+
+
+def sweep(paths: BoxPaths) -> None:
+    """At every start of an agent: removes what runs left behind whose supervisor could not (killed, or its container restarted).
+
+    A run that is not below this root may be one of another root, which is about to start: its secrets get an hour.
+    """
+    try:
+        names = [name for name in os.listdir(volatile_folder()) if _is_run(name)]
+    except OSError:
+        return
+    box = alive.Box()
+    for run in map(paths.run, names):
+        ours = os.path.isdir(run.folder) or _age(volatile_folder(run.run_id)) > STRANGE_FOR
+        if ours and not alive.of(run, box).anything:
+            remove(run.run_id)
+            forget(run)
+
+
+def _age(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_run(name: str) -> bool:
+    try:
+        return bool(check_run_id(name)) and os.path.isdir(volatile_folder(name))
+    except ValueError:
+        return False
+
+
+def _secret_names(folder: str) -> List[str]:
+    try:
+        return sorted(set(os.listdir(folder)) - set(KEPT))
+    except OSError:
+        return []
+
+
+def _overwrite(path: str) -> None:
+    """Where the folder had to be on a disk (no /dev/shm), the blocks are overwritten before they are freed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, b"\0" * os.fstat(descriptor).st_size, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def forget(run: RunPaths) -> None:
+    """Removes the folder of a run that is over; kept while it holds the only copy of its exit code.
+
+    A launch takes the lock before it makes the run's folder: without that folder this one may be about to be used.
+    """
+    try:
+        if os.path.isdir(run.folder) and "exit" not in os.listdir(volatile_folder(run.run_id)):
+            descriptor = locks.take_run(run)
+            if descriptor is not None:
+                remove_quietly(os.path.join(volatile_folder(run.run_id), "stop"))
+                locks.leave_run(run, descriptor)
+    except OSError:
+        pass

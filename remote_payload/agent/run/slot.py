@@ -1,0 +1,79 @@
+"""The exit slot on disk: allocated while there is room, rewritten in place, so that an exit code survives a full disk.
+
+Between the two it says that the payload was started, which nothing else says for certain once ``owner.json`` is gone.
+"""
+
+import os
+from typing import Optional
+
+from remote_payload.agent.box.locks import make_volatile
+from remote_payload.agent.wire.paths import RunPaths, volatile_folder
+from remote_payload.agent.wire.protocol import SLOT_SIZE, ExitRecord, decode_slot, empty_slot, encode_slot
+
+STARTED = b"GR1 started".ljust(SLOT_SIZE - 1) + b"\n"  # no record: it has no checksum
+
+
+def allocate(run: RunPaths) -> int:
+    """Writes the empty slot and syncs it; its descriptor, to be kept open. Raises OSError."""
+    descriptor = os.open(run.exit_slot, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.pwrite(descriptor, empty_slot(), 0)
+    os.fsync(descriptor)
+    return descriptor
+
+
+def mark_started(descriptor: int) -> None:
+    """Says that the payload is about to execute; a disk that does not take it is no reason not to start."""
+    try:
+        os.pwrite(descriptor, STARTED, 0)
+    except OSError:
+        pass
+
+
+def was_started(run: RunPaths) -> bool:
+    """Whether the payload was started, as far as the slot knows."""
+    return _raw(run.exit_slot) == STARTED or read(run) is not None
+
+
+def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -> None:
+    """Says how the payload ended, though the slot was damaged or removed meanwhile.
+
+    Where the disk takes not even that (copy-on-write and full), a copy in memory does.
+    """
+    raw = encode_slot(record)
+    try:
+        if descriptor is not None:
+            os.pwrite(descriptor, raw, 0)
+            os.fsync(descriptor)
+        if _read(run.exit_slot) != decode_slot(raw):  # no descriptor, or it is of a file that is no longer there
+            target = os.open(run.exit_slot, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.pwrite(target, raw, 0)
+            os.fsync(target)
+            os.close(target)
+    except OSError:
+        if not os.path.isdir(run.folder):
+            return  # with the run's folder went all that it had to show
+        make_volatile(run.run_id)
+        with open(_copy(run), "wb") as file:
+            file.write(raw)
+
+
+def read(run: RunPaths) -> Optional[ExitRecord]:
+    """How the payload ended, None while nobody has said so."""
+    return _read(run.exit_slot) or _read(_copy(run))
+
+
+def _copy(run: RunPaths) -> str:
+    return os.path.join(volatile_folder(run.run_id), "exit")
+
+
+def _read(path: str) -> Optional[ExitRecord]:
+    raw = _raw(path)
+    return None if raw is None else decode_slot(raw)
+
+
+def _raw(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read(SLOT_SIZE)
+    except OSError:
+        return None

@@ -1,0 +1,132 @@
+"""Starts the payload: forked and held back until its pid is on the disk, then executed. No shell sees a word of it."""
+
+import errno
+import os
+import signal
+import sys
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
+
+from remote_payload.agent.box import badge
+
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell would have exited with
+# A process of our own kind, from the same zipapp or source tree: isolated from the user's PYTHON* variables and site packages.
+STARTER = "import sys; sys.path.insert(0, sys.argv.pop(1)); from remote_payload.agent.__main__ import main; main()"
+
+
+def agent_command(*arguments: str) -> List[str]:
+    """The argv that starts this agent again with ``arguments``."""
+    origin = os.path.abspath(__file__).rpartition("/remote_payload/agent/")[0]
+    return [sys.executable, "-I", "-S", "-c", STARTER, origin, *arguments]
+
+
+def search_path(interpreter: Optional[str], variables: Dict[str, Any]) -> str:
+    """The payload's PATH: the job's own if it sets one, else the box's with the interpreter's folder first."""
+    if "PATH" in variables:
+        return str(variables["PATH"])
+    path = os.environ.get("PATH") or STANDARD_PATH
+    return "%s:%s" % (os.path.dirname(interpreter), path) if interpreter else path
+
+
+def program(word: str, interpreter: Optional[str], variables: Dict[str, Any]) -> str:
+    """What a command's first word starts: ``python`` is the run's own interpreter, since many a box has only python3 or
+    another version under that name. A job that sets PATH itself has its way."""
+    return interpreter if interpreter and word in ("python", "python3") and "PATH" not in variables else word
+
+
+class Held(NamedTuple):
+    """A child that waits for the word: ``go`` lets it execute, ``failed`` tells whether it could."""
+
+    pid: int
+    go_descriptor: int
+    failed_descriptor: int
+
+    def go(self) -> Optional[str]:
+        """Lets the payload start; None once it runs, or why it could not (the same line is in its log)."""
+        os.write(self.go_descriptor, b"g")
+        os.close(self.go_descriptor)
+        with os.fdopen(self.failed_descriptor, "rb") as failed:
+            return failed.read().decode("utf-8", "replace") or None
+
+
+def hold(run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str) -> Held:
+    """Forks a child in a session of its own, with the run's badge and the log as its output; it executes nothing before ``go``.
+
+    Should the supervisor die first, the child ends by itself. Only to be called while there is one thread.
+    """
+    waiting, go = os.pipe()
+    failed, failing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go)
+        _become(run_id, argv, folder, environment, log, waiting, failing)
+    os.close(waiting)
+    os.close(failing)
+    os.read(failed, 1)  # it has its session and its badge now, or has ended
+    return Held(pid, go, failed)
+
+
+def _become(
+    run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
+) -> NoReturn:
+    status = NOT_EXECUTABLE
+    try:
+        os.setsid()
+        badge.put_on(run_id)
+        os.write(failing, b"s")
+        output = os.open(log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        _reset_signals()
+        _reset_oom_score()
+        if os.read(waiting, 1):
+            os.chdir(folder)
+            os.execvpe(argv[0], argv, environment)
+    except OSError as failure:
+        # execvpe reports a folder of PATH that it may not read rather than that nothing was found.
+        nowhere = _is_nowhere(argv[0], environment)
+        error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if nowhere else failure
+        status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+        line = "gpurun: cannot start %r: %s" % (argv[0], _why(error, argv[0], environment))
+        os.write(2, line.encode("utf-8", "replace") + b"\n")
+        os.write(failing, line.encode("utf-8", "replace"))
+    finally:
+        os._exit(status)
+
+
+def _is_nowhere(program: str, environment: Dict[str, str]) -> bool:
+    folders = environment.get("PATH", "").split(":")
+    return "/" not in program and not any(os.path.exists(os.path.join(folder, program)) for folder in folders)
+
+
+def _why(error: OSError, program: str, environment: Dict[str, str]) -> str:
+    there = "/" in program and os.path.exists(program)
+    if error.errno == errno.ENOENT and there:
+        return "the interpreter that its first line names is not on the box"
+    if error.errno == errno.ENOENT and "/" in program:
+        return "no such file in the code that was pushed"
+    if error.errno == errno.ENOENT:
+        return "not found in PATH (%s)" % environment.get("PATH", "")
+    if error.errno == errno.EACCES and there:
+        return "it is not executable: chmod +x it, or name its interpreter in the command"
+    if error.errno == errno.ENOEXEC:
+        return "neither a program nor a script that begins with #!"
+    return error.strerror or str(error)
+
+
+def _reset_signals() -> None:
+    """As a shell under nohup would leave them: Python ignores SIGPIPE, and the supervisor blocks what it waits for."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _reset_oom_score() -> None:
+    """The supervisor asks to be spared when memory runs out; the payload is not."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("0")
+    except OSError:
+        pass

@@ -1,0 +1,203 @@
+"""What a run is doing: facts collected from the box, and the one table that turns them into a status.
+
+``derive`` is pure, so that every combination is replayed in tests. Whether anything lives is ``alive``'s to say. No clock is
+trusted, and no file for its form: each may have been damaged or removed.
+"""
+
+import os
+import time
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from remote_payload.agent.box import cgroup
+from remote_payload.agent.run import alive, causes, events, owner, slot
+from remote_payload.agent.run.alive import Box, Life
+from remote_payload.agent.run.owner import Owner
+from remote_payload.agent.wire.paths import RunPaths
+from remote_payload.agent.wire.protocol import SLOT_KINDS, ExitRecord
+
+ALMOST_NOTHING = 1 << 20  # bytes
+OUTCOMES = {"timeout": ("timed_out", "time_limit"), "cancelled": ("cancelled", "stopped")}
+
+
+class Facts(NamedTuple):
+    """What can be seen of one run."""
+
+    run_id: str
+    folder: bool = True  # runs/<id> is there
+    slot: Optional[ExitRecord] = None  # how it ended, None while nobody has said so
+    life: Life = Life(False, None, ())
+    owner: Optional[Owner] = None
+    started: bool = False  # the payload was started, whatever is left of the owner
+    restarted: bool = False  # the box or its container was restarted since the owner was written
+    ended: Optional[Dict[str, Any]] = None  # the supervisor's last event
+
+
+def derive(facts: Facts) -> Dict[str, Any]:
+    """Phase, outcome and cause, whether the run is orphaned or stalled; from facts alone."""
+    life = facts.life
+    left = bool(life.members) and not life.supervised
+    if facts.slot is not None:
+        return _finished(*_ending(facts.slot, facts.ended), orphaned=left)
+    if life.anything:
+        return _going("running" if left else _phase(facts), facts, orphaned=left)
+    if facts.owner is not None and facts.restarted:
+        return _finished("interrupted", "box_restarted")
+    if not facts.folder:
+        return _finished("lost", "folder_deleted")
+    return _finished("lost", "vanished" if _was_started(facts) else "not_started")
+
+
+def _going(phase: str, facts: Facts, orphaned: bool) -> Dict[str, Any]:
+    return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts.life)}
+
+
+def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> Dict[str, Any]:
+    return {"phase": "finished", "outcome": outcome, "cause": cause, "orphaned": orphaned, "stalled": False}
+
+
+def _ending(record: ExitRecord, ended: Optional[Dict[str, Any]]) -> Tuple[str, Optional[str]]:
+    if record.kind in OUTCOMES:
+        return OUTCOMES[record.kind]
+    if record.kind == "exit" and record.number == 0:
+        return "succeeded", None
+    cause = ended.get("cause") if ended else None
+    return "failed", cause if isinstance(cause, str) else "%s %d" % (record.kind, record.number)
+
+
+def _phase(facts: Facts) -> str:
+    if not facts.folder or _was_started(facts):
+        return "running"
+    if facts.owner is None:  # not written yet; or damaged, and a supervisor is there that may have started the payload
+        return "prepared" if facts.life.supervisor is None else "launched"
+    return "prepared" if facts.owner.waiting else "launched"
+
+
+def _was_started(facts: Facts) -> bool:
+    """A damaged owner says nothing: the slot, the log and the processes may still know.
+
+    While the owner can be read, a process without a record is the payload-to-be: it executes once it is written down.
+    """
+    written = facts.owner.payload is not None if facts.owner else bool(facts.life.members)
+    return facts.started or written
+
+
+def _stalled(life: Life) -> bool:
+    """Stopped (a debugger, SIGSTOP, a frozen container), not dead."""
+    return bool(life.members) and all(process.state in "Tt" for process in life.members)
+
+
+def collect(run: RunPaths, box: Box) -> Facts:
+    """The facts of one run. The slot is read again at the end: what ended while we looked has ended."""
+    record, known = slot.read(run), owner.read(run)
+    if record is not None:
+        ended = events.last(run.events).get("ended")
+        left = alive.of(run, box) if ended is None or ended.get("survivors") else Life(False, None, ())
+        return Facts(run.run_id, slot=record, owner=known, ended=ended, life=left)
+    life = alive.of(run, box)
+    record, known = slot.read(run), owner.read(run)
+    ended = events.last(run.events).get("ended") if record is not None or not life.anything else None
+    return Facts(
+        run.run_id,
+        folder=os.path.isdir(run.folder),
+        slot=record or _told_exit(ended),
+        life=life,
+        owner=known,
+        started=slot.was_started(run) or log_identity(run.log)[0] > 0 or log_identity(run.events)[0] > 0,
+        restarted=known is not None and box.restarted_since(known),
+        ended=ended,
+    )
+
+
+def exit_of(run: RunPaths) -> Optional[ExitRecord]:
+    """How a run of which nothing lives ended, None where nobody said so."""
+    return slot.read(run) or _told_exit(events.last(run.events).get("ended"))
+
+
+def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
+    """How the run ended as its supervisor said in its last event: for a slot that was damaged or removed afterwards."""
+    told = ended.get("exit") if ended else None
+    if not isinstance(told, dict) or told.get("kind") not in SLOT_KINDS or not isinstance(told.get("number"), int):
+        return None
+    at = ended.get("t") if ended else None
+    return ExitRecord(told["kind"], told["number"], float(at) if isinstance(at, (int, float)) else 0.0)
+
+
+def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
+    """The status of one run, as ARCHITECTURE.md lists it."""
+    facts = collect(run, box or Box())
+    known = facts.owner or Owner()
+    status = dict(derive(facts), run_id=run.run_id)
+    record = facts.slot
+    progress = events.last(run.events)
+    status["exit"] = {"kind": record.kind, "number": record.number, "at": record.at} if record else None
+    status["pid"] = known.payload.pid if known.payload else None
+    status["gpus"] = list(known.gpus)
+    status["started_at"] = known.started_at
+    status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
+    status["now"] = time.time()  # by the clock that the other times are from: the laptop's may be hours apart
+    status["progress"] = progress
+    status["log_size"], status["generation"] = log_identity(run.log)
+    status.update(evidence=None, advice=None)
+    status.update(_evidence(run, status, facts, known, progress.get("ended") or {}))
+    return status
+
+
+def _evidence(
+    run: RunPaths, status: Dict[str, Any], facts: Facts, known: Owner, ended: Dict[str, Any]
+) -> Dict[str, Any]:
+    """The line of the log that shows why, and what to change; the cause with it where no supervisor lived to say so."""
+    if status["phase"] == "prepared":
+        return {"evidence": known.waiting}
+    if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled", "interrupted"):
+        return {}  # of a box that was restarted no line of the log can tell
+    if facts.slot is not None and ended.get("evidence"):
+        return {"evidence": ended["evidence"], "advice": ended.get("advice")}
+    if status["cause"] == "not_started":
+        return {}
+    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(known.oom_kills), disk_is_full(run.folder))
+    if status["outcome"] == "timed_out" and found.advice is None:
+        return {}  # a step like any other, at which the time was over
+    answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}
+    if facts.slot is not None and status["outcome"] == "failed":
+        answer["cause"] = found.cause
+    return answer
+
+
+def oom_kills_since(before: Optional[int]) -> int:
+    """Processes of the container that the kernel ended for want of memory since it had ended ``before``."""
+    now = cgroup.oom_kills()
+    return max(0, now - before) if now is not None and before is not None else 0
+
+
+def disk_is_full(folder: str) -> bool:
+    """Whether the filesystem of ``folder`` has next to nothing left."""
+    try:
+        space = os.statvfs(folder)
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize < ALMOST_NOTHING
+
+
+def _last_sign(run: RunPaths) -> Optional[float]:
+    """When a run that nobody saw ending was last heard of."""
+    times = []
+    for path in (run.log, run.events, run.owner):
+        try:
+            times.append(os.stat(path).st_mtime)
+        except OSError:
+            continue
+    return max(times) if times else None
+
+
+def log_identity(path: str) -> Tuple[int, str]:
+    """The log's size and generation: another generation means another file under its name, and offsets start anew."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, ""
+    return found.st_size, generation(found)
+
+
+def generation(found: os.stat_result) -> str:
+    """The identity of a log file."""
+    return "%x-%x" % (found.st_dev, found.st_ino)

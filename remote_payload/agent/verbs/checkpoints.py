@@ -1,0 +1,72 @@
+"""Verb ``checkpoints``: which complete checkpoints and models a run has, by what their own manifests say."""
+
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+from remote_payload.agent.box.files import read_json
+from remote_payload.agent.wire.paths import check_run_id
+from remote_payload.agent.wire.request import AgentError, Request
+
+LARGEST = 1 << 48  # of a step, and of a file's bytes
+FARTHEST = 1e300
+NAME = re.compile(r"step-[0-9]{1,12}")
+
+
+def checkpoints(request: Request) -> Dict[str, Any]:
+    """``{checkpoints: [{name, step, metrics, size, resumable}], best}``, oldest first. Raises AgentError RunLost."""
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    if not os.path.isdir(run.folder):
+        raise AgentError("RunLost", "run %s has no folder on the box" % run.run_id)
+    return list_checkpoints(run.outputs)
+
+
+def list_checkpoints(outputs: str) -> Dict[str, Any]:
+    """The same of any ``outputs`` folder, a fetched one too. Folders without a manifest are not complete and left out."""
+    folder = os.path.join(outputs, "checkpoints")
+    names = sorted(name for name in _names(folder) if NAME.fullmatch(name))
+    found = [_describe(os.path.join(folder, name), name) for name in names]
+    best = _describe(os.path.join(outputs, "models", "best"), "best")
+    if best is not None:
+        metrics = read_json(os.path.join(outputs, "models", "best", "metrics.json")) or {}
+        best.update(step=_step(metrics.pop("step", None)), metrics=_numbers(metrics))
+    return {"checkpoints": [each for each in found if each], "best": best}
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _describe(folder: str, name: str) -> Optional[Dict[str, Any]]:
+    manifest = read_json(os.path.join(folder, "manifest.json"))
+    if manifest is None or not isinstance(manifest.get("files"), list):
+        return None
+    files = [file for file in manifest["files"] if isinstance(file, dict) and _is_whole(file.get("size"))]
+    return {
+        "name": name,
+        "step": _step(manifest.get("step")),
+        "metrics": _numbers(manifest.get("metrics")),
+        "size": sum(file["size"] for file in files),
+        "resumable": any(file.get("path") == "optimizer.safetensors" for file in files),
+    }
+
+
+def _step(value: Any) -> Optional[int]:
+    return value if _is_whole(value) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+
+
+def _numbers(metrics: Any) -> Dict[str, float]:
+    """Those that JSON and arithmetic can bear: a run that diverged has others."""
+    named = metrics.items() if isinstance(metrics, dict) else ()
+    return {str(name)[:100]: value for name, value in named if _is_finite(value)}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -FARTHEST <= value <= FARTHEST

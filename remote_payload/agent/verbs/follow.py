@@ -1,0 +1,132 @@
+"""The verb ``follow``: a run's log and events as they are written, from the byte where the laptop left off, until the run is over."""
+
+import threading
+import time
+from typing import Any, Dict, Optional, Tuple
+
+from remote_payload.agent.box.watch import Watch
+from remote_payload.agent.run import alive, slot, state
+from remote_payload.agent.run.tail import Tail
+from remote_payload.agent.wire.paths import RunPaths, check_run_id
+from remote_payload.agent.wire.request import AgentError, Request
+
+LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
+SAY_EVERY = 60.0  # seconds after which the status is told again, so that a silent run is not taken for a silent box
+CANCEL_WITHIN = 0.5
+SETTLE = 5.0  # seconds that leftovers of the payload may go on writing after its end
+GATHER = 0.02  # seconds of output in one frame, when there is much of it
+
+
+def follow(request: Request) -> Dict[str, Any]:
+    """LOG and EVENTS frames until the run is over (``until_end``, else up to now): ``{status, generation, log_offset, events_offset}``.
+
+    PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start, whenever phase,
+    orphaned or stalled change, and every minute.
+    Raises AgentError for a run that is not there.
+    """
+    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    follower = Follower(request, run)
+    try:
+        follower.follow()
+    finally:
+        follower.close()
+    return {
+        "status": state.status_of(run),
+        "generation": follower.log.generation,
+        "log_offset": follower.log.offset,
+        "events_offset": follower.events.offset,
+    }
+
+
+class Follower:
+    """One laptop's look at one run."""
+
+    def __init__(self, request: Request, run: RunPaths) -> None:
+        self._request = request
+        self._run = run
+        log, events = request.args.get("log") or {}, request.args.get("events") or {}
+        self.log = Tail(
+            run.log,
+            _offset(log),
+            str(log.get("generation") or ""),
+            request.log,
+            lambda said: request.progress({"log": said}),
+            _lines(request.args.get("tail")),
+        )
+        self.events = Tail(
+            run.events, _offset(events), "", request.events, lambda said: request.progress({"events": said})
+        )
+        self._watch = Watch(run.folder)
+        self._looker: Optional[threading.Thread] = None
+        self._finished = False
+        self._failed: Optional[BaseException] = None
+        self._closed = threading.Event()
+        self._shown: Optional[Tuple[Any, ...]] = None
+        self._said_at = time.monotonic()
+        self._ended_at: Optional[float] = None
+
+    def follow(self) -> None:
+        """Until the run is over, or the laptop has had enough."""
+        until_end = self._request.args.get("until_end", True)
+        while not self._request.cancelled.is_set():
+            # Asked before the last bytes are read, so that none written before the end is missed.
+            over = not until_end or self._is_over()
+            sent = self.log.pump() | self.events.pump()
+            if over and not sent:
+                return
+            if sent:
+                time.sleep(GATHER)
+            else:
+                self._watch.wait(CANCEL_WITHIN)
+
+    def close(self) -> None:
+        """Closes files and watches."""
+        self._closed.set()
+        self.log.close()
+        self.events.close()
+        self._watch.close()
+
+    def _is_over(self) -> bool:
+        if slot.read(self._run) is not None:
+            if self._ended_at is None:
+                self._ended_at = time.monotonic()
+            return not alive.is_supervised(self._run) or time.monotonic() - self._ended_at > SETTLE
+        if self._looker is None:
+            self._finished = self._look() == "finished"
+            self._looker = threading.Thread(target=self._look_on, daemon=True)
+            self._looker.start()
+        if self._failed is not None:
+            raise self._failed
+        return self._finished
+
+    def _look_on(self) -> None:
+        """Beside the stream: a look reads the environment of every process, and no line should wait for that."""
+        try:
+            while not self._finished and not self._closed.wait(LOOK_EVERY):
+                self._finished = self._look() == "finished"
+        except BaseException as error:
+            self._failed = error
+
+    def _look(self) -> str:
+        status = state.status_of(self._run)
+        if status.get("cause") == "folder_deleted" and self._shown is None:
+            raise AgentError(
+                "RunLost", "the box knows no run %s" % self._run.run_id, "gpurun list shows the runs it knows."
+            )
+        shown = (status["phase"], status["orphaned"], status["stalled"], status.get("evidence"))
+        late = time.monotonic() - self._said_at > SAY_EVERY
+        if (shown != self._shown or late) and not self._closed.is_set():
+            self._shown, self._said_at = shown, time.monotonic()
+            self._request.progress({"status": status})
+        return str(status["phase"])
+
+
+def _offset(place: Dict[str, Any]) -> int:
+    offset = place.get("offset") or 0
+    if not isinstance(offset, int) or offset < 0:
+        raise AgentError("GpurunError", "%r is not an offset" % (offset,))
+    return offset
+
+
+def _lines(count: Any) -> Optional[int]:
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None

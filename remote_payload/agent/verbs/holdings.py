@@ -1,0 +1,120 @@
+"""Verb ``holdings``: all that would go with the box, read off its own folders: every run, every push that no run took yet.
+
+A run may lie below another root than this agent's: below the home folder when a volume was named later, or the other way
+round. A run may also have no folder any more and still live; then only its processes show it.
+"""
+
+import os
+import re
+from typing import Any, Dict, List, Set
+
+from remote_payload.agent.box import locks, processes
+from remote_payload.agent.box.snapshot import runs_newest_first
+from remote_payload.agent.run import alive
+from remote_payload.agent.run.alive import Box
+from remote_payload.agent.run.state import status_of
+from remote_payload.agent.wire.paths import ROOT_NAME, RUN_ID, SAFE_PATH, BoxPaths, RunPaths
+from remote_payload.agent.wire.request import Request
+
+ROOT = re.compile(r"/[A-Za-z0-9._/-]*/" + re.escape(ROOT_NAME) + r"(?=/)")
+EMBEDDED = "/local-box/home/" + ROOT_NAME
+MAX_NAMED = 20  # processes of one run, by name
+
+
+def holdings(request: Request) -> Dict[str, Any]:
+    """``{runs: [{root, left, status}], pushes: [{root, name, run_id}], homeless: [{run_id, left}]}``.
+
+    ``roots`` are more folders to look below. ``left`` are processes of the run, ``[{pid, command}]``; ``homeless`` are runs
+    that live without a folder below any of the roots; ``run_id`` of a push is null where its name holds none.
+    """
+    box = Box()
+    folders = {run_id: path for run_id, path in _folders(box).items() if _is_here(path, request.paths.root)}
+    roots = _roots(request, box, folders)
+    found = [(paths, run) for paths in roots for run in runs_newest_first(paths)]
+    known = {run.run_id for _, run in found}
+    return {
+        "runs": [_run(paths, run, box) for paths, run in found],
+        "pushes": [push for paths in roots for push in _pushes(paths) if push["run_id"] not in known],
+        "homeless": [
+            {"run_id": run_id, "left": _left(request.paths.run(run_id), box)}
+            for run_id in sorted((set(folders) | _locked(roots)) - known)
+        ],
+    }
+
+
+def _folders(box: Box) -> Dict[str, str]:
+    """The runs that have processes, and the folder that those were given, empty where they hide it."""
+    found = {}
+    for run_id, pids in box.marked().items():
+        if RUN_ID.fullmatch(run_id):
+            found[run_id] = next(filter(None, (_folder_of(pid) for pid in pids)), "")
+    return found
+
+
+def _folder_of(pid: int) -> str:
+    """The run's folder, by what the process was told, else by the log that it writes to."""
+    try:
+        with open("%s/%d/environ" % (processes.PROC, pid), "rb") as file:
+            variables = file.read().decode("utf-8", "replace").split("\0")
+        told = [each.split("=", 1)[1] for each in variables if each.startswith("GPURUN_RUN_DIR=")]
+        writes_to = os.readlink("%s/%d/fd/1" % (processes.PROC, pid))
+    except OSError:
+        return ""
+    return told[0] if told else writes_to if alive.LOG.search(writes_to) else ""
+
+
+def _roots(request: Request, box: Box, folders: Dict[str, str]) -> List[BoxPaths]:
+    """This agent's root, the one in the home folder, those that the laptop remembers, and those of runs that live; each once."""
+    more = request.args.get("roots")
+    candidates = [str(path) for path in more or ()]
+    for text in (*folders.values(), *(processes.command(pid) for pid in box.everything if processes.is_agent(pid))):
+        candidates += [root for root in ROOT.findall(text) if _is_here(root, request.paths.root)]
+    places: Dict[str, BoxPaths] = {}
+    for path in (
+        request.paths.root,
+        os.path.join(os.path.expanduser("~"), ROOT_NAME),
+        *candidates,
+    ):
+        if path.startswith("/") and SAFE_PATH.fullmatch(path):  # below any other gpurun never worked
+            places.setdefault(os.path.realpath(path), BoxPaths(path))
+    return list(places.values())
+
+
+def _is_here(path: str, root: str) -> bool:
+    """Whether a folder belongs to this box: an embedded one (``--host local``) is a box of its own, though it shares a machine."""
+    return path.startswith(root) if EMBEDDED in root else EMBEDDED not in path
+
+
+def _run(paths: BoxPaths, run: RunPaths, box: Box) -> Dict[str, Any]:
+    status = status_of(run, box)
+    status["progress"] = {}  # large, and nobody asks here how far a run is
+    return {"root": paths.root, "left": _left(run, box), "status": status}
+
+
+def _left(run: RunPaths, box: Box) -> List[Dict[str, Any]]:
+    members = alive.of(run, box).members[:MAX_NAMED]
+    return [{"pid": process.pid, "command": processes.command(process.pid)[:200]} for process in members]
+
+
+def _pushes(paths: BoxPaths) -> List[Dict[str, Any]]:
+    """What waits under ``incoming/``; an empty folder is nothing."""
+    pushes = []
+    for name in _names(paths.incoming("")):
+        path = paths.incoming(name)
+        if any(files for _, _, files in os.walk(path)) or os.path.isfile(path):
+            run_id = RUN_ID.match(name)
+            pushes.append({"root": paths.root, "name": name, "run_id": run_id.group() if run_id else None})
+    return pushes
+
+
+def _locked(roots: List[BoxPaths]) -> Set[str]:
+    """Runs of which somebody holds the lock, though their folders may be gone."""
+    named = {(paths, name) for paths in roots for name in _names(paths.locks) if RUN_ID.fullmatch(name)}
+    return {name for paths, name in named if locks.is_held(locks.run_lock(paths.run(name)))}
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

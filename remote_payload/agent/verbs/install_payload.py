@@ -1,0 +1,90 @@
+"""Verb ``install_payload``: the training package, received as a zip, unpacked once a version."""
+
+import hashlib
+import os
+import posixpath
+import shutil
+import stat
+import tempfile
+import zipfile
+from typing import Any, Dict, Iterator
+
+from remote_payload.agent.wire.paths import SAFE_PATH, SHA256
+from remote_payload.agent.wire.request import AgentError, Request
+
+MAX_ZIP = 64 << 20
+MAX_UNPACKED = 256 << 20
+MAX_MEMBERS = 5000
+
+
+def install_payload(request: Request) -> Dict[str, Any]:
+    """Unpacks the uploaded zip into ``payload/<sha256>`` and gives ``{}``; at once where that is there already.
+
+    Nothing stands under the final name before all of it does. Raises AgentError TransferFailed for bytes that do not
+    have this sha256, and for a zip that would write anywhere else.
+    """
+    sha256 = request.args.get("sha256")
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise AgentError("TransferFailed", "not a sha256: %.100r" % (sha256,))
+    final = request.paths.payload(sha256)
+    if os.path.isdir(final):
+        for _ in request.blobs():
+            pass
+        return {}
+    os.makedirs(posixpath.dirname(final), exist_ok=True)
+    work = tempfile.mkdtemp(prefix=sha256[:16] + ".partial-", dir=posixpath.dirname(final))
+    try:
+        archive, tree = posixpath.join(work, "zip"), posixpath.join(work, "tree")
+        _receive(request.blobs(), archive, sha256)
+        _unpack(archive, tree)
+        _settle(tree, final)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {}
+
+
+def _receive(blobs: Iterator[bytes], archive: str, sha256: str) -> None:
+    digest, size = hashlib.sha256(), 0
+    with open(archive, "wb") as file:
+        for blob in blobs:
+            size += len(blob)
+            if size > MAX_ZIP:
+                raise AgentError("TransferFailed", "the training package is larger than %d MiB" % (MAX_ZIP >> 20))
+            digest.update(blob)
+            file.write(blob)
+    if digest.hexdigest() != sha256:
+        message = "the training package arrived damaged: its sha256 is %s…, not %s…" % (
+            digest.hexdigest()[:12],
+            sha256[:12],
+        )
+        raise AgentError("TransferFailed", message, "Try again.")
+
+
+def _unpack(archive: str, tree: str) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED:
+                raise AgentError("TransferFailed", "the training package is absurdly large unpacked")
+            for member in members:
+                _check_member(member)
+            for member in members:
+                opened.extract(member, tree)  # fails where the content is longer than its member says
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise AgentError("TransferFailed", "the training package is not a zip: %s" % error) from None
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    name = member.filename
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    inside = SAFE_PATH.fullmatch(name) and not name.startswith("/") and ".." not in name.split("/")
+    if not inside or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise AgentError("TransferFailed", "the training package has a member that cannot be: %.100r" % name)
+
+
+def _settle(tree: str, final: str) -> None:
+    try:
+        os.rename(tree, final)
+    except OSError:
+        if not os.path.isdir(final):  # another submit was faster: the same bytes
+            raise

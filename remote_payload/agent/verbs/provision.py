@@ -1,0 +1,280 @@
+"""Verb ``provision``: an interpreter with the packages a run needs, by the cheapest way there is on this box."""
+
+import functools
+import os
+import re
+import shutil
+import time
+import zlib
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools
+from remote_payload.agent.box.command import CommandCancelled, CommandFailed
+from remote_payload.agent.box.interpreters import Interpreter
+from remote_payload.agent.wire.paths import KEY
+from remote_payload.agent.wire.request import AgentError, Request
+
+OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers still run on
+INSTALL_UV = "curl -LsSf https://astral.sh/uv/install.sh | sh"
+DEFAULT_PYTHON = "3.12"  # what uv is asked for on a box that has nothing newer than that
+
+# What the last lines of pip or uv say, and what to do about it.
+HINTS = (
+    (
+        r"No space left on device|os error 28|Disk quota exceeded",
+        "The disk of the box is full: gpurun clean shows what it may delete.",
+    ),
+    (
+        r"name resolution|dns error|Network is unreachable|Connection refused|ConnectError|establish a new connection",
+        "The box cannot reach the package index. A mirror can be named there: UV_DEFAULT_INDEX, PIP_INDEX_URL.",
+    ),
+    (
+        r"No solution found|No matching distribution|ResolutionImpossible|conflicting dependencies|not found in the package",
+        "These cannot be had together for this Python: change environment.requirements or environment.python.",
+    ),
+    (
+        r"command '.*(gcc|cc|c\+\+|g\+\+)' failed|Python\.h",
+        "A package is compiled on the box: apt-get install -y gcc python3-dev there, or pin a version that has a wheel.",
+    ),
+)
+
+
+Run = Callable[..., None]
+
+
+class Wanted(NamedTuple):
+    """What the request asks for, checked. ``ranges`` is None where only an installer can read the requirements."""
+
+    key: str
+    python: Optional[str]
+    requirements: str
+    ranges: Optional[List[requirement.Requirement]]
+    interpreter: Optional[str]
+    named: List[str]
+
+
+def provision(request: Request) -> Dict[str, Any]:
+    """Verb: ``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
+
+    The interpreter that the job names is used as it is; else the environment of this key if it stands, an interpreter of
+    the box that has everything, a layer over one that has the right torch, and only then a new environment.
+    ``missing`` are the requirements that a given interpreter lacks. Raises AgentError EnvironmentFailed.
+    """
+    started = time.monotonic()
+    wanted = _check(request.args)
+    final = request.paths.env(wanted.key)
+    cuda = interpreters.driver_cuda()
+    if wanted.interpreter:
+        used, how, installer = _given(wanted.interpreter), "given", None
+    else:
+        used, how, installer = _provide(request, wanted, final, cuda)
+    missing = [each.text for each in interpreters.missing(used, wanted.ranges or [], cuda)]
+    seconds = round(time.monotonic() - started, 3)
+    return {"interpreter": used.path, "how": how, "seconds": seconds, "installer": installer, "missing": missing}
+
+
+def _provide(
+    request: Request, wanted: Wanted, final: str, cuda: Optional[int]
+) -> Tuple[Interpreter, str, Optional[str]]:
+    standing = _standing(final)
+    if standing:
+        return standing, "reused", None
+    there = interpreters.find(wanted.named)
+    found = None if wanted.ranges is None else interpreters.satisfying(there, wanted.python, wanted.ranges, cuda)
+    if found:
+        return found, "found", None
+    with _building(request, final) as (partial, run):
+        standing = _standing(final)
+        if standing:
+            return standing, "reused", None  # the submit that we waited for has built it
+        shutil.rmtree(final, ignore_errors=True)  # its Python went with the container it came from
+        how, installer = _build(request, wanted, partial, there, cuda, run)
+        _verify(partial, wanted, cuda)
+        builders.relocate(partial, final)
+        os.rename(partial, final)
+    return interpreters.ask(os.path.join(final, "bin", "python")), how, installer
+
+
+def _check(args: Dict[str, Any]) -> Wanted:
+    key, python, text, ranges = (args.get(name) for name in ("key", "python", "requirements", "ranges"))
+    interpreter, named = args.get("interpreter"), args.get("interpreters") or []
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise AgentError("EnvironmentFailed", "not a key of an environment: %.100r" % (key,))
+    if python is not None and not (isinstance(python, str) and re.fullmatch(r"3(\.\d{1,2}){1,2}", python)):
+        raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % (python,))
+    if not isinstance(named, list) or not all(isinstance(path, str) for path in [*named, interpreter or ""]):
+        raise AgentError("EnvironmentFailed", "interpreters are paths")
+    return Wanted(key, python, str(text or ""), read_ranges(ranges or text), interpreter, named)
+
+
+def read_ranges(ranges: Any) -> Optional[List[requirement.Requirement]]:
+    """A text or a list of lines as requirements; None where there is more in it than names and versions."""
+    try:
+        return requirement.parse("\n".join(map(str, ranges)) if isinstance(ranges, list) else str(ranges or ""))
+    except ValueError:
+        return None
+
+
+def _given(path: str) -> Interpreter:
+    try:
+        return interpreters.ask(os.path.expanduser(path))
+    except (OSError, ValueError, KeyError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        hint = "Correct environment.interpreter in the job file, or leave it out: one is then found or built."
+        raise AgentError("EnvironmentFailed", "%s on the box cannot be used: %s" % (path, why), hint) from None
+
+
+def _standing(final: str) -> Optional[Interpreter]:
+    try:
+        return interpreters.ask(os.path.join(final, "bin", "python"))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@contextmanager
+def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
+    """Alone on this key: a temporary name beside ``final`` and a way to run commands; what fails leaves nothing behind."""
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    partial = "%s.partial-%d" % (final, os.getpid())
+    with _lock(final, request) as lock:
+        _remove_leftovers(final)
+        try:
+            run = functools.partial(
+                command.run,
+                report=lambda line: request.progress({"line": line}),
+                cancelled=request.cancelled.is_set,
+                keep_open=[lock],  # an orphan of a killed agent keeps others out until it ends
+            )
+            yield partial, run
+        except CommandFailed as failed:
+            raise _explain(failed) from None
+        except CommandCancelled:
+            raise AgentError("EnvironmentFailed", "the build was cancelled; nothing of it is left") from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _lock(final: str, request: Request) -> Iterator[int]:
+    """Held while one builds ``final``; the others wait and say so. In memory: network volumes know no flock."""
+    path = os.path.join(locks.make_volatile(), "env-%08x.lock" % zlib.crc32(os.fsencode(final)))
+    waited = 0.0
+    descriptor = locks.take(path)
+    while descriptor is None:
+        if waited % 10 == 0:
+            request.progress({"line": "another submit builds this environment; waiting (%d s)" % waited})
+        if request.cancelled.wait(0.5):
+            raise AgentError("EnvironmentFailed", "cancelled while another submit builds the environment")
+        waited += 0.5
+        descriptor = locks.take(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)  # not removed: a command that outlives us may still hold it
+
+
+def _remove_leftovers(final: str) -> None:
+    folder, name = os.path.split(final)
+    for other in os.listdir(folder):
+        if other.startswith(name + ".partial-"):
+            shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
+
+
+def _build(
+    request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
+) -> Tuple[str, str]:
+    """Builds ``partial``; gives how and with which installer."""
+    variables = builders.variables(request.paths.root, there, cuda)
+    run = functools.partial(run, variables=variables)
+    if variables.get("UV_TORCH_BACKEND"):
+        wanted = wanted._replace(requirements=builders.without_cuda(wanted.requirements))
+    return _layer(request, wanted, partial, there, cuda, run) or _new(request, wanted, partial, there, run)
+
+
+def _layer(
+    request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
+) -> Optional[Tuple[str, str]]:
+    """Adds what is lacking to an interpreter that has the right torch, which alone is gigabytes. None where that fails."""
+    torch = [each for each in wanted.ranges or () if each.name == "torch"]
+    base = interpreters.satisfying(there, wanted.python, torch, cuda) if torch else None
+    if base is None:
+        return None
+    request.progress({"line": "%s has torch: adding what it lacks" % base.path})
+    lacking = interpreters.missing(base, wanted.ranges or [], cuda)
+    try:
+        builders.build_over(partial, base, lacking, wanted.requirements, run)
+    except CommandFailed as failed:
+        request.progress({"line": "%s: building a new environment instead" % failed})
+        shutil.rmtree(partial, ignore_errors=True)
+        return None
+    return "overlaid", "pip"
+
+
+def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], run: Run) -> Tuple[str, str]:
+    tools_folder = os.path.join(request.paths.root, "tools")
+    base = _of_version(wanted.python, there)
+    uv = builders.find_uv(tools_folder) or builders.install_uv(tools_folder, there, run)
+    if uv:
+        asked = base.path if base else wanted.python or DEFAULT_PYTHON
+        try:
+            builders.build_with_uv(uv, partial, asked, wanted.requirements, run)
+        except CommandFailed as failed:
+            if base is None and "venv" in failed.command:
+                raise _no_python(asked, there, failed) from None
+            raise
+        return "built", "uv"
+    if base is None:
+        message = "Python %s is not on the box, and uv, which could fetch it, cannot be had" % (
+            wanted.python or "≥ 3.10"
+        )
+        hint = "Name a Python that is there in environment.python, or type on the box: " + INSTALL_UV
+        raise AgentError("EnvironmentFailed", message, hint)
+    if not base.makes_environments():
+        package = "python%d.%d-venv" % base.version[:2]  # Debian and Ubuntu pack it apart
+        try:
+            tools.install([package], lambda line: request.progress({"line": line}))
+        except AgentError as error:
+            raise AgentError("EnvironmentFailed", error.message, error.hint) from None
+    builders.build_with_pip(partial, base, wanted.requirements, run)
+    return "built", "pip"
+
+
+def _no_python(asked: str, there: Sequence[Interpreter], failed: CommandFailed) -> AgentError:
+    """Python itself could not be had: it is no package, and comes from elsewhere than the index."""
+    versions = sorted({each.version[:2] for each in there if each.version >= OLDEST_PYTHON}, reverse=True)
+    has = "; the box has %s" % ", ".join("%d.%d" % version for version in versions) if versions else ""
+    message = "the environment could not be built: cannot download Python %s%s\n%s" % (asked, has, failed.last_lines())
+    hint = (
+        'Take what is there: environment: {python: "%d.%d"}.' % versions[0]
+        if versions
+        else "Install a Python on the box."
+    )
+    return AgentError("EnvironmentFailed", message, hint)
+
+
+def _of_version(python: Optional[str], there: Sequence[Interpreter]) -> Optional[Interpreter]:
+    return next((each for each in there if each.is_version(python) and (python or each.version >= OLDEST_PYTHON)), None)
+
+
+def _verify(partial: str, wanted: Wanted, cuda: Optional[int]) -> None:
+    built = interpreters.ask(os.path.join(partial, "bin", "python"))
+    lacking = interpreters.missing(built, wanted.ranges or [], cuda)
+    if not lacking:
+        return
+    version = built.installed().get("torch")
+    if [each.name for each in lacking] == ["torch"] and lacking[0].accepts(version or ""):
+        message = "torch %s is built for a newer CUDA than the driver %s runs" % (
+            version,
+            interpreters.driver_release(),
+        )
+        raise AgentError("EnvironmentFailed", message, "Rent a box with a newer driver, or pin an older torch.")
+    names = ", ".join(each.text for each in lacking)
+    raise AgentError("EnvironmentFailed", "the locked requirements do not bring what is needed: %s" % names)
+
+
+def _explain(failed: CommandFailed) -> AgentError:
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, "\n".join(failed.lines))), "")
+    return AgentError(
+        "EnvironmentFailed", "the environment could not be built: %s\n%s" % (failed, failed.last_lines()), hint
+    )

@@ -1,0 +1,93 @@
+"""Verb ``seal``: pushed data gets its final name once it is whole, and is known by a digest from then on."""
+
+import os
+import posixpath
+import shutil
+from typing import Any, Dict
+
+from remote_payload.agent.box import incoming
+from remote_payload.agent.box.files import read_json, remove_quietly, write_json
+from remote_payload.agent.box.snapshot import Entries, describe, digest_of, stat_digest
+from remote_payload.agent.run.run_folder import must_match
+from remote_payload.agent.wire.paths import KEY, BoxPaths
+from remote_payload.agent.wire.request import AgentError, Request
+
+
+def seal(request: Request) -> Dict[str, Any]:
+    """Moves the attempt that ``incoming`` names to ``data/<key>`` where it is what the laptop meant (``marks``).
+
+    Gives ``{key, path, files, bytes}``; asking again after a lost answer gives the same. Data that lies under this key
+    and was changed on the box is replaced. Raises AgentError PushDiffers when it is not what was meant, and
+    TransferInterrupted when it is gone.
+    """
+    paths, args = request.paths, request.args
+    key, digest = _name(args.get("key")), str(args.get("digest") or "")
+    source, target = incoming.place(paths, args.get("incoming")), paths.data(key)
+    name = incoming.split(args.get("incoming"))[0]
+    if has_data(paths, key, digest):
+        incoming.forget(paths, name)  # another submit pushed the same
+        return _answer(paths, key, describe(target))
+    if not os.path.isdir(source):
+        raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
+    must_match(source, args, "the data")
+    entries = describe(source)
+    _settle(paths, source, target)
+    record = {"digest": digest, "stat": digest_of(entries), "read_at": args.get("read_at")}
+    write_json(_record(paths, key), record)
+    incoming.forget(paths, name)
+    return _answer(paths, key, entries)
+
+
+def _answer(paths: BoxPaths, key: str, entries: Entries) -> Dict[str, Any]:
+    sizes = [int(entry[0]) for entry in entries.values() if len(entry) == 2]
+    return {"key": key, "path": paths.data(key), "files": len(entries), "bytes": sum(sizes)}
+
+
+def read_at(paths: BoxPaths, key: str) -> Any:
+    """When, by the laptop's clock, the laptop last saw that this data was as it was sent; None where nobody wrote it down."""
+    return (read_json(_record(paths, key)) or {}).get("read_at")
+
+
+def has_data(paths: BoxPaths, key: str, digest: str) -> bool:
+    """Whether ``data/<key>`` was sealed with this digest and lies there as it was sealed."""
+    record = read_json(_record(paths, key))
+    if record is None or record.get("digest") != digest:
+        return False
+    try:
+        return record.get("stat") == stat_digest(paths.data(key))
+    except OSError:
+        return False
+
+
+def forget_data(paths: BoxPaths, key: str) -> None:
+    """Removes a sealed version, its record first."""
+    remove_quietly(_record(paths, key))
+    _remove(paths.data(key))
+
+
+def _settle(paths: BoxPaths, source: str, target: str) -> None:
+    os.makedirs(posixpath.dirname(target), exist_ok=True)
+    if os.path.lexists(target):
+        changed = "%s.changed-%d" % (source, os.getpid())
+        os.rename(target, changed)
+        os.rename(source, target)
+        _remove(changed)
+    else:
+        os.rename(source, target)
+
+
+def _record(paths: BoxPaths, key: str) -> str:
+    return posixpath.join(posixpath.dirname(paths.data(key)), ".%s.json" % key)  # no key begins with a dot
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not KEY.fullmatch(value):
+        raise AgentError("TransferFailed", "unusable name for pushed data: %.100r" % (value,))
+    return value
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove_quietly(path)

@@ -1,0 +1,78 @@
+"""One request as a verb sees it: its arguments, ways to answer piece by piece, and whether anybody still wants the answer."""
+
+import queue
+import threading
+from typing import Any, Callable, Dict, Iterator
+
+from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.paths import BoxPaths
+
+# Blobs waiting for a verb that is slower than the link: 16 MiB at most, then the laptop is made to wait.
+WAITING_BLOBS = 16
+
+
+class AgentError(Exception):
+    """What the laptop raises under the class ``kind`` of ``runner/domain/errors.py``, if it is one of those that a box may name
+    (``runner/transport/session.py``), and else as a HostError."""
+
+    def __init__(self, kind: str, message: str, hint: str = "", meaning: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+        self.meaning = meaning
+
+    def answer(self) -> Dict[str, str]:
+        """The ERROR frame's JSON."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint, "meaning": self.meaning}
+
+
+class Request:
+    """What ``def verb(request: Request) -> dict`` is given.
+
+    ``cancelled`` is set when the laptop cancels or its connection ends: long verbs look at it, those that must not stop
+    half-way (launch, stop) do not. Sending to a laptop that is gone does nothing.
+    """
+
+    def __init__(
+        self, args: Dict[str, Any], paths: BoxPaths, send: Callable[[bytes], None] = lambda data: None, stream: int = 0
+    ) -> None:
+        self.args = args
+        self.paths = paths
+        self.cancelled = threading.Event()
+        self._send = send
+        self._stream = stream
+        self._blobs: "queue.Queue[bytes]" = queue.Queue(WAITING_BLOBS)
+
+    def progress(self, value: Dict[str, Any]) -> None:
+        """Tells the laptop how far the verb is; any JSON object."""
+        self._send(protocol.encode_json(protocol.PROGRESS, self._stream, value))
+
+    def log(self, offset: int, data: bytes) -> None:
+        """Bytes of the run's log that stand at ``offset``; at most MAX_BYTES."""
+        self._send(protocol.encode(protocol.LOG, self._stream, protocol.OFFSET.pack(offset) + data))
+
+    def events(self, offset: int, data: bytes) -> None:
+        """Bytes of the run's events file that stand at ``offset``; at most MAX_BYTES."""
+        self._send(protocol.encode(protocol.EVENTS, self._stream, protocol.OFFSET.pack(offset) + data))
+
+    def blobs(self) -> Iterator[bytes]:
+        """What the laptop uploads with the request, piece by piece. Raises AgentError when it stops half-way."""
+        while True:
+            try:
+                blob = self._blobs.get(timeout=0.2)
+            except queue.Empty:
+                if self.cancelled.is_set():
+                    raise AgentError("TransferInterrupted", "the upload stopped half-way") from None
+                continue
+            if not blob:
+                return
+            yield blob
+
+    def offer_blob(self, blob: bytes) -> None:
+        """For the frame loop: hands a BLOB over, waiting while the verb is behind; dropped once nobody wants it."""
+        while not self.cancelled.is_set():
+            try:
+                return self._blobs.put(blob, timeout=0.2)
+            except queue.Full:
+                continue

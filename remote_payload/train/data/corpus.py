@@ -1,0 +1,107 @@
+"""Documents of a text corpus, streamed: plain text, JSON Lines and parquet, never more of it in memory than one piece."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from remote_payload.train.data.data import SUFFIXES, find_files, read_records
+from remote_payload.train.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".text", ".md")
+PIECE = 1 << 20  # characters; a document that is longer comes in several pieces
+BOUNDARIES = ("paragraph", "line", "file")
+
+
+class Piece(NamedTuple):
+    """Text of one document; ``last`` on the piece that ends it."""
+
+    text: str
+    last: bool
+
+
+def corpus_files(patterns: str | list[str], setting: str = "corpus") -> list[str]:
+    """The corpus's files, sorted. Raises InputError naming the setting when a pattern matches none."""
+    return find_files(patterns, setting, TEXT_SUFFIXES + SUFFIXES)
+
+
+def read_pieces(files: Iterable[str], boundary: str = "paragraph", text_field: str = "text") -> Iterator[Piece]:
+    """All documents of all files in order, in pieces of at most about a megabyte.
+
+    In plain text a document ends at a blank line (``paragraph``), at every line (``line``) or with its file (``file``); a
+    record of the other formats is a document. Raises InputError with file and line for what is not UTF-8 or lacks the field.
+    """
+    for file in files:
+        if file.endswith(TEXT_SUFFIXES):
+            yield from _pieces_of_text(file, boundary)
+        else:
+            for record in read_records(file):
+                text = record.field(text_field)
+                starts = range(0, len(text), PIECE)
+                yield from (Piece(text[start : start + PIECE], start + PIECE >= len(text)) for start in starts)
+
+
+def texts(pieces: Iterable[Piece]) -> Iterator[str]:
+    """The pieces' text alone, for a tokenizer's training."""
+    return (piece.text for piece in pieces)
+
+
+def _pieces_of_text(file: str, boundary: str) -> Iterator[Piece]:
+    held: list[str] = []
+    size = 0
+    for line in _lines(file):
+        if boundary == "line":
+            if line.strip():
+                yield Piece(line.rstrip("\r\n"), True)
+        elif boundary == "paragraph" and not line.strip():
+            if size:
+                yield Piece("".join(held), True)
+            held, size = [], 0
+        else:
+            if size > PIECE:
+                yield Piece("".join(held), False)
+                held, size = [], 0
+            held.append(line)
+            size += len(line)
+    if size:
+        yield Piece("".join(held), True)
+
+
+def _lines(file: str) -> Iterator[str]:
+    """Lines, those of more than PIECE characters in several."""
+    try:
+        with open(file, encoding="utf-8-sig") as source:
+            while line := source.readline(PIECE):
+                yield line
+    except UnicodeDecodeError:
+        raise InputError(f"{file}:{_first_bad_line(file)}: not UTF-8; convert the file, or leave it out") from None
+
+
+def _first_bad_line(file: str) -> int:
+    """The reader decodes ahead of the lines it gives, so the place has to be looked for."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(file, "rb") as source:
+        for number, raw in enumerate(source, start=1):
+            try:
+                decoder.decode(raw)
+            except UnicodeDecodeError:
+                return number
+        return number
+
+
+def fingerprint(files: list[str]) -> list[dict[str, Any]]:
+    """Name, size and sha256 of each file, several at a time."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(_fingerprint, files))
+
+
+def _fingerprint(file: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(file, "rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+        return {"path": file, "bytes": source.tell(), "sha256": digest.hexdigest()}

@@ -1,0 +1,173 @@
+"""What a language model answers to held-out prompts: scored, and the tuned model beside its base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from remote_payload.settings.generation import Generation
+from remote_payload.train.data.chat import Example
+from remote_payload.train.distributed import World
+from remote_payload.train.evaluation.generation import Answer, Sampling, generate, measure_latency
+from remote_payload.train.evaluation.json_metrics import json_metrics
+from remote_payload.train.evaluation.text_metrics import length_distribution, reference_metrics, vocabulary_richness
+from remote_payload.train.folders import write_json, write_text
+
+SHOWN = 20  # questions in samples.md
+LONGEST_SHOWN = 2000  # characters of a prompt there; its end is what matters
+
+
+@dataclass(frozen=True)
+class Expected:
+    """For answers that are JSON: the value each should have, and the schema it should obey (None where there is none)."""
+
+    values: list[Any]
+    schemas: list[Any]
+
+
+@dataclass
+class Questions:
+    """Held-out prompts as tokens, and what to compare the answers with."""
+
+    examples: list[Example]
+    prompts: list[list[int]]
+    end_tokens: list[int]
+    expected: Expected | None = None
+
+
+@dataclass
+class Answers:
+    """One model's answers to all questions, and the figures about them."""
+
+    texts: list[str]
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+def sampling_of(settings: Generation, seed: int) -> Sampling:
+    """The part of the settings that chooses tokens."""
+    return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.repetition_penalty, seed)
+
+
+def ask(
+    world: World,
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Questions,
+    settings: Generation,
+    seed: int,
+) -> Answers:
+    """The model's answers, each rank giving its share, and their scores. Every rank must call it."""
+    sampling = sampling_of(settings, seed)
+    mine = world.share(list(range(len(questions.prompts))))
+    prompts = [questions.prompts[index] for index in mine]
+    found = generate(network, tokenizer, prompts, sampling, questions.end_tokens, settings.batch_tokens)
+    gathered = world.gather(list(zip(mine, found, strict=True)))
+    answers = [answer for _, answer in sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])]
+    scores = score(answers, questions)
+    return Answers([answer.text for answer in answers], scores)
+
+
+def time_answers(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Questions, settings: Generation, seed: int
+) -> dict[str, float]:
+    """How long the first few questions take, one at a time; nothing where none are asked for."""
+    some = questions.prompts[: settings.latency_examples]
+    return measure_latency(network, tokenizer, some, sampling_of(settings, seed), questions.end_tokens) if some else {}
+
+
+def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:
+    """Figures about the answers: against the references, as JSON where that is asked for, and by themselves."""
+    texts = [answer.text for answer in answers]
+    references = [example.answer for example in questions.examples]
+    scores: dict[str, Any] = {
+        **_measured("bleu and rouge", lambda: reference_metrics(texts, references)),
+        "ended_share": sum(answer.ended for answer in answers) / len(answers),
+        "length": length_distribution([len(answer.ids) for answer in answers]),
+        "vocabulary": _measured("vocabulary", lambda: vocabulary_richness(texts)),
+    }
+    if expected := questions.expected:
+        scores |= _measured("json", lambda: json_metrics(texts, expected.values, expected.schemas))
+    return scores
+
+
+def _measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The figures; none, and a line of the log, where measuring fails: a trained model must not be lost to a figure about it."""
+    try:
+        return measure()
+    except Exception as error:
+        print(f"answers: {what} could not be measured: {type(error).__name__}: {error}", flush=True)
+        return {}
+
+
+@dataclass
+class Report:
+    """What was found at the end, by model ("tuned", "base"): figures over held-out documents, and answers."""
+
+    questions: Questions
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    answered: dict[str, Answers] = field(default_factory=dict)
+
+    def numbers(self, name: str) -> dict[str, float]:
+        """All single figures of one model; those of its answers are called ``generation/…``."""
+        scores = self.answered[name].scores if name in self.answered else {}
+        single = {f"generation/{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
+        return {**self.held_out[name], **single}
+
+    def rows(self) -> list[dict[str, str]]:
+        """Each question with what was expected and what every model answered."""
+        return [
+            {
+                "prompt": example.prompt,
+                "expected": example.answer,
+                **{name: answers.texts[index] for name, answers in self.answered.items()},
+            }
+            for index, example in enumerate(self.questions.examples)
+        ]
+
+    def table(self) -> dict[str, list[str]]:
+        """Each single figure by its name, one cell a model."""
+        columns = {name: self.numbers(name) for name in self.held_out}
+        keys = dict.fromkeys(key for column in columns.values() for key in column)
+        return {key: [_cell(column.get(key)) for column in columns.values()] for key in keys}
+
+    def lines(self) -> list[str]:
+        """The table for the log."""
+        head = f"{'':<32}" + "".join(f"{name:>12}" for name in self.held_out)
+        return [head, *(f"{key:<32}" + "".join(f"{cell:>12}" for cell in cells) for key, cells in self.table().items())]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def write_report(folder: Path, report: Report, settings: Generation) -> None:
+    """``evaluation.json`` (all figures, by model), ``answers.jsonl`` (every prompt and answer) and ``samples.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {name: answers.scores for name, answers in report.answered.items()}
+    generation = {"settings": asdict(settings), "examples": len(report.questions.examples), **scores}
+    write_json(folder / "evaluation.json", {"held_out": report.held_out, "generation": generation})
+    if report.answered:
+        lines = [json.dumps(row, ensure_ascii=False) for row in report.rows()]
+        write_text(folder / "answers.jsonl", "\n".join(lines) + "\n")
+        write_text(folder / "samples.md", samples(report))
+
+
+def samples(report: Report) -> str:
+    """The first questions with every model's answer, to be read."""
+    parts = ["# Sample outputs\n"]
+    for number, row in enumerate(report.rows()[:SHOWN], start=1):
+        parts.append(f"## {number}\n")
+        parts += [f"**{name}**\n\n{_fenced(text[-LONGEST_SHOWN:])}\n" for name, text in row.items()]
+    return "\n".join(parts)
+
+
+def _fenced(text: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"

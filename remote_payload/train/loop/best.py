@@ -1,0 +1,149 @@
+"""Which evaluation is the best, and where the weights that it measured still are.
+
+What is the best follows from the list of evaluations, the metric and its direction, and from nothing else: so a run that is resumed,
+or that is told to choose by another metric, never has to trust an earlier judgement. An evaluation before the first step is there
+for comparison, and an evaluation whose metric is no number is never the best.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remote_payload.train.errors import TrainingError
+from remote_payload.train.folders import DISK_ERRORS, complete_folder, read_manifest
+from remote_payload.train.loop.task import STOPPED, Outcome, Progress
+from remote_payload.train.run import Run
+
+
+def ranked(evaluations: Sequence[dict[str, Any]], metric: str, higher_is_better: bool) -> list[dict[str, Any]]:
+    """The evaluations that a model can be chosen by, the best first; of equal ones the earlier."""
+    judged = [entry for entry in evaluations if entry["step"] > 0 and is_number(entry["metrics"].get(metric))]
+    sign = -1 if higher_is_better else 1
+    return sorted(judged, key=lambda entry: (sign * entry["metrics"][metric], entry["step"]))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a metric can be compared at all: NaN is neither better nor worse than anything."""
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def judge(progress: Progress, metric: str, higher_is_better: bool) -> None:
+    """Sets ``best``, ``best_step`` and ``without_better`` (evaluations since then) from the evaluations so far."""
+    best = next(iter(ranked(progress.evaluations, metric, higher_is_better)), None)
+    progress.best_step = best["step"] if best else None
+    progress.best = best["metrics"][metric] if best else None
+    progress.without_better = sum(entry["step"] > (progress.best_step or 0) for entry in progress.evaluations)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The best weights that can be had: of which evaluation, where they lie, and what to say where they are not the best's."""
+
+    entry: dict[str, Any]
+    place: Path | None  # a checkpoint or models/best; None: the model as it is in memory
+    note: str | None = None
+
+    @property
+    def step(self) -> int:
+        return int(self.entry["step"])
+
+
+def best_weights(run: Run, progress: Progress, memory: bool = True) -> Weights | None:
+    """The weights of the best evaluation that still has some; None when no evaluated weights are left. Every rank must call it.
+
+    ``memory`` says that the model as it is may be taken, where its step was evaluated.
+    """
+    found = run.world.broadcast(_find(run, progress, memory) if run.world.main else None)
+    if found is None:
+        return None
+    entry, place, note = found
+    return Weights(entry, Path(place) if place else None, note)
+
+
+def _find(run: Run, progress: Progress, memory: bool) -> tuple[dict[str, Any], str | None, str | None] | None:
+    metric = run.settings.evaluation.metric
+    order = ranked(progress.evaluations, metric, run.higher_is_better)
+    for entry in order:
+        if memory and entry["step"] == progress.step:
+            return entry, None, _note(entry, order[0], metric)
+        for place in (run.checkpoints / f"step-{entry['step']:06d}", run.best):
+            if holds(place, entry):
+                return entry, str(place), _note(entry, order[0], metric)
+    last = next((entry for entry in progress.evaluations if entry["step"] == progress.step), None)
+    if not memory or last is None:
+        return None
+    why = f"{metric} was never a number"
+    if order:
+        why = f"The best evaluation was at step {order[0]['step']}, but no weights of any that can be compared could be kept"
+    return last, None, f"{why}, so these are the last weights (step {progress.step})."
+
+
+def holds(folder: Path, entry: dict[str, Any]) -> bool:
+    """Whether a complete folder holds the weights that this evaluation measured, by what it says of itself."""
+    manifest = read_manifest(folder, hashes=True)
+    if manifest is None:
+        return False
+    said = described(folder)
+    if "step" in manifest:  # a checkpoint; one that was saved before its evaluation has no metrics
+        said = {"step": manifest["step"], **(manifest.get("metrics") or entry["metrics"])}
+    wanted = {"step": entry["step"], **entry["metrics"]}
+    return all(_equal(said.get(name), value) for name, value in wanted.items())
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two figures are the same; NaN, which a metric beside the deciding one may be, is the same as NaN."""
+    return one == other or (one != one and other != other)
+
+
+@contextmanager
+def model_folder(run: Run, outcome: Outcome | None = None) -> Iterator[Path]:
+    """A folder to fill that then is ``models/best``. Where the disk has no room the model that was there stays, and training goes on.
+
+    Raises TrainingError for that once training is over (``outcome``): then there is nothing to go on with.
+    """
+    try:
+        with complete_folder(run.best) as folder:
+            yield folder
+    except DISK_ERRORS as error:
+        if outcome:
+            raise TrainingError(
+                f"models/best could not be written: {error}. The weights are in checkpoints/: make room on the box, then gpurun resume"
+            ) from error
+        run.telemetry.flag("disk_full", f"models/best could not be written, what was there before stays: {error}")
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What ``metrics.json`` of a model's folder says; nothing where there is none."""
+    try:
+        said = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def remark(weights: Weights, outcome: Outcome | None) -> str | None:
+    """What must be said beside the model: that it is not the best evaluation's, that training was stopped."""
+    stopped = outcome and outcome.reason == STOPPED
+    cut = f"Training was stopped at step {outcome.progress.step} of {outcome.total}." if outcome and stopped else None
+    return " ".join(filter(None, [weights.note, cut])) or None
+
+
+def described_by(weights: Weights, outcome: Outcome | None) -> dict[str, Any]:
+    """What ``gpurun.json`` says of the weights beside it: their step, and the remark where there is one."""
+    note = remark(weights, outcome)
+    return {"step": weights.step, **({"note": note} if note else {})}
+
+
+def _note(entry: dict[str, Any], best: dict[str, Any], metric: str) -> str | None:
+    if entry is best:
+        return None
+    return (
+        f"The best evaluation was at step {best['step']} ({metric} {best['metrics'][metric]:.4f}), but its weights could not be "
+        f"kept. These are the weights of step {entry['step']} ({metric} {entry['metrics'][metric]:.4f}), the best that are left."
+    )

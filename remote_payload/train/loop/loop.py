@@ -1,0 +1,315 @@
+"""The training loop: `train(run, model, task)` is everything between a built model and a trained one.
+
+A recipe brings a *task*: an object that knows its data and its loss. The loop knows steps, memory, checkpoints and when to stop.
+One optimizer step is always ``settings.batch.size`` examples. They go through the devices in micro-batches, and the gradient is that
+of (sum of all losses) / (sum of all counts) over every micro-batch of every rank, so neither the micro-batch nor the number of
+GPUs changes what is learnt.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from remote_payload.train.errors import InputError, Stopped, TrainingError
+from remote_payload.train.loop import rng
+from remote_payload.train.loop.best import judge
+from remote_payload.train.loop.checkpoint import NoSpace, prune_checkpoints, save_checkpoint, strip_checkpoints
+from remote_payload.train.loop.flops import mfu, peak_memory
+from remote_payload.train.loop.resuming import go_on
+from remote_payload.train.loop.schedule import due, rate
+from remote_payload.train.loop.signals import BrokenOff, Clock, Requests
+from remote_payload.train.loop.step import StepFacts, Stepper
+from remote_payload.train.loop.task import EARLY, FINISHED, STOPPED, Outcome, Progress, Task
+from remote_payload.train.loop.watchdog import Stillness, Watchdog, watching
+from remote_payload.train.run import Run
+
+
+class Loop:
+    """One training run under way. Use ``train``."""
+
+    def __init__(
+        self, run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
+        on_best: Callable[[dict[str, float], Progress], None] | None = None,
+        on_evaluation: Callable[[dict[str, float], Progress], None] | None = None,
+        on_stop: Callable[[Outcome, Clock], None] | None = None,
+        extras: Callable[[Path], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.model, self.task, self.settings, self.world = run, model, task, run.settings, run.world
+        self.flops_per_token, self.extras = flops_per_token, extras
+        self.on_best, self.on_evaluation, self.on_stop = on_best, on_evaluation, on_stop
+        self.progress = Progress(seed=run.settings.seed, steps_per_epoch=task.steps_per_epoch)
+        self.stepper = Stepper(run, model, task, self.progress)
+        self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
+        self.requests = Requests()
+        self.watchdog, self.stillness = Watchdog(run.telemetry), Stillness()
+        self.losses: list[float] = []
+        self.saved_step: int | None = None
+        self.stop_asked = self.save_asked = False
+        self.started, self.seconds_before = time.perf_counter(), 0.0
+
+    # The run, top to bottom.
+
+    def train(self) -> Outcome:
+        self.requests.listen()
+        self.prepare()
+        with self.run.phase("train"), watching(self.stillness, self.run.telemetry):
+            reason = self.take_steps()
+        self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
+        outcome = self.outcome(reason)
+        if reason == STOPPED:
+            self.end_stopped(outcome)
+        return outcome
+
+    def prepare(self) -> None:
+        """Weights the same on all ranks, then the micro-batch, then resume, then compilation."""
+        self.world.replicate(self.model)
+        rng.seed_everything(self.settings.seed, self.world.rank)
+        self.progress.micro = self.progress.probed = self.stepper.find_micro_batch()
+        if path := go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
+            self.saved_step = self.progress.step
+            self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
+        self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
+        self.maybe_compile()
+        self.run.log(
+            f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro} rows of full length, "
+            f"{self.world.size} device(s) {self.world.device.type}, {self.total} steps of {self.task.steps_per_epoch} an epoch"
+        )
+
+    def maybe_compile(self) -> None:
+        wanted = self.settings.batch.compile
+        pays = self.world.device.type == "cuda" and self.task.fixed_shapes and self.total - self.progress.step >= 300
+        if wanted is True or (wanted == "auto" and pays):
+            self.run.log("torch.compile: on (the first steps take longer)")
+            self.model.compile()
+        else:
+            self.run.log(
+                "torch.compile: off" + (" (it pays on CUDA, with fixed shapes, from 300 steps on)" if wanted else "")
+            )
+
+    def take_steps(self) -> str:
+        """All that is left of the plan; why it ended."""
+        if reason := self.before_first_step():
+            return reason
+        for work in self.remaining_steps():
+            self.optimizer_step(work)
+            if reason := self.after_step():
+                return reason
+        return FINISHED
+
+    def before_first_step(self) -> str | None:
+        """A resumed run makes up for what a stop kept it from: the evaluation of its last step, and what follows from that."""
+        if self.progress.step:
+            return self.evaluate_and_save()
+        metrics = None
+        if self.settings.evaluation.at_start and not self.progress.evaluated():
+            metrics = self.evaluate()
+            if metrics is None:
+                return self.stop()
+        if self.settings.checkpoint.at_start:
+            self.save(metrics)
+        return None
+
+    def remaining_steps(self) -> Iterator[Any]:
+        """What is left of the plan, from the data position on; the position moves before a step is handed out."""
+        progress = self.progress
+        while progress.step < self.total:
+            for work in self.task.steps(progress.epoch, progress.step_in_epoch):
+                progress.step_in_epoch += 1
+                progress.step += 1
+                yield work
+                if progress.step >= self.total:
+                    return
+            progress.epoch += 1
+            progress.step_in_epoch = 0
+
+    def optimizer_step(self, work: Any) -> None:
+        """One step of the plan, and what it was like. Raises TrainingError when its loss or gradient is not finite."""
+        started = time.perf_counter()
+        lr = self.settings.optimizer.learning_rate * rate(self.settings.schedule, self.progress.step - 1, self.total)
+        facts = self.stepper.step(self.progress.step, work, lr, self.requests)
+        if not facts.finite:
+            self.give_up(facts)
+        self.progress.tokens += facts.tokens
+        self.stop_asked, self.save_asked = facts.stop_asked, facts.save_asked
+        if facts.save_asked:  # what is asked from here on is seen after the next step
+            self.requests.save = False
+        self.report(facts, lr, time.perf_counter() - started)
+
+    # What happens between steps.
+
+    def after_step(self) -> str | None:
+        """Why training ends here; None when it goes on."""
+        return self.stop() if self.stop_asked else self.evaluate_and_save(self.save_asked)
+
+    def evaluate_and_save(self, save_asked: bool = False) -> str | None:
+        """Evaluates and saves where that is due at this step and has not been done."""
+        settings, progress, per_epoch = self.settings, self.progress, self.task.steps_per_epoch
+        evaluation, checkpoint, last = settings.evaluation, settings.checkpoint, progress.step >= self.total
+        metrics, better = None, False
+        evaluate_now = last or due(progress.step, evaluation.every_steps, evaluation.every_epochs, per_epoch)
+        if evaluate_now and not progress.evaluated():
+            metrics = self.evaluate()
+            if metrics is None:
+                return self.stop()
+            better = self.judge(metrics)
+        early = bool(evaluation.patience) and progress.without_better >= evaluation.patience and not last
+        due_now = due(progress.step, checkpoint.every_steps, checkpoint.every_epochs, per_epoch)
+        if last or early or better or due_now or save_asked:
+            self.save(metrics)
+        if metrics is not None and not last and self.world.any(bool(self.requests.stop)):
+            return self.stop()  # it was asked for while the ranks evaluated
+        return EARLY if early else None
+
+    def stop(self) -> str:
+        """The checkpoint first: whoever asked may not wait for more."""
+        self.save(None)
+        return STOPPED
+
+    def evaluate(self) -> dict[str, float] | None:
+        """The task's metrics now; training's random numbers are not touched. None when a stop is asked for meanwhile: a resumed run
+        evaluates this step then. Several ranks evaluate to the end, since they could not leave it at the same place.
+        """
+        self.model.eval()
+        started = time.perf_counter()
+        try:
+            with (
+                rng.preserved(),
+                self.stillness.resting(),
+                torch.no_grad(),
+                self.requests.breaking(self.world.size == 1),
+            ):
+                metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
+        except BrokenOff:
+            self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
+            return None
+        self.run.telemetry.evaluation("validation", self.progress.step, metrics)
+        entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
+        self.progress.evaluations.append({**entry, "metrics": metrics})
+        if self.on_evaluation:
+            self.on_evaluation(metrics, self.progress)
+        return metrics
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Whether this is the best model so far by ``evaluation.metric``; if so the recipe keeps it."""
+        metric, progress = self.settings.evaluation.metric, self.progress
+        if metric not in metrics:
+            raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(metrics)}")
+        judge(progress, metric, self.run.higher_is_better)
+        if progress.best_step != progress.step:
+            return False
+        self.run.log(f"best {metric} so far: {progress.best:.4f}")
+        if self.on_best:
+            self.on_best(metrics, progress)
+        return True
+
+    def save(self, metrics: dict[str, float] | None) -> None:
+        """A checkpoint of this step, unless there is one that knows as much. A full disk costs the checkpoint, not the run."""
+        if self.saved_step == self.progress.step and metrics is None:
+            return
+        self.progress.seconds = self.seconds
+        state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
+        try:
+            with self.stillness.resting():
+                path = save_checkpoint(
+                    folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras
+                )
+        except NoSpace as error:
+            self.run.telemetry.flag("disk_full", f"{error}; training goes on without this checkpoint")
+            return
+        self.saved_step = self.progress.step
+        metric = (metrics or {}).get(settings.evaluation.metric)
+        where = path.relative_to(self.run.outputs).as_posix()
+        self.run.telemetry.event("checkpoint", name=path.name, step=self.progress.step, path=where, metric=metric)
+        self.run.log(f"saved {where}")
+        if self.world.main:
+            prune_checkpoints(
+                folder,
+                settings.checkpoint.keep,
+                settings.evaluation.metric,
+                self.run.higher_is_better,
+                self.progress.best_step,
+            )
+            strip_checkpoints(folder, settings.checkpoint.resumable)
+
+    def end_stopped(self, outcome: Outcome) -> NoReturn:
+        """What the recipe can leave behind in the time that is left, then Stopped."""
+        step = self.progress.step
+        if self.on_stop:
+            try:
+                self.on_stop(outcome, self.requests.clock())
+            except Exception as error:  # the checkpoint is what counts, and it is there
+                self.run.telemetry.flag(
+                    "unfinished", f"not all was written after the stop: {type(error).__name__}: {error}"
+                )
+        saved = "checkpoint saved" if self.saved_step == step else "no checkpoint of it could be saved"
+        raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {step}, {saved}")
+
+    def give_up(self, facts: StepFacts) -> NoReturn:
+        what, step = ("gradient" if math.isfinite(facts.loss) else "loss"), self.progress.step
+        self.run.telemetry.flag("nan", f"the {what} is not finite at step {step}")
+        raise TrainingError(
+            f"the {what} is not finite at step {step}; the weights were not updated with it. Lower optimizer.learning_rate, or "
+            "look at the data of this step, and resume from the last checkpoint"
+        )
+
+    # What is said about it.
+
+    @property
+    def epoch(self) -> float:
+        return round(self.progress.step / self.task.steps_per_epoch, 4)
+
+    def report(self, step: StepFacts, lr: float, seconds: float) -> None:
+        self.losses.append(step.loss)
+        self.progress.timed_seconds += seconds
+        self.progress.timed_tokens += step.tokens
+        speed = step.tokens / seconds
+        facts = {
+            "step": self.progress.step,
+            "total": self.total,
+            "epoch": self.epoch,
+            "loss": step.loss,
+            "lr": lr,
+            "grad_norm": step.grad_norm,
+            "tokens_per_second": speed,
+            "mfu": mfu(self.flops_per_token * speed, self.world),
+            "ms": seconds * 1000,
+            "memory": peak_memory(self.world.device),
+        }
+        self.run.telemetry.step(facts)
+        self.watchdog.step(facts)
+        self.stillness.stepped(time.monotonic())
+
+    @property
+    def seconds(self) -> float:
+        """Of training, in this process and those that it goes on from."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def outcome(self, reason: str) -> Outcome:
+        progress = self.progress
+        speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
+        share = mfu(self.flops_per_token * speed, self.world)
+        memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
+        return Outcome(progress, self.total, reason, self.seconds, memory, self.losses, speed, share, self.requests)
+
+
+def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
+    """Trains ``model`` in place on ``task`` as ``run.settings`` say (epochs, max_steps, seed; the groups optimizer, schedule,
+    batch, checkpoint, evaluation), resuming where ``run.resume`` says.
+
+    Options: ``flops_per_token`` (forward and backward, for MFU), ``on_best(metrics, progress)`` called on every rank when an
+    evaluation is the best so far and ``on_evaluation`` after each, ``on_stop(outcome, clock)`` after a stop once its checkpoint is
+    saved, ``extras(folder)`` adds files to each checkpoint on the main rank.
+
+    Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot go on, InputError for a checkpoint or
+    metric that does not exist.
+    """
+    return Loop(run, model, task, **options).train()

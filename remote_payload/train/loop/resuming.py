@@ -1,0 +1,71 @@
+"""Going on from a checkpoint: where training was is put back, and a job that cannot go on from there is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from remote_payload.train.errors import InputError
+from remote_payload.train.loop.best import judge
+from remote_payload.train.loop.checkpoint import discard_later, discard_leftovers, find_checkpoint, load_checkpoint
+from remote_payload.train.loop.task import Progress, Task
+from remote_payload.train.run import Run
+
+
+def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> Path | None:
+    """Restores model, optimizer, generators and ``progress`` from what ``run.resume`` names; None when nothing is resumed.
+
+    ``progress`` comes with what was found out for this process: its seed, steps an epoch and micro-batch. Raises InputError for a
+    checkpoint that is not there, of another model, or of another seed.
+    """
+    if run.world.main:
+        discard_leftovers(run.checkpoints)
+    run.world.barrier()
+    if not run.resume:
+        return None
+    path = find_checkpoint(run.resume, run.checkpoints)
+    if path is None:
+        run.log("no checkpoint yet: starting from the beginning")
+        return None
+    saved = Progress(**load_checkpoint(path, run.world, model, optimizer))
+    _same_plan(run, path, saved, progress)
+    saved.micro, saved.probed = _micro_batch(run, saved, progress), progress.probed
+    saved.seed, saved.steps_per_epoch = progress.seed, progress.steps_per_epoch
+    judge(saved, run.settings.evaluation.metric, run.higher_is_better)
+    vars(progress).update(vars(saved))
+    _forget_later(run, path, progress.step)
+    return path
+
+
+def _same_plan(run: Run, path: Path, saved: Progress, now: Progress) -> None:
+    """The position in the data is a number of steps: it must count the same examples in the same order."""
+    if saved.seed not in (None, now.seed):
+        raise InputError(
+            f"resume: {path.name} was trained with seed {saved.seed}, the job says {now.seed}. Another seed draws split and order "
+            f"again, so that what was trained on would be evaluated on; take seed {saved.seed}, or submit a run of its own"
+        )
+    if saved.steps_per_epoch not in (None, now.steps_per_epoch):
+        run.telemetry.flag(
+            "data_changed",
+            f"{path.name} was trained with {saved.steps_per_epoch} steps an epoch and now there are {now.steps_per_epoch}: the data, "
+            "its split or batch.size is another, so some examples may come twice and some not at all",
+        )
+
+
+def _micro_batch(run: Run, saved: Progress, now: Progress) -> int:
+    """What an OOM left, where as much fits as did then; otherwise (another GPU, or a number in the job) what is known now."""
+    if run.settings.batch.micro == "auto" and saved.probed == now.probed:
+        return saved.micro
+    return now.micro
+
+
+def _forget_later(run: Run, path: Path, step: int) -> None:
+    """Checkpoints after the one that is gone on from are of steps that are now taken again. This run's outputs are its own copies."""
+    if path.parent.resolve() == run.checkpoints.resolve():
+        gone: list[Any] = discard_later(run.checkpoints, step) if run.world.main else []
+        if gone:
+            run.log(f"removed what came after it: {', '.join(found.name for found in gone)}")
+        run.world.barrier()

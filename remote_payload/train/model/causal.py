@@ -1,0 +1,233 @@
+"""Causal language models: loading, the loss of a batch, saving, and loading what was saved."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from remote_payload.train.download import BaseModel, base_source
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import write_json
+from remote_payload.train.model.attention import ATTENTION
+from remote_payload.train.model.lora import save_adapter
+from remote_payload.train.model.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
+
+transformers.utils.logging.disable_progress_bar()  # a log is no terminal
+# peft 0.21 asks for the attribute by the name that transformers 5.23 renamed; nothing for our users to act on.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+# What some configs do to logits after the head, with the value at which they do nothing; the chunked loss does none of it.
+AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0, "lm_head_multiplier": 1.0}
+
+
+class CausalLoss(nn.Module):
+    """A language model whose forward pass is its loss, so that sharding, hooks and compilation see one module.
+
+    Raises InputError for an architecture whose output is more than a matrix product with the head's weight.
+    """
+
+    def __init__(self, network: PreTrainedModel | PeftModel) -> None:
+        super().__init__()
+        self.network = network
+        base = base_of(network)
+        head = base.get_output_embeddings()
+        altered = [name for name, plain in AFTER_HEAD.items() if getattr(base.config, name, None) not in (None, plain)]
+        if altered or not hasattr(head, "weight") or getattr(head, "bias", None) is not None:
+            reason = altered[0] if altered else "the form of its output head"
+            raise InputError(f"settings.model: {base.config.model_type} models are not supported yet ({reason})")
+
+    def forward(
+        self, input_ids: Tensor, targets: Tensor, *, each_token: bool = False, **inputs: Any
+    ) -> TokenLoss | TokenScores:
+        """The loss of predicting ``targets`` (already shifted); ``inputs`` go to the decoder (packing bounds, a mask).
+
+        ``each_token`` gives every counted token's score instead, without gradients.
+        """
+        if each_token:
+            return chunked_scores(self.hidden(input_ids, **inputs), self.head, targets)
+        return chunked_cross_entropy(self.hidden(input_ids, **inputs), self.head, targets)
+
+    def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
+        """``[rows, length, width]``: what goes into the head."""
+        return base_of(self.network).get_decoder()(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
+
+    @property
+    def head(self) -> Tensor:
+        """``[vocabulary, width]``."""
+        return base_of(self.network).get_output_embeddings().weight
+
+
+def base_of(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model inside a peft model; a plain one is itself."""
+    return network.get_base_model() if isinstance(network, PeftModel) else network
+
+
+def load_config(model: str, revision: str | None = None) -> Any:
+    """The model's config. Raises InputError when there is no such model, or none that generates text."""
+    with _explained(model):
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+
+
+def load_tokenizer(
+    model: str,
+    revision: str | None = None,
+    *,
+    chat: bool,
+    chat_template: str | None = None,
+    pad_token: str | None = None,
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token and, for ``chat``, a chat template.
+
+    ``chat_template`` is a Jinja file that replaces the tokenizer's, ``pad_token`` a token of its vocabulary. Raises InputError
+    naming the setting that supplies what is missing.
+    """
+    with _explained(model):
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"settings.model: {model} has no fast tokenizer, so its tokens cannot be traced to the text")
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise InputError(f"settings.pad_token: {pad_token!r} is not in the vocabulary of {model}")
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id is None:
+        example = f", for example {tokenizer.eos_token!r}" if tokenizer.eos_token else ""
+        raise InputError(f"settings.pad_token: the tokenizer of {model} has no padding token; name one{example}")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"settings.model: the tokenizer of {model} has no end token, so no answer would ever end")
+    if chat_template is not None:
+        tokenizer.chat_template = _read_template(chat_template)
+    if chat and not tokenizer.chat_template:
+        raise InputError(
+            f"settings.chat_template: the tokenizer of {model} has no chat template; name a Jinja file with one, or give "
+            "settings.prompt_template for data of prompts and completions"
+        )
+    return tokenizer
+
+
+def _read_template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"settings.chat_template: {path}: {error}") from None
+
+
+def load_network(
+    model: str, revision: str | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model with weights of ``dtype`` on ``device``, attending as packing needs it. Safetensors only, no remote code."""
+    with _explained(model):
+        network = AutoModelForCausalLM.from_pretrained(
+            model,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    return network.to(device)
+
+
+def check_length(network: PreTrainedModel, max_length: int) -> None:
+    """Raises InputError for texts that the model has no positions for (GPT-2's are learned)."""
+    positions = getattr(network.config, "n_positions", None)
+    if positions is not None and max_length > positions:
+        raise InputError(f"settings.max_length: {max_length}, but this model has {positions} positions")
+
+
+def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> PeftModel:
+    """The adapter in ``folder`` on its base model. Raises InputError when it is incomplete or made for another base."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):  # without the second peft would look for a pickle
+        if not (Path(folder) / name).is_file():
+            raise InputError(f"{folder}: no adapter here, {name} is missing")
+    try:
+        return PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+    except (RuntimeError, ValueError) as error:
+        made_for = read_json_file(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
+        own = getattr(network.config, "_name_or_path", "") or network.config.model_type
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({detail})") from None
+
+
+def save_causal(
+    network: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    base: BaseModel | None,
+    about: dict[str, Any],
+) -> None:
+    """What ``load_causal`` needs: adapter or whole model as safetensors, the tokenizer with its template, gpurun.json.
+
+    ``about`` says more of the model: at least its recipe. A model trained from nothing has no base.
+    """
+    adapter = isinstance(network, PeftModel)
+    if adapter:
+        save_adapter(network, folder, base.name)
+    else:
+        network.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
+    write_json(folder / "gpurun.json", {**facts, "dtype": str(network.dtype).removeprefix("torch."), **about})
+
+
+def load_saved(network: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Puts what ``save_causal`` wrote of this very network back into it."""
+    if isinstance(network, PeftModel):
+        set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
+    else:
+        network.load_state_dict(load_network(str(folder), dtype=network.dtype).state_dict())
+
+
+def load_causal(
+    folder: str | Path,
+    base_path: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Model (in eval mode) and tokenizer of a folder that a recipe saved: ``gpurun.json`` says what it is.
+
+    ``base_path`` is where the base model of an adapter lies; without it the base is what gpurun.json names. Raises InputError
+    for a folder that is no causal language model, or an adapter for another base.
+    """
+    folder = Path(folder)
+    about = read_json_file(folder / "gpurun.json")
+    if about.get("kind") != "causal_lm":
+        raise InputError(f"{folder}: gpurun.json says {about.get('kind')}, expected causal_lm")
+    with _explained(str(folder)):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    if not about.get("adapter"):
+        return load_network(str(folder), device=device, dtype=dtype).eval(), tokenizer
+    source, revision = base_source(about.get("base") or {}, base_path)
+    network = load_network(source, revision, device=device, dtype=dtype)
+    return load_adapter(network, folder).to(device).eval(), tokenizer
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """A small JSON object. Raises InputError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected an object")
+    return value
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Turns transformers' ways of saying that a model cannot be had into one line about ``settings.model``."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"settings.model: {model} cannot be loaded: {first}") from error

@@ -1,0 +1,157 @@
+"""A text classifier: a pretrained encoder, the mean of its token vectors, and one linear layer. Also how it is saved and loaded.
+
+models/best/
+  gpurun.json                    what this is: base model, labels, lengths
+  adapter_config.json            with LoRA: peft's files
+  adapter_model.safetensors
+  config.json model.safetensors  without LoRA: the whole encoder
+  head.safetensors               weight [classes, hidden] and bias, fp32
+  tokenizer files
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from remote_payload.settings.training import Lora
+from remote_payload.train.download import BaseModel, base_source
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import sha256_of, write_json
+from remote_payload.train.model.lora import add_lora, save_adapter
+from remote_payload.train.model.precision import full_precision
+
+
+class Classifier(nn.Module):
+    """``forward(input_ids, attention_mask)`` gives logits [rows, classes] in fp32, whatever the encoder computes in."""
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.hidden_size, classes, dtype=torch.float32)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        with full_precision(hidden.device):
+            # The cast that keeps a bf16 encoder from meeting an fp32 head ("mat1 and mat2 must have the same dtype").
+            mask = attention_mask.unsqueeze(-1).float()
+            mean = (hidden.float() * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+            return self.head(mean)
+
+
+def load_encoder(path: str, dtype: torch.dtype, **options: Any) -> Any:
+    """The encoder alone, without pooler or language-model head, from safetensors and without anybody's code."""
+    try:
+        encoder = AutoModel.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"settings.model: {path} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # we take the mean; BERT's own would be weights that nothing trains
+    if hasattr(encoder.config, "use_cache"):
+        encoder.config.use_cache = False
+    return encoder
+
+
+def load_tokenizer(path: str, **options: Any) -> Any:
+    """The tokenizer, padding on the right. Raises InputError for one that cannot pad or has no fast implementation."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"settings.model: the tokenizer of {path} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from None
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                f"settings.model: the tokenizer of {path} has neither a pad token nor an end token to pad with"
+            )
+        tokenizer.pad_token = tokenizer.eos_token  # the mask hides it
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def build_classifier(base: BaseModel, classes: int, lora: Lora, compute: torch.dtype) -> Classifier:
+    """A classifier ready to train: base frozen in the compute dtype with fp32 adapters, or all of it in fp32 when rank is 0."""
+    encoder = load_encoder(base.path, dtype=compute if lora.rank else torch.float32)
+    if lora.rank:
+        encoder = add_lora(encoder, lora, "FEATURE_EXTRACTION")
+    return Classifier(encoder, classes)
+
+
+def longest_input(encoder: Any) -> int | None:
+    """How many tokens the encoder's learned positions allow; None where positions are rotary."""
+    config = encoder.config
+    learned = any("position_embeddings" in name for name, _ in encoder.named_parameters())
+    return config.max_position_embeddings if learned else None
+
+
+def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseModel, about: dict[str, Any]) -> None:
+    """Everything that ``load_classifier`` needs; ``about`` has at least ``labels`` and ``max_length``."""
+    adapter = hasattr(model.encoder, "peft_config")
+    if adapter:
+        save_adapter(model.encoder, folder, base.name)
+    else:
+        model.encoder.save_pretrained(folder)
+    save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in model.head.state_dict().items()},
+              folder / "head.safetensors")  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    facts = {"format": 1, "recipe": "classify", "kind": "classifier", "base": base.as_dict(), "adapter": adapter}
+    write_json(
+        folder / "gpurun.json", {**facts, "head": "head.safetensors", "pooling": "mean", "dtype": "float32", **about}
+    )
+
+
+def load_classifier(
+    folder: str | Path, base_path: str | Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Classifier, Any]:
+    """The model and tokenizer that ``save_classifier`` wrote, in eval mode on ``device``, the encoder in ``dtype``.
+
+    ``base_path`` is where the base model lies here, when the job named a folder; a model of the Hub comes from its cache. Raises
+    InputError for a folder that is no classifier, or a base model that is not the one it was trained on.
+    """
+    folder = Path(folder)
+    about = _read_about(folder)
+    if about["adapter"]:
+        from peft import PeftModel
+
+        base = about["base"]
+        source, revision = base_source(base, base_path)
+        _check_base(source, base)
+        encoder = load_encoder(source, dtype, revision=revision)
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise InputError(f"{folder}: adapter_model.safetensors is missing")
+        try:
+            encoder = PeftModel.from_pretrained(encoder, str(folder), autocast_adapter_dtype=False)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{folder}: the adapter does not fit {source}: {str(error).splitlines()[0]}") from None
+    else:
+        encoder = load_encoder(str(folder), dtype)
+    model = Classifier(encoder.to(dtype), len(about["labels"]))
+    model.head.load_state_dict(load_file(folder / "head.safetensors"))
+    return model.to(device).eval(), load_tokenizer(str(folder))
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / "gpurun.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: no readable gpurun.json, so not a model that gpurun saved") from None
+    if about.get("format") != 1 or about.get("kind") != "classifier":
+        raise InputError(
+            f"{folder}: gpurun.json describes a {about.get('kind')}, format {about.get('format')}, not a classifier"
+        )
+    return about
+
+
+def _check_base(source: str, base: dict[str, Any]) -> None:
+    weights = Path(source) / "model.safetensors"
+    if base.get("sha256") and weights.is_file() and sha256_of(weights) != base["sha256"]:
+        raise InputError(
+            f"{source} is not the base model this adapter was trained on ({base['id']}): its weights differ"
+        )

@@ -1,0 +1,144 @@
+"""Cross-entropy over a large vocabulary in chunks: the logits of all tokens never exist at once, forward or backward.
+
+A batch of 8 × 1024 tokens over 151,936 words is 4.6 GiB of fp32 logits, and as much again for their gradient. Here a
+chunk of rows is turned into logits, a loss and (in training) its gradient, and forgotten. The gradient is computed in
+the forward pass, so nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from remote_payload.train.data.packing import IGNORED
+
+CHUNK_BYTES = {
+    "cuda": 256 << 20
+}  # fp32 logits of one chunk; large enough on a GPU that the matrix product stays efficient
+CHUNK_BYTES_ELSEWHERE = 32 << 20
+
+
+class TokenLoss(NamedTuple):
+    """Of the tokens that count: the summed loss in nats (fp32, differentiable), their number, those guessed."""
+
+    sum: Tensor
+    count: Tensor
+    correct: Tensor
+
+
+@torch.compiler.disable  # a loop with in-place steps: nothing to fuse, and its buffer would be copied
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenLoss:
+    """Cross-entropy of ``hidden @ weight.T`` against ``targets``, equal to torch's with ``reduction="sum"``.
+
+    ``hidden`` is ``[..., width]``, ``weight`` ``[vocabulary, width]`` (an output head without bias), ``targets``
+    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED``. The product is computed
+    in the autocast dtype where autocast is on, the softmax and the loss in fp32.
+    """
+    hidden, targets = _counted(hidden, targets)
+    rows = chunk_rows or rows_per_chunk(weight)
+    loss, correct = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows)
+    return TokenLoss(loss, torch.tensor(len(targets), device=hidden.device), correct)
+
+
+def chunked_log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
+    """``[tokens]``: each counted target's log-probability in fp32, in order; for losses that weigh tokens (DPO).
+
+    Differentiable; a chunk's logits are computed again in the backward pass instead of being kept.
+    """
+    hidden, targets = _counted(hidden, targets)
+    rows = chunk_rows or rows_per_chunk(weight)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([checkpoint(_log_probabilities, h, weight, t, use_reentrant=False) for h, t in parts])
+
+
+class TokenScores(NamedTuple):
+    """Of each token that counts, in order: its log-probability (fp32), and whether it was the most probable."""
+
+    log_probability: Tensor
+    correct: Tensor
+
+
+@torch.no_grad()
+def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenScores:
+    """What ``chunked_cross_entropy`` sums up, token by token, for measuring examples one by one."""
+    hidden, targets = _counted(hidden, targets)
+    rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
+    head, parts = weight.to(dtype), ([], [])
+    for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = (part.to(dtype) @ head.T).float()
+        parts[0].append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        parts[1].append(logits.argmax(-1) == wanted)
+    return TokenScores(torch.cat(parts[0]), torch.cat(parts[1]))
+
+
+def rows_per_chunk(weight: Tensor) -> int:
+    """How many tokens' fp32 logits fit the chunk's budget of memory."""
+    budget = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE)
+    return max(16, budget // (4 * weight.shape[0]))
+
+
+def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose target counts; the others cost no head at all (in chat data they are most)."""
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    rows = (targets != IGNORED).nonzero().squeeze(-1)
+    return (hidden, targets) if len(rows) == len(targets) else (hidden[rows], targets[rows])
+
+
+def _log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    dtype = _product_dtype(hidden)
+    logits = torch.nn.functional.linear(hidden.to(dtype), weight.to(dtype)).float()
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        dtype = _product_dtype(hidden)
+        head = weight.to(dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
+        # fp32 whatever the weight is: in bf16 a hundred chunks would add up with two digits of precision.
+        weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wants_weight else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(targets), rows):
+                part, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows]
+                logits = (part @ head.T).float()
+                correct += (logits.argmax(-1) == wanted).sum()
+                loss += _cross_entropy_in_place(logits, wanted)
+                gradient = logits.to(dtype)  # softmax minus one-hot, left there by the line above
+                if hidden_grad is not None:
+                    hidden_grad[start : start + rows] = gradient @ head
+                if weight_grad is not None:
+                    weight_grad += gradient.T @ part
+        ctx.weight_dtype = weight.dtype
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx: Any, loss_grad: Tensor, _: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        hidden_grad = None if hidden_grad is None else hidden_grad * loss_grad.to(hidden_grad.dtype)
+        weight_grad = None if weight_grad is None else (weight_grad * loss_grad).to(ctx.weight_dtype)
+        return hidden_grad, weight_grad, None, None
+
+
+def _cross_entropy_in_place(logits: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss of fp32 ``logits``, which are overwritten with their gradient: one buffer, no copies."""
+    logits -= logits.amax(dim=-1, keepdim=True)
+    wanted = targets.unsqueeze(-1)
+    chosen = logits.gather(-1, wanted)
+    total = logits.exp_().sum(dim=-1, keepdim=True)
+    logits /= total
+    logits.scatter_add_(-1, wanted, logits.new_full((1, 1), -1.0).expand(len(targets), 1))
+    return (total.log() - chosen).sum()

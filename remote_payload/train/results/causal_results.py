@@ -1,0 +1,225 @@
+"""What a run of a language model leaves behind: the best model with its reference predictions, and the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from remote_payload.train.download import BaseModel
+from remote_payload.train.errors import Stopped
+from remote_payload.train.evaluation.answers import Answers, Questions, Report, ask, time_answers, write_report
+from remote_payload.train.folders import recover_folder, write_json, write_text
+from remote_payload.train.loop.best import Weights, best_weights, described_by, model_folder
+from remote_payload.train.loop.checkpoint import load_weights
+from remote_payload.train.loop.micro_batch import release_memory
+from remote_payload.train.loop.signals import BrokenOff, Clock
+from remote_payload.train.loop.task import Outcome, Progress
+from remote_payload.train.model.causal import CausalLoss, load_network, load_saved, save_causal
+from remote_payload.train.model.greedy import write_causal_smoke
+from remote_payload.train.model.lora import weights_of
+from remote_payload.train.results.causal_card import causal_card, predicted_memory
+from remote_payload.train.results.checkpoint_model import describe_checkpoint
+from remote_payload.train.results.provenance import write_metadata
+from remote_payload.train.results.results import best_entry
+from remote_payload.train.run import Run
+
+
+class Measured(Protocol):
+    """A task that can say how good any model is at some documents (or pairs of them)."""
+
+    def measure(self, model: CausalLoss, documents: Sequence[Any], size: int) -> dict[str, float]: ...
+
+
+class CausalResults:
+    """Keeps ``models/best`` whole at any moment; at the end it goes back to the best weights and reports on them.
+
+    ``about`` is what gpurun.json says of talking to the model, ``data`` the facts of files and sides for the record,
+    ``start`` the folder of the adapter that training starts from, where it does not start from the base alone.
+    """
+
+    def __init__(
+        self, run: Run, model: CausalLoss, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None,
+        compute: torch.dtype, about: dict[str, Any], data: Sequence[dict[str, Any]] = (),
+        start: str | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
+        self.about, self.data = {"recipe": run.recipe, **about}, list(data)
+        self.start = start
+        self.weights: Weights | None = None  # what the model holds once training is over
+        if run.world.main:
+            recover_folder(run.best)
+
+    def keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
+        """The model as it is now, while training goes on; reference predictions come at the end."""
+        if self.run.world.main:
+            with model_folder(self.run) as folder:
+                self._save(folder, progress, metrics, Weights(progress.evaluations[-1], None))
+        self.run.world.barrier()
+
+    def describe_checkpoint(self, folder: Path) -> None:
+        """What a checkpoint needs, besides its tensors, to be tried by itself (``extras`` of the loop)."""
+        describe_checkpoint(folder, self.model.network, self.tokenizer, self.base, self.about)
+
+    def restore_best(self, progress: Progress) -> Weights | None:
+        """Puts the best weights that are left back into the model, and says which they are. None when nothing was evaluated."""
+        self.take(best_weights(self.run, progress))
+        return self.weights
+
+    def take(self, weights: Weights | None) -> None:
+        """These are the weights that the model is to have from here on."""
+        self.weights = weights
+        if weights and weights.place:
+            if weights.place == self.run.best:
+                load_saved(self.model.network, weights.place)
+            else:
+                load_weights(weights.place, self.model)
+            self.run.log(f"back to the best weights: step {weights.step}, from {weights.place.name}")
+
+    def report(self, task: Measured, held_out: Sequence[Any], questions: Questions, size: int) -> Report:
+        """Held-out figures and answers, base beside tuned, written to ``reports/``. Every rank must call it."""
+        settings, report = self.run.settings.generation, Report(questions)
+        self.model.eval()
+        wanted = {"tuned": self._tuned, "base": self._base} if settings.base else {"tuned": self._tuned}
+        for name, context in wanted.items():
+            with context() as network:
+                report.held_out[name] = task.measure(CausalLoss(network), held_out, size)
+                if questions.prompts:
+                    report.answered[name] = self._answers(name, network, questions)
+        if self.run.world.main:
+            write_report(self.run.reports, report, settings)
+        for line in report.lines():
+            self.run.log(line)
+        return report
+
+    def finish(
+        self, outcome: Outcome, metrics: dict[str, Any] | None, inputs: Sequence[dict[str, Any]], ends: Sequence[int],
+        report: Report | None = None, smoke: bool = True,
+    ) -> None:  # fmt: skip
+        """``models/best`` once more, complete with card and what the smoke test compares; and the record of the run.
+
+        ``metrics`` are those of the weights that ``restore_best`` took, where they were measured again. ``inputs`` are the smoke test's
+        (``{"prompt", "add_special_tokens"}``), ``ends`` the tokens at which answers end.
+        """
+        weights = self.weights
+        if weights and weights.note:
+            self.run.telemetry.flag("best_lost", weights.note)
+        if weights and self.run.world.main:
+            with model_folder(self.run, outcome) as folder:
+                self._save(folder, outcome.progress, metrics or weights.entry["metrics"], weights, outcome, report)
+                if smoke:
+                    device = self.run.world.device
+                    self.model.to("cpu")  # makes room for the copy that is loaded back
+                    release_memory()
+                    write_causal_smoke(folder, self.base.path if self.base else None, inputs, ends, device)
+                    self.model.to(device)
+        self.run.world.barrier()
+        self.write_record(outcome, report)
+
+    def finish_stopped(
+        self, outcome: Outcome, clock: Clock, inputs: Sequence[dict[str, Any]], ends: Sequence[int]
+    ) -> None:
+        """What fits into the grace of a stop, what is worth most first: the record, the model with its card, its reference
+        predictions. The answers and the comparison with the base are left for the resumed run.
+        """
+        self.write_record(outcome)
+        network, world = self.model.network, self.run.world
+        weights = best_weights(self.run, outcome.progress, memory=not world.sharded)
+        if weights is None:
+            return self.run.log("no model yet: nothing was evaluated before the stop")
+        trained = [p for p in network.parameters() if p.requires_grad or not isinstance(network, PeftModel)]
+        if world.broadcast(world.sharded or not clock.allows(2 * size_of(trained))):  # read and written
+            return self.run.log(
+                f"models/best is left as it is: the grace is too short to copy the weights of step {weights.step}"
+            )
+        self.take(weights)
+        smoke = world.broadcast(clock.allows(2 * size_of(trained) + 4 * sum(p.numel() for p in network.parameters())))
+        return self.finish(outcome, None, inputs, ends, smoke=smoke)
+
+    @contextmanager
+    def unless_stopped(self, outcome: Outcome, inputs: Sequence[dict[str, Any]], ends: Sequence[int]) -> Iterator[None]:
+        """For the report, which may take longer than the grace of a stop: a stop ends it at once, then comes what ``finish_stopped``
+        writes, then Stopped. Several ranks could not leave it at the same place: they have the record before it begins.
+        """
+        self.write_record(outcome)
+        try:
+            with outcome.requests.breaking(self.run.world.size == 1):
+                yield
+        except BrokenOff:
+            self.finish_stopped(outcome, outcome.requests.clock(), inputs, ends)
+            step = outcome.progress.step
+            raise Stopped(
+                outcome.requests.stop, f"stopped after training, at step {step}; a resumed run writes the report"
+            ) from None
+
+    def write_record(self, outcome: Outcome, report: Report | None = None) -> None:
+        """``training_metadata.json``."""
+        progress, weights = outcome.progress, self.weights
+        compared = {name: report.numbers(name) for name in report.held_out} if report else {}
+        write_metadata(
+            self.run, self.model, outcome,
+            base=self.base.as_dict() if self.base else None,
+            data=self.data,
+            results={
+                "best": best_entry(progress),
+                "last": next(iter(progress.evaluations[-1:]), None),
+                "model": described_by(weights, outcome) if weights else None,
+                **compared,
+            },
+            memory_predicted=predicted_memory(self.run, self.model.network, self.about, outcome),
+        )  # fmt: skip
+
+    def _save(
+        self, folder: Path, progress: Progress, metrics: dict[str, float], weights: Weights,
+        outcome: Outcome | None = None, report: Report | None = None,
+    ) -> None:  # fmt: skip
+        network, about = self.model.network, {**self.about, **described_by(weights, outcome)}
+        save_causal(network, self.tokenizer, folder, self.base, about)
+        beside = {"note": weights.note} if weights.note else {}
+        write_json(
+            folder / "metrics.json", {"epoch": weights.entry["epoch"], "step": weights.step, **metrics, **beside}
+        )
+        card = causal_card(self.run, network, self.base, self.about, progress, self.data, weights, outcome, report)
+        write_text(folder / "README.md", card)
+
+    def _answers(self, name: str, network: Any, questions: Questions) -> Answers:
+        settings, seed = self.run.settings.generation, self.run.settings.seed
+        self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
+        answers = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
+        if name == "tuned":  # the base has the same shape, and often finds no end
+            answers.scores["latency"] = time_answers(network, self.tokenizer, questions, settings, seed)
+        return answers
+
+    @contextmanager
+    def _tuned(self) -> Iterator[Any]:
+        yield self.model.network
+
+    @contextmanager
+    def _base(self) -> Iterator[Any]:
+        """The model as training found it: with the adapter it started from, or none, or loaded again where all was trained."""
+        network = self.model.network
+        if self.start:
+            with weights_of(network, self.start):
+                yield network
+            return
+        if isinstance(network, PeftModel):
+            with network.disable_adapter():
+                yield network
+            return
+        self.model.to("cpu")
+        release_memory()
+        try:
+            yield load_network(self.base.path, device=self.run.world.device, dtype=self.compute).eval()
+        finally:
+            release_memory()
+            self.model.to(self.run.world.device)
+
+
+def size_of(parameters: Sequence[Any]) -> int:
+    """Their bytes."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)

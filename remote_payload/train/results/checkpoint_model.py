@@ -1,0 +1,78 @@
+"""Language models in checkpoints: what a checkpoint needs to be tried by itself, and how it is loaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from remote_payload.train.download import BaseModel, base_source
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import write_json
+from remote_payload.train.loop.checkpoint import load_weights
+from remote_payload.train.model.causal import CausalLoss, base_of, load_causal, load_network, read_json_file
+
+Network = PreTrainedModel | PeftModel
+
+
+def describe_checkpoint(
+    folder: Path, network: Network, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None, about: dict[str, Any]
+) -> None:
+    """Adds what is not tensors: the model's config, the adapter's if it has one, the tokenizer and gpurun.json."""
+    adapter = isinstance(network, PeftModel)
+    base_of(network).config.save_pretrained(str(folder))
+    if adapter:
+        config = copy.copy(network.peft_config["default"])
+        config.base_model_name_or_path = base.name if base else None
+        config.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
+    write_json(folder / "gpurun.json", {**facts, **about})
+
+
+def load_any(
+    folder: Path, base_path: str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Network, PreTrainedTokenizerBase]:
+    """Model (in eval mode) and tokenizer of a checkpoint, or of a folder with a finished model.
+
+    Raises InputError for a folder that is neither, or that was saved without what trying it needs.
+    """
+    if not (folder / "gpurun.json").is_file():
+        raise InputError(f"{folder}: there is no gpurun.json, so nothing says what kind of model this is")
+    if not (folder / "state.json").is_file():
+        return load_causal(folder, base_path, device, dtype)
+    about = read_json_file(folder / "gpurun.json")
+    network = (
+        _with_adapter(folder, about, base_path, device, dtype) if about.get("adapter") else _bare(folder, device, dtype)
+    )
+    load_weights(folder, CausalLoss(network))
+    return network.eval(), AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def load_base(
+    folder: Path, base_path: str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model that training began with. Raises InputError for one that began with nothing."""
+    base = read_json_file(folder / "gpurun.json").get("base")
+    if not base:
+        raise InputError(f"{folder}: this model was trained from nothing, so there is no base to try")
+    source, revision = base_source(base, base_path)
+    return load_network(source, revision, device=device, dtype=dtype).eval()
+
+
+def _bare(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def _with_adapter(
+    folder: Path, about: dict[str, Any], base_path: str | None, device: torch.device | str, dtype: torch.dtype
+) -> PeftModel:
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = False  # else nothing is trainable, and there is nothing to load the weights into
+    return get_peft_model(load_base(folder, base_path, device, dtype), config).to(device)

@@ -1,0 +1,201 @@
+"""Direct preference optimisation (https://arxiv.org/abs/2305.18290): pairs of a better and a worse answer to a prompt.
+
+    loss = -log sigmoid(beta * ((log p(chosen) - log p(rejected)) - (log r(chosen) - log r(rejected))))
+
+p is the model, r the reference, both summed over the answer's tokens. The reference is the model that training starts from
+(its adapter included) and never changes, so it is measured once, before training.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from remote_payload.settings.preference import METRICS
+from remote_payload.train.data.chat import Example, Format, as_text, encode_chat, encode_completion
+from remote_payload.train.data.data import Record
+from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
+from remote_payload.train.distributed import World
+from remote_payload.train.errors import InputError
+from remote_payload.train.loop.task import Micro
+from remote_payload.train.model.losses import chunked_log_probabilities
+from remote_payload.train.model.precision import autocast
+
+TIE = 1e-3  # rewards that differ by less do not differ: what rounding makes of two equal ones
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two documents with one prompt, and what the reference says of them (log-probabilities) once it has been asked."""
+
+    chosen: Document
+    rejected: Document
+    question: Example
+    reference: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen) + len(self.rejected)
+
+
+def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Losses ``[pairs]`` and rewards ``[pairs, 2]`` from log-probabilities ``[pairs, 2]`` of chosen and rejected."""
+    rewards = beta * (policy - reference)
+    return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
+
+
+def preferred(margin: Tensor) -> Tensor:
+    """1 where the chosen answer has the higher reward, 0 where the rejected one has, and a half for a tie, as at the start."""
+    return torch.where(margin.abs() < TIE, 0.5, (margin > 0).float())
+
+
+def encode_pairs(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any
+) -> tuple[list[Pair], list[str]]:
+    """The pairs as tokens, and the places of those left out because one side is over ``settings.max_length``.
+
+    Raises InputError with file and line for a record that is no pair, and when nothing is left.
+    """
+    pairs, left_out = [], []
+    for record in records:
+        sides = [
+            encode_side(record, field, tokenizer, form, settings)
+            for field in (settings.chosen_field, settings.rejected_field)
+        ]
+        if sides[0].document == sides[1].document:
+            raise InputError(f"{record.place}: {settings.chosen_field} and {settings.rejected_field} are the same")
+        if max(len(side.document) for side in sides) > settings.max_length:
+            left_out.append(record.place)
+        else:
+            chosen, rejected = (last_turn_only(side.document) for side in sides)
+            pairs.append(Pair(chosen, rejected, sides[0]))
+    if not pairs:
+        where = ", ".join(left_out[:5]) or "no pairs"
+        raise InputError(f"settings.max_length: every pair is over {settings.max_length} tokens ({where})")
+    return pairs, left_out
+
+
+def encode_side(record: Record, field: str, tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any) -> Example:
+    """The prompt with one of the two answers, as training of the adapter saw it: a conversation or the prompt template."""
+    answer = record.field(field, (str, list, dict))
+    if form.chat:
+        if isinstance(answer, dict) and "role" in answer:  # one message without a list around it
+            answer = [answer]
+        said = answer if _is_messages(answer) else [{"role": "assistant", "content": as_text(answer)}]
+        prompt = record.field(settings.prompt_field, (str, list))
+        messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+        if said[: len(messages)] == messages:  # both answers are often kept with the prompt in front
+            said = said[len(messages) :]
+        whole = {**record.value, form.messages_field: [*messages, *said]}
+        return encode_chat(replace(record, value=whole), tokenizer, form)
+    return encode_completion(
+        replace(record, value={**record.value, form.completion_field: as_text(answer)}), tokenizer, form
+    )
+
+
+def _is_messages(answer: Any) -> bool:
+    return (
+        isinstance(answer, list) and all(isinstance(item, dict) and "role" in item for item in answer) and answer != []
+    )
+
+
+def last_turn_only(document: Document) -> Document:
+    """The same with only the last run of learnt tokens learnt: earlier answers of a conversation are not what is judged."""
+    end = max(index for index, learnt in enumerate(document.learn) if learnt)
+    start = end
+    while start and document.learn[start - 1]:
+        start -= 1
+    return Document(document.ids, [start <= index <= end for index in range(len(document))])
+
+
+class PreferenceTask:
+    """A ``Task`` over pairs, for a ``CausalLoss``; a row of full length is a pair."""
+
+    fixed_shapes = False
+
+    def __init__(
+        self, settings: Any, world: World, pairs: Sequence[Pair], held_out: Sequence[Pair], compute: torch.dtype
+    ) -> None:
+        self.settings, self.world, self.pairs, self.held_out, self.compute = settings, world, pairs, held_out, compute
+        self.steps_per_epoch = math.ceil(len(pairs) / settings.batch.size)
+
+    def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
+        order, size = list(range(len(self.pairs))), self.settings.batch.size
+        random.Random(f"{self.settings.seed}/{epoch}").shuffle(order)
+        for step in range(start, self.steps_per_epoch):
+            yield order[step * size : (step + 1) * size]
+
+    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+        longest_first = sorted(step, key=lambda index: (-len(self.pairs[index]), index))
+        return self._micros([self.pairs[index] for index in self.world.share(longest_first)], size)
+
+    def heaviest(self, size: int) -> Micro:
+        return pack_pairs([max(self.pairs, key=len)] * size)
+
+    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor | float]:
+        losses, _ = dpo_loss(self.log_probabilities(model, micro), micro.tensors["reference"], self.settings.beta)
+        return losses.sum(), float(len(losses))
+
+    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
+        return self.measure(model, self.held_out, size)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, pairs: Sequence[Pair], size: int) -> dict[str, float]:
+        """Means over the pairs of all ranks. A reward is beta times how much likelier an answer became than it was."""
+        sums = torch.zeros(1 + len(METRICS), dtype=torch.float64, device=self.world.device)
+        for micro in self._micros(self.world.share(list(pairs)), size):
+            moved = micro.to(self.world.device)
+            policy = self.log_probabilities(model, moved)
+            losses, rewards = dpo_loss(policy, moved.tensors["reference"], self.settings.beta)
+            chosen, rejected = rewards[:, 0], rewards[:, 1]
+            columns = [
+                torch.ones_like(losses),
+                losses,
+                preferred(chosen - rejected),
+                chosen - rejected,
+                chosen,
+                rejected,
+            ]
+            sums += torch.stack(columns).double().sum(dim=1)
+        count, *totals = self.world.sum(*sums.tolist())
+        return {name: total / max(count, 1.0) for name, total in zip(METRICS, totals, strict=True)}
+
+    @torch.no_grad()
+    def with_reference(self, model: nn.Module, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs with the log-probabilities that ``model``, here the reference, gives; one pair at a time."""
+        found = []
+        for pair in pairs:
+            first, second = self.log_probabilities(model, pack_pairs([pair]).to(self.world.device))[0].tolist()
+            found.append(replace(pair, reference=(first, second)))
+        return found
+
+    def log_probabilities(self, model: nn.Module, micro: Micro) -> Tensor:
+        """``[pairs, 2]`` in fp32: of the chosen and the rejected answer, summed over their tokens."""
+        tensors = dict(micro.tensors)
+        owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")
+        with autocast(self.world.device, self.compute):
+            tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets)
+        return tokens.new_zeros(2 * len(reference)).index_add(0, owners, tokens).view(-1, 2)
+
+    def _micros(self, pairs: Sequence[Pair], size: int) -> list[Micro]:
+        groups = first_fit_decreasing([len(pair) for pair in pairs], size * 2 * self.settings.max_length)
+        return [pack_pairs([pairs[index] for index in group]) for group in groups]
+
+
+def pack_pairs(pairs: Sequence[Pair]) -> Micro:
+    """Both documents of every pair in one packed row; ``owners`` says which document each counted token belongs to."""
+    documents = [document for pair in pairs for document in (pair.chosen, pair.rejected)]
+    counted = torch.tensor([document.counted for document in documents])
+    tensors = {
+        **pack(documents),
+        "max_length_q": max(map(len, documents)),
+        "owners": torch.arange(len(documents)).repeat_interleave(counted),
+        "reference": torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs]),
+    }
+    return Micro(tensors, sum(map(len, documents)))

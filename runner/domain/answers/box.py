@@ -1,0 +1,160 @@
+"""What was measured on the box, checked at the door: names are cleaned, absurd numbers are refused."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from remote_payload.agent.wire.paths import ATTEMPT, ROOT_NAME, RUN_ID, SAFE_PATH
+from runner.domain.answers.reading import (
+    Fields,
+    Impossible,
+    absolute_path,
+    boolean,
+    list_of,
+    mapping_of,
+    matching,
+    optional,
+    shown,
+    text,
+    whole,
+    whole_between,
+)
+
+MAX_GPUS = 64
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_index = whole_between(0, 1023)
+_cores = whole_between(0, 4096)
+_memory = whole_between(0, 1 << 60)
+_bytes = whole_between(0, 1 << 64)  # some network volumes say that they are endless
+
+
+@dataclass(frozen=True)
+class Gpu:
+    index: int
+    name: str
+    uuid: str
+    memory_total: int  # bytes
+    memory_used: int
+    held_by: str | None  # a run of gpurun's
+
+
+@dataclass(frozen=True)
+class Box:
+    """Facts of one probe. ``have`` says what is there already (code, data, environment, payload)."""
+
+    root: str
+    user: str
+    python: str
+    os: str
+    in_container: bool
+    cpus: int
+    ram: int
+    disk_free: int
+    disk_total: int
+    disk_writable: bool
+    inodes_free: int | None
+    rsync: str | None
+    apt: bool
+    driver: str | None
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    gpus_unknown: bool  # there may be GPUs, but asking for them hung or failed
+    shm: int
+    have: dict[str, Any] = field(default_factory=dict)
+    disk_error: str | None = None  # why it takes nothing
+    obstacle: str | None = None  # why gpurun may not install the system's packages there
+    install_rsync: str | None = None  # what a person types there for it
+
+    @classmethod
+    def parse(cls, answer: object) -> Box:
+        """From the agent's answer to ``probe``. Raises Impossible naming the fact that cannot be.
+
+        A fact is null where asking for it failed on the box.
+        """
+        fact = Fields(answer)
+        disk = fact("disk", Fields)
+        root = fact("root", box_root)
+        gpus = fact("gpus", optional(list_of(_gpu, MAX_GPUS)))
+        return cls(
+            root=root,
+            user=fact("user", optional(text)) or "?",
+            python=fact("python", optional(text)) or "?",
+            os=fact("os", optional(text)) or "?",
+            in_container=fact("in_container", boolean),
+            cpus=fact("cpus", optional(_cores)) or 0,
+            ram=fact("ram", optional(_bytes)) or 0,
+            disk_free=disk("free", _bytes),
+            disk_total=disk("total", _bytes),
+            disk_writable=disk("writable", boolean),
+            inodes_free=disk("inodes_free", optional(_bytes)),
+            rsync=fact("rsync", optional(text)),
+            apt=fact("apt", boolean),
+            driver=fact("driver", optional(text)),
+            cuda=fact("cuda", optional(text)),
+            gpus=gpus or (),
+            gpus_unknown=gpus is None,
+            shm=fact("shm", optional(_bytes)) or 0,
+            have=fact("have", lambda value: _have(value, root)),
+            disk_error=disk("error", optional(text)),
+            obstacle=fact("obstacle", optional(text)),
+            install_rsync=fact("install_rsync", optional(text)),
+        )
+
+
+def box_root(value: object) -> str:
+    """``$ROOT``: the one folder that gpurun works in, spelt in one way, so that nothing below it can lead elsewhere."""
+    root = matching(SAFE_PATH)(value)
+    if not root.startswith("/") or posixpath.normpath(root) != root or posixpath.basename(root) != ROOT_NAME:
+        raise Impossible(f"{shown(root)} is no folder of gpurun's")
+    return root
+
+
+def _gpu(value: object) -> Gpu:
+    gpu = Fields(value)
+    return Gpu(
+        index=gpu("index", _index),
+        name=gpu("name", optional(text)) or "unknown GPU",
+        uuid=gpu("uuid", optional(text)) or "",
+        memory_total=gpu("memory_total", optional(_memory)) or 0,
+        memory_used=gpu("memory_used", optional(_memory)) or 0,
+        held_by=gpu("held_by", optional(text)),
+    )
+
+
+def _have(value: object, root: str) -> dict[str, Any]:
+    """What is there already; paths only below the root. Each is null or false where it is not there, or was not asked for."""
+
+    def below_root(path: object) -> str:
+        found = matching(SAFE_PATH)(path)
+        if not found.startswith(root + "/") or posixpath.normpath(found) != found:
+            raise Impossible(f"{shown(found)} is not below {root}")
+        return found
+
+    def base(tree: object) -> dict[str, Any]:
+        named = Fields(tree)
+        return {"path": named("path", below_root), "read_at": named("read_at", optional(whole))}
+
+    def offered(patch: object) -> dict[str, Any]:
+        named = Fields(patch)
+        return {
+            "run_id": named("run_id", matching(RUN_ID)),
+            "marks": named("marks", matching(_BASE64)),
+            "read_at": named("read_at", optional(whole)),
+        }
+
+    there = Fields(value)
+    return {
+        "code": there("code", optional(matching(RUN_ID))),
+        "link_dest": there("link_dest", optional(base)),
+        "patch": there("patch", optional(offered)),
+        "data": there("data", optional(mapping_of(boolean))) or {},
+        "data_link_dest": there("data_link_dest", optional(mapping_of(optional(base)))) or {},
+        "attempts": there("attempts", optional(mapping_of(list_of(matching(ATTEMPT), 100)))) or {},
+        "env": there("env", optional(boolean)) or False,
+        "payload": there("payload", optional(boolean)) or False,
+        "interpreter": there("interpreter", optional(absolute_path)),
+        "program": there("program", optional(text)),
+    }

@@ -1,0 +1,79 @@
+"""All that is on a box of gpurun's making and would go with it, as the box itself told it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from remote_payload.agent.wire.paths import RUN_ID
+from runner.domain.answers.box import box_root
+from runner.domain.answers.reading import Fields, list_of, matching, optional, text, whole
+from runner.domain.answers.status import Status
+from runner.domain.terminal import clean
+
+MAX_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """One run's folder on the box. ``left`` are processes of the run that live, in words."""
+
+    root: str
+    status: Status
+    left: tuple[str, ...]
+
+    @property
+    def run_id(self) -> str:
+        return self.status.run_id
+
+    @property
+    def going(self) -> bool:
+        """Whether it is not over, or processes of it are left."""
+        return not self.status.finished or bool(self.left)
+
+
+@dataclass(frozen=True)
+class Push:
+    """Code or data under ``incoming/`` that no run took. ``run_id`` is None where the name says nothing."""
+
+    root: str
+    name: str
+    run_id: str | None
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """``homeless`` are runs that live without a folder: their processes in words, by id."""
+
+    runs: tuple[Held, ...]
+    pushes: tuple[Push, ...]
+    homeless: dict[str, tuple[str, ...]]
+
+    def run(self, run_id: str) -> Held | None:
+        return next((held for held in self.runs if held.run_id == run_id), None)
+
+    @classmethod
+    def parse(cls, answer: object) -> Holdings:
+        """From an agent's answer. Raises Impossible naming what makes no sense: nothing can be proven with it."""
+        said = Fields(answer)
+        homeless = said("homeless", list_of(_homeless, MAX_RUNS))
+        return cls(said("runs", list_of(_held, MAX_RUNS)), said("pushes", list_of(_push, MAX_RUNS)), dict(homeless))
+
+
+def _held(value: object) -> Held:
+    said = Fields(value)
+    return Held(said("root", box_root), said("status", Status.parse), said("left", list_of(_process, MAX_RUNS)))
+
+
+def _push(value: object) -> Push:
+    said = Fields(value)
+    return Push(said("root", box_root), said("name", text), said("run_id", optional(matching(RUN_ID))))
+
+
+def _homeless(value: object) -> tuple[str, tuple[str, ...]]:
+    said = Fields(value)
+    return said("run_id", matching(RUN_ID)), said("left", list_of(_process, MAX_RUNS))
+
+
+def _process(value: object) -> str:
+    said = Fields(value)
+    return f"{said('pid', whole)} ({clean(said('command', text), 60)})"

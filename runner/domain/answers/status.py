@@ -1,0 +1,113 @@
+"""What a run is doing, as the box told it. Parsed here, so that an absurd answer stops at the door."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from remote_payload.agent.wire.paths import RUN_ID
+from remote_payload.agent.wire.protocol import SLOT_KINDS
+from runner.domain.answers.reading import (
+    Fields,
+    Impossible,
+    boolean,
+    harmless,
+    list_of,
+    mapping_of,
+    matching,
+    moment,
+    one_of,
+    optional,
+    shown,
+    text,
+    whole,
+    whole_between,
+)
+
+PHASES = ("prepared", "launched", "running", "finished")
+MAX_PROGRESS = 5 << 20  # bytes of JSON: the last event of each type
+MAX_EVENTS = 256  # types
+MAX_GPUS = 64
+
+OUTCOMES = ("succeeded", "failed", "cancelled", "timed_out", "interrupted", "lost")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Phase, outcome and cause of one run. ``progress`` is the last event of each type."""
+
+    run_id: str
+    phase: str
+    outcome: str | None = None
+    cause: str | None = None
+    exit: dict[str, Any] | None = None
+    orphaned: bool = False
+    stalled: bool = False
+    pid: int | None = None
+    gpus: tuple[int, ...] = ()
+    started_at: float | None = None
+    ended_at: float | None = None
+    now: float | None = None  # when this was true, by the box's clock as the two above
+    progress: dict[str, Any] = field(default_factory=dict)
+    log_size: int = 0
+    generation: str = ""
+    evidence: str | None = None  # the line that shows the cause
+    advice: str | None = None  # the one thing to change
+
+    @property
+    def finished(self) -> bool:
+        return self.phase == "finished"
+
+    def as_json(self) -> dict[str, Any]:
+        """What a record keeps: only what was understood, none of what else the box may have sent."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, answer: object) -> Status:
+        """From an agent's answer. Raises Impossible naming the field that makes no sense."""
+        said = Fields(answer)
+        phase, outcome = said("phase", one_of(PHASES)), said("outcome", optional(one_of(OUTCOMES)))
+        if (phase == "finished") != (outcome is not None):
+            raise Impossible(f"{shown(outcome)} in the phase {phase}", "outcome")
+        return cls(
+            run_id=said("run_id", matching(RUN_ID)),
+            phase=phase,
+            outcome=outcome,
+            cause=said("cause", optional(text)) or None,
+            exit=said("exit", optional(_exit)),
+            orphaned=said("orphaned", boolean),
+            stalled=said("stalled", boolean),
+            pid=said("pid", optional(whole)),
+            gpus=said("gpus", list_of(whole_between(0, 1023), MAX_GPUS)),
+            started_at=said("started_at", optional(moment)),
+            ended_at=said("ended_at", optional(moment)),
+            now=said("now", optional(moment)),
+            progress=said("progress", _progress),
+            log_size=said("log_size", whole),
+            generation=said("generation", text),
+            evidence=said("evidence", optional(text)) or None,
+            advice=said("advice", optional(text)) or None,
+        )
+
+    @classmethod
+    def of_record(cls, value: object) -> Status | None:
+        """From a run's record of this or an older gpurun; None where nothing was seen. Raises Impossible."""
+        if value is None or value == {}:
+            return None
+        blank = {"orphaned": False, "stalled": False, "gpus": [], "progress": {}, "log_size": 0, "generation": ""}
+        return cls.parse({**blank, **value} if isinstance(value, dict) else value)
+
+
+def _exit(value: object) -> dict[str, Any]:
+    said = Fields(value)
+    return {"kind": said("kind", one_of(SLOT_KINDS)), "number": said("number", whole), "at": said("at", moment)}
+
+
+def _progress(value: object) -> dict[str, Any]:
+    """The last event of each type. What is in them is a user's script's own, and made harmless."""
+    events = mapping_of(harmless, MAX_EVENTS)(value)
+    events = {kind: event for kind, event in events.items() if isinstance(event, dict)}
+    if (size := len(json.dumps(events))) > MAX_PROGRESS:
+        raise Impossible(f"events of {size} bytes")
+    return events

@@ -1,0 +1,292 @@
+"""The smaller answers of the agent on the box, each checked whole before anybody sees it. ``read_*`` raise Impossible naming the field.
+
+The larger ones have files of their own: ``box.py`` (what was measured), ``status.py`` (a run), ``manifest.py`` (its outputs).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+from remote_payload.agent.wire.protocol import OFFSET
+from runner.domain.answers.reading import (
+    LARGEST,
+    Fields,
+    Impossible,
+    absolute_path,
+    boolean,
+    list_of,
+    mapping_of,
+    matching,
+    measured,
+    moment,
+    one_of,
+    optional,
+    shown,
+    text,
+    whole,
+    whole_between,
+)
+from runner.domain.answers.status import Status
+
+MAX_LISTED = 100_000  # processes, or things on a disk, in one answer
+CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """The interpreter that a run gets, and ``how`` it came by it; ``missing`` are requirements that a given one lacks."""
+
+    interpreter: str
+    how: str
+    seconds: float
+    installer: str | None
+    missing: tuple[str, ...]
+
+
+def read_provisioned(answer: Fields) -> Provisioned:
+    return Provisioned(
+        interpreter=answer("interpreter", absolute_path),
+        how=answer("how", one_of(("given", "found", "reused", "built", "overlaid"))),
+        seconds=answer("seconds", moment),
+        installer=answer("installer", optional(text)),
+        missing=answer("missing", list_of(text, MAX_LISTED)),
+    )
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The run as it stands; ``attached`` when it was there already. ``code`` is the digest of the code it runs, "" without any."""
+
+    attached: bool
+    status: Status
+    code: str
+
+
+def read_launched(answer: Fields) -> Launched:
+    return Launched(answer("attached", boolean), answer("status", Status.parse), answer("code", optional(text)) or "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A file of a pushed tree that is not as it was meant."""
+
+    path: str
+    why: str
+
+
+def read_differences(answer: Fields) -> tuple[Difference, ...]:
+    return tuple(answer("differs", list_of(_difference, MAX_LISTED)))
+
+
+def _difference(value: object) -> Difference:
+    said = Fields(value)
+    return Difference(said("path", text), said("why", text))
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on the box as a person recognises it."""
+
+    pid: int
+    command: str
+    state: str
+    gpus: tuple[int, ...] = ()
+
+
+def _process(value: object) -> Process:
+    said = Fields(value)
+    gpus = said("gpus", optional(list_of(whole, MAX_LISTED))) or ()
+    return Process(said("pid", whole), said("command", text), said("state", text), gpus)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run after ``stop``: who is left of it, and who else has its GPUs open."""
+
+    status: Status
+    survivors: tuple[Process, ...]
+    device_holders: tuple[Process, ...]
+
+
+def read_ended(answer: Fields) -> Ended:
+    processes = list_of(_process, MAX_LISTED)
+    return Ended(answer("status", Status.parse), answer("survivors", processes), answer("device_holders", processes))
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A process with a GPU open. ``age`` in seconds, ``memory`` resident bytes; ``kept`` says why it is never ended."""
+
+    pid: int
+    user: str | None
+    age: int | None
+    command: str
+    memory: int | None
+    gpus: tuple[int, ...]
+    run_id: str | None
+    kept: str | None
+
+
+def _stranger(value: object) -> Stranger:
+    said = Fields(value)
+    return Stranger(
+        pid=said("pid", whole),
+        user=said("user", optional(text)),
+        age=said("age", optional(whole_between(-LARGEST, LARGEST))),  # lxcfs tells a younger uptime than processes have
+        command=said("command", text),
+        memory=said("memory", optional(whole)),
+        gpus=said("gpus", list_of(whole, MAX_LISTED)),
+        run_id=said("run_id", optional(text)),
+        kept=said("kept", optional(text)),
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A GPU with memory in use that nobody visible holds."""
+
+    gpu: int
+    bytes: int
+
+
+def _held(value: object) -> Held:
+    said = Fields(value)
+    return Held(said("gpu", whole), said("bytes", whole))
+
+
+@dataclass(frozen=True)
+class Stale:
+    """What had GPUs open: what was ended, what was left alone, what could not be ended."""
+
+    ended: tuple[Stranger, ...]
+    others: tuple[Stranger, ...]
+    held: tuple[Held, ...]
+    survivors: tuple[Process, ...]
+
+
+def read_stale(answer: Fields) -> Stale:
+    strangers = list_of(_stranger, MAX_LISTED)
+    return Stale(
+        ended=answer("ended", strangers),
+        others=answer("others", strangers),
+        held=answer("held", list_of(_held, MAX_LISTED)),
+        survivors=answer("survivors", list_of(_process, MAX_LISTED)),
+    )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing on the box; ``why`` says why it stays, for what is kept."""
+
+    path: str
+    bytes: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What ``clean`` removed, or would remove, and what stays."""
+
+    removed: tuple[Item, ...]
+    kept: tuple[Item, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.removed)
+
+
+def read_cleaned(answer: Fields) -> Cleaned:
+    items = list_of(_item, MAX_LISTED)
+    return Cleaned(answer("removed", items), answer("kept", items))
+
+
+def _item(value: object) -> Item:
+    said = Fields(value)
+    return Item(said("path", text), said("bytes", whole), said("why", optional(text)) or "")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A complete checkpoint, or the finished model (``best``): what its own manifest says."""
+
+    name: str
+    step: int | None
+    metrics: dict[str, float]
+    size: int
+    resumable: bool
+
+
+def read_checkpoints(answer: Fields) -> dict[str, Kept]:
+    """By name, oldest first."""
+    listed = answer("checkpoints", list_of(_kept, MAX_LISTED))
+    best = answer("best", optional(_kept))
+    return {each.name: each for each in (*listed, *([best] if best else []))}
+
+
+def _kept(value: object) -> Kept:
+    said = Fields(value)
+    return Kept(
+        name=said("name", matching(CHECKPOINT)),
+        step=said("step", optional(whole)),
+        metrics=said("metrics", mapping_of(measured)),
+        size=said("size", whole),
+        resumable=said("resumable", boolean),
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of the run's log or events file (``of``) that stand at ``offset``."""
+
+    of: str
+    offset: int
+    data: bytes
+
+
+def read_piece(of: str, payload: bytes) -> Piece:
+    """From a LOG or EVENTS frame."""
+    if len(payload) < OFFSET.size:
+        raise Impossible(f"a piece of {len(payload)} bytes, without its offset", of)
+    offset = OFFSET.unpack_from(payload)[0]
+    if offset > LARGEST:
+        raise Impossible(f"{shown(offset)} as an offset", of)
+    return Piece(of, offset, payload[OFFSET.size :])
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A notice about the log or the events file (``of``): which file it is now, and how offsets do not simply go on.
+
+    ``change`` is None, ``replaced``, ``truncated``, ``deleted``, or ``gap``: ``size`` bytes from ``offset`` on are no longer there.
+    """
+
+    of: str
+    change: str | None
+    generation: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The end of a stream: nothing more comes of this run, or nothing more was asked for."""
+
+    status: Status
+
+
+Notice = Piece | Moved | Status
+
+
+def read_notices(answer: Fields) -> tuple[Notice, ...]:
+    """What one PROGRESS of ``follow`` says."""
+    log, events = (answer(of, optional(functools.partial(_moved, of))) for of in ("log", "events"))
+    return tuple(each for each in (log, events, answer("status", optional(Status.parse))) if each is not None)
+
+
+def _moved(of: str, value: object) -> Moved:
+    said = Fields(value)
+    change = said("change", optional(one_of(("replaced", "truncated", "deleted", "gap"))))
+    size = said("bytes", whole) if change == "gap" else said("size", optional(whole)) or 0
+    return Moved(of, change, said("generation", text), said("offset", whole), size)

@@ -1,0 +1,111 @@
+"""The base model of an adapter: which one it must be, and whether it fits into this machine's memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.domain.errors import SmokeTestFailed
+from runner.domain.progress import Reporter
+from runner.local_model.model_folder import ModelFolder
+from runner.local_model.weights import read_header
+
+ON_THE_HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHARE_OF_MEMORY = 0.7  # of this machine, for weights: activations, libraries and other programs need the rest
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model on the hub at a revision, or a folder of this machine."""
+
+    id: str
+    revision: str | None
+    folder: Path | None
+
+
+def required_base(model: ModelFolder, job: dict[str, Any] | None, code_root: str | None) -> BaseModel | None:
+    """What an adapter goes on; None for a model that is whole.
+
+    Raises SmokeTestFailed when the folder names another base than the job did: a box cannot make this machine download and
+    load a model of its choice.
+    """
+    if not model.adapter:
+        return None
+    named = model.base
+    if not named:
+        raise SmokeTestFailed(f"{model.folder} is an adapter and does not name its base model")
+    allowed = _models_of(job or {}) or [named]
+    strangers = [name for name in (named, model.adapter_base) if name and not any(_means(name, own) for own in allowed)]
+    if strangers:
+        raise SmokeTestFailed(
+            f"{model.folder} wants {strangers[0][:200]!a} as its base model, and the job named {' or '.join(allowed)}",
+            meaning="Nothing was downloaded or loaded.",
+            hint="If you did not mean that, do not trust the box it came from.",
+        )
+    named = next(own for own in allowed if _means(named, own))
+    local = _local(named, code_root)
+    if local is not None:
+        return BaseModel(named, None, local)
+    if not ON_THE_HUB.fullmatch(named):
+        raise SmokeTestFailed(
+            f"the base model {named[:200]!a} of {model.folder} is not on this machine",
+            hint="Repeat the command in the folder that it is relative to.",
+        )
+    commit = model.base_revision if COMMIT.fullmatch(model.base_revision or "") else None
+    return BaseModel(named, commit or ((job or {}).get("settings") or {}).get("revision"), None)
+
+
+def _means(name: str, own: str) -> bool:
+    """Whether a folder's name of its base is the job's: the same, or the place where the box kept it.
+
+    It is the job's own that is loaded then, wherever that place was.
+    """
+    kept = f"/models--{own.replace('/', '--')}/" in name or name.endswith("/" + own.removeprefix("./"))
+    plain, mine = name.removeprefix("./"), own.removeprefix("./")
+    folder = name.startswith("./") and mine.endswith("/" + plain)  # an absolute path is not written into a model
+    return plain == mine or folder or (name.startswith("/") and kept)
+
+
+def _models_of(job: dict[str, Any]) -> list[str]:
+    """The models that a job may train on: its recipe's, or for a program of the user's own those it declares."""
+    own = (job.get("settings") or {}).get("model")
+    return [own] if isinstance(own, str) else [str(name) for name in (job.get("hub") or {}).get("models") or ()]
+
+
+def _local(named: str, code_root: str | None) -> Path | None:
+    """The folder that a name means on this machine, relative to where the job's code lies."""
+    folder = Path(code_root or ".", os.path.expanduser(named)).absolute()
+    return folder if (folder / "config.json").is_file() else None
+
+
+def choose_dtype(model: ModelFolder, base: Path | None, report: Reporter) -> str:
+    """fp32, so that differences are the device's and not rounding; the model's own, said, where fp32 would not fit in memory.
+
+    Raises SmokeTestFailed when even that does not fit.
+    """
+    numbers = model.inspected.elements + (_elements(base) if base else 0)
+    available = SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    narrow = model.dtype if model.dtype != "float32" else "bfloat16"
+    for dtype in ("float32", narrow):
+        if numbers * BYTES[dtype] <= available:
+            if dtype != "float32":
+                report.warn(f"in float32 it would need {numbers * 4 / 1e9:.0f} GB: tested in {dtype}, which is coarser")
+            return dtype
+    raise SmokeTestFailed(
+        f"{model.folder} needs {numbers * BYTES[narrow] / 1e9:.0f} GB for its weights, and {available / 1e9:.0f} GB are for them",
+        meaning="Nothing was loaded.",
+        hint="Test it on a machine with more memory: gpurun smoke-test DIR.",
+    )
+
+
+def _elements(folder: Path) -> int:
+    """Numbers in the weights of a base model."""
+    try:
+        return sum(tensor.elements for path in folder.glob("*.safetensors") for tensor in read_header(path))
+    except ValueError as error:
+        raise SmokeTestFailed(f"the base model in {folder} cannot be read: {error}") from None

@@ -1,0 +1,160 @@
+"""Which folders of a fetched run hold a model, and what each of them is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.domain.errors import SmokeTestFailed
+from runner.local_model.inspect import Inspected, inspect
+
+DESCRIPTION, CONFIG, ADAPTER = "gpurun.json", "config.json", "adapter_config.json"
+INPUTS, EXPECTED, ABOUT = "smoke/inputs.jsonl", "smoke/expected.safetensors", "smoke/about.json"
+NOT_SEARCHED = ("checkpoints", "smoke", "logs", "reports")
+DEEPEST = 4  # run/outputs/models/best
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".joblib", ".h5", ".onnx", ".gguf", ".npz")
+KINDS = ("classifier", "causal_lm", "sequence_classifier", "encoder")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model as its folder describes it. ``reference`` is the dtype and device of the box's predictions, if it sent any."""
+
+    inspected: Inspected
+    kind: str
+    adapter: bool
+    base: str | None
+    adapter_base: str | None
+    base_revision: str | None
+    dtype: str
+    labels: tuple[str, ...]
+    max_length: int
+    reference: dict[str, str] | None
+    described: bool
+
+    @property
+    def folder(self) -> Path:
+        return self.inspected.folder
+
+
+def find_models(root: Path) -> list[Path]:
+    """The folders to test: ``root`` itself where it is a model, else those below it, checkpoints left out.
+
+    Folders with a gpurun.json come first: where there is one, others are only parts of a run. Raises SmokeTestFailed when
+    there is none.
+    """
+    for name in (DESCRIPTION, CONFIG, ADAPTER):
+        if (root / name).is_file():
+            return [root]
+    folders = list(_folders(root, DEEPEST))
+    for marks in ((DESCRIPTION,), (CONFIG, ADAPTER)):
+        found = [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
+        if found:
+            return found
+    empty = not folders and not (root.is_dir() and any(root.iterdir()))
+    if weights := _weights([root, *folders, *_folders(root / "checkpoints", 1), root / "checkpoints"]):
+        raise not_loadable(weights)
+    raise SmokeTestFailed(
+        f"there is nothing in {root}" if empty else f"there is no model below {root}",
+        meaning=f"A model is a folder with {DESCRIPTION}, {CONFIG} or {ADAPTER} in it.",
+        hint="Bring it home first: gpurun fetch. A run that still trains has none yet.",
+    )
+
+
+def not_loadable(weights: list[Path]) -> SmokeTestFailed:
+    """For weights that only the code which wrote them can read, such as nanoGPT's ckpt.pt."""
+    named = ", ".join(path.name for path in weights[:3])
+    return SmokeTestFailed(
+        f"home, but no model that gpurun can load: {named}",
+        meaning=f"gpurun loads folders with {DESCRIPTION}, {CONFIG} or {ADAPTER}, as save_pretrained writes them, and no pickles.",
+        hint="Test it with your own code.",
+    )
+
+
+def _weights(folders: list[Path]) -> list[Path]:
+    """Files of weights, but for a recipe's own checkpoints: its model comes later."""
+    foreign = [folder for folder in folders if folder.is_dir() and not (folder / "state.json").exists()]
+    return [
+        path for folder in foreign for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS and path.is_file()
+    ]
+
+
+def _folders(root: Path, depth: int) -> list[Path]:
+    if depth < 0 or not root.is_dir():
+        return []
+    found = []
+    with os.scandir(root) as entries:
+        inside = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+    for path in inside:
+        if os.path.basename(path) not in NOT_SEARCHED and not os.path.basename(path).startswith("."):
+            found += [Path(path), *_folders(Path(path), depth - 1)]
+    return found
+
+
+def read_model_folder(folder: Path) -> ModelFolder:
+    """Inspects a folder and reads its own account of itself. Raises SmokeTestFailed."""
+    inspected = inspect(folder)
+    about, config = inspected.configs.get(DESCRIPTION), inspected.configs.get(CONFIG, {})
+    adapter = inspected.configs.get(ADAPTER)
+    if about is not None and about.get("format") != 1:
+        raise _bad(folder, f"its {DESCRIPTION} is of a format that this gpurun does not know")
+    checkpoint = "state.json" in inspected.files  # its adapter is in model.safetensors
+    if adapter is not None and not checkpoint and "adapter_model.safetensors" not in inspected.tensors:
+        raise _bad(folder, "it has an adapter_config.json and no adapter_model.safetensors")
+    given = about or {}
+    base: dict[str, Any] = given["base"] if isinstance(given.get("base"), dict) else {}
+    kind = given.get("kind") if about is not None else _kind_of(config, adapter or {})
+    if kind not in KINDS:
+        raise _bad(folder, f"its {DESCRIPTION if about else CONFIG} does not say what kind of model it is")
+    labels, length = given.get("labels") or [], given.get("max_length")
+    return ModelFolder(
+        inspected=inspected,
+        kind=kind,
+        adapter=adapter is not None,
+        base=_text(base.get("id")) or _text((adapter or {}).get("base_model_name_or_path")),
+        adapter_base=_text((adapter or {}).get("base_model_name_or_path")),
+        base_revision=_text(base.get("revision")) or _text((adapter or {}).get("revision")),
+        dtype=_dtype(given.get("dtype") or config.get("dtype") or config.get("torch_dtype")),
+        labels=tuple(str(label)[:60] for label in labels) if isinstance(labels, list) else (),
+        max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else 512,
+        reference=_reference(inspected),
+        described=about is not None,
+    )
+
+
+def _kind_of(config: dict[str, Any], adapter: dict[str, Any]) -> str:
+    """What a folder without gpurun.json is, by the name of its architecture or its adapter's task."""
+    named = [str(name) for name in config.get("architectures") or []]
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named) or adapter.get("task_type") == "CAUSAL_LM":
+        return "causal_lm"
+    if any(name.endswith("ForSequenceClassification") for name in named):
+        return "sequence_classifier"
+    return "encoder"
+
+
+def _reference(inspected: Inspected) -> dict[str, str] | None:
+    """What the box said of its predictions; None when it sent none. Half of them is an error."""
+    present = [name for name in (INPUTS, EXPECTED, ABOUT) if name in inspected.files]
+    if not present:
+        return None
+    if len(present) < 3:
+        missing = ", ".join(sorted({INPUTS, EXPECTED, ABOUT} - set(present)))
+        raise _bad(inspected.folder, f"its reference predictions are incomplete: no {missing}")
+    about = inspected.configs[ABOUT]
+    return {"dtype": _dtype(about.get("dtype")), "device": str(about.get("device"))[:40]}
+
+
+def _dtype(value: Any) -> str:
+    name = str(value).removeprefix("torch.")
+    return name if name in DTYPES else "float32"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _bad(folder: Path, why: str) -> SmokeTestFailed:
+    return SmokeTestFailed(f"{folder} cannot be tested: {why}", hint="Fetch it again: gpurun fetch.")

@@ -1,0 +1,58 @@
+"""What was verified in a folder, so that it is neither sent nor hashed again while it is untouched, and no other file is overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from runner import store
+from runner.domain.answers.manifest import Artifact
+
+RECEIPT = ".gpurun-fetched.json"  # path → size, mtime, sha256; and COMING until the file is moved there
+COMING = "coming"
+
+
+class Receipt:
+    """The receipt of the folder ``target``. What cannot be read of it says nothing."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        entries = store.read_json(target / RECEIPT)
+        self._entries = {path: entry for path, entry in entries.items() if isinstance(entry, list)}
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether the file lies here, verified and untouched."""
+        verified = [*_state(self._path(artifact)), artifact.sha256]
+        return self._entries.get(artifact.path, [])[:3] == verified
+
+    def may_replace(self, artifact: Artifact) -> bool:
+        """Whether a fetch may put a file under this name: nothing lies there, or what a fetch brought."""
+        path, entry = self._path(artifact), self._entries.get(artifact.path)
+        if not os.path.lexists(path):
+            return True
+        if entry is None or (path.is_dir() and not path.is_symlink()):
+            return False
+        return COMING not in entry or entry[:2] == _state(path)
+
+    def expect(self, artifact: Artifact, staged: Path) -> None:
+        """The staged file is about to be moved here, which changes neither its size nor its time."""
+        self._entries.setdefault(artifact.path, [*_state(staged), artifact.sha256, COMING])
+
+    def note(self, artifact: Artifact) -> None:
+        """It was verified, and lies here."""
+        self._entries[artifact.path] = [*_state(self._path(artifact)), artifact.sha256]
+
+    def save(self) -> None:
+        store.write_json(self._target / RECEIPT, self._entries)
+
+    def _path(self, artifact: Artifact) -> Path:
+        return self._target / artifact.path
+
+
+def _state(path: Path) -> list[Any]:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return [None, None]
+    return [status.st_size, status.st_mtime_ns]

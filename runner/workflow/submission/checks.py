@@ -1,0 +1,174 @@
+"""Everything that can fail, before money is spent: each thing looked at is one line, good, doubtful or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from runner.domain.answers.box import Box
+from runner.domain.errors import BoxNotReady
+from runner.domain.flow import flow
+from runner.domain.terminal import clean
+from runner.workflow.submission.plan import Plan
+
+Verdict = Literal["ok", "warn", "fail"]
+OWN_NEEDS = 200 << 20  # bytes for logs, the agent and the payload
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``hint`` says what to do about it."""
+
+    what: str
+    verdict: Verdict
+    said: str
+    hint: str = ""
+
+
+def look_at(box: Box, plan: Plan) -> list[Finding]:
+    """What the box is like, against what the job needs."""
+    return [*_system(box, plan), *_program(box, plan), *_disk(box, plan), *_gpus(box, plan)]
+
+
+def require(findings: list[Finding]) -> None:
+    """Raises BoxNotReady with every failure at once."""
+    bad = [finding for finding in findings if finding.verdict == "fail"]
+    if bad:
+        raise BoxNotReady(
+            "\n".join(f"{finding.what}: {finding.said}" for finding in bad),
+            meaning="Nothing was pushed or started.",
+            hint="\n".join(finding.hint for finding in bad if finding.hint),
+        )
+
+
+def _system(box: Box, plan: Plan) -> Iterator[Finding]:
+    yield Finding(
+        "system", "ok", f"{box.os}, Python {box.python}, {box.cpus} CPUs, {box.ram / 1e9:.0f} GB RAM, user {box.user}"
+    )
+    install = f"On the box: {box.install_rsync or 'sudo apt-get install -y rsync'}"
+    if box.rsync:
+        yield Finding("rsync", "ok", box.rsync)
+    elif not plan.trees:
+        yield Finding("rsync", "warn", "not there: nothing to push, but gpurun fetch will need it", install)
+    elif box.apt:
+        yield Finding("rsync", "warn", "not there; it is installed with apt-get before the push")
+    else:
+        yield Finding("rsync", "fail", f"not there, and {box.obstacle or 'this user may not install it'}", install)
+    if 0 < box.shm < 1 << 30:
+        yield Finding(
+            "shared memory",
+            "warn",
+            f"/dev/shm has {box.shm / 1e6:.0f} MB",
+            "PyTorch data loaders with workers may need more (docker run --shm-size).",
+        )
+
+
+# Programs that come with a package, and what starts them where only the package is found.
+_MODULES = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
+
+
+def _program(box: Box, plan: Plan) -> Iterator[Finding]:
+    """Whether the box can start the command's first word: else the run would end at once, after the push."""
+    word, wanted = (plan.job.command or ("",))[0], plan.requirements
+    if not word or ("/" in word and not word.startswith("/")) or "{" in word:
+        return  # a recipe; a file of the code, which was looked at here; a number
+    found = box.have.get("program")
+    if isinstance(found, str):
+        yield Finding("program", "ok", clean(f"{word} is {found}" if found != word else f"{word} is there", 200))
+        return
+    builds = wanted.interpreter is None and not box.have.get("interpreter") and not box.have.get("env")
+    if builds and (wanted.ranges or word.startswith(("python", "pip"))) and not word.startswith("/"):
+        return  # it may come with the environment that is built then
+    if wanted.interpreter and word in ("python", "python3"):
+        hint = "Correct environment.interpreter, or leave it out: a Python is then found or built."
+        yield Finding("program", "fail", f"the box has no {clean(wanted.interpreter, 200)}", hint)
+        return
+    module = _MODULES.get(word)
+    hint = f"Write [python, -m, {module}, …]" if module else "Correct the first word of command:"
+    if not word.startswith("/"):
+        hint += ", or have environment.requirements bring it"
+    yield Finding(
+        "program", "fail", f"the box has no {flow(word)}" + ("" if "/" in word else " in its PATH"), f"{hint}."
+    )
+
+
+def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
+    if not box.disk_writable:
+        yield Finding(
+            "disk",
+            "fail",
+            f"{box.root} cannot be written: {box.disk_error or 'nobody says why'}"
+            + (" (inodes: no further file fits)" if box.inodes_free == 0 else ""),
+            "Delete files there, or name a volume that can be written: gpurun hosts set HOST --volume /workspace",
+        )
+        return
+    sends = sum(tree.selection.total_bytes for tree in plan.trees if not has(box, plan, tree.name))
+    needed = max(plan.job.resources.disk or 0, sends) + OWN_NEEDS
+    said = f"{box.disk_free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
+    if needed > box.disk_free:
+        yield Finding(
+            "disk", "fail", said, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk."
+        )
+    elif box.inodes_free is not None and box.inodes_free < 10_000 + sum(
+        len(tree.selection.files) for tree in plan.trees
+    ):
+        yield Finding(
+            "disk",
+            "fail",
+            f"only {box.inodes_free} more files fit (inodes)",
+            "Delete small files there (caches, old environments).",
+        )
+    else:
+        yield Finding("disk", "ok", said)
+
+
+def _gpus(box: Box, plan: Plan) -> Iterator[Finding]:
+    if plan.job.resources.gpus == 0:
+        return
+    names = ", ".join(sorted({gpu.name for gpu in box.gpus}))
+    each = f"{box.gpus[0].memory_total / 2**30:.0f} GiB each, " if box.gpus else ""
+    said = f"{len(box.gpus)} × {names}, {each}driver {box.driver or 'unknown'}"
+    lacking = _lacking_gpus(box, plan, said)
+    yield lacking or Finding("GPU", "ok", said)
+    if not lacking:
+        yield from _occupied_gpus(box, plan)
+
+
+def _lacking_gpus(box: Box, plan: Plan, said: str) -> Finding | None:
+    """Why the box's GPUs are not what the job needs."""
+    needs = plan.job.resources
+    wanted = len(box.gpus) if needs.gpus == "all" else needs.gpus
+    large_enough = [gpu for gpu in box.gpus if gpu.memory_total >= (needs.vram or 0)]
+    if box.gpus_unknown:
+        why = "nvidia-smi and NVML do not answer there: the driver hangs"
+        return Finding("GPU", "fail", why, "Restart the box; a container cannot mend its driver.")
+    if not box.gpus:
+        why = "none there (no NVIDIA driver in this container)"
+        return Finding("GPU", "fail", why, "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.")
+    if wanted > len(box.gpus):
+        hint = f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box."
+        return Finding("GPU", "fail", f"{said}; the job wants {wanted}", hint)
+    if wanted > len(large_enough):
+        why = f"{said}; the job needs {(needs.vram or 0) / 2**30:.0f} GiB on each"
+        return Finding("GPU", "fail", why, "Rent a larger GPU, or lower resources.vram if you know better.")
+    return None
+
+
+def _occupied_gpus(box: Box, plan: Plan) -> Iterator[Finding]:
+    held = ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in box.gpus if gpu.held_by)
+    if held and not plan.job.queue:
+        yield Finding("GPU", "warn", held, "queue: true waits for a free one.")
+    for gpu in box.gpus:
+        if not gpu.held_by and gpu.memory_used > gpu.memory_total // 20:
+            used = f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else"
+            yield Finding("GPU", "warn", used)
+
+
+def has(box: Box, plan: Plan, name: str) -> bool:
+    """Whether the box has a tree of the plan already (``""`` is the code)."""
+    if name == "":
+        return bool(box.have.get("code"))
+    data = box.have.get("data")
+    tree = next(tree for tree in plan.data if tree.name == name)
+    return isinstance(data, dict) and data.get(tree.key) is True

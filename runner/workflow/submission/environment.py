@@ -1,0 +1,43 @@
+"""A Python for the payload on the box, and the tools that a push needs there."""
+
+from __future__ import annotations
+
+from runner.domain.answers.box import Box
+from runner.domain.errors import EnvironmentFailed
+from runner.domain.progress import Reporter
+from runner.transport.link import Link
+from runner.workflow.submission.plan import Plan
+
+
+def install_tools(link: Link, plan: Plan, box: Box, report: Reporter) -> None:
+    """rsync by apt-get where it lacks and may be installed; ``checks`` has refused the other cases."""
+    if box.rsync or not plan.trees:
+        return
+    with report.stage("install rsync on the box") as stage:
+        link.agent.install_tools(["rsync"], lambda line: stage.update(note=line))
+
+
+def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
+    """The interpreter that the payload will run with: given, found, reused or built. Raises EnvironmentFailed."""
+    wanted = plan.requirements
+    ready = box.have.get("interpreter")
+    if isinstance(ready, str) and wanted.interpreter is None:
+        return ready
+    with report.stage("environment") as stage:
+        found = link.agent.provision(
+            key=wanted.key,
+            python=wanted.python,
+            requirements=wanted.locked,
+            ranges=wanted.ranges,
+            interpreter=wanted.interpreter,
+            interpreters=link.host.interpreters,
+            tell=lambda line: stage.update(note=line),
+        )
+        stage.update(note=f"{found.how}: {found.interpreter}")
+    if found.how == "given" and found.missing:
+        raise EnvironmentFailed(
+            f"{found.interpreter} lacks {', '.join(found.missing)}",
+            meaning="The job names this interpreter, so nothing is installed into it. Nothing was started.",
+            hint="Install them there, or leave out environment.interpreter: gpurun then builds an environment that has them.",
+        )
+    return found.interpreter

@@ -1,0 +1,197 @@
+"""Code, data and the training package onto the box: only what it lacks, nothing under a final name before it is what lies here.
+
+A folder that is edited while it is pushed is looked at again, and what moved is sent again. The box compares what has arrived with
+what was meant before it takes it (``seal`` for data, the launch for code); where that differs, all of it is sent anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runner.domain.answers.box import Box
+from runner.domain.errors import PushDiffers, TransferError, TransferFailed
+from runner.domain.job import Job
+from runner.domain.progress import Reporter
+from runner.domain.terminal import clean
+from runner.push.base import Base, new_attempt
+from runner.push.digest import changed, listed
+from runner.push.doubts import NAMED, some
+from runner.push.own_output import receivers
+from runner.push.selection import OWN_OUTPUT
+from runner.transport.link import Link
+from runner.workflow.submission.checks import has
+from runner.workflow.submission.plan import Plan, Tree, look_again
+from runner.workflow.submission.send import There, send
+
+ROUNDS = 4  # the first, and three for files that are edited meanwhile
+TRIES = 3  # for a tree that does not arrive as it was meant
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where everything lies on the box: the code in an attempt or with an earlier run, the rest as the launch wants it."""
+
+    code: Tree | None
+    attempt: str | None
+    link_from: str | None
+    data: tuple[dict[str, Any], ...]
+    payload: str | None
+    read_at: int  # when the code was seen to be at rest, by this machine's clock
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The launch's arguments."""
+        where = {"incoming": self.attempt, "link_from": self.link_from, "read_at": self.read_at}
+        code = {**where, **self.code.meant} if self.code else None
+        return {"code": code, "data": list(self.data), "payload": self.payload}
+
+
+def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pushed:
+    """Sends what is missing. Raises TransferError; the run was not claimed then, and repeating the command goes on from there."""
+    if plan.payload and not box.have.get("payload"):
+        with report.stage("send the training package", "bytes"):
+            link.agent.install_payload(plan.payload.sha256, plan.payload.data)
+    data = tuple(_push_data(link, plan, tree, box, run_id, report) for tree in plan.data)
+    payload, same = plan.payload.sha256 if plan.payload else None, box.have.get("code")
+    if plan.code is None:
+        return Pushed(None, None, None, data, payload, 0)
+    if isinstance(same, str):
+        report.note(f"code: unchanged since {same}, nothing to send")
+        return Pushed(plan.code, None, same, data, payload, int(time.time()))
+    there = There((*_attempts(link, box, run_id), *_base(box.have["link_dest"])), box.have["patch"])
+    tree, attempt = _at_rest(link, plan.job, plan.code, run_id, there, run_id, report)
+    return Pushed(tree, attempt, None, data, payload, int(time.time()))
+
+
+def push_code_anew(link: Link, job: Job, pushed: Pushed, run_id: str, left: int, report: Reporter) -> Pushed:
+    """After a launch that found another tree than was meant: all of the code once more. Raises PushDiffers when no tries are ``left``."""
+    assert pushed.code is not None
+    tree = _doubted(link, pushed.code, pushed.attempt, left, report)
+    tree, attempt = _at_rest(link, job, look_again(job, tree, ()), run_id, There(), run_id, report)
+    return replace(pushed, code=tree, attempt=attempt, link_from=None, read_at=int(time.time()))
+
+
+def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report: Reporter) -> dict[str, Any]:
+    """Sends one of the data where the box lacks it; the launch's argument for it."""
+    if not has(box, plan, tree.name):
+        name = tree.key
+        there = There((*_attempts(link, box, name), *_base(box.have["data_link_dest"].get(name))))
+        for left in reversed(range(TRIES)):
+            try:
+                tree, attempt = _at_rest(link, plan.job, tree, name, there, run_id, report)
+            except TransferFailed:
+                if not _sealed_by_another(link, tree, name):
+                    raise
+                break
+            try:
+                _seal(link, tree, attempt)
+                break
+            except PushDiffers:
+                tree, there = _doubted(link, tree, attempt, left, report), There()
+    return {"path": tree.name, "key": tree.key, "member": tree.member}
+
+
+def _seal(link: Link, tree: Tree, attempt: str) -> None:
+    link.agent.seal({"incoming": attempt, "key": tree.key, "read_at": int(time.time()), **tree.meant})
+
+
+def _sealed_by_another(link: Link, tree: Tree, name: str) -> bool:
+    """Whether another gpurun has pushed the same data meanwhile, which takes away the folder that we wrote to."""
+    try:
+        _seal(link, tree, new_attempt(name))
+        return True
+    except TransferError:
+        return False
+
+
+def _at_rest(
+    link: Link, job: Job, tree: Tree, name: str, there: There, run_id: str, report: Reporter
+) -> tuple[Tree, str]:
+    """Sends the tree, again where it was edited meanwhile: the tree at rest, and the attempt that holds it. Raises TransferError."""
+    own_output: set[str] = set()
+    _say_own_output(tree, report)
+    for left in reversed(range(ROUNDS)):
+        attempt = None
+        try:
+            attempt = send(link, tree, name, there, report)
+        except TransferFailed:
+            if not changed(tree.selection):  # rsync's own words for a file that shrank under it say less
+                raise
+        touched = changed(tree.selection)
+        if attempt and not touched:
+            break
+        own_output |= receivers(tree.source, touched, run_id)
+        now = look_again(job, tree, own_output)
+        moved = sorted({entry.path for entry in set(tree.selection.files) ^ set(now.selection.files)})
+        if attempt and not moved:
+            break  # only what is not sent came, went or changed
+        if not left:
+            raise _restless(tree, moved)
+        report.note(f"{tree.title}: {some(moved, 'file')} changed during the push, sending again")
+        there = there.after(link, attempt, tree.selection) if attempt else there
+        tree = now
+        _say_own_output(tree, report, own_output)
+    assert attempt is not None
+    return tree, attempt
+
+
+def _say_own_output(tree: Tree, report: Reporter, only: set[str] | None = None) -> None:
+    for left in tree.selection.left_out:
+        if left.reason == OWN_OUTPUT and (only is None or left.path in only):
+            report.note(f"{tree.title}: {clean(left.path)} is not sent: gpurun's own output goes there")
+
+
+def _doubted(link: Link, tree: Tree, attempt: str | None, left: int, report: Reporter) -> Tree:
+    """What to push again after the box found another tree: without permissions where they are all that differs.
+
+    Raises PushDiffers, with names, when no tries are ``left``.
+    """
+    if attempt is None:
+        report.note(f"{tree.title}: it was changed on the box meanwhile, sending it")
+        return tree
+    differs = link.agent.compare(attempt, listed(tree.selection, tree.contents))
+    named = ", ".join(f"{each.path} ({each.why})" for each in differs[:NAMED])
+    if differs and all(each.why == "other permissions" for each in differs):
+        report.warn(f"{tree.title}: the box's filesystem does not keep permissions: {named}")
+        return replace(tree, permissions=False)
+    if not left:
+        raise PushDiffers(
+            f"{tree.title} does not arrive on the box as it is here: {named}",
+            meaning="The run was not started.",
+            hint="Look at the box's disk (gpurun check shows it), or name another place: gpurun hosts set HOST --volume DIR",
+        )
+    report.warn(f"{tree.title}: not all arrived as it is here ({named}), sending it again")
+    return tree
+
+
+def _restless(tree: Tree, moved: list[str]) -> TransferFailed:
+    leave_out = f"code: {{exclude: [{', '.join(_pattern(path) for path in moved[:NAMED])}]}}"
+    return TransferFailed(
+        f"{some(moved, 'file')} changed during the push, {ROUNDS} times",
+        meaning="The run was not started: it would have trained on a mixture.",
+        hint=(
+            "Where the run does not need it, leave it out in the job file:\n" + leave_out + "\n"
+            if not tree.name
+            else ""
+        )
+        + "Repeat the command when it is at rest; only what changed is sent again.",
+    )
+
+
+def _pattern(path: str) -> str:
+    """A path as a pattern for ``code.exclude`` that matches it alone."""
+    return json.dumps("/" + re.sub(r"([\\*?\[\] ])", r"\\\1", clean(path, 500)))
+
+
+def _attempts(link: Link, box: Box, name: str) -> list[Base]:
+    """What earlier pushes have brought that were cut off, the newest first."""
+    return [Base.attempt(link.paths.incoming(f"{name}/{each}")) for each in box.have["attempts"].get(name, ())]
+
+
+def _base(offered: dict[str, Any] | None) -> list[Base]:
+    """A tree that a probe offered to take unchanged files from."""
+    return [Base.completed(offered["path"], offered["read_at"])] if offered else []

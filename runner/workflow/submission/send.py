@@ -1,0 +1,125 @@
+"""One tree into an attempt of its own on the box, by whatever is quickest: with a request, as a tar stream, by rsync."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.domain.errors import TransferInterrupted
+from runner.domain.progress import Reporter, Stage
+from runner.domain.words import count
+from runner.push.base import Base, new_attempt
+from runner.push.digest import AMBIGUOUS
+from runner.push.patch import Patch, make_patch, patch_attempt
+from runner.push.selection import Selection
+from runner.transport.link import Link
+from runner.transport.transfer import rsync, tarball
+from runner.workflow.submission.plan import Tree
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class There:
+    """What the box has that this push may build on."""
+
+    bases: tuple[Base, ...] = ()  # trees to take unchanged files from
+    offered: object = None  # the marks of a run's code, which a patch turns into ours
+    attempt: str | None = None  # what this push has brought just now, of
+    selection: Selection | None = None  # this selection, before files were edited
+
+    def after(self, link: Link, attempt: str, selection: Selection | None = None) -> There:
+        """With one attempt more, newer than the others."""
+        base = Base.attempt(link.paths.incoming(attempt))
+        return There((base, *self.bases), None, attempt if selection else None, selection)
+
+
+def send(link: Link, tree: Tree, name: str, there: There, report: Reporter) -> str:
+    """Puts the tree below ``incoming/<name>``; the attempt's name. Raises TransferError."""
+    patch = _patch(tree, there)
+    if patch is not None:
+        attempt = new_attempt(name)
+        if _send_patch(link, tree, patch, attempt, report):
+            return attempt
+    names = [entry.path for entry in tree.selection.files]
+    with report.stage(f"push {tree.title} ({count(len(names), 'file')})", "bytes") as stage:
+        stage.update(done=0, total=tree.selection.total_bytes)
+        if not there.bases and tarball.pays(len(names), tree.selection.total_bytes):
+            attempt = new_attempt(name)
+            if _all_at_once(link, tree, names, attempt, stage):
+                return attempt
+            there = there.after(link, attempt)
+        for left in reversed(range(TRIES)):
+            attempt = new_attempt(name)  # whatever the one before still does on the box, it does not do it here
+            try:
+                _copy(link, tree, attempt, there.bases, stage)
+                return attempt
+            except TransferInterrupted as error:
+                if not left or not error.retryable:
+                    raise
+                report.warn(f"{error.message}; going on from there")
+                there = there.after(link, attempt)
+    raise AssertionError("the last try returns or raises")
+
+
+def _patch(tree: Tree, there: There) -> Patch | None:
+    if tree.contents is not None or not tree.permissions:
+        return None
+    try:
+        if there.attempt and there.selection:
+            return patch_attempt(there.attempt, there.selection, tree.selection)
+        return make_patch(tree.selection, there.offered)
+    except OSError:  # a file went away meanwhile: it is noticed where the push ends
+        return None
+
+
+def _send_patch(link: Link, tree: Tree, patch: Patch, attempt: str, report: Reporter) -> bool:
+    """Whether the few files that changed were enough; if not, rsync begins anew."""
+    of = count(len(tree.selection.files), "file")
+    with report.stage(f"push {tree.title} ({patch.files} of {of})", "bytes") as stage:
+        stage.update(done=0, total=patch.total_bytes)
+        try:
+            link.agent.patch({**patch.args, "incoming": attempt}, patch.data)
+        except TransferInterrupted:
+            return False
+        stage.update(done=patch.total_bytes)
+    return True
+
+
+def _all_at_once(link: Link, tree: Tree, names: list[str], attempt: str, stage: Stage) -> bool:
+    """Whether a tar stream has brought everything; if not, rsync goes on from what it did."""
+    total = tree.selection.total_bytes
+
+    def tell(done: int) -> None:
+        stage.update(done=min(done, total))
+
+    edited = max(entry.mtime_ns for entry in tree.selection.files) / 1e9
+    target, just_now = link.paths.incoming(attempt), edited > time.time() - AMBIGUOUS
+    try:
+        tarball.push(link.host, tree.source, names, target, tell, compress=link.slow, exact_times=just_now)
+        return True
+    except TransferInterrupted:
+        return False
+
+
+def _copy(link: Link, tree: Tree, attempt: str, bases: Sequence[Base], stage: Stage) -> None:
+    """rsync, with the bases' equal files as hard links. Files that a base may have with equal size and time and another content go
+    apart from the others: of these only what differs is sent, wherever it differs.
+    """
+    doubted = {entry.path for entry in tree.selection.files if any(base.doubts(entry) for base in bases)}
+    certain = [entry.path for entry in tree.selection.files if entry.path not in doubted]
+    for names, ignore_times in ((certain, False), (sorted(doubted), True)):
+        if names or not (ignore_times or doubted):  # an empty tree is a tree too
+            rsync.push(
+                link.host,
+                tree.source,
+                names,
+                link.paths.incoming(attempt),
+                size=tree.selection.total_bytes,
+                link_dest=[base.path for base in bases],
+                checksum=tree.contents is not None and not ignore_times,
+                ignore_times=ignore_times,
+                compress=link.slow,
+                progress=lambda done: stage.update(done=done),
+            )

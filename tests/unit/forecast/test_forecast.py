@@ -1,0 +1,186 @@
+"""The forecast against what autograd really keeps on small models, and against what the reports measured."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, Gemma3TextConfig, GPT2Config, LlamaConfig, Olmo2Config, Qwen2Config
+
+from remote_payload.forecast.architecture import Architecture, count_parameters
+from remote_payload.forecast.forecast import (
+    GIB,
+    KEPT,
+    Plan,
+    checkpoint_bytes,
+    checkpoints_of_a_run,
+    forecast_disk,
+    forecast_memory,
+    kept_per_layer,
+    largest_micro_batch,
+)
+from remote_payload.train.model.losses import CHUNK_BYTES
+
+COMMON = {
+    "vocab_size": 64,
+    "hidden_size": 96,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+CONFIGS = {
+    "llama": lambda layers: LlamaConfig(**COMMON, num_hidden_layers=layers, num_key_value_heads=2),
+    "qwen2": lambda layers: Qwen2Config(**COMMON, num_hidden_layers=layers, num_key_value_heads=2),
+    "olmo2": lambda layers: Olmo2Config(**COMMON, num_hidden_layers=layers, num_key_value_heads=4),
+    "gemma3_text": lambda layers: Gemma3TextConfig(
+        **COMMON, num_hidden_layers=layers, num_key_value_heads=1, head_dim=32
+    ),
+    "gpt2": lambda layers: GPT2Config(
+        vocab_size=64, n_positions=256, n_embd=96, n_layer=layers, n_head=4, **NO_DROPOUT
+    ),
+    "gpt2 fused": lambda layers: GPT2Config(
+        vocab_size=64,
+        n_positions=256,
+        n_embd=96,
+        n_layer=layers,
+        n_head=4,
+        activation_function="gelu_pytorch_tanh",
+        **NO_DROPOUT,
+    ),
+    "bert": lambda layers: BertConfig(
+        **COMMON, num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    ),
+}
+OLMO_7B = Architecture.from_config(
+    {
+        "model_type": "olmo2",
+        "vocab_size": 100_352,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    }
+)
+GEMMA_300M = Architecture.from_config(
+    {
+        "model_type": "gemma3_text",
+        "vocab_size": 262_144,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+    }
+)
+S0 = Plan(
+    micro_batch=16,
+    length=2048,
+    weights="bfloat16",
+    lora_rank=16,
+    lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    lora_dropout=0.1,
+    language_head=False,
+    masked=True,
+)
+S2 = Plan(micro_batch=1, length=2048, weights="bfloat16")
+
+
+def kept_by_autograd(family, layers, length, precision) -> int:
+    """Bytes that one forward pass of two sequences keeps for the backward pass, parameters left out."""
+    model = AutoModel.from_config(CONFIGS[family](layers))
+    model = model.bfloat16() if precision == "half" else model
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor too, so that no address is used twice
+        return tensor
+
+    tokens = torch.zeros(2, length, dtype=torch.long)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed")
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast:
+        model(input_ids=tokens, use_cache=False) if family != "bert" else model(input_ids=tokens)
+    return sum(size for size, _ in kept.values())
+
+
+def per_layer_and_token(family, precision) -> float:
+    """Differences over depth and length, so that embeddings and autocast's copies of the weights drop out."""
+    kept = {(n, t): kept_by_autograd(family, n, t, precision) for n in (1, 3) for t in (64, 128)}
+    return ((kept[3, 128] - kept[1, 128]) - (kept[3, 64] - kept[1, 64])) / 2 / (2 * 64)
+
+
+@pytest.mark.parametrize("precision", ["half", "mixed", "full"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_layer_keeps_what_the_forecast_says(family, precision):
+    torch.set_num_threads(1)
+    model = Architecture.from_config(CONFIGS[family](1).to_dict())
+    plan = Plan(
+        micro_batch=2,
+        length=128,
+        weights="bfloat16" if precision == "half" else "float32",
+        autocast=precision == "mixed",
+    )
+    # Gemma 3 hands its sliding-window mask to SDPA, which on the CPU is kept once a layer.
+    tolerance = 0.12 if family == "gemma3_text" else 0.02
+    assert kept_per_layer(model, plan) == pytest.approx(per_layer_and_token(family, precision), rel=tolerance)
+
+
+def test_every_known_family_has_its_multiples():
+    assert set(KEPT) == {name.split()[0] for name in CONFIGS}
+    assert all(set(table) == {"half", "mixed", "full", "frozen"} for table in KEPT.values())
+
+
+def test_a_full_fine_tune_of_olmo_7b_needs_the_79_gb_that_the_report_measured():
+    predicted = forecast_memory(OLMO_7B, S2)
+    assert predicted.parts["weights"] == 2 * count_parameters(OLMO_7B).total
+    assert predicted.total / 1e9 == pytest.approx(79, rel=0.15)
+    assert forecast_memory(OLMO_7B, replace(S2, checkpoint_activations=True)).total < 0.85 * predicted.total
+    assert forecast_memory(OLMO_7B, replace(S2, weights="float32")).total > 120e9
+    assert forecast_memory(OLMO_7B, replace(S2, weights="float32", shards=8)).total < 80 * GIB
+
+
+def test_batch_16_of_2048_tokens_does_not_fit_24_gb_and_a_smaller_micro_batch_does():
+    assert forecast_memory(GEMMA_300M, S0).total > 24 * GIB
+    fits = largest_micro_batch(GEMMA_300M, S0, batch=32, capacity=24 * GIB)
+    assert fits in (2, 4, 8)
+    assert forecast_memory(GEMMA_300M, replace(S0, micro_batch=fits)).total <= 24 * GIB
+    assert largest_micro_batch(OLMO_7B, S2, batch=8, capacity=24 * GIB) == 0
+
+
+def test_lora_trains_little_and_keeps_no_optimizer_for_the_base():
+    predicted = forecast_memory(GEMMA_300M, S0)
+    assert predicted.trainable < 0.02 * predicted.parameters
+    assert predicted.parts["optimizer"] == 8 * predicted.trainable
+
+
+def test_logits_never_exceed_a_chunk():
+    """S1's evaluation kept 4.6 GiB of them."""
+    plan = replace(S2, lora_rank=8, logit_chunk=CHUNK_BYTES["cuda"])
+    growth = forecast_memory(OLMO_7B, replace(plan, micro_batch=8)).parts["logits"]
+    growth -= forecast_memory(OLMO_7B, replace(plan, micro_batch=4)).parts["logits"]
+    assert growth == 2 * 4 * 2048 * 4096  # the hidden states' gradient alone
+    assert Plan(1, 1).logit_chunk == CHUNK_BYTES["cuda"]
+
+
+def test_the_breakdown_adds_up():
+    predicted = forecast_memory(OLMO_7B, S2)
+    assert predicted.as_dict()["total"] == sum(predicted.parts.values())
+    assert predicted.lines()[-1].split() == ["total", f"{predicted.total / GIB:.2f}", "GiB"]
+
+
+def test_twenty_runs_of_seven_or_27_checkpoints_are_five_terabytes():
+    each = checkpoint_bytes(OLMO_7B, S2, resumable=False)
+    assert each == pytest.approx(14.6e9, rel=0.01)
+    made = [checkpoints_of_a_run(1, 0.2)] * 10 + [checkpoints_of_a_run(5, 0.2)] * 10
+    assert made[0] == 7 and made[-1] == 27
+    disk = forecast_disk(each, made)
+    assert disk.total == pytest.approx(5e12, rel=0.02)
+    assert checkpoint_bytes(OLMO_7B, S2) == 3 * each
+
+
+def test_a_retention_rule_bounds_the_disk_and_counts_the_checkpoint_being_written():
+    disk = forecast_disk(10, [7, 3], keep=5)
+    assert (disk.checkpoints, disk.total, disk.peak) == (8, 80, 90)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from remote_payload.train.distributed import World
+from remote_payload.train.errors import TrainingError
+from remote_payload.train.loop import micro_batch
+from remote_payload.train.loop.micro_batch import derive, out_of_memory, smaller
+from tests.support.models.tiny_models import tiny_model
+from tests.support.models.toy_training import ToyTask, toy_run
+
+GIB = 2**30
+
+
+def derived(monkeypatch: pytest.MonkeyPatch, share: int, row: float, total: float = 24 * GIB) -> int:
+    """What is derived on a stand-in for a GPU of ``total`` bytes where each row takes ``row``."""
+    used = {"peak": 0.0}
+    cuda = micro_batch.torch.cuda
+    properties: Any = type("Properties", (), {"total_memory": total})
+    monkeypatch.setattr(cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda device: used.update(peak=0.0))
+    monkeypatch.setattr(cuda, "max_memory_reserved", lambda device: used["peak"])
+
+    def attempt(size: int) -> None:
+        if size * row > total:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        used["peak"] = size * row
+
+    return derive(World(0, 1, 0, torch.device("cuda", 0)), share, 2048, attempt)
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize(
+    ("share", "row", "expected"),
+    [
+        (32, 1.5 * GIB, 8),
+        (32, 0.1 * GIB, 32),
+        (18, 0.1 * GIB, 18),
+        (32, 0.72 * GIB, 16),
+        (32, 23.9 * GIB, None),
+        (1, GIB, 1),
+    ],
+)
+def test_the_largest_that_fits_with_headroom_is_derived(
+    share: int, row: float, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if expected is None:
+        with pytest.raises(TrainingError, match="not even one row"):
+            derived(monkeypatch, share, row)
+    else:
+        assert derived(monkeypatch, share, row) == expected
+
+
+@pytest.mark.parametrize(("share", "row", "expected"), [(32, 128, 32), (32, 512, 8), (2, 512, 2), (32, 10_000, 1)])
+def test_on_a_cpu_it_is_a_number_of_tokens(share: int, row: int, expected: int) -> None:
+    assert derive(World(0, 1, 0, torch.device("cpu")), share, row, lambda size: None) == expected
+
+
+def test_probing_leaves_weights_optimizer_and_random_numbers_as_they_were(tmp_path: Any) -> None:
+    from remote_payload.train.loop.step import Stepper
+
+    run, model = toy_run(tmp_path, {"dropout": 0.5}), tiny_model("llama")
+    stepper = Stepper(run, model, ToyTask(run))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(3)
+    stepper.attempt(4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not stepper.optimizer.state and all(parameter.grad is None for parameter in model.parameters())
+    after = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(4))
+
+
+def test_only_running_out_of_memory_counts_as_that() -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    assert out_of_memory(fail, torch.OutOfMemoryError("CUDA out of memory"))
+    assert not out_of_memory(lambda: None)
+    with pytest.raises(RuntimeError):
+        out_of_memory(fail, RuntimeError("shapes do not match"))
+
+
+def test_halving_ends_at_one() -> None:
+    assert [smaller(size, 1) for size in (8, 5, 2)] == [4, 2, 1]
+    with pytest.raises(TrainingError, match="at step 7 with one row"):
+        smaller(1, 7)

@@ -1,0 +1,115 @@
+"""The card of a model trained on a folder: its usage block loads that folder and nothing else, and nothing in it names this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remote_payload.train.download import base_source
+from remote_payload.train.errors import InputError
+from remote_payload.train.folders import shown_path
+from remote_payload.train.model.causal import load_causal
+from remote_payload.train.results.card import render_card
+from tests.support.models.classify_job import classify_settings, write_texts
+from tests.support.models.language_data import conversations, run_recipe_here, write_lines
+from tests.support.models.tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """An adapter on a local base, trained with absolute paths as by hand."""
+    root = tmp_path_factory.mktemp("card")
+    base = save_tiny_model("qwen2", root / "kept" / "models" / "qwen")
+    data = write_lines(root / "kept" / "data" / "chat.jsonl", conversations(20))
+    settings = {
+        "model": str(base), "train": str(data), "max_length": 64, "epochs": 1,
+        "generation": {"examples": 1, "max_new_tokens": 4, "latency_examples": 0},
+    }  # fmt: skip
+    assert run_recipe_here("sft", root / "run", settings) == 0
+    return root
+
+
+def block(card: str) -> str:
+    return card.split("```python\n")[1].split("```")[0]
+
+
+def test_the_usage_block_runs_with_the_folder_and_looks_nothing_up(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    card = (trained / "run" / "outputs" / "models" / "best" / "README.md").read_text()
+    usage = block(card).replace("max_new_tokens=", "do_sample=False, max_new_tokens=")
+    assert 'BASE = "./qwen"' in usage and "local_files_only=True" in usage
+    (tmp_path / "models").symlink_to(trained / "run" / "outputs" / "models")
+    asked: list[str] = []
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
+    with pytest.raises(OSError, match="qwen"):  # where the folder is not: an error, and nobody is asked for its name
+        exec(usage, {})
+    assert not asked
+    (tmp_path / "qwen").symlink_to(trained / "kept" / "models" / "qwen")
+    exec(usage, {})
+
+
+def test_no_path_of_this_machine_is_in_the_card_or_the_adapter(trained):
+    best = trained / "run" / "outputs" / "models" / "best"
+    card = (best / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert str(trained) not in card and "`chat.jsonl`: 20 rows" in card
+    assert header["model-index"][0]["results"][0]["dataset"]["name"] == "chat.jsonl"
+    assert "base_model" not in header and "base_model_relation" not in header
+    assert json.loads((best / "adapter_config.json").read_text())["base_model_name_or_path"] == "./qwen"
+
+
+def test_test_data_is_listed_only_where_there_was_some(trained, tmp_path):
+    card = (trained / "run" / "outputs" / "models" / "best" / "README.md").read_text()
+    assert "- validation: " in card and "- test: " not in card
+    record = json.loads((trained / "run" / "outputs" / "training_metadata.json").read_text())
+    assert [entry["side"] for entry in record["data"] if "side" in entry] == ["train", "validation"]
+
+
+def test_a_base_that_was_a_folder_is_never_looked_up_by_name(trained, tmp_path, monkeypatch):
+    best = trained / "run" / "outputs" / "models" / "best"
+    about = json.loads((best / "gpurun.json").read_text())
+    about["base"] |= {"id": "acme/qwen", "path": "acme/qwen"}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"acme/qwen was a folder of the job and is not here; .*base_path"):
+        base_source(about["base"], None)
+    assert base_source({"id": "acme/qwen", "path": None, "revision": "abc"}, None) == ("acme/qwen", "abc")
+    assert load_causal(best, trained / "kept" / "models" / "qwen")[0] is not None
+
+
+def test_a_classifiers_usage_block_names_the_folder_it_needs(tmp_path, monkeypatch):
+    base = save_tiny_model("bert", tmp_path / "kept" / "minilm", chat=False)
+    data = write_texts(tmp_path / "kept" / "texts.jsonl", 24)
+    assert run_recipe_here("classify", tmp_path / "run", classify_settings(base, data, max_steps=2)) == 0
+    card = (tmp_path / "run" / "outputs" / "models" / "best" / "README.md").read_text()
+    assert str(tmp_path) not in card and 'base_path="./minilm"' in card
+    monkeypatch.chdir(tmp_path / "run" / "outputs")
+    with pytest.raises(InputError, match=r"\./minilm was a folder of the job and is not here"):
+        exec(block(card), {})
+    (tmp_path / "run" / "outputs" / "minilm").symlink_to(base)
+    found: dict[str, object] = {}
+    exec(block(card), found)
+    assert found["label"] in (0, 1, 2)
+
+
+def test_a_path_is_shown_relative_to_here_or_by_its_last_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shown_path("data/x") == shown_path(str(tmp_path / "data" / "x")) == "data/x"
+    assert shown_path("/home/somebody/data/x.jsonl") == "x.jsonl"
+
+
+def test_every_evaluation_has_its_figures_under_their_names_whatever_a_resumed_run_measures():
+    """binary_threshold or the evaluation sets may be others after a resume, so evaluations differ in what they hold."""
+    history = [
+        {"step": 1, "epoch": 1.0, "metrics": {"loss": 0.5, "binary_f1_2": 0.25}},
+        {"step": 2, "epoch": 2.0, "metrics": {"loss": 0.4, "accuracy": 1.0, "binary_f1_3": 0.75}},
+    ]
+    card = render_card(
+        title="a", summary="b", usage="c", metadata={}, metric="loss", higher_is_better=False, best=history[1], history=history,
+        data=["d"], training={"e": 1},
+    )  # fmt: skip
+    table = card.split("| step | epoch |")[1].split("\n\n")[0].splitlines()
+    assert table[0].split(" | ")[0:4] == [" loss", "binary_f1_2", "accuracy", "binary_f1_3 |"]
+    assert table[2:] == ["| 1 | 1.0 | 0.5000 | 0.2500 |  |  |", "| 2 | 2.0 | 0.4000 |  | 1.0000 | 0.7500 |"]

@@ -1,0 +1,47 @@
+"""What a run has to resume from or to try, by the manifests on the box or in what was fetched."""
+
+import json
+
+from remote_payload.agent.verbs.checkpoints import list_checkpoints
+
+
+def checkpoint(outputs, name, manifest, where="checkpoints"):
+    folder = outputs / where / name
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
+    return folder
+
+
+def described(step, *files, **facts):
+    return {"step": step, "files": [{"path": path, "size": size} for path, size in files], **facts}
+
+
+def test_complete_ones_are_listed_with_step_metrics_and_size(tmp_path):
+    whole = [("model.safetensors", 100), ("optimizer.safetensors", 200)]
+    checkpoint(tmp_path, "step-000010", described(10, *whole, metrics={"loss": 3.5}))
+    checkpoint(tmp_path, "step-000005", described(5, ("model.safetensors", 100)))
+    (tmp_path / "checkpoints" / "step-000020").mkdir()  # being written
+    (tmp_path / "checkpoints" / ".tmp-step-000030").mkdir()
+    assert list_checkpoints(str(tmp_path)) == {
+        "checkpoints": [
+            {"name": "step-000005", "step": 5, "metrics": {}, "size": 100, "resumable": False},
+            {"name": "step-000010", "step": 10, "metrics": {"loss": 3.5}, "size": 300, "resumable": True},
+        ],
+        "best": None,
+    }
+
+
+def test_the_finished_model_has_its_own_metrics(tmp_path):
+    folder = checkpoint(tmp_path, "best", described(None, ("model.safetensors", 7)), where="models")
+    (folder / "metrics.json").write_text(json.dumps({"step": 12, "epoch": 1.0, "loss": 2.5, "note": "text"}))
+    best = list_checkpoints(str(tmp_path))["best"]
+    assert best["step"] == 12 and best["size"] == 7 and best["metrics"] == {"epoch": 1.0, "loss": 2.5}
+
+
+def test_manifests_that_make_no_sense_are_passed_over(tmp_path):
+    for number, manifest in enumerate(["{", "[]", "{}", '{"files": 3}']):
+        checkpoint(tmp_path, f"step-{number}", manifest)
+    checkpoint(tmp_path, "step-9", {"files": ["x", {"size": "y"}, {"path": "a", "size": 4}], "metrics": [1]})
+    (found,) = list_checkpoints(str(tmp_path))["checkpoints"]
+    assert found["size"] == 4 and found["metrics"] == {}
+    assert list_checkpoints(str(tmp_path / "nothing")) == {"checkpoints": [], "best": None}

@@ -1,0 +1,36 @@
+"""runner/workflow/submission/mint.py: what is written down of a submission that did not end with a start."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import store
+from runner.domain.errors import GpuBusy, LaunchError, NotStarted, StartUnconfirmed, UserError
+from runner.domain.run import Run, mint_id
+from runner.workflow.submission.mint import discarded_if_never_tried, reason_kept
+
+
+@pytest.mark.parametrize(("kind", "may_live"), [(NotStarted, False), (GpuBusy, False), (StartUnconfirmed, True)])
+def test_a_start_that_was_not_confirmed_is_not_taken_for_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[LaunchError], may_live: bool
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
+    run = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time(), attempted=True)
+    store.create(run)
+    with pytest.raises(kind), reason_kept([run]):
+        raise kind("as the box said")
+    assert store.load(run.run_id).may_be_there is may_live
+
+
+@pytest.mark.parametrize("attempted", [True, False])
+def test_a_record_is_taken_back_unless_another_gpurun_has_gone_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempted: bool
+) -> None:
+    monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
+    run = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time())
+    store.create(run)
+    store.update(store.load(run.run_id), attempted=attempted)  # by another
+    with pytest.raises(UserError), discarded_if_never_tried([run]):
+        raise UserError("nothing to send")
+    assert (run.run_id in store.run_ids()) is attempted
