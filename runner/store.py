@@ -47,7 +47,7 @@ def discard_untried(run_id: str) -> None:
     """Removes the record of a run unless a gpurun has asked for its launch, this one or another."""
     if not _is_run(run_id):
         return
-    with _alone(places.run_folder(run_id) / "run.json"):
+    with file_lock(places.run_folder(run_id) / "run.json"):
         try:
             record = load(run_id)
         except (UnknownRun, StateError):
@@ -65,7 +65,7 @@ def update(run: Run, **changes: Any) -> None:
     """Changes these fields of a run, here and in its record; what another gpurun wrote into the others meanwhile stays."""
     for name, value in changes.items():
         setattr(run, name, value)
-    with _alone(places.run_folder(run.run_id) / "run.json"):
+    with file_lock(places.run_folder(run.run_id) / "run.json"):
         try:
             record = load(run.run_id)
         except (UnknownRun, StateError):
@@ -172,7 +172,7 @@ def load_all(limit: int | None = None) -> tuple[list[Run], list[StateError]]:
 
 def update_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Lets ``change`` edit the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
-    with _alone(file):
+    with file_lock(file):
         value = load_json(file)
         change(value)
         write_json(file, value)
@@ -218,7 +218,7 @@ def parse_json(file: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
+def file_lock(file: Path) -> Iterator[None]:
     """Holds the file's lock, waiting for it; the lock is beside the file, which is replaced."""
     with contextlib.ExitStack() as stack:
         with writing(file):

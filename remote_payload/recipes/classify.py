@@ -23,7 +23,7 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
-from remote_payload.train.loop.task import Micro
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.classifier import build_classifier, load_tokenizer, longest_input
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results.results import ClassifierResults
@@ -85,32 +85,32 @@ class ClassifyTask:
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
         yield from epoch_steps(self.train.lengths, self.settings.batch.size, self.settings.seed, epoch)[start:]
 
-    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
         return self.collate(self.train, step, size)
 
-    def collate(self, side: Tokenised, indices: list[int], size: int) -> list[Micro]:
+    def collate(self, side: Tokenised, indices: list[int], size: int) -> list[MicroBatch]:
         """This rank's share of the texts, longest first, cut so that none is over ``size`` rows of full length."""
         mine = self.world.share(sorted(indices, key=lambda index: -len(side.ids[index])))
         lengths = [len(side.ids[index]) for index in mine]
         cuts = cut(lengths, size * self.longest, OVERHEAD.get(self.world.device.type, 32))
         return [self.micro(side, mine[start:end]) for start, end in cuts]
 
-    def micro(self, side: Tokenised, indices: list[int]) -> Micro:
+    def micro(self, side: Tokenised, indices: list[int]) -> MicroBatch:
         rows = [torch.tensor(side.ids[index]) for index in indices]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         labels = torch.tensor([side.labels[index] for index in indices])
-        return Micro({"ids": ids, "mask": mask, "labels": labels}, int(lengths.sum()))
+        return MicroBatch({"ids": ids, "mask": mask, "labels": labels}, int(lengths.sum()))
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         return self.micro(self.train, [self.train.lengths.index(self.longest)] * size)
 
-    def logits(self, model: nn.Module, micro: Micro) -> Tensor:
+    def logits(self, model: nn.Module, micro: MicroBatch) -> Tensor:
         with autocast(self.world.device, self.compute):
             return model(micro.tensors["ids"], micro.tensors["mask"])
 
-    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor | float]:
+    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
         labels = micro.tensors["labels"]
         loss = nn.functional.cross_entropy(self.logits(model, micro), labels, weight=self.weights, reduction="sum")
         return loss, float(len(labels)) if self.weights is None else self.weights[labels].sum()

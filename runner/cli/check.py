@@ -52,9 +52,9 @@ def say(checked: Checked) -> None:
 
 def _print_preview(name: str, preview: Preview) -> None:
     from runner.cli.render import size
-    from runner.domain.words import count
+    from runner.domain.words import pluralise
 
-    click.echo(f"\n{name}: {count(preview.count, 'file')}, {size(preview.bytes)} from {preview.root}")
+    click.echo(f"\n{name}: {pluralise(preview.count, 'file')}, {size(preview.bytes)} from {preview.root}")
     for item in preview.folders:
         options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
     if preview.left_out:

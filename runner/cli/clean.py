@@ -51,13 +51,13 @@ def command(
     from runner import store
     from runner.cli.render import size
     from runner.workflow.clean import choose, clean
-    from runner.workflow.connect import host_of, to_host
+    from runner.workflow.connect import connect, resolve_or_start_host
 
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json asks nothing: add --dry-run or --yes")
     where = host or store.find(runs[0] if runs else None).host
     report = options.reporter(as_json)
-    with to_host(host_of(where), report) as link:
+    with connect(resolve_or_start_host(where), report) as link:
         choice = choose(link, report, runs, experiment, keep)
         found = clean(link, report, choice, dry_run=True, everything=everything)
         if not as_json:

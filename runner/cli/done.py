@@ -32,7 +32,7 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     It holds for the whole box: runs of other machines count too, and are a reason to say no.
     """
     from runner import store
-    from runner.domain.words import count
+    from runner.domain.words import pluralise
     from runner.workflow.done import done
 
     verdict = done(store.find_started(run), options.reporter(as_json), leave_behind=leave_behind, give_up=give_up)
@@ -54,7 +54,7 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
         click.echo(f"left on the box: {each}", err=True)
     if verdict.safe:
         click.echo(
-            f"{verdict.host}: {count(len(verdict.homes), 'run')}, {count(verdict.files, 'file')} home and verified, logs complete,"
+            f"{verdict.host}: {pluralise(len(verdict.homes), 'run')}, {pluralise(verdict.files, 'file')} home and verified, logs complete,"
             " no secret left. Safe to destroy."
         )
     else:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def command(run: str | None, as_json: bool) -> None:
     """One run: phase, outcome, step, ETA, loss, GPU, disk, cost so far. Exit 12 when its box does not know it."""
     from runner import store
-    from runner.workflow.status import look
+    from runner.workflow.status import refresh_status
 
-    seen = look(store.find(run), options.reporter(as_json))
+    seen = refresh_status(store.find(run), options.reporter(as_json))
     if as_json:
         options.print_json(seen.as_json())
     else:

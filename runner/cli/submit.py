@@ -91,9 +91,9 @@ def command(
 
 def failures_of(runs: list[Run]) -> list[GpurunError]:
     """Of the runs that are over already: how those ended that did not succeed."""
-    from runner.workflow.status import error_of, last_seen
+    from runner.workflow.status import error_of, recorded_status
 
-    seen = [each.status for each in map(last_seen, runs) if each and each.status]
+    seen = [each.status for each in map(recorded_status, runs) if each and each.status]
     return [error for error in map(error_of, seen) if error]
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def count(number: int, noun: str) -> str:
+def pluralise(number: int, noun: str) -> str:
     """``1 file``, ``2 files``, ``1,153 files``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

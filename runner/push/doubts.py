@@ -6,7 +6,7 @@ import re
 
 from runner.domain.errors import UserError
 from runner.domain.terminal import clean
-from runner.domain.words import count
+from runner.domain.words import pluralise
 from runner.push.selection import LINK_OUT, UNREADABLE, UNREADABLE_FOLDER, Selection
 
 NAMED = 3  # files that a message names
@@ -58,7 +58,7 @@ def warnings(title: str, selection: Selection) -> list[str]:
 
 def some(paths: list[str], noun: str) -> str:
     """``2 files (a.py, b.py)``."""
-    return f"{count(len(paths), noun)} ({named(paths)})"
+    return f"{pluralise(len(paths), noun)} ({named(paths)})"
 
 
 def named(paths: list[str]) -> str:

@@ -46,7 +46,7 @@ class Link:
 
 
 @contextmanager
-def connect(host: Host, first_contact: FirstContact) -> Iterator[Link]:
+def open_link(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
     dialled = Dial(host)
     load()

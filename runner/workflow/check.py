@@ -10,9 +10,9 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
-from runner.domain.words import count
+from runner.domain.words import pluralise
 from runner.push.preview import Preview, preview
-from runner.workflow.connect import host_of, may_get_python, to_host
+from runner.workflow.connect import connect, may_get_python, resolve_or_start_host
 from runner.workflow.submission import access, checks
 from runner.workflow.submission.checks import Finding
 from runner.workflow.submission.forecast import forecast
@@ -56,11 +56,11 @@ def check(
     """
     plans = [make_plan(job, checksum=checksum) for job in jobs]
     try:
-        with to_host(host_of(host, volume), report, strict=strict) as link:
+        with connect(resolve_or_start_host(host, volume), report, strict=strict) as link:
             boxes = [probe(link, plan, None, report) for plan in plans]
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
     except PythonMissing:
-        may_get_python(host_of(host, volume), report)
+        may_get_python(resolve_or_start_host(host, volume), report)
         return [Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan)) for plan in plans]
     return [_checked(plan, box, reached, report) for plan, box in zip(plans, boxes, strict=True)]
 
@@ -103,7 +103,7 @@ def _hub(job: Job, report: Reporter) -> list[Finding]:
 def _sends(plan: Plan, there: dict[str, bool]) -> list[Finding]:
     found = []
     for tree in plan.trees:
-        said = f"{count(len(tree.selection.files), 'file')}, {tree.selection.total_bytes / 1e6:.1f} MB"
+        said = f"{pluralise(len(tree.selection.files), 'file')}, {tree.selection.total_bytes / 1e6:.1f} MB"
         found.append(
             Finding(f"push {tree.name or 'code'}", "ok", said + (", on the box already" if there[tree.name] else ""))
         )

@@ -12,7 +12,7 @@ from runner.domain.answers.verbs import Kept, read_checkpoints
 from runner.domain.errors import AbsurdAnswer, HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.workflow.connect import to_run
+from runner.workflow.connect import connect_to_run
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def checkpoints(run: Run, report: Reporter) -> list[Checkpoint]:
     """All of them, oldest first, the finished model last. What is here alone is listed when the box cannot be reached."""
     here = _here(run)
     try:
-        with to_run(run, report) as link:
+        with connect_to_run(run, report) as link:
             there = link.agent.checkpoints(run.run_id)
     except AbsurdAnswer:
         raise

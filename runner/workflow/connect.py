@@ -20,14 +20,14 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.transport.link import FirstContact, Link, connect
+from runner.transport.link import FirstContact, Link, open_link
 from runner.transport.resolve import resolve
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
 T = TypeVar("T")
 
 
-def persist(attempt: Callable[[], T], report: Reporter) -> T:
+def retry_on_link_loss(attempt: Callable[[], T], report: Reporter) -> T:
     """Calls ``attempt`` (it connects and does what may be done twice), again with growing pauses while the link breaks under it.
 
     A box that cannot be reached at all, or refuses, is not tried again. Raises the last LinkLost.
@@ -42,17 +42,17 @@ def persist(attempt: Callable[[], T], report: Reporter) -> T:
 
 
 @contextmanager
-def to_host(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[Link]:
+def connect(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[Link]:
     """A link to a host. At first contact its fingerprint is shown and pinned; with ``strict`` it is shown and refused."""
     with ExitStack() as stack:
         with report.stage(f"connect to {host}") as stage:
-            link = stack.enter_context(connect(host, _first_contact(report, strict)))
+            link = stack.enter_context(open_link(host, _first_contact(report, strict)))
             stage.update(note=f"{link.rtt * 1000:.0f} ms away")
         stack.callback(remember, host)  # afterwards: writing it down takes longer than many a box takes to answer
         yield link
 
 
-def with_python(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
+def install_python_if_missing(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
     """Calls ``attempt``; where the box turns out to have no Python, installs one (root and apt-get there) and calls it again."""
     try:
         return attempt()
@@ -66,7 +66,7 @@ def with_python(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
 
 
 def may_get_python(host: Host, report: Reporter) -> None:
-    """Raises BoxNotReady for a box without Python where ``with_python`` could not install one; nothing is changed there."""
+    """Raises BoxNotReady for a box without Python where ``install_python_if_missing`` could not install one; nothing is changed there."""
     from runner.transport.python import may_install_python
 
     with report.stage("look whether Python can be installed"):
@@ -87,13 +87,13 @@ def _first_contact(report: Reporter, strict: bool) -> FirstContact:
 
 
 @contextmanager
-def to_run(run: Run, report: Reporter) -> Iterator[Link]:
+def connect_to_run(run: Run, report: Reporter) -> Iterator[Link]:
     """A link to the box that a run is on."""
-    with to_host(host_of(run.host, run.volume), report) as link:
+    with connect(resolve_or_start_host(run.host, run.volume), report) as link:
         yield link
 
 
-def host_of(typed: str, volume: str | None = None) -> Host:
+def resolve_or_start_host(typed: str, volume: str | None = None) -> Host:
     """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
     known = remembered().get(typed, {}).get("volume")
     volume = _usable(volume or (str(known) if known else None))

@@ -16,7 +16,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow.connect import to_run
+from runner.workflow.connect import connect_to_run
 from runner.workflow.home import AT_ONCE, Home, compare, look_at
 
 
@@ -51,7 +51,7 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
     ``give_up`` that is not there.
     """
     known = {record.run_id: record for record in store.load_all()[0]}
-    with to_run(run, report) as link:
+    with connect_to_run(run, report) as link:
         box = look_at(link, report)
         if box.run(run.run_id) is None and run.run_id not in box.homeless and not run.done:
             raise not_there(run)

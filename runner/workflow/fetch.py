@@ -23,10 +23,10 @@ from runner.domain.errors import (
 )
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.words import count
+from runner.domain.words import pluralise
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
-from runner.workflow.connect import persist, to_run
+from runner.workflow.connect import connect_to_run, retry_on_link_loss
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier, sha256
@@ -54,14 +54,14 @@ def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
     """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
     target = destination(run, into)
     with _exclusively(run):
-        manifest, new = persist(lambda: _bring_what_there_is(run, target, report), report)
+        manifest, new = retry_on_link_loss(lambda: _bring_what_there_is(run, target, report), report)
     store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
     return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out)
 
 
 def _bring_what_there_is(run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
     """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked anew."""
-    with to_run(run, report) as link:
+    with connect_to_run(run, report) as link:
         for left in reversed(range(LISTINGS)):
             manifest = ask_manifest(link, run, report)
             try:
@@ -153,7 +153,7 @@ def _refuse_files_as_folders(missing: list[Artifact], target: Path) -> None:
 
 def _in_the_way(target: Path, own: list[str]) -> ArtifactError:
     return ArtifactError(
-        f"{target} has {count(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
+        f"{target} has {pluralise(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
         + ", ".join(own[:5]) + (" …" if own[5:] else ""),
         meaning="Nothing was moved there; they are as they were.",
         hint="Move them away, or fetch elsewhere: gpurun fetch --into DIR",
@@ -186,7 +186,7 @@ def _pull(
 ) -> None:
     """Copies them into staging, again where the copy is cut. The agent is not asked: its connection may have been cut too."""
     outputs, total = link.paths.run(run.run_id).outputs, sum(artifact.size for artifact in missing)
-    with report.stage(f"fetch {count(len(missing), 'file')}", "bytes") as stage:
+    with report.stage(f"fetch {pluralise(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
         for pause in (*PAUSES, None):
             begun, others = staging.parts(missing)

@@ -21,7 +21,7 @@ from runner.domain.errors import ConnectFailed, HostError
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow.connect import to_run
+from runner.workflow.connect import connect_to_run
 
 Sink = Callable[[bytes], None]
 LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
@@ -36,13 +36,13 @@ def follow(
     with growing pauses (for ever, or ``patience`` seconds).
     Raises the HostErrors that trying again does not mend.
     """
-    copy = LocalCopy(run) if tail is None else Passing(tail)
+    copy = LocalCopy(run) if tail is None else TailStream(tail)
     lost_at: float | None = None
     pause = 0.5
     while True:
         before = copy.log_offset
         try:
-            with to_run(run, report if lost_at is None else Silent()) as link:
+            with connect_to_run(run, report if lost_at is None else Silent()) as link:
                 if lost_at is not None:
                     report.note(f"connected again after {time.monotonic() - lost_at:.0f}s")
                 return _stream(link, run, copy, sink, until_end)
@@ -63,7 +63,7 @@ def catch_up(link: Link, run: Run) -> Status:
     return _stream(link, run, LocalCopy(run), lambda data: None, until_end=False)
 
 
-def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_end: bool) -> Status:
+def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, until_end: bool) -> Status:
     stream = link.agent.follow(
         run.run_id,
         log_offset=copy.log_offset,
@@ -85,7 +85,7 @@ def _stream(link: Link, run: Run, copy: LocalCopy | Passing, sink: Sink, until_e
     raise AssertionError("a stream ends with Followed, or raises")
 
 
-def _handle_move(moved: Moved, run: Run, copy: LocalCopy | Passing, sink: Sink) -> None:
+def _handle_move(moved: Moved, run: Run, copy: LocalCopy | TailStream, sink: Sink) -> None:
     """What the agent says of the file itself: which one it is, that it was replaced, that its beginning was freed."""
     if moved.of == "events":
         if moved.change in ("replaced", "truncated"):
@@ -106,7 +106,7 @@ def remember_status(run: Run, status: Status) -> None:
     store.update(run, status=status, status_at=time.time(), generation=status.generation or run.generation)
 
 
-class Passing:
+class TailStream:
     """The last ``tail`` lines, passing through: nothing is kept here but the place to go on from."""
 
     def __init__(self, tail: int) -> None:

@@ -13,7 +13,7 @@ from runner.domain.answers.manifest import Artifact, LeftOut, Manifest
 from runner.domain.errors import GpurunError, HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.words import count
+from runner.domain.words import pluralise
 from runner.transport.link import Link
 from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
@@ -27,7 +27,7 @@ def look_at(link: Link, report: Reporter) -> Holdings:
     roots = sorted({run.root for run in store.load_all()[0] if run.root})
     with report.stage("look at what is on the box") as stage:
         found = link.agent.holdings(roots)
-        stage.update(note=count(len(found.runs), "run"))
+        stage.update(note=pluralise(len(found.runs), "run"))
     return found
 
 
@@ -57,14 +57,14 @@ class Home:
         if self.missing:
             verb = "is" if self.files == 1 else "are"
             found.append(
-                f"{len(self.missing)} of {count(self.files, 'file')} of {self.run_id}"
+                f"{len(self.missing)} of {pluralise(self.files, 'file')} of {self.run_id}"
                 f" ({sum(artifact.size for artifact in self.missing) / 1e6:.1f} MB) {verb} not home,"
                 f" {self.missing[0].path} among them: gpurun fetch {self.run_id}"
             )
         lost = [each for each in self.left_out if not each.dispensable]
         if lost and not leave_behind:
             found.append(
-                f"{count(len(lost), 'thing')} in outputs/ of {self.run_id} are never fetched, {lost[0]} among them: rename or"
+                f"{pluralise(len(lost), 'thing')} in outputs/ of {self.run_id} are never fetched, {lost[0]} among them: rename or"
                 f" copy them on the box and fetch again, or give them up with gpurun done {self.run_id} --leave-behind"
             )
         if not self.log_is_home:

@@ -11,7 +11,7 @@ from runner.domain.errors import UserError
 from runner.domain.host import LOCAL
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.workflow.connect import host_of, note, remembered
+from runner.workflow.connect import note, remembered, resolve_or_start_host
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ def forget(name: str) -> int:
 
 def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
-    host = host_of(name, volume)
+    host = resolve_or_start_host(name, volume)
     note(name, {"address": str(host), "known_as": host.known_as, "volume": volume})

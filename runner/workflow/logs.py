@@ -12,7 +12,7 @@ from runner.domain.errors import HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.follow import Sink, follow
-from runner.workflow.status import last_seen
+from runner.workflow.status import recorded_status
 
 CHUNK = 1 << 18
 AGAIN = 10  # lines that come again when a terminal goes on with a log
@@ -25,7 +25,7 @@ def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int |
     log can be read when the box is long gone.
     """
     file = places.run_folder(run.run_id) / "log"
-    known = last_seen(run)
+    known = recorded_status(run)
     if known and known.status and known.status.finished and _size(file) == known.status.log_size:
         _repeat(file, tail, shown, report, sink)
         return known.status

@@ -14,7 +14,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.jobfile import load
 from runner.workflow import status as statuses
-from runner.workflow.connect import to_run
+from runner.workflow.connect import connect_to_run
 from runner.workflow.done import not_there
 from runner.workflow.submission.mint import discard_if_never_tried, is_refusal, mint
 from runner.workflow.submission.plan import make_plan
@@ -31,8 +31,8 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
     if checkpoint == "auto" and any(each.partition("=")[0].strip() == "settings.resume" for each in overrides):
         checkpoint = job.settings.get("resume") or "auto"  # another way to name one, and as explicit
     plan = make_plan(job)
-    with to_run(run, report) as link:
-        seen = statuses.ask(link, run)
+    with connect_to_run(run, report) as link:
+        seen = statuses.query_box(link, run)
         if seen.status is not None and not seen.status.finished:
             raise UserError(
                 f"{run.run_id} is not over ({seen.status.phase})",

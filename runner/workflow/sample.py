@@ -33,7 +33,7 @@ from runner.local_model.base import required_base
 from runner.local_model.model_folder import read_model_folder
 from runner.local_model.process import worker_environment
 from runner.workflow.checkpoints import fetched
-from runner.workflow.connect import to_run
+from runner.workflow.connect import connect_to_run
 
 MODULE = "remote_payload.recipes.sample"
 
@@ -106,7 +106,7 @@ def read_prompts(file: Path) -> list[str]:
 def _on_box(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
     """One model is loaded for all of them; where they come one by one, each is answered before the next is asked for."""
     asked = (json.dumps({"prompt": prompt}).encode() + b"\n" for prompt in prompts)
-    with to_run(run, report) as link:
+    with connect_to_run(run, report) as link:
         outputs = link.paths.run(run.run_id).outputs
         arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments()]
         report.note(f"loading {ask.checkpoint} on the box")

@@ -13,7 +13,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
-from runner.workflow.connect import host_of, to_host, to_run
+from runner.workflow.connect import connect, connect_to_run, resolve_or_start_host
 from runner.workflow.follow import remember_status
 from runner.workflow.listing import cost, document, elapsed
 
@@ -60,26 +60,26 @@ class Seen:
         return {**document(self.run), "unreachable": self.unreachable, "eta_seconds": self.eta}
 
 
-def look(run: Run, report: Reporter) -> Seen:
+def refresh_status(run: Run, report: Reporter) -> Seen:
     """The run's status, from its box; from the record, with the reason, when the box cannot be reached.
 
     Raises HostError where something else answers, or refuses: then the record says nothing about now.
     """
     if not run.may_be_there:
         return Seen(run, None, None)
-    known = last_seen(run)
+    known = recorded_status(run)
     if known and known.status and known.status.finished and not known.not_there:
         return known
     try:
-        with to_run(run, report) as link:
-            return ask(link, run)
+        with connect_to_run(run, report) as link:
+            return query_box(link, run)
     except RunLost:
         return Seen(run, None, None)
     except ConnectFailed as error:
         return Seen(run, known.status if known else None, run.status_at, unreachable=error.message)
 
 
-def ask(link: Link, run: Run) -> Seen:
+def query_box(link: Link, run: Run) -> Seen:
     """The run's status over a link that is there. Raises RunLost when the box knows no such run and never confirmed it."""
     status = link.agent.status(run.run_id)
     if status.cause != NOT_THERE or run.launched:
@@ -92,7 +92,7 @@ def ask(link: Link, run: Run) -> Seen:
     )
 
 
-def last_seen(run: Run) -> Seen | None:
+def recorded_status(run: Run) -> Seen | None:
     """What the record says, without asking anybody."""
     return Seen(run, run.status, run.status_at) if run.status else None
 
@@ -100,7 +100,7 @@ def last_seen(run: Run) -> Seen | None:
 def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
     """Every run on a box, whoever started it, with this machine's record, which learns how it is."""
     known = {run.run_id: run for run in store.load_all()[0]}
-    with to_host(host_of(typed), report) as link:
+    with connect(resolve_or_start_host(typed), report) as link:
         statuses = link.agent.all_status()
     found = []
     for status in statuses:

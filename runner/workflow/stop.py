@@ -15,7 +15,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow.connect import persist, to_run
+from runner.workflow.connect import connect_to_run, retry_on_link_loss
 from runner.workflow.follow import remember_status
 
 GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
@@ -44,7 +44,7 @@ def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[St
     stopped, failed = [], []
     for group in boxes.values():
         try:
-            stopped += persist(functools.partial(_stop_group, group, report, grace), report)
+            stopped += retry_on_link_loss(functools.partial(_stop_group, group, report, grace), report)
         except GpurunError as error:
             failed.append(error)
     if failed:
@@ -59,7 +59,7 @@ def unfinished() -> list[Run]:
 
 def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
     title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
-    with to_run(runs[0], report) as link, report.stage(f"stop {title}") as stage:
+    with connect_to_run(runs[0], report) as link, report.stage(f"stop {title}") as stage:
 
         def tell(line: str) -> None:
             stage.update(note=line)

@@ -11,7 +11,7 @@ from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
-from runner.workflow.connect import host_of, persist, to_host, with_python
+from runner.workflow.connect import connect, install_python_if_missing, resolve_or_start_host, retry_on_link_loss
 from runner.workflow.submission.beside import beside
 from runner.workflow.submission.mint import discarded_if_never_tried, mint, reason_kept
 from runner.workflow.submission.plan import make_plan, secrets_of
@@ -33,7 +33,7 @@ def submit_all(
 
     Raises UserError before anything is contacted, else HostError, TransferError or LaunchError; runs that started before stay.
     """
-    box = host_of(host, volume)  # before anything is minted: a host that cannot be one leaves no record
+    box = resolve_or_start_host(host, volume)  # before anything is minted: a host that cannot be one leaves no record
     for job, _ in jobs:
         secrets_of(job)  # one that is not set here is said now
     together = secrets.token_hex(4)
@@ -50,14 +50,14 @@ def submit_all(
         waiting = dict(zip((run.run_id for run in minted), plans, strict=True))
 
         def launch_those_left() -> None:
-            with to_host(box, report, strict=strict) as link:
+            with connect(box, report, strict=strict) as link:
                 for run in minted:
                     if run.run_id in waiting:
                         submit(link, run, waiting[run.run_id].result(), report, kill_stale=kill_stale)
                         del waiting[run.run_id]
 
         with reason_kept(minted):
-            with_python(box, lambda: persist(launch_those_left, report), report)
+            install_python_if_missing(box, lambda: retry_on_link_loss(launch_those_left, report), report)
     return minted
 
 

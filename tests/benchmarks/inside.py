@@ -23,14 +23,14 @@ def pushing(
     os.environ["GPURUN_HOME"] = str(made.home)
     from runner.domain.progress import Silent
     from runner.jobfile import load
-    from runner.workflow.connect import host_of, to_host
+    from runner.workflow.connect import connect, resolve_or_start_host
     from runner.workflow.submission.mint import mint
     from runner.workflow.submission.plan import make_plan
     from runner.workflow.submission.push import push
     from runner.workflow.submit import probe
 
     job = load(made.job(project))
-    with to_host(host_of(made.typed(port)), Silent()) as link:
+    with connect(resolve_or_start_host(made.typed(port)), Silent()) as link:
 
         def first_push() -> float:
             plan, run = make_plan(job), mint(job, made.typed(port))

@@ -64,7 +64,7 @@ KILL_POINTS = [
     "runner.workflow.submission.plan:make_plan:before",
     "runner.store:create:before",
     "runner.store:create:after",
-    "runner.workflow.connect:to_host:before",
+    "runner.workflow.connect:connect:before",
     "runner.workflow.connect:remember:after",
     "runner.workflow.submit:probe:before",
     "runner.workflow.submit:probe:after",

@@ -13,7 +13,7 @@ from runner.domain.progress import Silent
 from runner.local_box import LocalBox, embedded
 from runner.transport import bootstrap, known_hosts
 from runner.workflow.check import check
-from runner.workflow.connect import to_host, with_python
+from runner.workflow.connect import connect, install_python_if_missing
 
 APT = """#!/bin/sh
 echo "apt-get $*" >> "$HOME/apt.log"
@@ -49,10 +49,10 @@ def ask(box: LocalBox) -> Any:
         known_hosts.pin(places.known_hosts(), host.known_as, known_hosts.Key(*box.host_key))
 
     def attempt() -> Any:
-        with to_host(host, Silent()) as link:
+        with connect(host, Silent()) as link:
             return link.agent.all_status()
 
-    return with_python(host, attempt, Silent())
+    return install_python_if_missing(host, attempt, Silent())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: the box may install only as root")

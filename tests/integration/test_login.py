@@ -15,7 +15,7 @@ import pytest
 
 from runner.domain.errors import AuthFailed, ConnectFailed, GpurunError, HostError
 from runner.transport.dial import Dial
-from runner.transport.link import connect
+from runner.transport.link import open_link
 from runner.transport.openssh import ALIAS, ssh_argv
 from runner.transport.resolve import resolve
 from runner.transport.ssh import open_connection
@@ -170,7 +170,7 @@ def test_what_the_login_shell_writes_to_its_stderr_is_shown(configure: Configure
     configure(f"IdentityFile {box.local.key}")
     with (
         pytest.raises(GpurunError, match="open terminal failed: not a terminal"),
-        connect(resolve("box"), lambda new, fingerprint: None) as link,
+        open_link(resolve("box"), lambda new, fingerprint: None) as link,
     ):
         assert link.paths.root
 

@@ -14,7 +14,7 @@ from runner.domain.errors import AuthFailed, ConnectFailed, DiskTrouble, HostKey
 from runner.domain.host import Host, Trust
 from runner.local_box import LocalBox, embedded
 from runner.transport import known_hosts
-from runner.transport.link import connect
+from runner.transport.link import open_link
 from runner.transport.transfer import rsync
 from tests.support.hostile_names import HOSTILE_NAMES
 
@@ -40,7 +40,7 @@ def refuse(host: Host, fingerprint: str) -> None:
 
 def test_the_agent_is_sent_once_and_started_from_then_on(host: Host, box: LocalBox) -> None:
     for _ in range(2):
-        with connect(host, refuse) as link:
+        with open_link(host, refuse) as link:
             assert link.paths.root == str(box.home / ".gpurun-box")
     assert len(list((box.home / ".gpurun-box" / "agent").glob("*.pyz"))) == 1
 
@@ -48,9 +48,9 @@ def test_the_agent_is_sent_once_and_started_from_then_on(host: Host, box: LocalB
 def test_first_contact_shows_the_fingerprint_and_pins_it(host: Host) -> None:
     known_hosts.forget(places.known_hosts(), host.known_as)
     shown: list[str] = []
-    with connect(host, lambda new, fingerprint: shown.append(fingerprint)):
+    with open_link(host, lambda new, fingerprint: shown.append(fingerprint)):
         pass
-    with connect(host, refuse):
+    with open_link(host, refuse):
         pass
     assert len(shown) == 1 and "SHA256:" in shown[0]
 
@@ -67,7 +67,7 @@ def test_another_host_key_or_key_type_stops_both_stacks_before_any_command(
 ) -> None:
     known_hosts.forget(places.known_hosts(), host.known_as)
     known_hosts.pin(places.known_hosts(), host.known_as, another_key(tmp_path, kind))
-    with pytest.raises(HostKeyChanged) as caught, connect(host, refuse):
+    with pytest.raises(HostKeyChanged) as caught, open_link(host, refuse):
         pass
     assert "hosts forget" in caught.value.hint
     (tmp_path / "source").mkdir()
@@ -83,7 +83,7 @@ def test_a_key_that_the_user_knows_differently_is_a_changed_key(host: Host, tmp_
     (tmp_path / "theirs").write_text(f"{host.known_as} {theirs.type} {theirs.blob}\n")
     with (
         pytest.raises(HostKeyChanged, match="your known_hosts"),
-        connect(replace(host, trust=Trust(settings=(("UserKnownHostsFile", str(tmp_path / "theirs")),))), refuse),
+        open_link(replace(host, trust=Trust(settings=(("UserKnownHostsFile", str(tmp_path / "theirs")),))), refuse),
     ):
         pass
     assert known_hosts.pinned(places.known_hosts(), host.known_as) == []
@@ -92,14 +92,14 @@ def test_a_key_that_the_user_knows_differently_is_a_changed_key(host: Host, tmp_
 def test_a_refused_key_names_what_was_tried(host: Host, tmp_path: Path) -> None:
     another_key(tmp_path, "ed25519")
     stranger = replace(host, identities=(str(tmp_path / "ed25519"),))
-    with pytest.raises(AuthFailed) as caught, connect(stranger, refuse):
+    with pytest.raises(AuthFailed) as caught, open_link(stranger, refuse):
         pass
     assert str(tmp_path / "ed25519") in caught.value.message
 
 
 def test_nothing_listening_is_said_at_once(host: Host, box: LocalBox) -> None:
     box.stop()
-    with pytest.raises(ConnectFailed, match="refused"), connect(replace(host, port=1), refuse):
+    with pytest.raises(ConnectFailed, match="refused"), open_link(replace(host, port=1), refuse):
         pass
 
 
@@ -144,6 +144,6 @@ def test_a_full_disk_here_at_first_contact_is_no_unreachable_host(host: Host, mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    connecting = connect(host, lambda new, fingerprint: None)
+    connecting = open_link(host, lambda new, fingerprint: None)
     with pytest.raises(DiskTrouble, match=r"the disk of this machine is full: .*known_hosts"):
         connecting.__enter__()

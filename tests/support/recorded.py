@@ -27,7 +27,7 @@ from runner.transport.link import Link
 from runner.transport.session import AgentSession
 from runner.transport.transfer import rsync, tarball
 from runner.workflow import connect as connecting
-from runner.workflow.connect import host_of, to_host
+from runner.workflow.connect import connect, resolve_or_start_host
 from tests.support.agent import wait_until
 from tests.support.replay import Answer, Said, replaying
 
@@ -148,7 +148,7 @@ def _project(folder: Path) -> Path:
 
 def _ask_the_rest() -> str:
     """Verbs that no command reaches on a machine without a GPU."""
-    with to_host(host_of("local"), Silent()) as link:
+    with connect(resolve_or_start_host("local"), Silent()) as link:
         payload = bundle.payload()
         link.agent.install_payload(payload.sha256, payload.data)
         link.agent.install_tools(["rsync"], lambda line: None)
@@ -216,7 +216,7 @@ def told(
     def connect(host: Host, first_contact: Any) -> Iterator[Link]:
         yield Link(host, replaying(answer_with(answer), recording.root), 0.001)
 
-    patch.setattr(connecting, "host_of", lambda typed, volume=None: Host(typed, "box", 22, "root"))
+    patch.setattr(connecting, "resolve_or_start_host", lambda typed, volume=None: Host(typed, "box", 22, "root"))
     patch.setattr(connecting, "connect", connect)
     patch.setattr(rsync, "push", lambda *args, **options: None)
     patch.setattr(rsync, "pull", pull)

@@ -29,7 +29,7 @@ from remote_payload.train.loop.schedule import due, rate
 from remote_payload.train.loop.signals import BrokenOff, Clock, Requests
 from remote_payload.train.loop.step import StepFacts, Stepper
 from remote_payload.train.loop.task import EARLY, FINISHED, STOPPED, Outcome, Progress, Task
-from remote_payload.train.loop.watchdog import Stillness, Watchdog, watching
+from remote_payload.train.loop.watchdog import StallDetector, Watchdog, watching
 from remote_payload.train.run import Run
 
 
@@ -50,7 +50,7 @@ class Loop:
         self.stepper = Stepper(run, model, task, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
         self.requests = Requests()
-        self.watchdog, self.stillness = Watchdog(run.telemetry), Stillness()
+        self.watchdog, self.stall_detector = Watchdog(run.telemetry), StallDetector()
         self.losses: list[float] = []
         self.saved_step: int | None = None
         self.stop_asked = self.save_asked = False
@@ -61,7 +61,7 @@ class Loop:
     def train(self) -> Outcome:
         self.requests.listen()
         self.prepare()
-        with self.run.phase("train"), watching(self.stillness, self.run.telemetry):
+        with self.run.phase("train"), watching(self.stall_detector, self.run.telemetry):
             reason = self.take_steps()
         self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
         outcome = self.outcome(reason)
@@ -160,7 +160,7 @@ class Loop:
             metrics = self.evaluate()
             if metrics is None:
                 return self.stop()
-            better = self.judge(metrics)
+            better = self.keep_if_best(metrics)
         early = bool(evaluation.patience) and progress.without_better >= evaluation.patience and not last
         due_now = due(progress.step, checkpoint.every_steps, checkpoint.every_epochs, per_epoch)
         if last or early or better or due_now or save_asked:
@@ -183,7 +183,7 @@ class Loop:
         try:
             with (
                 rng.preserved(),
-                self.stillness.resting(),
+                self.stall_detector.paused(),
                 torch.no_grad(),
                 self.requests.breaking(self.world.size == 1),
             ):
@@ -198,7 +198,7 @@ class Loop:
             self.on_evaluation(metrics, self.progress)
         return metrics
 
-    def judge(self, metrics: dict[str, float]) -> bool:
+    def keep_if_best(self, metrics: dict[str, float]) -> bool:
         """Whether this is the best model so far by ``evaluation.metric``; if so the recipe keeps it."""
         metric, progress = self.settings.evaluation.metric, self.progress
         if metric not in metrics:
@@ -218,7 +218,7 @@ class Loop:
         self.progress.seconds = self.seconds
         state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
         try:
-            with self.stillness.resting():
+            with self.stall_detector.paused():
                 path = save_checkpoint(
                     folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras
                 )
@@ -286,7 +286,7 @@ class Loop:
         }
         self.run.telemetry.step(facts)
         self.watchdog.step(facts)
-        self.stillness.stepped(time.monotonic())
+        self.stall_detector.stepped(time.monotonic())
 
     @property
     def seconds(self) -> float:

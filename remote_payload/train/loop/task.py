@@ -13,19 +13,19 @@ from remote_payload.train.loop.signals import Requests
 
 
 @dataclass
-class Micro:
+class MicroBatch:
     """What goes through the model at once: tensors (and plain numbers) by name, and how many real tokens they hold."""
 
     tensors: dict[str, Any]
     tokens: int
 
-    def to(self, device: torch.device) -> Micro:
+    def to(self, device: torch.device) -> MicroBatch:
         """The same on a device; pinned memory is copied while the device works."""
         moved = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in self.tensors.items()
         }
-        return Micro(moved, self.tokens)
+        return MicroBatch(moved, self.tokens)
 
 
 class Task(Protocol):
@@ -37,13 +37,13 @@ class Task(Protocol):
     def steps(self, epoch: int, start: int) -> Iterator[Any]:
         """The optimizer steps of an epoch from number ``start`` on, the same on every rank; a function of (seed, epoch)."""
 
-    def micro_batches(self, step: Any, size: int) -> list[Micro]:
+    def micro_batches(self, step: Any, size: int) -> list[MicroBatch]:
         """This rank's share of a step, in pieces no larger than ``size`` rows of full length; may be empty."""
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         """The largest micro-batch that ``size`` allows, to see whether it fits."""
 
-    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor | float]:
+    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
         """Sum of the losses (fp32) and what it is to be divided by: tokens, examples or their weights."""
 
     def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:

@@ -60,7 +60,7 @@ class Watchdog:
             self.raised.discard(name)
 
 
-class Stillness:
+class StallDetector:
     """When the last step ended, and whether that is too long ago: ten times what a step takes, and five minutes at least."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Stillness:
         self.last, self.said = now, False
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Evaluating or saving inside: that takes what it takes."""
         self.last = None
         yield
@@ -89,15 +89,15 @@ class Stillness:
 
 
 @contextmanager
-def watching(stillness: Stillness, telemetry: Telemetry, every: float = 10.0) -> Iterator[None]:
+def watching(stall_detector: StallDetector, telemetry: Telemetry, every: float = 10.0) -> Iterator[None]:
     """A thread that flags ``no_progress`` while the loop inside makes none; a stuck collective or file system cannot say so itself."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(every):
             now = time.monotonic()
-            if stillness.too_long(now):
-                telemetry.flag("no_progress", f"no step has ended for {now - (stillness.last or now):.0f} s")
+            if stall_detector.too_long(now):
+                telemetry.flag("no_progress", f"no step has ended for {now - (stall_detector.last or now):.0f} s")
 
     thread = threading.Thread(target=watch, name="watchdog", daemon=True)
     thread.start()

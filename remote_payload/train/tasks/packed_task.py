@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.micro_batch import release_memory
-from remote_payload.train.loop.task import Micro
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.precision import autocast
 
 
@@ -46,13 +46,13 @@ class PackedTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch]
 
-    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
         """This rank's documents of the step; they are dealt out by length, so that all ranks have about as much to do."""
         longest_first = sorted(step, key=lambda index: (-len(self.documents[index]), index))
         mine = [self.documents[index] for index in self.world.share(longest_first)]
-        return packed_micros(mine, size * self.max_length)
+        return packed_micro_batches(mine, size * self.max_length)
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         """As many tokens as a micro-batch of this size, or a whole step of the longest documents, can have."""
         share = math.ceil(self.batch / self.world.size)
         lengths = sorted(map(len, self.documents), reverse=True)
@@ -60,7 +60,7 @@ class PackedTask:
         pieces = [min(lengths[0], tokens - at) for at in range(0, tokens, lengths[0])]
         return micro([Document([0] * length, [True] * length) for length in pieces])
 
-    def loss(self, model: nn.Module, batch: Micro) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         with autocast(self.world.device, self.dtype):
             result = model(**batch.tensors)
         return result.sum, result.count
@@ -92,20 +92,20 @@ class PackedTask:
     def _sums(self, model: nn.Module, documents: Sequence[Document], capacity: int) -> Tensor:
         """Loss, tokens that count and right guesses, added up batch by batch: nothing else is kept."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
-        for batch in packed_micros(documents, capacity):
+        for batch in packed_micro_batches(documents, capacity):
             batch = batch.to(self.world.device)
             with autocast(self.world.device, self.dtype):
                 sums += torch.stack([part.double() for part in model(**batch.tensors)])
         return sums
 
 
-def packed_micros(documents: Sequence[Document], capacity: int) -> list[Micro]:
+def packed_micro_batches(documents: Sequence[Document], capacity: int) -> list[MicroBatch]:
     """The documents in micro-batches of at most ``capacity`` tokens each."""
     groups = first_fit_decreasing([len(document) for document in documents], capacity)
     return [micro([documents[index] for index in group]) for group in groups]
 
 
-def micro(documents: Sequence[Document]) -> Micro:
+def micro(documents: Sequence[Document]) -> MicroBatch:
     """One packed micro-batch."""
     lengths = [len(document) for document in documents]
-    return Micro({**pack(documents), "max_length_q": max(lengths)}, sum(lengths))
+    return MicroBatch({**pack(documents), "max_length_q": max(lengths)}, sum(lengths))

@@ -24,7 +24,7 @@ from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.task import Micro
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.losses import chunked_log_probabilities
 from remote_payload.train.model.precision import autocast
 
@@ -131,14 +131,14 @@ class PreferenceTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * size : (step + 1) * size]
 
-    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
         longest_first = sorted(step, key=lambda index: (-len(self.pairs[index]), index))
         return self._micros([self.pairs[index] for index in self.world.share(longest_first)], size)
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         return pack_pairs([max(self.pairs, key=len)] * size)
 
-    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor | float]:
+    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
         losses, _ = dpo_loss(self.log_probabilities(model, micro), micro.tensors["reference"], self.settings.beta)
         return losses.sum(), float(len(losses))
 
@@ -175,7 +175,7 @@ class PreferenceTask:
             found.append(replace(pair, reference=(first, second)))
         return found
 
-    def log_probabilities(self, model: nn.Module, micro: Micro) -> Tensor:
+    def log_probabilities(self, model: nn.Module, micro: MicroBatch) -> Tensor:
         """``[pairs, 2]`` in fp32: of the chosen and the rejected answer, summed over their tokens."""
         tensors = dict(micro.tensors)
         owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")
@@ -183,12 +183,12 @@ class PreferenceTask:
             tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets)
         return tokens.new_zeros(2 * len(reference)).index_add(0, owners, tokens).view(-1, 2)
 
-    def _micros(self, pairs: Sequence[Pair], size: int) -> list[Micro]:
+    def _micros(self, pairs: Sequence[Pair], size: int) -> list[MicroBatch]:
         groups = first_fit_decreasing([len(pair) for pair in pairs], size * 2 * self.settings.max_length)
         return [pack_pairs([pairs[index] for index in group]) for group in groups]
 
 
-def pack_pairs(pairs: Sequence[Pair]) -> Micro:
+def pack_pairs(pairs: Sequence[Pair]) -> MicroBatch:
     """Both documents of every pair in one packed row; ``owners`` says which document each counted token belongs to."""
     documents = [document for pair in pairs for document in (pair.chosen, pair.rejected)]
     counted = torch.tensor([document.counted for document in documents])
@@ -198,4 +198,4 @@ def pack_pairs(pairs: Sequence[Pair]) -> Micro:
         "owners": torch.arange(len(documents)).repeat_interleave(counted),
         "reference": torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs]),
     }
-    return Micro(tensors, sum(map(len, documents)))
+    return MicroBatch(tensors, sum(map(len, documents)))

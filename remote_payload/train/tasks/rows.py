@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from remote_payload.train.data.packing import IGNORED, Document, first_fit_decreasing
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.task import Micro
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.packed_task import micro
 
@@ -28,7 +28,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def micro(self, indices: Sequence[int]) -> Micro:
+    def micro(self, indices: Sequence[int]) -> MicroBatch:
         """These rows as one micro-batch: what ``CausalLoss`` takes."""
 
     @property
@@ -48,11 +48,11 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def micro(self, indices: Sequence[int]) -> Micro:
+    def micro(self, indices: Sequence[int]) -> MicroBatch:
         ids = torch.from_numpy(self.ids[list(indices)].astype(np.int64))
         targets = torch.full_like(ids, IGNORED)
         targets[:, :-1] = ids[:, 1:]
-        return Micro({"input_ids": ids, "targets": targets}, ids.numel())
+        return MicroBatch({"input_ids": ids, "targets": targets}, ids.numel())
 
 
 class PackedRows:
@@ -75,7 +75,7 @@ class PackedRows:
         """The documents of some rows, in the order in which they lie in the micro-batch."""
         return [document for index in indices for document in self.rows[index]]
 
-    def micro(self, indices: Sequence[int]) -> Micro:
+    def micro(self, indices: Sequence[int]) -> MicroBatch:
         return micro([self.documents[document] for document in self.documents_of(indices)])
 
 
@@ -100,14 +100,14 @@ class RowTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch].tolist()
 
-    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
         mine = self.world.share(step)
         return [self.rows.micro(mine[at : at + size]) for at in range(0, len(mine), size)]
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         return self.rows.micro([self.rows.longest] * size)
 
-    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         with autocast(self.world.device, self.compute):
             loss = model(**micro.tensors)
         return loss.sum, loss.count

@@ -13,7 +13,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
-from runner.workflow.status import ask
+from runner.workflow.status import query_box
 from runner.workflow.submission.plan import Plan
 from runner.workflow.submission.push import Pushed
 
@@ -26,7 +26,7 @@ def attach(link: Link, run: Run, plan: Plan, report: Reporter) -> bool:
     if not run.attempted and not run.launched:
         return False
     try:
-        status = ask(link, run).status
+        status = query_box(link, run).status
     except RunLost:
         return False
     if status is not None and status.outcome == "lost":

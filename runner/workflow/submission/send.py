@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runner.domain.errors import TransferInterrupted
 from runner.domain.progress import Reporter, Stage
-from runner.domain.words import count
+from runner.domain.words import pluralise
 from runner.push.base import Base, new_attempt
 from runner.push.digest import AMBIGUOUS
 from runner.push.patch import Patch, make_patch, patch_attempt
@@ -43,7 +43,7 @@ def send(link: Link, tree: Tree, name: str, there: There, report: Reporter) -> s
         if _send_patch(link, tree, patch, attempt, report):
             return attempt
     names = [entry.path for entry in tree.selection.files]
-    with report.stage(f"push {tree.title} ({count(len(names), 'file')})", "bytes") as stage:
+    with report.stage(f"push {tree.title} ({pluralise(len(names), 'file')})", "bytes") as stage:
         stage.update(done=0, total=tree.selection.total_bytes)
         if not there.bases and tarball.pays(len(names), tree.selection.total_bytes):
             attempt = new_attempt(name)
@@ -76,7 +76,7 @@ def _patch(tree: Tree, there: There) -> Patch | None:
 
 def _send_patch(link: Link, tree: Tree, patch: Patch, attempt: str, report: Reporter) -> bool:
     """Whether the few files that changed were enough; if not, rsync begins anew."""
-    of = count(len(tree.selection.files), "file")
+    of = pluralise(len(tree.selection.files), "file")
     with report.stage(f"push {tree.title} ({patch.files} of {of})", "bytes") as stage:
         stage.update(done=0, total=patch.total_bytes)
         try:

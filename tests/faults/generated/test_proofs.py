@@ -279,10 +279,10 @@ def linked(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
         link = Link(Host("box", "box", 22, "root"), Agent(agent), 0.001)
 
         @contextmanager
-        def to_run(run: Run, report: Any) -> Iterator[Link]:
+        def connect_to_run(run: Run, report: Any) -> Iterator[Link]:
             yield link
 
-        monkeypatch.setattr(proving, "to_run", to_run)
+        monkeypatch.setattr(proving, "connect_to_run", connect_to_run)
         yield link
 
 

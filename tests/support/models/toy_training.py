@@ -23,7 +23,7 @@ from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import Micro, Outcome
+from remote_payload.train.loop.task import MicroBatch, Outcome
 from remote_payload.train.run import Run, exit_code
 from remote_payload.train.telemetry import Telemetry
 from tests.support.models.tiny_models import tiny_model
@@ -67,23 +67,23 @@ class ToyTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch]
 
-    def micro_batches(self, step: list[int], size: int) -> list[Micro]:
+    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
         mine = self.world.share(step)
         return [self._collate([self.rows[i] for i in mine[at : at + size]]) for at in range(0, len(mine), size)]
 
-    def heaviest(self, size: int) -> Micro:
+    def heaviest(self, size: int) -> MicroBatch:
         longest = max(self.rows, key=len)
         return self._collate([longest] * size)
 
-    def _collate(self, rows: list[Tensor]) -> Micro:
+    def _collate(self, rows: list[Tensor]) -> MicroBatch:
         width = max(len(row) for row in rows)
         ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             labels[index, : len(row) - 1] = row[1:]
-        return Micro({"ids": ids, "labels": labels}, sum(len(row) for row in rows))
+        return MicroBatch({"ids": ids, "labels": labels}, sum(len(row) for row in rows))
 
-    def loss(self, model: nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         if self.world.rank == self.run.settings.fail_on_rank:
             raise RuntimeError(f"the toy was told to fail on rank {self.world.rank}")
         if self.world.rank == self.run.settings.oom_on_rank and len(micro.tensors["ids"]) > 2 and model.training:

@@ -30,7 +30,7 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_model_cut_over_two_ranks_learns_what_a_whole_one_does_and_its_checkpoint_is_whole(tmp_path: Path) -> None:
-    # Micro-batches of 3 give each rank's share of 4 rows as 3 + 1, so ranks are in step through padding of unlike length.
+    # MicroBatch-batches of 3 give each rank's share of 4 rows as 3 + 1, so ranks are in step through padding of unlike length.
     _, outcome = toy_train(toy_run(tmp_path / "whole", {**CONSTANT, "batch": {"size": 8, "micro": 8}}))
     done = torchrun(tmp_path / "cut", {**CONSTANT, "batch": {"size": 8, "micro": 3}, "sharded": True})
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from remote_payload.train.loop.watchdog import Stillness, Watchdog
+from remote_payload.train.loop.watchdog import StallDetector, Watchdog
 
 
 class Flags:
@@ -48,23 +48,23 @@ def test_what_would_alarm_a_watcher_is_flagged_once(steps: list[dict[str, Any]],
 
 
 def test_no_step_for_much_longer_than_steps_take_is_no_progress() -> None:
-    stillness = Stillness()
+    stall_detector = StallDetector()
     for moment in range(10):
-        stillness.stepped(float(moment))
-    assert not stillness.too_long(9.0 + 299)
-    assert stillness.too_long(9.0 + 301), "five minutes are too long for steps of a second"
-    assert not stillness.too_long(9.0 + 400), "said once is enough"
-    stillness.stepped(500.0)
-    assert stillness.too_long(500.0 + 5000)
+        stall_detector.stepped(float(moment))
+    assert not stall_detector.too_long(9.0 + 299)
+    assert stall_detector.too_long(9.0 + 301), "five minutes are too long for steps of a second"
+    assert not stall_detector.too_long(9.0 + 400), "said once is enough"
+    stall_detector.stepped(500.0)
+    assert stall_detector.too_long(500.0 + 5000)
 
 
 def test_long_steps_may_take_long() -> None:
-    stillness = Stillness()
+    stall_detector = StallDetector()
     for moment in range(0, 1000, 100):
-        stillness.stepped(float(moment))
-    assert not stillness.too_long(900 + 999)
-    assert stillness.too_long(900 + 1001)
+        stall_detector.stepped(float(moment))
+    assert not stall_detector.too_long(900 + 999)
+    assert stall_detector.too_long(900 + 1001)
 
 
 def test_before_the_first_step_nothing_is_expected() -> None:
-    assert not Stillness().too_long(1e9)
+    assert not StallDetector().too_long(1e9)
