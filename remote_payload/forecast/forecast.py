@@ -41,8 +41,8 @@ GELU_NEW = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the forecast needs to know of a run. Lengths in tokens; ``micro_batch`` in sequences on one GPU."""
+class TrainingShape:
+    """What the forecast needs to know of a training run. Lengths in tokens; ``micro_batch`` in sequences on one GPU."""
 
     micro_batch: int
     length: int
@@ -81,82 +81,82 @@ class MemoryForecast:
         ]
 
 
-def forecast_memory(model: Architecture, plan: Plan) -> MemoryForecast:
-    """Peak GPU memory of training ``model`` as ``plan`` says, by part, what CUDA itself takes included."""
-    total = count_parameters(model, head=plan.language_head).total
-    adapter = lora_parameters(model, plan.lora_rank, plan.lora_targets) if plan.lora_rank else 0
+def forecast_memory(model: Architecture, shape: TrainingShape) -> MemoryForecast:
+    """Peak GPU memory of training ``model`` of this ``shape``, by part, what CUDA itself takes included."""
+    total = count_parameters(model, head=shape.language_head).total
+    adapter = lora_parameters(model, shape.lora_rank, shape.lora_targets) if shape.lora_rank else 0
     trainable = adapter or total
-    width = BYTES[plan.weights]
+    width = BYTES[shape.weights]
     trained_width = 4 if adapter else width  # peft keeps adapters in fp32 over a bf16 base
-    tokens = plan.micro_batch * plan.length
+    tokens = shape.micro_batch * shape.length
     parts = {
-        "weights": (total * width + adapter * 4) // plan.shards + _autocast_copies(model, plan, trainable),
-        "gradients": trainable * trained_width // plan.shards,
-        "optimizer": 2 * trainable * trained_width // plan.shards,  # AdamW's two moments
-        "activations": _activations(model, plan, tokens),
-        "logits": _logits(model, plan, tokens),
+        "weights": (total * width + adapter * 4) // shape.shards + _autocast_copies(model, shape, trainable),
+        "gradients": trainable * trained_width // shape.shards,
+        "optimizer": 2 * trainable * trained_width // shape.shards,  # AdamW's two moments
+        "activations": _activations(model, shape, tokens),
+        "logits": _logits(model, shape, tokens),
     }
     parts["allocator"] = int(FRAGMENTATION * sum(parts.values()))
     parts["cuda"] = CUDA_CONTEXT
     return MemoryForecast(parts, trainable, total + adapter)
 
 
-def largest_micro_batch(model: Architecture, plan: Plan, batch: int, capacity: int) -> int:
+def largest_micro_batch(model: Architecture, shape: TrainingShape, batch: int, capacity: int) -> int:
     """The largest divisor of ``batch`` whose forecast fits ``capacity`` bytes; 0 when not even one sequence does."""
     for size in sorted((n for n in range(1, batch + 1) if batch % n == 0), reverse=True):
-        if forecast_memory(model, replace(plan, micro_batch=size)).total <= capacity:
+        if forecast_memory(model, replace(shape, micro_batch=size)).total <= capacity:
             return size
     return 0
 
 
-def _autocast_copies(model: Architecture, plan: Plan, trainable: int) -> int:
+def _autocast_copies(model: Architecture, shape: TrainingShape, trainable: int) -> int:
     """Autocast keeps a bf16 copy of every fp32 weight that a matrix product used, until the backward pass is over."""
-    if not plan.autocast or plan.weights != "float32" or plan.lora_rank:
+    if not shape.autocast or shape.weights != "float32" or shape.lora_rank:
         return 0
-    return 2 * (trainable - model.positions * model.hidden) // plan.shards
+    return 2 * (trainable - model.positions * model.hidden) // shape.shards
 
 
-def _precision(plan: Plan) -> str:
-    if plan.lora_rank:
+def _precision(shape: TrainingShape) -> str:
+    if shape.lora_rank:
         return "frozen"
-    if plan.weights != "float32":
+    if shape.weights != "float32":
         return "half"
-    return "mixed" if plan.autocast else "full"
+    return "mixed" if shape.autocast else "full"
 
 
-def kept_per_layer(model: Architecture, plan: Plan) -> int:
+def kept_per_layer(model: Architecture, shape: TrainingShape) -> int:
     """Bytes that one layer keeps per token for the backward pass."""
-    a, b, c, d = KEPT[model.family][_precision(plan)]
+    a, b, c, d = KEPT[model.family][_precision(shape)]
     if model.fused_activation:
-        d -= GELU_NEW[_precision(plan)]
+        d -= GELU_NEW[_precision(shape)]
     kept = a * model.hidden + b * model.query + c * model.key_value + d * model.inner
     kept += 4 * model.heads  # attention's log-sum-exp
-    if plan.lora_rank and plan.lora_dropout:  # each adapter keeps its own dropped input and the mask
-        kept += 4 * _adapted_inputs(model, plan)
-    if plan.masked:
-        kept += 2 * plan.length
+    if shape.lora_rank and shape.lora_dropout:  # each adapter keeps its own dropped input and the mask
+        kept += 4 * _adapted_inputs(model, shape)
+    if shape.masked:
+        kept += 2 * shape.length
     return kept
 
 
-def _adapted_inputs(model: Architecture, plan: Plan) -> int:
-    return sum(inputs for inputs, _ in adapted_projections(model, plan.lora_targets))
+def _adapted_inputs(model: Architecture, shape: TrainingShape) -> int:
+    return sum(inputs for inputs, _ in adapted_projections(model, shape.lora_targets))
 
 
-def _activations(model: Architecture, plan: Plan, tokens: int) -> int:
+def _activations(model: Architecture, shape: TrainingShape, tokens: int) -> int:
     """What all layers keep; with activation checkpointing each layer's input, and one layer while it is recomputed."""
-    residual = model.hidden * (2 if _precision(plan) in ("half", "frozen") else 4)
-    layer = kept_per_layer(model, plan)
-    kept = layer + model.layers * residual if plan.checkpoint_activations else model.layers * layer
+    residual = model.hidden * (2 if _precision(shape) in ("half", "frozen") else 4)
+    layer = kept_per_layer(model, shape)
+    kept = layer + model.layers * residual if shape.checkpoint_activations else model.layers * layer
     backward = 2 * max(model.inner * 2, model.hidden * 4) * 2  # gradients of one layer while they flow
     return tokens * (kept + 2 * residual + backward)
 
 
-def _logits(model: Architecture, plan: Plan, tokens: int) -> int:
+def _logits(model: Architecture, shape: TrainingShape, tokens: int) -> int:
     """One chunk of logits in fp32 and twice in bf16; the hidden states' gradient; the head's own, in fp32, if trained."""
-    if not plan.language_head:
+    if not shape.language_head:
         return 0
-    chunk = min(plan.logit_chunk, tokens * model.vocabulary * 4)
-    head = 0 if plan.lora_rank else 4 * model.vocabulary * model.hidden
+    chunk = min(shape.logit_chunk, tokens * model.vocabulary * 4)
+    head = 0 if shape.lora_rank else 4 * model.vocabulary * model.hidden
     return 2 * chunk + 2 * tokens * model.hidden + head
 
 
@@ -177,13 +177,13 @@ class DiskForecast:
         return {**asdict(self), "total": self.total}
 
 
-def checkpoint_bytes(model: Architecture, plan: Plan, resumable: bool = True) -> int:
+def checkpoint_bytes(model: Architecture, shape: TrainingShape, resumable: bool = True) -> int:
     """Size of a checkpoint: weights (the adapter's alone with LoRA), and AdamW's two moments if it is resumable."""
-    total = count_parameters(model, head=plan.language_head).total
-    if plan.lora_rank:
-        saved, width = lora_parameters(model, plan.lora_rank, plan.lora_targets), 4
+    total = count_parameters(model, head=shape.language_head).total
+    if shape.lora_rank:
+        saved, width = lora_parameters(model, shape.lora_rank, shape.lora_targets), 4
     else:
-        saved, width = total, BYTES[plan.weights]
+        saved, width = total, BYTES[shape.weights]
     return saved * width * (3 if resumable else 1)
 
 

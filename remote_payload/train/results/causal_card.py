@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.forecast import Plan, forecast_memory
+from remote_payload.forecast.forecast import TrainingShape, forecast_memory
 from remote_payload.settings.generation import Generation
 from remote_payload.train.download import BaseModel
 from remote_payload.train.evaluation.answers import Report
@@ -152,7 +152,7 @@ def predicted_memory(run: Run, network: Any, about: dict[str, Any], outcome: Out
     if "max_length" not in about:
         return None
     lora = network.peft_config["default"] if hasattr(network, "peft_config") else None
-    plan = Plan(
+    shape = TrainingShape(
         micro_batch=outcome.progress.micro,
         length=about["max_length"],
         weights=str(network.dtype).removeprefix("torch."),
@@ -163,6 +163,6 @@ def predicted_memory(run: Run, network: Any, about: dict[str, Any], outcome: Out
         checkpoint_activations=settings.batch.activation_checkpointing,
     )
     try:
-        return forecast_memory(Architecture.from_config(network.config.to_dict()), plan).as_dict()
+        return forecast_memory(Architecture.from_config(network.config.to_dict()), shape).as_dict()
     except (ValueError, KeyError):
         return None

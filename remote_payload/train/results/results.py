@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.forecast import Plan, forecast_memory
+from remote_payload.forecast.forecast import TrainingShape, forecast_memory
 from remote_payload.train.data.labelled import LabelledTexts, Tokenised
 from remote_payload.train.download import BaseModel
 from remote_payload.train.folders import recover_folder, write_json, write_text
@@ -137,13 +137,13 @@ class ClassifierResults:
         lora = settings.lora
         targets = sorted(encoder.peft_config["default"].target_modules) if lora.rank else "all-linear"
         try:
-            plan = Plan(
+            shape = TrainingShape(
                 micro_batch=outcome.progress.micro, length=min(settings.max_length, max(self.sides[0].lengths)),
                 weights="bfloat16" if half and lora.rank else "float32", autocast=half, lora_rank=lora.rank, lora_targets=targets,
                 lora_dropout=lora.dropout, checkpoint_activations=settings.batch.activation_checkpointing,
                 language_head=False, masked=True,
             )  # fmt: skip
-            forecast = forecast_memory(Architecture.from_config(encoder.config.to_dict()), plan)
+            forecast = forecast_memory(Architecture.from_config(encoder.config.to_dict()), shape)
             return forecast.as_dict()
         except (ValueError, KeyError):
             return None

@@ -9,7 +9,7 @@ from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.forecast import (
     GIB,
     MemoryForecast,
-    Plan,
+    TrainingShape,
     checkpoint_bytes,
     checkpoints_of_a_run,
     forecast_memory,
@@ -41,7 +41,7 @@ def forecast(job: Job, box: Box) -> list[Finding]:
     if not job.recipe:
         return []
     try:
-        model, wanted = Architecture.from_config(_config(job)), plan_of(job, box)
+        model, wanted = Architecture.from_config(_config(job)), shape_of(job, box)
     except (GpurunError, ValueError, KeyError, TypeError, OSError) as error:
         return [Finding("VRAM forecast", "warn", f"not possible: {error}")]
     capacity = min((gpu.memory_total for gpu in box.gpus), default=0)
@@ -49,19 +49,19 @@ def forecast(job: Job, box: Box) -> list[Finding]:
     micro = job.settings.get("batch", {}).get("micro", "auto")
     if micro == "auto":
         fits = largest_micro_batch(model, wanted, -(-batch // _ranks(job, box)), capacity) if capacity else 1
-        wanted = plan_of(job, box, max(fits, 1))
+        wanted = shape_of(job, box, max(fits, 1))
     memory = _finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")
     return [memory, *_disk(job, model, wanted, box)]
 
 
-def plan_of(job: Job, box: Box, micro_batch: int | None = None) -> Plan:
+def shape_of(job: Job, box: Box, micro_batch: int | None = None) -> TrainingShape:
     """The forecast's terms for a recipe's settings."""
     settings: dict[str, Any] = job.settings
     batch, lora = settings.get("batch", {}), _lora(job)
     given = batch.get("micro")
     half = settings.get("precision", "auto") != "fp32" and bool(box.gpus)
     rank = int(lora.get("rank") or 0)
-    return Plan(
+    return TrainingShape(
         micro_batch=micro_batch or (given if isinstance(given, int) else 1),
         length=int(settings.get("max_length") or 512)
         * (2 if job.recipe == "preference" else 1),  # both answers of a pair
@@ -99,7 +99,7 @@ def _targets(wanted: Any) -> tuple[str, ...] | str:
     return tuple(wanted) if isinstance(wanted, list | tuple) else "all-linear"
 
 
-def _disk(job: Job, model: Architecture, plan: Plan, box: Box) -> list[Finding]:
+def _disk(job: Job, model: Architecture, shape: TrainingShape, box: Box) -> list[Finding]:
     """What the checkpoints of the run, or of all runs of its sweep, will take; nothing where their number is not known yet."""
     kept = job.settings.get("checkpoint", {})
     epochs = [run.overrides.get("settings.epochs", job.settings.get("epochs")) for run in _runs(job)]
@@ -113,7 +113,7 @@ def _disk(job: Job, model: Architecture, plan: Plan, box: Box) -> list[Finding]:
         ]
     else:
         return []
-    whole, bare = (checkpoint_bytes(model, plan, resumable) for resumable in (True, False))
+    whole, bare = (checkpoint_bytes(model, shape, resumable) for resumable in (True, False))
     resumable = sum(min(count, kept.get("resumable") or count) for count in made)
     total = resumable * whole + (sum(made) - resumable) * bare + len(made) * bare  # and the finished model
     runs = f"{len(made)} runs, " if len(made) > 1 else ""
@@ -151,14 +151,14 @@ def _config(job: Job) -> dict[str, Any]:
     return hub.fetch_config(model, job.settings.get("revision"))
 
 
-def _finding(found: MemoryForecast, plan: Plan, batch: int, capacity: int, *, automatic: bool) -> Finding:
+def _finding(found: MemoryForecast, shape: TrainingShape, batch: int, capacity: int, *, automatic: bool) -> Finding:
     total = found.total / GIB
     parts = ", ".join(
         f"{name} {size / GIB:.1f}"
         for name, size in sorted(found.parts.items(), key=lambda part: -part[1])
         if size > GIB // 20
     )
-    said = f"{total:.1f} GiB with micro-batch {plan.micro_batch} of effective {batch} ({parts})"
+    said = f"{total:.1f} GiB with micro-batch {shape.micro_batch} of effective {batch} ({parts})"
     if not capacity:
         return Finding("VRAM forecast", "ok", said)
     said += f"; the GPU has {capacity / GIB:.0f} GiB"

@@ -10,7 +10,7 @@ from remote_payload.forecast.architecture import Architecture, count_parameters
 from remote_payload.forecast.forecast import (
     GIB,
     KEPT,
-    Plan,
+    TrainingShape,
     checkpoint_bytes,
     checkpoints_of_a_run,
     forecast_disk,
@@ -73,7 +73,7 @@ GEMMA_300M = Architecture.from_config(
         "head_dim": 256,
     }
 )
-S0 = Plan(
+S0 = TrainingShape(
     micro_batch=16,
     length=2048,
     weights="bfloat16",
@@ -83,7 +83,7 @@ S0 = Plan(
     language_head=False,
     masked=True,
 )
-S2 = Plan(micro_batch=1, length=2048, weights="bfloat16")
+S2 = TrainingShape(micro_batch=1, length=2048, weights="bfloat16")
 
 
 def kept_by_autograd(family, layers, length, precision) -> int:
@@ -117,7 +117,7 @@ def per_layer_and_token(family, precision) -> float:
 def test_a_layer_keeps_what_the_forecast_says(family, precision):
     torch.set_num_threads(1)
     model = Architecture.from_config(CONFIGS[family](1).to_dict())
-    plan = Plan(
+    shape = TrainingShape(
         micro_batch=2,
         length=128,
         weights="bfloat16" if precision == "half" else "float32",
@@ -125,7 +125,7 @@ def test_a_layer_keeps_what_the_forecast_says(family, precision):
     )
     # Gemma 3 hands its sliding-window mask to SDPA, which on the CPU is kept once a layer.
     tolerance = 0.12 if family == "gemma3_text" else 0.02
-    assert kept_per_layer(model, plan) == pytest.approx(per_layer_and_token(family, precision), rel=tolerance)
+    assert kept_per_layer(model, shape) == pytest.approx(per_layer_and_token(family, precision), rel=tolerance)
 
 
 def test_every_known_family_has_its_multiples():
@@ -158,11 +158,11 @@ def test_lora_trains_little_and_keeps_no_optimizer_for_the_base():
 
 def test_logits_never_exceed_a_chunk():
     """S1's evaluation kept 4.6 GiB of them."""
-    plan = replace(S2, lora_rank=8, logit_chunk=CHUNK_BYTES["cuda"])
-    growth = forecast_memory(OLMO_7B, replace(plan, micro_batch=8)).parts["logits"]
-    growth -= forecast_memory(OLMO_7B, replace(plan, micro_batch=4)).parts["logits"]
+    shape = replace(S2, lora_rank=8, logit_chunk=CHUNK_BYTES["cuda"])
+    growth = forecast_memory(OLMO_7B, replace(shape, micro_batch=8)).parts["logits"]
+    growth -= forecast_memory(OLMO_7B, replace(shape, micro_batch=4)).parts["logits"]
     assert growth == 2 * 4 * 2048 * 4096  # the hidden states' gradient alone
-    assert Plan(1, 1).logit_chunk == CHUNK_BYTES["cuda"]
+    assert TrainingShape(1, 1).logit_chunk == CHUNK_BYTES["cuda"]
 
 
 def test_the_breakdown_adds_up():
