@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from remote_payload.train.data.facts import DataFact, Side
 from remote_payload.train.data.structured import StructuredDataset, read_structured
 from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
@@ -102,18 +103,13 @@ def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[Pack
     return rows, NamedSets(asked, length)
 
 
-def facts(dataset: StructuredDataset, rows: PackedRows, sets: NamedSets) -> list[dict[str, Any]]:
+def facts(dataset: StructuredDataset, rows: PackedRows, sets: NamedSets) -> list[DataFact]:
     """File and sides for the record and the card."""
-    train = {
-        "side": "train",
-        "rows": len(rows),
-        "documents": len(rows.documents),
-        "tokens": sum(map(len, rows.documents)),
-    }
+    documents = {"documents": len(rows.documents), "tokens": sum(map(len, rows.documents))}
     return [
-        dataset.file.as_dict(),
-        train,
-        {"side": "evaluation", "sets": len(sets.names), "questions": len(sets.owners)},
+        dataset.file,
+        Side("train", {"rows": len(rows), **documents}),
+        Side("evaluation", {"sets": len(sets.names), "questions": len(sets.owners)}),
     ]
 
 

@@ -14,14 +14,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
 from remote_payload.train.data.data import Record, find_files, read_all
+from remote_payload.train.data.facts import DataFact, Side
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Questions
+from remote_payload.train.files import read_json_object
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
-from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network, read_json_file
+from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
@@ -33,7 +35,7 @@ def main(run: Run) -> None:
     compute = resolve_precision(settings.precision, world.device)
 
     with run.phase("data"):
-        trained = read_json_file(Path(settings.adapter) / "gpurun.json")
+        trained = read_json_object(Path(settings.adapter) / "gpurun.json")
         form = format_of(trained, settings)
         records, facts = read(settings)
         base = local_model(run, settings.model, settings.revision)
@@ -82,13 +84,14 @@ def format_of(trained: dict[str, Any], settings: Any) -> Format:
     return Format(prompt_template=template, completion_field="completion", system_prompt=system)
 
 
-def read(settings: Any) -> tuple[dict[str, list[Record]], list[dict[str, Any]]]:
+def read(settings: Any) -> tuple[dict[str, list[Record]], list[DataFact]]:
     """The records of each side that the settings name, and the facts of their files. InputError when there are none."""
-    sides, facts = {}, []
+    sides: dict[str, list[Record]] = {}
+    facts: list[DataFact] = []
     for name in ("train", "validation"):
         if place := getattr(settings, name):
             sides[name], files = read_all(find_files(place, name))
-            facts += [file.as_dict() for file in files]
+            facts += files
             if not sides[name]:
                 raise InputError(f"settings.{name}: {place!r} holds no pairs")
     return sides, facts
@@ -100,12 +103,12 @@ def encode(
     records: list[Record],
     tokenizer: PreTrainedTokenizerBase,
     form: Format,
-    facts: list[dict[str, Any]],
+    facts: list[DataFact],
 ) -> list[Pair]:
     """The side's pairs as tokens; the log says what was left out, ``facts`` is told."""
     pairs, left_out = encode_pairs(records, tokenizer, form, run.settings)
     tokens, where = sum(map(len, pairs)), f" ({', '.join(left_out[:5])})" if left_out else ""
-    facts.append({"side": name, "pairs": len(pairs), "tokens": tokens, "left_out": len(left_out)})
+    facts.append(Side(name, {"pairs": len(pairs), "tokens": tokens, "left_out": len(left_out)}))
     run.log(f"{name}: {len(pairs):,} pairs, {tokens:,} tokens; {len(left_out):,} left out{where}")
     return pairs
 

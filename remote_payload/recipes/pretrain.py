@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from remote_payload.train.data.corpus import corpus_files, fingerprint
+from remote_payload.train.data.corpus import corpus_files
+from remote_payload.train.data.facts import DataFact, DataFile, Side, describe_files
 from remote_payload.train.data.tokenizer import load_tokenizer, prepare_tokenizer
 from remote_payload.train.data.tokens import Source, Tokens, prepare_tokens
 from remote_payload.train.download import local_model
@@ -34,7 +35,7 @@ def main(run: Run) -> None:
 
     with run.phase("data"):
         check_settings(settings)
-        corpus = world.broadcast(fingerprint(corpus_files(settings.corpus)) if world.main else None)
+        corpus = world.broadcast(describe_files(corpus_files(settings.corpus)) if world.main else None)
         tokenizer, tokens = prepare(run, corpus)
         describe(run, tokens)
 
@@ -80,7 +81,7 @@ def check_settings(settings: Any) -> None:
             raise InputError(f"settings.expected_loss: {pair} is not a share of the run, up to 1, and a loss")
 
 
-def prepare(run: Run, corpus: list[dict[str, Any]]) -> tuple[Any, Tokens]:
+def prepare(run: Run, corpus: list[DataFile]) -> tuple[Any, Tokens]:
     """Tokenizer and rows, made or found by the main rank; the other ranks open what it has."""
     settings, cache = run.settings, cache_folder(run)
     given = local_model(run, settings.tokenizer, None).path if settings.tokenizer else None
@@ -123,10 +124,10 @@ def describe(run: Run, tokens: Tokens) -> None:
     run.log(f"rows {tokens.how} in {tokens.seconds:.1f} s: {tokens.reason}")
 
 
-def facts(corpus: list[dict[str, Any]], tokens: Tokens) -> list[dict[str, Any]]:
+def facts(corpus: list[DataFile], tokens: Tokens) -> list[DataFact]:
     """Files and sides for the record and the card."""
     sides = (("train", tokens.train), ("validation", tokens.validation))
-    return [*corpus, *({"side": name, "rows": len(rows), "tokens": rows.size} for name, rows in sides)]
+    return [*corpus, *(Side(name, {"rows": len(rows), "tokens": rows.size}) for name, rows in sides)]
 
 
 def build_model(settings: Any, tokenizer: Any) -> CausalLoss:

@@ -23,8 +23,8 @@ from remote_payload.train.data.conversation import Conversation, render
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
+from remote_payload.train.files import read_json_object
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.model.causal import read_json_file
 from remote_payload.train.results.checkpoint_model import load_any, load_base
 
 SPARE = 2 * 2**30  # bytes of GPU memory that are left to whoever else uses it
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         folder = options.folder or find_model(options.outputs, options.checkpoint)
-        about = read_json_file(folder / "gpurun.json")
+        about = read_json_object(folder / "gpurun.json")
         device = choose_device(options.device, folder)
         network, tokenizer = load(folder, options, device)
         say(loaded=describe(folder, device, options.base))
@@ -113,7 +113,7 @@ def load(folder: Path, options: argparse.Namespace, device: torch.device) -> tup
 
 def describe(folder: Path, device: torch.device, base: bool) -> dict[str, Any]:
     """Which model this is: its name, and of a checkpoint the step and metrics."""
-    manifest = read_json_file(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+    manifest = read_json_object(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
     facts = {"model": folder.name, "base": base, "device": str(device)}
     return {**facts, "step": manifest.get("step"), "metrics": manifest.get("metrics") or {}}
 

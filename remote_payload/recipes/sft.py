@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
-from remote_payload.train.data.data import DataFile, Record, find_files, read_all, read_json, split
+from remote_payload.train.data.data import Record, find_files, read_all, read_json, split
+from remote_payload.train.data.facts import DataFact, DataFile, Side
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Expected, Questions
@@ -116,15 +117,16 @@ def read_schemas(settings: Any, records: list[Record]) -> dict[str, Any]:
 
 def encode(
     run: Run, data: Data, tokenizer: PreTrainedTokenizerBase, form: Format
-) -> tuple[dict[str, list[Example]], list[dict[str, Any]]]:
+) -> tuple[dict[str, list[Example]], list[DataFact]]:
     """Every side's examples as tokens, and the facts of files and sides for the record; the log says what was cut."""
-    limit, sides, facts = run.settings.max_length, {}, [file.as_dict() for file in data.files]
+    limit, sides = run.settings.max_length, {}
+    facts: list[DataFact] = [*data.files]
     for name, records in data.sides.items():
         if name == "test" and records is data.sides["validation"]:
             sides["test"] = sides["validation"]  # there is no test data: no side of its own in the record
             continue
         sides[name], report = encode_examples(records, tokenizer, form, limit)
-        facts.append({"side": name, **report.as_dict()})
+        facts.append(Side(name, report.counts(), report.dropped_places))
         run.log(
             f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "
             f"{report.truncated:,} cut at {limit}, {report.dropped:,} left out"

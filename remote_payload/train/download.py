@@ -1,7 +1,7 @@
-"""A base model on this machine: a folder as it is, or a download from the Hub that is watched.
+"""A base model on this machine: a folder as it is, or a download from the Hub.
 
-The download runs in a process of its own. When nothing arrives for a minute it is ended and started again without Xet
-(``HF_HUB_DISABLE_XET=1``), the transfer protocol that stalls on some networks; files that are complete are not fetched twice.
+The download runs in its own process. When nothing arrives for a minute the process is ended and started again without Xet
+(``HF_HUB_DISABLE_XET=1``), the transfer protocol that stalls on some networks. Complete files are not downloaded twice.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import sha256_of, shown_path
+from remote_payload.train.files import sha256_of, shown_path
 from remote_payload.train.run import Run
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles, no code
@@ -25,7 +25,7 @@ STALLED_AFTER = 60.0  # seconds without a new byte
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Where a base model lies here, and what it is called elsewhere."""
+    """Where a base model is on this machine, and its name elsewhere."""
 
     id: str  # as the job names it
     path: str
@@ -39,21 +39,35 @@ class BaseModel:
 
     @property
     def name(self) -> str:
-        """For cards and adapter_config.json. A folder's begins with ./, so that nobody looks it up on the Hub: what lies there
-        under the same name is somebody else's."""
+        """For cards and adapter_config.json. A folder's name begins with ./, so that nobody looks it up on the Hub: a model of
+        the same name there is somebody else's."""
         return self.id if self.on_the_hub else "./" + shown_path(self.id)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> BaseFacts:
         """For gpurun.json and the record: ``path`` only when the job itself named a folder."""
-        facts = asdict(self)
-        facts["path"] = None if self.on_the_hub else self.id
-        return facts
+        return {
+            "id": self.id,
+            "path": None if self.on_the_hub else self.id,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "licence": self.licence,
+        }
 
 
-def base_source(base: dict[str, Any], base_path: str | Path | None) -> tuple[str, str | None]:
-    """Where the base of an adapter is loaded from, and at which commit; ``base`` is that of gpurun.json.
+class BaseFacts(TypedDict, total=False):
+    """What gpurun.json and the record say about a base model: the fields of ``BaseModel``."""
 
-    Raises InputError for a folder that is not here: its name on the Hub would be somebody else's model.
+    id: str
+    path: str | None
+    revision: str | None
+    sha256: str | None
+    licence: str | None
+
+
+def base_source(base: BaseFacts, base_path: str | Path | None) -> tuple[str, str | None]:
+    """Where the base of an adapter is loaded from, and at which commit. ``base`` comes from the adapter's gpurun.json.
+
+    Raises InputError for a folder that is not on this machine: a model of that name on the Hub would be somebody else's.
     """
     source = str(base_path or base.get("path") or base.get("id"))
     if os.path.isdir(source):
@@ -66,16 +80,17 @@ def base_source(base: dict[str, Any], base_path: str | Path | None) -> tuple[str
 
 
 def local_model(run: Run, name: str, revision: str | None = None) -> BaseModel:
-    """The base model as a folder of this machine, on every rank. Raises InputError for one that is not there or may not be read."""
-    model, problem = None, None
+    """The base model as a folder of this machine, on every rank. Raises InputError if it does not exist or may not be read."""
+    model: BaseModel | None = None
+    problem: str | None = None
     if run.world.main:
         try:
             model = _folder(name) if Path(name).is_dir() else _from_hub(run, name, revision)
         except InputError as error:
             problem = str(error)
     model, problem = run.world.broadcast((model, problem))
-    if problem:
-        raise InputError(problem)
+    if model is None:
+        raise InputError(problem or "")
     return model
 
 
@@ -99,21 +114,31 @@ def _licence_in(card: str) -> str | None:
 
 def _from_hub(run: Run, name: str, revision: str | None) -> BaseModel:
     run.log(f"fetching {name} from the Hub")
-    answer = _download(run, name, revision, dict(os.environ))
-    if answer is None:
+    found = _download(run, name, revision, dict(os.environ))
+    if found is None:
         run.telemetry.flag("download_stalled", f"no byte of {name} for {STALLED_AFTER:.0f} s; trying again without Xet")
-        answer = _download(run, name, revision, {**os.environ, "HF_HUB_DISABLE_XET": "1"})
-    if answer is None:
+        found = _download(run, name, revision, {**os.environ, "HF_HUB_DISABLE_XET": "1"})
+    if found is None:
         raise InputError(
             f"settings.model: the download of {name} stalled twice; is the Hub reachable from this machine?"
         )
-    if "error" in answer:
-        raise InputError(f"settings.model: {name}: {answer['error']}")
-    return BaseModel(name, answer["path"], revision=answer["revision"], licence=answer["licence"])
+    if found.error:
+        raise InputError(f"settings.model: {name}: {found.error}")
+    return BaseModel(name, found.path, revision=found.revision, licence=found.licence)
 
 
-def _download(run: Run, name: str, revision: str | None, environment: dict[str, str]) -> dict[str, Any] | None:
-    """What the download process answered; None when it stalled and was ended."""
+@dataclass(frozen=True)
+class Download:
+    """The answer of the download process: the snapshot's folder with commit and licence, or an error."""
+
+    path: str = ""
+    revision: str | None = None
+    licence: str | None = None
+    error: str | None = None
+
+
+def _download(run: Run, name: str, revision: str | None, environment: dict[str, str]) -> Download | None:
+    """The answer of the download process; None when it stalled and was ended."""
     command = [sys.executable, "-m", "remote_payload.train.download", name, revision or ""]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         watch = StallWatch(_cache_folder(), STALLED_AFTER)
@@ -124,12 +149,12 @@ def _download(run: Run, name: str, revision: str | None, environment: dict[str, 
                 return None
         output = process.stdout.read() if process.stdout else ""
     if process.returncode:
-        return {"error": f"the download ended with status {process.returncode}"}
-    return json.loads(output.splitlines()[-1])
+        return Download(error=f"the download ended with status {process.returncode}")
+    return Download(**json.loads(output.splitlines()[-1]))
 
 
 class StallWatch:
-    """Whether the size of a folder has stood still for ``limit`` seconds."""
+    """Whether the size of a folder has not changed for ``limit`` seconds."""
 
     def __init__(self, folder: Path, limit: float) -> None:
         self.folder, self.limit = folder, limit
@@ -163,26 +188,28 @@ def _folder_size(folder: Path) -> int:
 
 
 def main() -> None:
-    """The download itself; one JSON line on stdout says where the model lies, or what the Hub refused."""
+    """The download process: prints a ``Download`` as one line of JSON on stdout."""
+    print(json.dumps(asdict(_answer(sys.argv[1], sys.argv[2] or None))), flush=True)
+
+
+def _answer(name: str, revision: str | None) -> Download:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    name, revision = sys.argv[1], sys.argv[2] or None
     try:
-        if constants.HF_HUB_OFFLINE:  # what is in the cache, under the commit it was fetched at
+        if constants.HF_HUB_OFFLINE:  # only what is in the cache, in a folder that is named after the commit
             path = snapshot_download(name, revision=revision, allow_patterns=WANTED)
-            answer = {"path": path, "revision": Path(path).name, "licence": None}
-        else:
-            info = HfApi().model_info(name, revision=revision)
-            path = snapshot_download(name, revision=info.sha, allow_patterns=WANTED)
-            answer = {"path": path, "revision": info.sha, "licence": (info.card_data or {}).get("license")}
+            return Download(path, Path(path).name)
+        info = HfApi().model_info(name, revision=revision)
+        path = snapshot_download(name, revision=info.sha, allow_patterns=WANTED)
+        return Download(path, info.sha, info.card_data.get("license") if info.card_data else None)
     except GatedRepoError:
-        answer = {"error": f"the model is gated and this account may not read it; ask at https://huggingface.co/{name}"}
+        reason = f"the model is gated and this account may not read it; ask at https://huggingface.co/{name}"
+        return Download(error=reason)
     except RepositoryNotFoundError:
-        answer = {"error": "neither a folder here nor a model that this account can see on the Hub"}
+        return Download(error="neither a folder here nor a model that this account can see on the Hub")
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-    print(json.dumps(answer), flush=True)
+        return Download(error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

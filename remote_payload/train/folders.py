@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError
 
+from remote_payload.train.files import sha256_of, sync_file, sync_folder, write_json
+
 MANIFEST = "manifest.json"
-# What writing raises where there is no room: safetensors has an error of its own for it, which is no OSError.
+# What writing raises when the disk is full: safetensors has its own error for it, which is not an OSError.
 DISK_ERRORS = (OSError, SafetensorError)
+
+
+class ManifestFile(TypedDict):
+    """A file of a complete folder; ``path`` is relative to the folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(TypedDict, total=False):
+    """``manifest.json``: the files of a complete folder, and what is known about the folder as a whole."""
+
+    format: int
+    files: list[ManifestFile]
+    step: int  # of a checkpoint
+    metrics: dict[str, float]  # of a checkpoint, if it was evaluated
+    made_from: dict[str, Any]  # of a tokenizer
 
 
 @contextmanager
 def complete_folder(final: Path, **facts: Any) -> Iterator[Path]:
     """Gives a temporary folder to fill; on success fsyncs it, writes its manifest last, and renames it to ``final``.
 
-    A folder that stands there already is replaced. After an exception nothing has changed. ``facts`` go into the manifest.
+    A folder that is there already is replaced. After an exception nothing has changed. ``facts`` go into the manifest.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.parent / f".tmp-{final.name}"
@@ -56,9 +75,23 @@ def recover_folder(final: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def folder_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Only one process at a time makes a folder that runs share. Another process waits, and then finds the folder made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".lock-{folder.name}", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that is making {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        recover_folder(folder)
+        yield
+
+
 def write_manifest(folder: Path, **facts: Any) -> None:
-    """``manifest.json`` with path, size and sha256 of everything else in the folder, each file fsynced before it is named."""
-    files = []
+    """``manifest.json`` with path, size and sha256 of every other file in the folder; each file is fsynced first."""
+    files: list[ManifestFile] = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         digest = sync_file(path)
         files.append({"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": digest})
@@ -68,10 +101,13 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     sync_folder(folder)
 
 
-def read_manifest(folder: Path, hashes: bool = False) -> dict[str, Any] | None:
-    """The manifest of a complete folder, None for a torn one: no manifest, a file missing or of another size (or hash)."""
+def read_manifest(folder: Path, hashes: bool = False) -> Manifest | None:
+    """The manifest of a complete folder. None for a torn folder: no manifest, a file missing or of another size.
+
+    With ``hashes`` every file is read too, and a file with another sha256 makes the folder a torn one.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for file in manifest["files"]:
             path = folder / file["path"]
             if path.stat().st_size != file["size"] or (hashes and sha256_of(path) != file["sha256"]):
@@ -79,57 +115,3 @@ def read_manifest(folder: Path, hashes: bool = False) -> dict[str, Any] | None:
         return manifest
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON under its final name only when it is complete and on disk."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Text under its final name only when it is complete and on disk."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    sync_file(temporary)
-    temporary.rename(path)
-
-
-def shown_path(path: str) -> str:
-    """A path as others may see it: relative to the working directory where it lies below it, else its last part alone."""
-    absolute = Path(path).absolute()
-    return absolute.relative_to(Path.cwd()).as_posix() if absolute.is_relative_to(Path.cwd()) else absolute.name
-
-
-def sync_file(path: Path) -> str:
-    """Fsyncs a file and returns its sha256, read back from where it lies."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return _digest(file)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return _digest(file)
-
-
-def _digest(file: BinaryIO) -> str:
-    sha256 = hashlib.sha256()  # hashlib.file_digest is not in Python 3.10
-    while piece := file.read(1 << 20):
-        sha256.update(piece)
-    return sha256.hexdigest()

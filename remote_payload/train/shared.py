@@ -1,44 +1,29 @@
-"""Folders that several runs of a box use, and work that one process does for all."""
+"""The cache that several runs on a box share, and work that the main rank does for all ranks."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError, TrainingError
-from remote_payload.train.folders import recover_folder
 from remote_payload.train.run import Run
 
 
 def cache_folder(run: Run) -> Path:
-    """Where what is made once for a job lies: beside the Hub's cache on a box, beside the runs of a job started by hand."""
+    """Where a job keeps its tokenizer and rows: beside the Hub's cache on a box, beside the run's folder for a job started by hand."""
     home = os.environ.get("HF_HOME") if os.environ.get("GPURUN_RUN_DIR") else None
     caches = Path(home).parent if home else run.outputs.parent.parent / "cache"
     return caches / "tokens" / str(run.job.get("name") or run.recipe)
 
 
-@contextmanager
-def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time makes a folder that runs share; another that wants it too waits, and then finds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / f".lock-{folder.name}", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that is making {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        recover_folder(folder)
-        yield
-
-
 def main_rank_first(world: World, waiting_room: Path, work: Callable[[], None]) -> None:
-    """Does ``work`` on the main rank while the others wait, however long it takes; its errors are raised on every rank.
+    """Does ``work`` on the main rank while the other ranks wait. An InputError or TrainingError of it is raised on every rank.
 
-    They wait for a lock, not in a collective: those give up after half an hour, and a large corpus takes longer.
+    The others wait for a file lock in the folder ``waiting_room`` and not in a collective: a collective gives up after half an
+    hour, and a large corpus takes longer.
     """
     waiting_room.mkdir(parents=True, exist_ok=True)
     problem: InputError | TrainingError | None = None

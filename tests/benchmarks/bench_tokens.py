@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from remote_payload.train.data.corpus import fingerprint
+from remote_payload.train.data.facts import describe_files
 from remote_payload.train.data.tokenizer import train_tokenizer
 from remote_payload.train.data.tokens import Source, prepare_tokens
 from tests.benchmarks.measure import Row, by_turns, rounds, run_piece, seconds
@@ -32,7 +32,7 @@ def rows(quick: bool) -> Iterator[Row]:
         tokenizer = train_tokenizer(iter([corpus.read_text()[: 1 << 20]]), 8000, 512)
 
         def start(mode: str) -> None:
-            source = Source(fingerprint([str(corpus)]), 512)
+            source = Source(describe_files([str(corpus)]), 512)
             tokens = prepare_tokens(Path(folder) / "rows", tokenizer, source, mode, say=lambda text: None)
             assert len(tokens.train) and tokens.train[len(tokens.train) // 2].any()
 

@@ -60,8 +60,9 @@ class EncodingReport:
     dropped: int = 0  # cut so far that nothing was left to learn
     dropped_places: list[str] = field(default_factory=list)  # the first few of them
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def counts(self) -> dict[str, int]:
+        """Everything but the places, by name."""
+        return {name: count for name, count in asdict(self).items() if isinstance(count, int)}
 
 
 def encode_examples(
@@ -128,7 +129,7 @@ def encode_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, add_special_tokens: bool) -> list[int]:
     """A prompt's tokens, open at the end. A chat template has written its special tokens already: none are added then."""
-    ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+    ids: list[int] = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
     return ids[:-1] if add_special_tokens and ids[-1:] == [tokenizer.eos_token_id] else ids  # some close every text
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from remote_payload.train.data.data import SUFFIXES, find_files, read_records
 from remote_payload.train.errors import InputError
@@ -91,17 +88,3 @@ def _first_bad_line(file: str) -> int:
             except UnicodeDecodeError:
                 return number
         return number
-
-
-def fingerprint(files: list[str]) -> list[dict[str, Any]]:
-    """Name, size and sha256 of each file, several at a time."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(_fingerprint, files))
-
-
-def _fingerprint(file: str) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with open(file, "rb") as source:
-        while block := source.read(1 << 20):
-            digest.update(block)
-        return {"path": file, "bytes": source.tell(), "sha256": digest.hexdigest()}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from remote_payload.train.data.facts import DataFile, describe_file
 from remote_payload.train.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
@@ -86,19 +86,6 @@ def check_text(value: Any, place: str) -> None:
         ) from None
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """What provenance keeps of a file that was read."""
-
-    path: str
-    sha256: str
-    bytes: int
-    rows: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def find_files(patterns: str | Sequence[str], setting: str = "data", suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Data files named by paths, folders (searched recursively for ``suffixes``) or globs, sorted and each once.
 
@@ -159,16 +146,6 @@ def read_json(file: str) -> Any:
         ) from None
     with _explained(file, file):
         return json.loads(_text_of(raw.removeprefix(BOM), file))
-
-
-def describe_file(file: str, rows: int) -> DataFile:
-    """The file's sha256 and size, beside the number of rows that reading it gave."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as source:
-        while block := source.read(1 << 20):
-            digest.update(block)
-        size = source.tell()
-    return DataFile(file, digest.hexdigest(), size, rows)
 
 
 def split(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from remote_payload.settings.classify import ClassifySettings
-from remote_payload.train.data.data import DataFile, Record, find_files, read_all, split
+from remote_payload.train.data.data import Record, find_files, read_all, split
+from remote_payload.train.data.facts import DataFile
 from remote_payload.train.errors import InputError
 
 Label = int | str
@@ -82,7 +83,8 @@ def _label(record: Record, field: str) -> Label:
         if not value.is_integer():
             raise InputError(f"{record.place}: field {field!r} is {value}, not a class")
         return int(value)
-    return value
+    label: Label = value
+    return label
 
 
 def _labels_of(records: Sequence[Record], field: str) -> list[Label]:
@@ -91,7 +93,7 @@ def _labels_of(records: Sequence[Record], field: str) -> list[Label]:
         raise InputError(f"settings.label_field: {field!r} holds both numbers and text; give settings.labels")
     if len(found) > 1000:
         raise InputError(f"settings.label_field: {field!r} has {len(found)} different values; that is not a class")
-    return sorted(found)  # type: ignore[type-var]
+    return sorted(found)
 
 
 def _example(record: Record, settings: ClassifySettings, index: dict[Label, int]) -> Example:

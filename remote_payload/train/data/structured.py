@@ -16,7 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.train.data.data import DataFile, check_text, describe_file, read_json
+from remote_payload.train.data.data import check_text, read_json
+from remote_payload.train.data.facts import DataFile, describe_file
 from remote_payload.train.errors import InputError
 
 DOCUMENTS, EVALUATIONS = "document_dataset", "eval_dataset_builders"
@@ -110,7 +111,7 @@ def _said(example: Example, place: str) -> Example:
 
 
 def _list(mapping: dict[str, Any], name: str, place: str) -> list[Any]:
-    items = _part(mapping, name, list, place)
+    items: list[Any] = _part(mapping, name, list, place)
     if not items:
         raise InputError(f"{place}.{name}: is empty")
     return items

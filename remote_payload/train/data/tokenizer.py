@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from remote_payload.train.data.corpus import read_pieces, texts
+from remote_payload.train.data.facts import DataFile
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import complete_folder, read_manifest
-from remote_payload.train.shared import alone
+from remote_payload.train.folders import complete_folder, folder_lock, read_manifest
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def prepare_tokenizer(
     folder: Path,
-    corpus: list[dict[str, Any]],
+    corpus: list[DataFile],
     vocabulary: int,
     max_length: int,
     *,
@@ -27,20 +27,20 @@ def prepare_tokenizer(
     mode: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Any:
-    """The tokenizer for a corpus (``corpus.fingerprint``): the one in ``folder`` where it was made for it, else a new one.
+    """The tokenizer for a corpus (``facts.describe_files``): the one in ``folder`` where it was made for it, else a new one.
 
     ``mode`` is that of the rows: ``fresh`` makes a new one, ``cached`` raises InputError where one would have to be made.
     """
-    wanted = {"vocabulary": vocabulary, "text_field": text_field, "corpus": corpus}
-    with alone(folder, say):
+    wanted = {"vocabulary": vocabulary, "text_field": text_field, "corpus": [file.as_dict() for file in corpus]}
+    with folder_lock(folder, say):
         stale = _why_not(folder, wanted)
         if mode == "cached" and stale:
             raise InputError(f"settings.tokens is cached, but {stale}; auto or fresh makes it anew")
         if mode == "fresh" or stale:
-            size = sum(file["bytes"] for file in corpus)
+            size = sum(file.bytes for file in corpus)
             reason = stale or "settings.tokens is fresh"
             say(f"training a tokenizer of {vocabulary:,} tokens from {size / 1e6:,.1f} MB: {reason}")
-            pieces = read_pieces([file["path"] for file in corpus], boundary, text_field)
+            pieces = read_pieces([file.path for file in corpus], boundary, text_field)
             tokenizer = train_tokenizer(texts(pieces), vocabulary, max_length)
             with complete_folder(folder, made_from=wanted) as building:
                 tokenizer.save_pretrained(building)

@@ -21,24 +21,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from remote_payload.train.data.corpus import Piece, read_pieces
+from remote_payload.train.data.facts import DataFile
 from remote_payload.train.data.tokenizer import tokenizer_hash
 from remote_payload.train.errors import InputError, TrainingError
-from remote_payload.train.folders import complete_folder, read_manifest, write_json
-from remote_payload.train.shared import alone
+from remote_payload.train.files import write_json
+from remote_payload.train.folders import complete_folder, folder_lock, read_manifest
 
 FORMAT = 1
 BATCH = 4 << 20  # characters that the tokenizer's threads get at once
 MODES = ("auto", "fresh", "cached")
 PARTS = ("train", "validation")
 
+Ids = npt.NDArray[np.unsignedinteger[Any]]  # uint16 or uint32
+
 
 @dataclass(frozen=True)
 class Source:
     """What pre-tokenised data is made from. Two equal ones give the same bytes."""
 
-    corpus: list[dict[str, Any]]  # path, bytes and sha256 of each file: ``corpus.fingerprint``
+    corpus: list[DataFile]  # facts.describe_files
     max_length: int
     boundary: str = "paragraph"
     text_field: str = "text"
@@ -47,20 +51,20 @@ class Source:
 
     @property
     def files(self) -> list[str]:
-        return [file["path"] for file in self.corpus]
+        return [file.path for file in self.corpus]
 
     @property
     def bytes(self) -> int:
-        return sum(file["bytes"] for file in self.corpus)
+        return sum(file.bytes for file in self.corpus)
 
 
 @dataclass(frozen=True)
 class Tokens:
     """Rows of ids as memory maps (``[rows, max_length]``), and how they came to be."""
 
-    train: np.ndarray
-    validation: np.ndarray
-    metadata: dict[str, Any]
+    train: Ids
+    validation: Ids
+    documents: int
     how: str  # "cached" or "fresh"
     reason: str  # why they had to be made, or where they were found
     seconds: float
@@ -82,7 +86,7 @@ def prepare_tokens(
     """
     started = time.monotonic()
     wanted = _metadata(tokenizer, source)
-    with alone(folder, say):
+    with folder_lock(folder, say):
         reason = "settings.tokens is fresh"
         if mode != "fresh":
             try:
@@ -100,6 +104,7 @@ def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **asdict(source),
+        "corpus": [file.as_dict() for file in source.corpus],
         "vocabulary": len(tokenizer),
         "dtype": "uint16" if len(tokenizer) <= 1 << 16 else "uint32",
         "end_token": tokenizer.eos_token_id,
@@ -110,8 +115,8 @@ def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
 
 def _open(folder: Path, wanted: dict[str, Any], how: str, reason: str, started: float, checked: bool) -> Tokens:
     metadata = _check(folder, wanted, checked)
-    maps = [_map(folder, part, metadata) for part in PARTS]
-    return Tokens(*maps, metadata, how, reason, time.monotonic() - started)
+    train, validation = (_map(folder, part, metadata) for part in PARTS)
+    return Tokens(train, validation, metadata["documents"], how, reason, time.monotonic() - started)
 
 
 def _check(folder: Path, wanted: dict[str, Any], checked: bool) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def _check_corpus(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> No
             raise Stale(f"{path} has changed")
 
 
-def _map(folder: Path, part: str, metadata: dict[str, Any]) -> np.ndarray:
+def _map(folder: Path, part: str, metadata: dict[str, Any]) -> Ids:
     shape = (metadata[f"{part}_rows"], metadata["max_length"])
     return np.memmap(folder / f"{part}.bin", dtype=metadata["dtype"], mode="r", shape=shape)
 
@@ -219,7 +224,7 @@ def _batches(pieces: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Pi
         yield batch
 
 
-def _joined(batch: list[tuple[str, Piece]], encoded: list[Any], part: str, end: int, dtype: np.dtype) -> np.ndarray:
+def _joined(batch: list[tuple[str, Piece]], encoded: list[Any], part: str, end: int, dtype: np.dtype[Any]) -> Ids:
     """The ids of one part of a batch in a row, the end token after each document."""
     ids: list[int] = []
     for (own, piece), encoding in zip(batch, encoded, strict=True):
@@ -249,7 +254,7 @@ def _progress(size: int, say: Callable[[str], None]) -> Callable[[int, int], Non
     return report
 
 
-def _check_disk(folder: Path, source: Source, dtype: np.dtype) -> None:
+def _check_disk(folder: Path, source: Source, dtype: np.dtype[Any]) -> None:
     """BPE gives about one token for four bytes of text; two bytes are allowed for here."""
     needed = source.bytes // 2 * dtype.itemsize
     free = shutil.disk_usage(folder).free

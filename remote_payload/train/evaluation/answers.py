@@ -16,7 +16,7 @@ from remote_payload.train.distributed import World
 from remote_payload.train.evaluation.generation import Answer, Sampling, generate, measure_latency
 from remote_payload.train.evaluation.json_metrics import json_metrics
 from remote_payload.train.evaluation.text_metrics import length_distribution, reference_metrics, vocabulary_richness
-from remote_payload.train.folders import write_json, write_text
+from remote_payload.train.files import write_json, write_text
 
 SHOWN = 20  # questions in samples.md
 LONGEST_SHOWN = 2000  # characters of a prompt there; its end is what matters

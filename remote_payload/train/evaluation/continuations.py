@@ -7,7 +7,7 @@ from typing import Any
 
 from remote_payload.train.data.chat import prompt_ids
 from remote_payload.train.evaluation.generation import Sampling, generate
-from remote_payload.train.folders import write_text
+from remote_payload.train.files import write_text
 from remote_payload.train.run import Run
 
 TRIED = Sampling(max_new_tokens=64, temperature=0.8, top_p=0.95, repetition_penalty=1.1)

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from remote_payload.train.distributed import World, unwrapped
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder, read_manifest, write_json
+from remote_payload.train.files import write_json
+from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder, read_manifest
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import ranked
 from remote_payload.train.loop.optimizer import load_named_state, named_state, placed_like

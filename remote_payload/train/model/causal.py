@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import write_json
+from remote_payload.train.files import read_json_object, write_json
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.lora import save_adapter
 from remote_payload.train.model.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
@@ -153,7 +152,7 @@ def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: boo
     try:
         return PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
-        made_for = read_json_file(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
+        made_for = read_json_object(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
         own = getattr(network.config, "_name_or_path", "") or network.config.model_type
         detail = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({detail})") from None
@@ -200,7 +199,7 @@ def load_causal(
     for a folder that is no causal language model, or an adapter for another base.
     """
     folder = Path(folder)
-    about = read_json_file(folder / "gpurun.json")
+    about = read_json_object(folder / "gpurun.json")
     if about.get("kind") != "causal_lm":
         raise InputError(f"{folder}: gpurun.json says {about.get('kind')}, expected causal_lm")
     with _explained(str(folder)):
@@ -210,17 +209,6 @@ def load_causal(
     source, revision = base_source(about.get("base") or {}, base_path)
     network = load_network(source, revision, device=device, dtype=dtype)
     return load_adapter(network, folder).to(device).eval(), tokenizer
-
-
-def read_json_file(path: Path) -> dict[str, Any]:
-    """A small JSON object. Raises InputError naming the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected an object")
-    return value
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import sha256_of, write_json
+from remote_payload.train.files import sha256_of, write_json
 from remote_payload.train.model.lora import add_lora, save_adapter
 from remote_payload.train.model.precision import full_precision
 

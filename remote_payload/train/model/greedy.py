@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import prompt_ids
-from remote_payload.train.folders import write_json, write_text
+from remote_payload.train.files import write_json, write_text
 from remote_payload.train.model.causal import load_causal
 
 NEW_TOKENS = 16

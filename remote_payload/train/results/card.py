@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from remote_payload.train.folders import shown_path
+from remote_payload.train.files import shown_path
 
 TEMPLATE = """\
 ---

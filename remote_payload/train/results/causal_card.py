@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.forecast import TrainingShape, forecast_memory
 from remote_payload.settings.generation import Generation
+from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
 from remote_payload.train.evaluation.answers import Report
-from remote_payload.train.folders import shown_path
+from remote_payload.train.files import shown_path
 from remote_payload.train.loop.best import Weights, remark
 from remote_payload.train.loop.task import Outcome, Progress
 from remote_payload.train.results.card import dataset_name, hub_metadata, render_card
@@ -46,7 +48,7 @@ LONGEST = 600  # characters of a sample
 
 
 def causal_card(
-    run: Run, network: Any, base: BaseModel | None, about: dict[str, Any], progress: Progress, data: list[dict[str, Any]],
+    run: Run, network: Any, base: BaseModel | None, about: dict[str, Any], progress: Progress, data: Sequence[DataFact],
     weights: Weights, outcome: Outcome | None = None, report: Report | None = None,
 ) -> str:  # fmt: skip
     """README.md of ``models/best``, which holds ``weights``; before the end there are no ``outcome`` and ``report`` yet."""
@@ -58,7 +60,7 @@ def causal_card(
         base_model=base.id if base and base.on_the_hub else None, adapter=adapter, licence=base.licence if base else None,
         task="text-generation", tags=[run.recipe], name=name, dataset=dataset_name(settings), metrics=measured,
     )  # fmt: skip
-    loading = LOADING["whole" if not adapter else "adapter" if base.on_the_hub else "adapter of a folder"]
+    loading = LOADING["whole" if not adapter else "adapter" if base and base.on_the_hub else "adapter of a folder"]
     usage = USAGE.format(
         loading=loading.format(base=base.name if base else ""),
         asking=ASKING[bool(about.get("chat"))],
@@ -74,7 +76,7 @@ def causal_card(
         higher_is_better=run.higher_is_better,
         best=best,
         history=progress.evaluations,
-        data=[data_line(fact) for fact in data],
+        data=[fact.line() for fact in data],
         training=training_lines(run, about, progress, outcome),
         sections=sections(report) if report else [],
         note=remark(weights, outcome),
@@ -89,15 +91,6 @@ def summary(run: Run, network: Any, base: BaseModel | None, adapter: bool) -> st
     answers = "; the loss was on the answers only" if run.recipe in ("sft", "preference") else ""
     start = f", going on from the adapter `{shown_path(run.settings.adapter)}`" if run.recipe == "preference" else ""
     return f"`{base.name}`, trained by `{run.recipe}` with {how}{start}{answers}."
-
-
-def data_line(fact: dict[str, Any]) -> str:
-    """A file or a side of the data in words."""
-    if "path" in fact:
-        size = f"{fact['rows']:,} rows" if "rows" in fact else f"{fact['bytes']:,} bytes"
-        return f"`{shown_path(fact['path'])}`: {size}, sha256 `{fact['sha256'][:16]}…`"
-    words = [f"{value:,} {key.replace('_', ' ')}" for key, value in fact.items() if isinstance(value, int)]
-    return f"{fact.get('side', 'data')}: {', '.join(words)}"
 
 
 def training_lines(run: Run, about: dict[str, Any], progress: Progress, outcome: Outcome | None) -> dict[str, Any]:

@@ -11,10 +11,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
-from remote_payload.train.errors import Stopped
+from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.evaluation.answers import Answers, Questions, Report, ask, time_answers, write_report
-from remote_payload.train.folders import recover_folder, write_json, write_text
+from remote_payload.train.files import write_json, write_text
+from remote_payload.train.folders import recover_folder
 from remote_payload.train.loop.best import Weights, best_weights, described_by, model_folder
 from remote_payload.train.loop.checkpoint import load_weights
 from remote_payload.train.loop.micro_batch import release_memory
@@ -45,7 +47,7 @@ class CausalResults:
 
     def __init__(
         self, run: Run, model: CausalLoss, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None,
-        compute: torch.dtype, about: dict[str, Any], data: Sequence[dict[str, Any]] = (),
+        compute: torch.dtype, about: dict[str, Any], data: Sequence[DataFact] = (),
         start: str | None = None,
     ) -> None:  # fmt: skip
         self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
@@ -211,6 +213,8 @@ class CausalResults:
             with network.disable_adapter():
                 yield network
             return
+        if self.base is None:
+            raise TrainingError("a model that was trained from nothing has no base to compare it with")
         self.model.to("cpu")
         release_memory()
         try:

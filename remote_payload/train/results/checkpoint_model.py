@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,11 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import write_json
+from remote_payload.train.files import read_json_object, write_json
 from remote_payload.train.loop.checkpoint import load_weights
-from remote_payload.train.model.causal import CausalLoss, base_of, load_causal, load_network, read_json_file
+from remote_payload.train.model.causal import CausalLoss, base_of, load_causal, load_network
 
-Network = PreTrainedModel | PeftModel
+Network: TypeAlias = PreTrainedModel | PeftModel
 
 
 def describe_checkpoint(
@@ -45,7 +45,7 @@ def load_any(
         raise InputError(f"{folder}: there is no gpurun.json, so nothing says what kind of model this is")
     if not (folder / "state.json").is_file():
         return load_causal(folder, base_path, device, dtype)
-    about = read_json_file(folder / "gpurun.json")
+    about = read_json_object(folder / "gpurun.json")
     network = (
         _with_adapter(folder, about, base_path, device, dtype) if about.get("adapter") else _bare(folder, device, dtype)
     )
@@ -57,7 +57,7 @@ def load_base(
     folder: Path, base_path: str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
     """The model that training began with. Raises InputError for one that began with nothing."""
-    base = read_json_file(folder / "gpurun.json").get("base")
+    base = read_json_object(folder / "gpurun.json").get("base")
     if not base:
         raise InputError(f"{folder}: this model was trained from nothing, so there is no base to try")
     source, revision = base_source(base, base_path)

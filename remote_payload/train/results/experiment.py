@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from remote_payload.train.evaluation.named_sets import Results
-from remote_payload.train.folders import write_json
+from remote_payload.train.files import write_json
 from remote_payload.train.run import Run
 
 
@@ -30,6 +30,7 @@ class ExperimentLog:
 
     def _evaluations(self) -> list[dict[str, Any]]:
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))["evaluations"]
+            earlier: list[dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))["evaluations"]
+            return earlier
         except (OSError, ValueError, KeyError):
             return []

@@ -13,6 +13,7 @@ import platform
 import re
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from remote_payload.train.folders import MANIFEST, read_manifest, write_json
+from remote_payload.train.data.facts import DataFact
+from remote_payload.train.download import BaseFacts
+from remote_payload.train.files import write_json
+from remote_payload.train.folders import MANIFEST, read_manifest
 from remote_payload.train.loop.task import Outcome
 from remote_payload.train.run import Run
 
@@ -43,7 +47,7 @@ TOKEN = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|glpat-|AKIA)[A-Za-z0-9_-]{8,}")
 
 def write_metadata(
     run: Run, model: nn.Module, outcome: Outcome, *,
-    base: dict[str, Any] | None, data: list[dict[str, Any]], results: dict[str, Any],
+    base: BaseFacts | None, data: Sequence[DataFact], results: dict[str, Any],
     memory_predicted: dict[str, Any] | None = None, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the record to ``outputs/training_metadata.json`` (main rank) and returns it.
@@ -53,7 +57,7 @@ def write_metadata(
     """
     parameters = list(model.parameters())
     settings = run.settings
-    record = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "run": {"id": run.id, "recipe": run.recipe, "resumed_from": run.resume, "ended": outcome.reason},
         "code": code_state(),
@@ -63,7 +67,7 @@ def write_metadata(
         "hardware": hardware(run.world.size),
         "base_model": base,
         "parameters": {"total": sum(p.numel() for p in parameters), "trained": sum(p.numel() for p in parameters if p.requires_grad)},
-        "data": data,
+        "data": [fact.as_dict() for fact in data],
         "batch": {
             "effective": settings.batch.size,
             "micro_requested": settings.batch.micro,

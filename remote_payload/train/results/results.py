@@ -11,9 +11,11 @@ from typing import Any
 
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.forecast import TrainingShape, forecast_memory
+from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts, Tokenised
 from remote_payload.train.download import BaseModel
-from remote_payload.train.folders import recover_folder, write_json, write_text
+from remote_payload.train.files import write_json, write_text
+from remote_payload.train.folders import recover_folder
 from remote_payload.train.loop.best import Weights, best_weights, described_by, holds, model_folder, remark
 from remote_payload.train.loop.checkpoint import load_weights
 from remote_payload.train.loop.signals import Clock
@@ -117,7 +119,7 @@ class ClassifierResults:
         write_metadata(
             self.run, self.model, outcome,
             base=self.base.as_dict(),
-            data=[*(file.as_dict() for file in self.data.files), *self.side_facts()],
+            data=[*self.data.files, *self.side_facts()],
             results={
                 "best": best_entry(progress),
                 "last": next(iter(progress.evaluations[-1:]), None),
@@ -126,16 +128,16 @@ class ClassifierResults:
             memory_predicted=self.predicted_memory(outcome),
         )  # fmt: skip
 
-    def side_facts(self) -> list[dict[str, Any]]:
+    def side_facts(self) -> list[Side]:
         sides = zip(("train", "validation"), self.sides, strict=True)
-        return [{"side": name, "rows": len(s.ids), "tokens": sum(s.lengths), "texts_cut": s.cut} for name, s in sides]
+        return [Side(name, {"rows": len(s.ids), "tokens": sum(s.lengths), "texts_cut": s.cut}) for name, s in sides]
 
     def predicted_memory(self, outcome: Outcome) -> dict[str, Any] | None:
         """The forecast that ``gpurun check`` makes, with the micro-batch that ran; None for a family without formula."""
         settings, encoder = self.settings, self.model.encoder
         half = self.run.world.device.type == "cuda" and settings.precision != "fp32"
         lora = settings.lora
-        targets = sorted(encoder.peft_config["default"].target_modules) if lora.rank else "all-linear"
+        targets = tuple(sorted(encoder.peft_config["default"].target_modules)) if lora.rank else "all-linear"
         try:
             shape = TrainingShape(
                 micro_batch=outcome.progress.micro, length=min(settings.max_length, max(self.sides[0].lengths)),
@@ -179,9 +181,10 @@ class ClassifierResults:
 
     def data_lines(self) -> list[str]:
         lines = []
-        for fact in self.side_facts():
-            cut = f", {fact['texts_cut']} cut at {self.settings.max_length}" if fact["texts_cut"] else ""
-            lines.append(f"{fact['side']}: {fact['rows']:,} texts, {fact['tokens']:,} tokens{cut}")
+        for side in self.side_facts():
+            count = side.counts
+            cut = f", {count['texts_cut']} cut at {self.settings.max_length}" if count["texts_cut"] else ""
+            lines.append(f"{side.name}: {count['rows']:,} texts, {count['tokens']:,} tokens{cut}")
         counts = zip(self.data.labels, self.data.counts(), strict=True)
         return [*lines, "training texts of each class: " + ", ".join(f"{label}: {count:,}" for label, count in counts)]
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remote_payload.train.folders import write_json, write_text
+from remote_payload.train.files import write_json, write_text
 from remote_payload.train.model.classifier import load_classifier
 
 ROWS_AT_ONCE = 8

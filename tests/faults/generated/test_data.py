@@ -19,8 +19,9 @@ import pytest
 
 from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.chat import Format, encode_examples
-from remote_payload.train.data.corpus import corpus_files, fingerprint
+from remote_payload.train.data.corpus import corpus_files
 from remote_payload.train.data.data import read_all
+from remote_payload.train.data.facts import describe_files
 from remote_payload.train.data.labelled import read_labelled_texts, tokenise
 from remote_payload.train.data.structured import read_structured
 from remote_payload.train.data.tokens import Source, prepare_tokens
@@ -221,7 +222,7 @@ def corpus_file(chance, folder, tokenizer, story):
     """Rows made, then a byte of them changed: never used again as they were."""
     path = a_file(chance, folder / "corpus.jsonl", [{"text": text(chance) + " words" * 30} for _ in range(20)], story)
     source = Source(
-        fingerprint(corpus_files(str(path))), max_length=8, validation_share=0.4, seed=chance.randint(0, 99)
+        describe_files(corpus_files(str(path))), max_length=8, validation_share=0.4, seed=chance.randint(0, 99)
     )
     made = prepare_tokens(folder / "rows", tokenizer, source, say=story)
     before = np.array(made.train)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.train.folders import complete_folder, read_manifest, recover_folder, write_json, write_text
+from remote_payload.train.files import write_json, write_text
+from remote_payload.train.folders import complete_folder, read_manifest, recover_folder
 
 
 def fill(folder: Path, text: str) -> None:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from remote_payload.train.data import corpus
-from remote_payload.train.data.corpus import Piece, corpus_files, fingerprint, read_pieces
+from remote_payload.train.data.corpus import Piece, corpus_files, read_pieces
+from remote_payload.train.data.facts import describe_files
 from remote_payload.train.errors import InputError
 
 
@@ -99,9 +100,9 @@ def test_a_corpus_that_is_not_there_names_the_setting(tmp_path):
         corpus_files(str(tmp_path / "nothing.txt"))
 
 
-def test_a_fingerprint_changes_with_one_byte(tmp_path):
+def test_what_describes_a_file_changes_with_one_byte(tmp_path):
     file = write(tmp_path, "a.txt", "one")
-    before = fingerprint([file])
-    assert before == fingerprint([file])
+    before = describe_files([file])
+    assert before == describe_files([file])
     write(tmp_path, "a.txt", "onf")
-    assert before != fingerprint([file])
+    assert before != describe_files([file])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from remote_payload.train.data.corpus import fingerprint
+from remote_payload.train.data.facts import describe_files
 from remote_payload.train.data.tokenizer import (
     END,
     PAD,
@@ -64,7 +64,7 @@ def test_it_is_trained_once_for_a_corpus_and_anew_when_that_changes(tmp_path):
 
     def prepare(vocabulary=320, **options):
         return prepare_tokenizer(
-            tmp_path / "tokenizer", fingerprint([str(file)]), vocabulary, 64, say=said.append, **options
+            tmp_path / "tokenizer", describe_files([str(file)]), vocabulary, 64, say=said.append, **options
         )
 
     first = prepare()

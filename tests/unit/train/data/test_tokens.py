@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from remote_payload.train.data import tokens
-from remote_payload.train.data.corpus import fingerprint
+from remote_payload.train.data.facts import describe_files
 from remote_payload.train.data.tokenizer import train_tokenizer
 from remote_payload.train.data.tokens import Source, prepare_tokens
 from remote_payload.train.errors import InputError
@@ -28,7 +28,9 @@ def tokenizer():
 def source(tmp_path):
     (tmp_path / "a.txt").write_text("".join(SENTENCES[:300]))
     (tmp_path / "b.txt").write_text("".join(SENTENCES[300:]))
-    return Source(fingerprint([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]), max_length=32, validation_share=0.2)
+    return Source(
+        describe_files([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]), max_length=32, validation_share=0.2
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_the_rows_are_the_documents_with_the_end_token_between_them(tmp_path, to
     unbroken = [document for document in documents if document in expected]
     assert len(unbroken) >= len(SENTENCES) - 3  # cut: the ends of both parts, and the one across the border
     assert len(set(unbroken)) == len(unbroken)
-    assert made.metadata["documents"] == len(SENTENCES)
+    assert made.documents == len(SENTENCES)
     assert made.train.dtype == np.uint16
 
 
@@ -74,13 +76,13 @@ def test_fresh_makes_them_anew_whatever_is_there(tmp_path, tokenizer, source):
 
 def add_a_file(source, folder):
     (folder / "c.txt").write_text("new\n" * 100)
-    return replace(source, corpus=fingerprint([*source.files, str(folder / "c.txt")]))
+    return replace(source, corpus=describe_files([*source.files, str(folder / "c.txt")]))
 
 
 def change_a_file(source, folder):
     path = folder / "b.txt"
     path.write_text(path.read_text().replace("London", "Londan"))  # the same length
-    return replace(source, corpus=fingerprint(source.files))
+    return replace(source, corpus=describe_files(source.files))
 
 
 def cut_the_rows_off(source, folder):
@@ -136,7 +138,7 @@ def test_a_corpus_too_small_says_which_setting_to_change(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("short\n")
     with pytest.raises(InputError, match=r"settings\.corpus: \d+ tokens do not fill one row of max_length 32"):
         prepare_tokens(
-            tmp_path / "tokens", tokenizer, Source(fingerprint([str(tmp_path / "a.txt")]), 32), say=lambda text: None
+            tmp_path / "tokens", tokenizer, Source(describe_files([str(tmp_path / "a.txt")]), 32), say=lambda text: None
         )
     assert not (tmp_path / "tokens").exists()
 
@@ -151,7 +153,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
 
     def peak(times):
         (tmp_path / "big.txt").write_text("".join(SENTENCES) * times)
-        source = Source(fingerprint([str(tmp_path / "big.txt")]), 32, validation_share=0.2)
+        source = Source(describe_files([str(tmp_path / "big.txt")]), 32, validation_share=0.2)
         tracemalloc.start()
         prepare_tokens(tmp_path / f"tokens-{times}", tokenizer, source, say=lambda text: None)
         top = tracemalloc.get_traced_memory()[1]
@@ -211,10 +213,10 @@ def test_what_another_rank_has_just_checked_is_not_read_twice(tmp_path, tokenize
 def test_a_special_token_that_is_spelt_out_in_the_corpus_is_text(tmp_path, tokenizer):
     text = "before <|endoftext|> between <|pad|> after " * 20
     (tmp_path / "a.txt").write_text("\n\n".join([text] * 8))
-    source = Source(fingerprint([str(tmp_path / "a.txt")]), max_length=32, validation_share=0.4)
+    source = Source(describe_files([str(tmp_path / "a.txt")]), max_length=32, validation_share=0.4)
     made = prepare_tokens(tmp_path / "tokens", tokenizer, source, say=lambda text: None)
     ids = np.concatenate([made.train.ravel(), made.validation.ravel()])
-    assert (ids == tokenizer.eos_token_id).sum() <= made.metadata["documents"]
+    assert (ids == tokenizer.eos_token_id).sum() <= made.documents
     assert tokenizer.pad_token_id not in ids
     assert "between <|pad|> after" in tokenizer.decode(made.train[0].tolist() + made.train[1].tolist())
     assert tokenizer("<|pad|>")["input_ids"] == [tokenizer.pad_token_id]  # the tokenizer itself is as it was

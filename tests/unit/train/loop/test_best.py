@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from remote_payload.train.folders import complete_folder, write_json
+from remote_payload.train.files import write_json
+from remote_payload.train.folders import complete_folder
 from remote_payload.train.loop.best import holds
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import sha256_of
+from remote_payload.train.files import sha256_of
 from remote_payload.train.model.classifier import (
     build_classifier,
     load_classifier,

@@ -10,7 +10,7 @@ import yaml
 
 from remote_payload.train.download import base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.folders import shown_path
+from remote_payload.train.files import shown_path
 from remote_payload.train.model.causal import load_causal
 from remote_payload.train.results.card import render_card
 from tests.support.models.classify_job import classify_settings, write_texts
