@@ -160,10 +160,16 @@ class AgentSession:
                     raise _error(verb, document(item, self.where), self.where)
                 finished = item.type == protocol.RESULT
                 yield item
+        except KeyboardInterrupt:
+            finished = (
+                True  # half a packet may have been sent: whatever is sent now could block, and hide the interrupt
+            )
+            raise
         finally:
             self._streams.pop(number, None)
             if not finished and self._dead is None and not self._closing:
-                self._send(protocol.encode(protocol.CANCEL, number))
+                with contextlib.suppress(GpurunError):  # the error that ended the request is the one to report
+                    self._send(protocol.encode(protocol.CANCEL, number))
 
     def _next(self, verb: str, inbox: queue.Queue[Frame | None], patience: Patience | None) -> Frame | None:
         if patience is None:

@@ -14,7 +14,6 @@ import pytest
 
 from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.errors import GpurunError
-from runner.domain.run import mint_id
 from runner.transport.session import AgentSession
 from tests.support.agent import end_agent, launch, running_agent, start_agent, wait_until
 from tests.support.box import Box
@@ -240,8 +239,8 @@ def test_of_1000_launches_whose_answer_was_cut_off_none_starts_twice(tmp_path: P
             pass
 
     with running_agent(tmp_path) as steady:
-        for _ in range(AGENTS):
-            run_ids = [mint_id("ambiguous") for _ in range(EACH)]
+        for agent in range(AGENTS):
+            run_ids = [f"ambiguous-20260102-142030-{agent * EACH + number:04x}" for number in range(EACH)]
             session, pipe = start_agent(tmp_path)
             cutting = threading.Timer(dice.random() * 0.8, pipe.process.kill if dice.random() < 0.5 else session.close)
             with ThreadPoolExecutor(EACH) as clients:
@@ -256,9 +255,11 @@ def test_of_1000_launches_whose_answer_was_cut_off_none_starts_twice(tmp_path: P
             cutting.cancel()
             end_agent(pipe)
         wait_until(lambda: all(run["phase"] == "finished" for run in steady.call("status", {})["runs"]))
-        lost = {run["run_id"] for run in steady.call("status", {})["runs"] if run["outcome"] == "lost"}
+        runs = steady.call("status", {})["runs"]
+    lost = {run["run_id"] for run in runs if run["outcome"] == "lost"}
     launched = counter.read_text().split()
-    assert attached > AGENTS and len(set(launched)) + len(lost) + named == AGENTS * EACH
+    others = [run for run in runs if run["run_id"] not in lost.union(launched)]
+    assert attached > AGENTS and len(set(launched)) + len(lost) + named == AGENTS * EACH, others
     assert len(list(Path(paths.runs).iterdir())) + named == AGENTS * EACH
     figure('false "dead" and false "alive"', len(lost & set(launched)), 0)
     figure("double launches in 1,000 ambiguous acknowledgements", len(launched) - len(set(launched)), 0)

@@ -34,6 +34,11 @@ def was_started(run: RunPaths) -> bool:
     return _raw(run.exit_slot) == STARTED or read(run) is not None
 
 
+def is_empty(run: RunPaths) -> bool:
+    """Whether the slot is as ``allocate`` wrote it: the payload was not started."""
+    return _raw(run.exit_slot) == empty_slot()
+
+
 def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -> None:
     """Says how the payload ended, though the slot was damaged or removed meanwhile.
 

@@ -30,6 +30,7 @@ class Facts(NamedTuple):
     started: bool = False  # the payload was started, whatever is left of the owner
     restarted: bool = False  # the box or its container was restarted since the owner was written
     ended: Optional[Dict[str, Any]] = None  # the supervisor's last event
+    damaged: bool = False  # the files that would show whether the payload was started are damaged or removed
 
 
 def derive(facts: Facts) -> Dict[str, Any]:
@@ -44,7 +45,8 @@ def derive(facts: Facts) -> Dict[str, Any]:
         return _finished("interrupted", "box_restarted")
     if not facts.folder:
         return _finished("lost", "folder_deleted")
-    return _finished("lost", "vanished" if _was_started(facts) else "not_started")
+    # "not_started" is a promise that the payload never ran: it needs files that show it.
+    return _finished("lost", "vanished" if _was_started(facts) or facts.damaged else "not_started")
 
 
 def _going(phase: str, facts: Facts, orphaned: bool) -> Dict[str, Any]:
@@ -105,7 +107,14 @@ def collect(run: RunPaths, box: Box) -> Facts:
         started=slot.was_started(run) or log_identity(run.log)[0] > 0 or log_identity(run.events)[0] > 0,
         restarted=known is not None and box.restarted_since(known),
         ended=ended,
+        damaged=known is None and not _shows_no_start(run),
     )
+
+
+def _shows_no_start(run: RunPaths) -> bool:
+    """Whether the files show that no payload was started: the slot is as it was allocated, or no supervisor wrote anything."""
+    written = (run.exit_slot, run.owner, run.log, run.events)
+    return slot.is_empty(run) or not any(map(os.path.lexists, written))
 
 
 def exit_of(run: RunPaths) -> Optional[ExitRecord]:

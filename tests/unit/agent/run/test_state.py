@@ -125,6 +125,7 @@ TABLE = [
         False,
     ),
     ("seen from beside the container", {"restarted": True, "members": (ALIVE,)}, "running", None, None, True, False),
+    ("owner and slot damaged", {"owner": None, "damaged": True}, "finished", "lost", "vanished", False, False),
     ("claimer died", {"owner": None}, "finished", "lost", "not_started", False, False),
     ("folder deleted", {"folder": False, "owner": None}, "finished", "lost", "folder_deleted", False, False),
     (
