@@ -27,7 +27,7 @@ def command(run: str | None, as_json: bool) -> None:
     if as_json:
         options.print_json({"run_id": record.run_id, "checkpoints": [each.as_json() for each in found]})
         return
-    chosen = ((record.job.get("settings") or {}).get("evaluation") or {}).get("metric", "loss")
+    chosen = record.job.setting("evaluation", "metric") or "loss"
     rows = [
         [
             each.name,

@@ -53,7 +53,7 @@ def _follow(run: Run, report: Reporter, as_json: bool, document: dict[str, Any])
         say(fetched)
     if status is not None:
         raise_for(status)
-    if run.job.get("recipe") and (run.job.get("smoke_test") or {}).get("enabled", True):
+    if run.job.recipe and run.job.smoke_test.enabled:
         document["smoke_test"] = _smoke_test(run, report, as_json)
 
 

@@ -61,7 +61,7 @@ def command(
     from runner.workflow.sample import Ask, is_here, read_prompts, sample
 
     record = store.find_started(run)
-    own = (record.job.get("settings") or {}).get("prompts") or []
+    own = record.job.setting("prompts") or []
     prompts = [*given, *(read_prompts(file) if file else [])] or [str(prompt) for prompt in own]
     if not prompts and not interactive:
         raise UserError("there is nothing to ask", hint="Give --prompt TEXT, --prompts FILE or --interactive.")

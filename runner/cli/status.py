@@ -48,7 +48,7 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     if not run.launched:
         never = "it never started" if not run.may_be_there else "its start was never confirmed"
         facts += [("why" if number == 0 else "", line) for number, line in enumerate(run.why_not_started.splitlines())]
-        facts.append(("change", str((run.not_started or {}).get("hint") or "")))
+        facts.append(("change", run.not_started.hint if run.not_started else ""))
         facts.append(
             ("", f"{never}: {run.how_to_start}" + (" attaches to it or starts it" if run.may_be_there else ""))
         )

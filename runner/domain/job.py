@@ -1,16 +1,17 @@
-"""A job: what was asked for, with types and units. The file's fields are this model's fields (``runner/jobfile`` reads them).
+"""A job: what was asked for, with types and units. The fields of these classes are the fields of a job file.
 
-Fields that need a folder to be judged (does the data exist?) are judged in ``runner/jobfile``; here is what holds for any job.
+``runner/jobfile`` reads a job file with all checks, ``domain/recorded_job.py`` reads the job in a run's record. Both give a ``Job``.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from typing import Any
 
 from runner.domain.flow import flow
 from runner.domain.job_fields import (
@@ -25,13 +26,15 @@ from runner.domain.job_fields import (
     Repository,
     Requirements,
     Size,
-    Tolerance,
     Variable,
     VariableValue,
 )
 from runner.domain.shell_words import EXPANDED
 
+# What a recipe is told: JSON, as the recipe's own dataclass in remote_payload/settings says.
+Settings = dict[str, Any]
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
+_TOLERANCE = {"gt": 0, "le": 1000}
 # The end of a variable's name: MAX_TOKENS is none, WANDB_API_KEY is one.
 _SECRET = re.compile(
     r"(^|_)(API_?KEY|ACCESS_KEY|SECRET_?KEY|PRIVATE_KEY|AUTH_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
@@ -52,13 +55,8 @@ def data_place(written: str | tuple[str, str], folder: Path) -> tuple[str, Path]
     return name, Path(os.path.realpath(source)) if source.is_symlink() and source.is_file() else source
 
 
-class Part(BaseModel):
-    """Nothing unknown, nothing guessed, nothing changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Code(Part):
+@dataclass(frozen=True)
+class Code:
     path: str = "."
     """The folder with code, data and requirements, relative to this file. A recipe job sends only its data."""
     exclude: tuple[str, ...] = ()
@@ -67,59 +65,66 @@ class Code(Part):
     """Files that are sent although .gitignore or the list of secrets leaves them out. Exact paths, no patterns."""
 
 
-class DataFrom(Part):
+@dataclass(frozen=True)
+class DataFrom:
     path: str
     """A file or folder of this machine, relative to code.path or absolute."""
-    as_: Annotated[DataName, Field(alias="as")]
+    as_: DataName = field(metadata={"alias": "as"})
     """Where the program finds it: a path in its working directory."""
 
 
-class Environment(Part):
+@dataclass(frozen=True)
+class Environment:
     python: Python | None = None
     """The Python version on the box; the recipe's or the box's own where it is not said."""
     requirements: Requirements = ()
     """A requirements file (relative to code.path) or a list of requirements."""
     interpreter: Interpreter | None = None
     """A Python on the box to use as it is, such as /venv/main/bin/python. Requirements are installed on top of it, not into it."""
-    variables: dict[Variable, VariableValue] = {}
+    variables: dict[Variable, VariableValue] = field(default_factory=dict)
     """Environment variables of the payload. No secrets: those are named under secrets."""
 
 
-class Hub(Part):
+@dataclass(frozen=True)
+class Hub:
     models: tuple[Repository, ...] = ()
     """Models of the hub that the job reads: access is checked before anything is sent. A recipe adds its own."""
     allow_write_token: bool = False
     """Send a token that may write. Without it such a token is refused: whoever owns the box could change your models."""
 
 
-class Resources(Part):
+@dataclass(frozen=True)
+class Resources:
     gpus: Gpus = 1
     """How many GPUs, or all."""
     vram: Size | None = None
     """Memory needed on each GPU, such as 20GiB. A smaller one is refused before the start."""
     disk: Size | None = None
     """Free disk needed on the box, such as 30GiB."""
-    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    processes: int | None = field(default=None, metadata={"ge": 1, "le": 1024})
     """Worker processes; one for each GPU where it is not said."""
 
 
-class Tolerances(Part):
-    cpu: Tolerance | None = None
+@dataclass(frozen=True)
+class Tolerances:
+    cpu: float | None = field(default=None, metadata=_TOLERANCE)
     """Largest difference of a logit on the CPU."""
-    mps: Tolerance | None = None
+    mps: float | None = field(default=None, metadata=_TOLERANCE)
     """Largest difference of a logit on Metal."""
-    cuda: Tolerance | None = None
+    cuda: float | None = field(default=None, metadata=_TOLERANCE)
     """Largest difference of a logit on CUDA."""
 
 
-class SmokeTest(Part):
+@dataclass(frozen=True)
+class SmokeTest:
     enabled: bool = True
     """Whether `submit --follow` ends with a smoke test."""
     tolerance: Tolerances = Tolerances()
     """Largest allowed difference from what the box predicted, by device; by dtype and device where it is not said."""
 
 
-class Job(Part):
+@dataclass(frozen=True)
+class Job:
     """A job file, checked. ``settings`` is complete: the recipe's defaults are filled in."""
 
     name: Name
@@ -128,7 +133,7 @@ class Job(Part):
     """A built-in training script. Either this or command."""
     command: Command | None = None
     """Your own program as a list of words. {gpus} and {processes} are replaced by their numbers."""
-    settings: dict[str, Any] = {}
+    settings: Settings = field(default_factory=dict)
     """What the recipe is told."""
     code: Code = Code()
     """Where your code is and what of it is sent."""
@@ -145,7 +150,7 @@ class Job(Part):
     """What comes home: names in the working directory. Of what a recipe writes all comes home where nothing is named."""
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
-    price_per_hour: Annotated[float, Field(ge=0, le=100_000)] | None = None
+    price_per_hour: float | None = field(default=None, metadata={"ge": 0, "le": 100_000})
     """What the box costs an hour, for `status` and `list`."""
     time_limit: Duration | None = None
     """The run is ended after this long, such as 12h."""
@@ -157,31 +162,18 @@ class Job(Part):
     queue: bool = False
     """Wait for free GPUs instead of refusing to start."""
 
-    _folder: Path = PrivateAttr(default=Path("."))
-    _file: Path | None = PrivateAttr(default=None)
-    _overrides: tuple[str, ...] | None = PrivateAttr(default=None)
-
-    @property
-    def folder(self) -> Path:
-        """``code.path`` as an absolute path on this machine: the root of code and data."""
-        return self._folder
-
-    @property
-    def file(self) -> Path | None:
-        """The job file, None for a job restored from a record."""
-        return self._file
-
-    @property
-    def overrides(self) -> tuple[str, ...] | None:
-        """What ``--set`` gave when the job file was read, None for a job that was not read from a job file."""
-        return self._overrides
+    folder: Path = field(default=Path("."), init=False)
+    """``code.path`` as an absolute path on this machine: the root of code and data. Like the two below no field of a job file: ``at``."""
+    file: Path | None = field(default=None, init=False)
+    """The job file; None for a job that has none."""
+    overrides: tuple[str, ...] | None = field(default=None, init=False)
+    """What ``--set`` gave when the file was read, and of a sweep this run's own values. None for a job that was not read from ``file``."""
 
     @property
     def data_places(self) -> dict[str, Path]:
         """Where each of ``data`` appears in the working directory → where it is on this machine."""
         return dict(
-            data_place(entry if isinstance(entry, str) else (entry.path, entry.as_), self._folder)
-            for entry in self.data
+            data_place(entry if isinstance(entry, str) else (entry.path, entry.as_), self.folder) for entry in self.data
         )
 
     @property
@@ -221,17 +213,41 @@ class Job(Part):
         parts += [f"at most {self.time_limit / 3600:g} h"] if self.time_limit else []
         return ", ".join(parts)
 
+    def setting(self, *keys: str) -> Any:
+        """One of ``settings`` by its path, ``("evaluation", "metric")``; None where a part of the path is not there."""
+        value: Any = self.settings
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
     def wire(self) -> dict[str, Any]:
-        """The job as JSON, for job.json and the local record: no secrets, no paths of this machine."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The job as JSON, for job.json on the box and the local record: no secrets, no paths of this machine.
+
+        Keys are those of a job file, each of them is there. Sizes and durations are text with their unit.
+        """
+        found = {each.name: _as_json(getattr(self, each.name)) for each in dataclasses.fields(self) if each.init}
+        sizes = {
+            name: f"{size}B"
+            for name, size in found["resources"].items()
+            if name in ("vram", "disk") and size is not None
+        }
+        found["resources"] |= sizes
+        found["time_limit"] = None if self.time_limit is None else f"{self.time_limit!r}s"
+        return found
 
     def at(self, folder: Path, file: Path | None = None, overrides: tuple[str, ...] | None = None) -> Job:
-        """The same job with its folder on this machine, and where it was read from."""
-        job = self.model_copy()
-        job._folder, job._file, job._overrides = folder, file, overrides
+        """The same job with its folder on this machine, and where it was read from. ``dataclasses.replace`` forgets these three."""
+        job = copy.copy(self)
+        for name, value in (("folder", folder), ("file", file), ("overrides", overrides)):
+            object.__setattr__(job, name, value)  # frozen for everybody else
         return job
 
-    @classmethod
-    def restore(cls, wire: dict[str, Any], folder: Path) -> Job:
-        """The job of a record (``wire()``). Raises ValueError when the record is not one."""
-        return cls.model_validate(wire).at(folder)
+
+def _as_json(value: object) -> Any:
+    """A part of a job as its JSON: dataclasses as objects whose names are the file's, tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        own = dataclasses.fields(value)
+        return {each.metadata.get("alias", each.name): _as_json(getattr(value, each.name)) for each in own}
+    if isinstance(value, dict):
+        return {key: _as_json(each) for key, each in value.items()}
+    return [_as_json(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,16 +1,20 @@
-"""The single fields of a job: what each may be, in words for the person who wrote it wrong. No I/O."""
+"""The single fields of a job: what each may be, with a message for the person who wrote it wrong. No I/O."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from runner.domain import shell_words
 from runner.domain.flow import flow
 from runner.domain.quantities import duration, size
 from runner.domain.tokens import find_token
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 # The first part of a run id (``RUN_ID`` in remote_payload/agent/wire/paths.py) is the job's name.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
@@ -24,6 +28,34 @@ RESERVED_VARIABLES = frozenset(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A check of one field that pydantic makes when a job file is read, through its protocol for annotations
+    (https://docs.pydantic.dev/latest/concepts/types/#handling-third-party-types). Nothing here loads pydantic, since every
+    command reads jobs from records, and only a few read job files.
+
+    ``check`` gives the value or raises ValueError. It runs on the value as it is written where ``before`` is true, else on one that
+    has the field's type. ``schema`` replaces the field's JSON Schema.
+    """
+
+    check: Callable[..., object]
+    schema: dict[str, object] | None = None
+    before: bool = False
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        checked = (
+            core_schema.no_info_before_validator_function
+            if self.before
+            else core_schema.no_info_after_validator_function
+        )
+        return checked(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
+        return dict(self.schema or handler(core))
+
+
 def _name(value: str) -> str:
     if NAME.fullmatch(value):
         return value
@@ -34,7 +66,7 @@ def _name(value: str) -> str:
     )
 
 
-def _command(value: Any) -> Any:
+def _command(value: object) -> object:
     if isinstance(value, str) and value.strip():
         raise ValueError(f"must be a list of words: write {flow(shell_words.split(value))}")
     if value in ([], ""):
@@ -42,13 +74,13 @@ def _command(value: Any) -> Any:
     return _words(value)
 
 
-def _gpus(value: Any) -> Any:
+def _gpus(value: object) -> object:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64):
         return value
     raise ValueError(f"must be a whole number (0 to 64) or all{_gpus_meant(value)}")
 
 
-def _gpus_meant(value: Any) -> str:
+def _gpus_meant(value: object) -> str:
     """``"1"``, ``1.0``, ``8x``, ``A100:8`` and ``ALL`` as they are written here."""
     if isinstance(value, float) and value in range(65):
         return f": write {int(value)}"
@@ -63,11 +95,11 @@ def _gpus_meant(value: Any) -> str:
     return f" (which GPU it is depends on the box): write {number}" if 0 <= number <= 64 else ""
 
 
-def _size(value: Any) -> Any:
+def _size(value: object) -> object:
     return value if value is None else size(value)
 
 
-def _duration(value: Any) -> Any:
+def _duration(value: object) -> object:
     return value if value is None else duration(value)
 
 
@@ -131,11 +163,11 @@ def _interpreter(value: str) -> str:
     return value
 
 
-def _requirements(value: Any) -> Any:
+def _requirements(value: object) -> object:
     return (f"-r {value}",) if isinstance(value, str) else _words(value)
 
 
-def _words(value: Any) -> Any:
+def _words(value: object) -> object:
     """A list as the tuple that strict pydantic wants from a validator."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -152,31 +184,18 @@ def is_repository(text: str) -> bool:
 
 SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[KMGT]?i?B\s*$", "examples": ["20GiB"]}
 DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(\.\d+)?[dhms]\s*)+$", "examples": ["12h", "1h30m"]}
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
-Command = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_command),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
-]
-Gpus = Annotated[
-    int | Literal["all"],
-    BeforeValidator(_gpus),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}),
-]
-Size = Annotated[int, BeforeValidator(_size), PlainSerializer(lambda size: f"{size}B"), WithJsonSchema(SIZE_SCHEMA)]
-Duration = Annotated[
-    float, BeforeValidator(_duration), PlainSerializer(lambda seconds: f"{seconds!r}s"), WithJsonSchema(DURATION_SCHEMA)
-]
-Requirements = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_requirements),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-Variable = Annotated[str, AfterValidator(_variable)]
-VariableValue = Annotated[str, AfterValidator(_variable_value)]
-Output = Annotated[str, AfterValidator(_output)]
-DataName = Annotated[str, AfterValidator(_data_name)]
-Repository = Annotated[str, AfterValidator(_repository)]
-Python = Annotated[str, AfterValidator(_python)]
-Interpreter = Annotated[str, AfterValidator(_interpreter)]
-Tolerance = Annotated[float, Field(gt=0, le=1000)]
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_GPUS = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}
+Name = Annotated[str, Rule(_name, {"type": "string", "pattern": f"^{NAME.pattern}$"})]
+Command = Annotated[tuple[str, ...], Rule(_command, {**_TEXTS, "minItems": 1}, before=True)]
+Gpus = Annotated[int | Literal["all"], Rule(_gpus, _GPUS, before=True)]
+Size = Annotated[int, Rule(_size, SIZE_SCHEMA, before=True)]  # bytes
+Duration = Annotated[float, Rule(_duration, DURATION_SCHEMA, before=True)]  # seconds
+Requirements = Annotated[tuple[str, ...], Rule(_requirements, {"anyOf": [{"type": "string"}, _TEXTS]}, before=True)]
+Variable = Annotated[str, Rule(_variable)]
+VariableValue = Annotated[str, Rule(_variable_value)]
+Output = Annotated[str, Rule(_output)]
+DataName = Annotated[str, Rule(_data_name)]
+Repository = Annotated[str, Rule(_repository)]
+Python = Annotated[str, Rule(_python)]
+Interpreter = Annotated[str, Rule(_interpreter)]

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from remote_payload.agent.wire.paths import RUN_ID, check_run_id
@@ -18,10 +19,9 @@ from runner.domain.answers.reading import (
     absolute_path,
     boolean,
     list_of,
-    mapping_of,
-    measured,
     moment,
     optional,
+    otherwise,
     spelt,
     string,
     text,
@@ -29,20 +29,28 @@ from runner.domain.answers.reading import (
 )
 from runner.domain.answers.reading import matching as of_form
 from runner.domain.answers.status import Status
+from runner.domain.job import Job
+from runner.domain.recorded_job import read_job
 
 SCHEMA = 1
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why the submission of a run ended before its start: what failed in a word, the error's message and its hint."""
+
+    cause: str
+    message: str
+    hint: str = ""
+
+
 @dataclass
 class Run:
-    """A run's record. ``status`` is what the box said last, seen at ``status_at`` (epoch seconds)."""
+    """A run's record. ``status`` is the box's last answer, seen at ``status_at`` (epoch seconds)."""
 
     run_id: str
-    job_name: str
-    job: dict[str, Any]
-    job_file: str
-    code_root: str  # absolute: what relative names in the job mean on this laptop
+    job: Job  # with its folder and file on this laptop, and what --set gave
     host: str  # as typed; resolved again each time, since addresses change
     created_at: float
     address: str = ""  # as resolved when submitted, for display
@@ -51,26 +59,31 @@ class Run:
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
     code: str = ""  # the digest of the code that it runs, once launched
-    overrides: tuple[str, ...] = ()  # what --set gave, and of a sweep this run's own values
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
     submission: str | None = None  # runs of one submission, and what resumes them, have it in common
-    not_started: dict[str, Any] | None = None  # why its submission ended before a start: {cause, message, hint}
+    not_started: Refusal | None = None
     status: Status | None = None
     status_at: float | None = None
     fetched_at: float | None = (
         None  # when all outputs of the finished run were home; None after a fetch while it trained
     )
     fetched_into: str | None = None
-    done: bool = False  # "safe to destroy" was said
+    done: bool = False  # `gpurun done` found it safe to destroy
     generation: str | None = None  # of the log that the local copy continues
-    schema: int = SCHEMA
 
     @property
     def how_to_start(self) -> str:
-        """What to type for one whose submission was cut off before its start."""
-        overrides = [f"--set {shlex.quote(each)}" for each in self.overrides]
-        words = [shlex.quote(self.job_file), "--host", shlex.quote(self.host), *overrides, "--run", self.run_id]
+        """The command for a run whose submission was cut off before its start."""
+        overrides = [f"--set {shlex.quote(each)}" for each in self.job.overrides or ()]
+        words = [
+            shlex.quote(str(self.job.file or "")),
+            "--host",
+            shlex.quote(self.host),
+            *overrides,
+            "--run",
+            self.run_id,
+        ]
         return " ".join(["gpurun submit", *words])
 
     @property
@@ -80,8 +93,8 @@ class Run:
 
     @property
     def why_not_started(self) -> str:
-        """What ended its submission before the start, as it was said then; nothing for one that started or was cut off."""
-        return str((self.not_started or {}).get("message") or "") if not self.launched else ""
+        """The message that ended its submission before the start; empty for one that started or was cut off."""
+        return self.not_started.message if self.not_started and not self.launched else ""
 
     @property
     def status_json(self) -> dict[str, Any] | None:
@@ -89,89 +102,78 @@ class Run:
         return self.status.as_json() if self.status else None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The record as it is on disk."""
+        return {
+            "run_id": self.run_id,
+            "job_name": self.job.name,
+            "job": self.job.wire(),
+            "job_file": str(self.job.file or ""),
+            "code_root": str(self.job.folder),
+            "host": self.host,
+            "created_at": self.created_at,
+            "address": self.address,
+            "volume": self.volume,
+            "root": self.root,
+            "attempted": self.attempted,
+            "launched": self.launched,
+            "code": self.code,
+            "overrides": list(self.job.overrides or ()),
+            "parent": self.parent,
+            "experiment": self.experiment,
+            "submission": self.submission,
+            "not_started": asdict(self.not_started) if self.not_started else None,
+            "status": self.status_json,
+            "status_at": self.status_at,
+            "fetched_at": self.fetched_at,
+            "fetched_into": self.fetched_into,
+            "done": self.done,
+            "generation": self.generation,
+            "schema": SCHEMA,
+        }
 
     @classmethod
     def from_json(cls, value: object) -> Run:
         """From a record of this or an older gpurun; fields it does not know are ignored. Raises Impossible naming the field."""
-        said = Fields(value)
-        schema = said("schema", optional(whole)) or 1
+        record = Fields(value)
+        schema = record("schema", optional(whole)) or 1
         if schema > SCHEMA:
             raise Impossible(
                 f"a newer gpurun wrote it (format {schema}, this one reads {SCHEMA}): update gpurun", "schema"
             )
-        launched, overrides = said("launched", _flag), said("overrides", optional(list_of(string)))
+        launched = record("launched", _flag)
+        folder, file = Path(record("code_root", spelt)), record("job_file", spelt)
+        overrides = record("overrides", optional(list_of(string))) or ()
         return cls(
-            run_id=said("run_id", of_form(RUN_ID)),
-            job_name=said("job_name", spelt),
-            job=said("job", _job),
-            job_file=said("job_file", spelt),
-            code_root=said("code_root", spelt),
-            host=said("host", spelt),
-            created_at=said("created_at", moment),
-            address=said("address", optional(spelt)) or "",
-            volume=said("volume", optional(spelt)),
-            root=said("root", optional(box_root)),
-            attempted=said("attempted", _flag) or launched,  # older ones noted only the latter
+            run_id=record("run_id", of_form(RUN_ID)),
+            job=record("job", lambda job: read_job(job, folder, Path(file) if file else None, overrides)),
+            host=record("host", spelt),
+            created_at=record("created_at", moment),
+            address=record("address", optional(spelt)) or "",
+            volume=record("volume", optional(spelt)),
+            root=record("root", optional(box_root)),
+            attempted=record("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
-            code=said("code", optional(spelt)) or "",
-            overrides=overrides or (),
-            parent=said("parent", optional(of_form(RUN_ID))),
-            experiment=said("experiment", optional(spelt)),
-            submission=said("submission", optional(spelt)),
-            not_started=said("not_started", optional(_why)),
-            status=said("status", Status.of_record),
-            status_at=said("status_at", optional(moment)),
-            fetched_at=said("fetched_at", optional(moment)),
-            fetched_into=said("fetched_into", optional(absolute_path)),
-            done=said("done", _flag),
-            generation=said("generation", optional(spelt)),
-            schema=schema,
+            code=record("code", optional(spelt)) or "",
+            parent=record("parent", optional(of_form(RUN_ID))),
+            experiment=record("experiment", optional(spelt)),
+            submission=record("submission", optional(spelt)),
+            not_started=record("not_started", optional(_refusal)),
+            status=record("status", Status.of_record),
+            status_at=record("status_at", optional(moment)),
+            fetched_at=record("fetched_at", optional(moment)),
+            fetched_into=record("fetched_into", optional(absolute_path)),
+            done=record("done", _flag),
+            generation=record("generation", optional(spelt)),
         )
 
 
-def _flag(value: object) -> bool:
-    """True or false; false in a record from before there was such a field."""
-    return False if value is None else boolean(value)
+_flag = otherwise(False, boolean)  # a record may be from before there was such a field
 
 
-def _why(value: object) -> dict[str, Any]:
-    said = Fields(value)
-    return {name: said(name, optional(text)) for name in ("cause", "message", "hint")}
-
-
-def _job(value: object) -> dict[str, Any]:
-    """The job as it was written down. Its shape is looked at as far as commands without the job file's own checks go into it."""
-    job = Fields(value)
-    job("recipe", optional(spelt))
-    job("command", optional(list_of(string)))  # any text: [bash, -c, "two\nlines"]
-    job("outputs", optional(list_of(spelt)))
-    job("price_per_hour", optional(measured))
-    job("code", optional(Fields))
-    job("settings", optional(_settings))
-    job("smoke_test", optional(_smoke_test))
-    assert isinstance(value, dict)
-    return value
-
-
-def _settings(value: object) -> None:
-    settings = Fields(value)
-    settings("evaluation", optional(lambda each: Fields(each)("metric", optional(spelt))))
-    settings("prompts", optional(list_of(_anything)))
-    settings("revision", optional(spelt))
-    settings(
-        "model", lambda value: Fields(value) if isinstance(value, dict) else optional(spelt)(value)
-    )  # pretrain: a shape
-
-
-def _smoke_test(value: object) -> None:
-    smoke_test = Fields(value)
-    smoke_test("tolerance", optional(mapping_of(optional(measured))))
-    smoke_test("enabled", optional(boolean))
-
-
-def _anything(value: object) -> object:
-    return value
+def _refusal(value: object) -> Refusal:
+    refusal = Fields(value)
+    cause, message, hint = (refusal(name, otherwise("", text)) for name in ("cause", "message", "hint"))
+    return Refusal(cause, message, hint)
 
 
 def mint_id(job_name: str, now: float | None = None) -> str:

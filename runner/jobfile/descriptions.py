@@ -15,7 +15,8 @@ def describe(schema: dict[str, Any], types: ModuleType) -> dict[str, Any]:
     for node in ast.parse(inspect.getsource(types)).body:
         if isinstance(node, ast.ClassDef) and node.name in parts:
             for field, text in _texts(node):  # as_ is `as` in the file: a word of Python's own
-                parts[node.name]["properties"][field.rstrip("_")]["description"] = text
+                if field.rstrip("_") in parts[node.name]["properties"]:
+                    parts[node.name]["properties"][field.rstrip("_")]["description"] = text
     return schema
 
 

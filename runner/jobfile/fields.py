@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from dataclasses import asdict, replace
+from dataclasses import fields as fields_of
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -49,7 +50,11 @@ def job_adapter() -> TypeAdapter[Job]:
 
 @functools.cache
 def job_schema() -> dict[str, Any]:
-    schema = describe(job_adapter().json_schema(), job_types)
+    schema = _closed(job_adapter().json_schema())
+    for each in fields_of(Job):
+        if not each.init:  # where a job was read from
+            del schema["properties"][each.name]
+    describe(schema, job_types)
     for keys in ONE_OR_MORE:
         fields = properties(schema, keys[:-1])
         written = fields[keys[-1]]
@@ -65,8 +70,11 @@ def settings_adapter(recipe: str) -> TypeAdapter[Any]:
 
 @functools.cache
 def settings_schema(recipe: str) -> dict[str, Any]:
-    """The JSON Schema of a recipe's settings, closed: no key that it does not name."""
-    schema = settings_adapter(recipe).json_schema()
+    return _closed(settings_adapter(recipe).json_schema())
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of dataclasses, where no key is allowed that they do not name."""
     for part in (schema, *schema.get("$defs", {}).values()):
         if "properties" in part:
             part["additionalProperties"] = False
@@ -105,14 +113,15 @@ def check_fields(tree: Node, path: str) -> tuple[Job | None, list[Problem]]:
     settings, wrong = _settings(tree, plain, path)
     job = None
     try:
-        job = job_adapter().validate_json(json.dumps({**plain, "settings": settings or {}}), strict=True)
+        complete = json.dumps({**plain, "settings": settings or {}})
+        job = job_adapter().validate_json(complete, strict=True, extra="forbid")
     except ValidationError as error:
         wrong += translate(error.errors(include_url=False), tree, _everywhere(tree.get("recipe")), path)
     problems += [problem for problem in wrong if problem.place not in known_bad]
     if job is None or problems:
         return None, problems
     if job.outputs is None:
-        job = job.model_copy(update={"outputs": RECIPE_OUTPUTS if job.recipe else ()})
+        job = replace(job, outputs=RECIPE_OUTPUTS if job.recipe else ())
     return job, problems
 
 

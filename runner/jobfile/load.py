@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from runner.domain.job import Job
@@ -89,8 +90,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     problems += checks.problems
     if job is None:
         return None, problems
-    environment = job.environment.model_copy(update={"requirements": lines})
-    job = job.model_copy(update={"environment": environment})
+    job = replace(job, environment=replace(job.environment, requirements=lines))
     return job.at(checks.folder, Path(path).absolute(), tuple(overrides)), problems
 
 

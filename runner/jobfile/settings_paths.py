@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,7 +34,7 @@ def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
             models.append(value)
         else:
             checks.problem(place, f"{name}: {quoted(value)} is neither a folder here nor a model of the hub (org/name)")
-    return job.model_copy(update={"hub": job.hub.model_copy(update={"models": tuple(dict.fromkeys(models))})})
+    return replace(job, hub=replace(job.hub, models=tuple(dict.fromkeys(models))))
 
 
 Keys = tuple[str | int, ...]

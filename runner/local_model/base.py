@@ -6,9 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.domain.errors import SmokeTestFailed
+from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.local_model.model_folder import ModelFolder
 from runner.local_model.weights import read_header
@@ -28,7 +28,7 @@ class BaseModel:
     folder: Path | None
 
 
-def required_base(model: ModelFolder, job: dict[str, Any] | None, code_root: str | None) -> BaseModel | None:
+def required_base(model: ModelFolder, job: Job | None) -> BaseModel | None:
     """What an adapter goes on; None for a model that is whole.
 
     Raises SmokeTestFailed when the folder names another base than the job did: a box cannot make this machine download and
@@ -39,7 +39,7 @@ def required_base(model: ModelFolder, job: dict[str, Any] | None, code_root: str
     named = model.base
     if not named:
         raise SmokeTestFailed(f"{model.folder} is an adapter and does not name its base model")
-    allowed = _models_of(job or {}) or [named]
+    allowed = (_models_of(job) if job else []) or [named]
     strangers = [name for name in (named, model.adapter_base) if name and not any(_means(name, own) for own in allowed)]
     if strangers:
         raise SmokeTestFailed(
@@ -48,7 +48,7 @@ def required_base(model: ModelFolder, job: dict[str, Any] | None, code_root: str
             hint="If you did not mean that, do not trust the box it came from.",
         )
     named = next(own for own in allowed if _means(named, own))
-    local = _local(named, code_root)
+    local = _local(named, job)
     if local is not None:
         return BaseModel(named, None, local)
     if not ON_THE_HUB.fullmatch(named):
@@ -57,7 +57,7 @@ def required_base(model: ModelFolder, job: dict[str, Any] | None, code_root: str
             hint="Repeat the command in the folder that it is relative to.",
         )
     commit = model.base_revision if COMMIT.fullmatch(model.base_revision or "") else None
-    return BaseModel(named, commit or ((job or {}).get("settings") or {}).get("revision"), None)
+    return BaseModel(named, commit or (job.setting("revision") if job else None), None)
 
 
 def _means(name: str, own: str) -> bool:
@@ -71,15 +71,15 @@ def _means(name: str, own: str) -> bool:
     return plain == mine or folder or (name.startswith("/") and kept)
 
 
-def _models_of(job: dict[str, Any]) -> list[str]:
+def _models_of(job: Job) -> list[str]:
     """The models that a job may train on: its recipe's, or for a program of the user's own those it declares."""
-    own = (job.get("settings") or {}).get("model")
-    return [own] if isinstance(own, str) else [str(name) for name in (job.get("hub") or {}).get("models") or ()]
+    own = job.setting("model")
+    return [own] if isinstance(own, str) else list(job.hub.models)
 
 
-def _local(named: str, code_root: str | None) -> Path | None:
+def _local(named: str, job: Job | None) -> Path | None:
     """The folder that a name means on this machine, relative to where the job's code lies."""
-    folder = Path(code_root or ".", os.path.expanduser(named)).absolute()
+    folder = Path(job.folder if job else ".", os.path.expanduser(named)).absolute()
     return folder if (folder / "config.json").is_file() else None
 
 

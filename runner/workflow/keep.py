@@ -35,7 +35,7 @@ class Candidate:
     @property
     def complete(self) -> bool:
         """Whether it succeeded and has what it promised."""
-        promised = self.run.job.get("recipe") or self.run.job.get("outputs")
+        promised = self.run.job.recipe or self.run.job.outputs
         return self.held.status.outcome == "succeeded" and bool(not promised or (self.home and self.home.files))
 
 
@@ -85,6 +85,6 @@ def _groups(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
 
 def _settings(run: Run) -> str:
     """The job but for its name and seed."""
-    settings = {key: value for key, value in (run.job.get("settings") or {}).items() if f"settings.{key}" != SEED}
-    job = {key: value for key, value in run.job.items() if key not in ("name", "sweep", "price_per_hour")}
+    settings = {key: value for key, value in run.job.settings.items() if f"settings.{key}" != SEED}
+    job = {key: value for key, value in run.job.wire().items() if key not in ("name", "sweep", "price_per_hour")}
     return json.dumps({**job, "settings": settings}, sort_keys=True, default=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ def document(run: Run) -> dict[str, Any]:
     """What every command's ``--json`` says of a run: its record and the status as last seen. Times are epoch seconds."""
     return {
         "run_id": run.run_id,
-        "job_name": run.job_name,
+        "job_name": run.job.name,
         "host": run.host,
         "address": run.address or None,
         "created_at": run.created_at,
         "attempted": run.attempted,
         "launched": run.launched,
-        "not_started": run.not_started,
+        "not_started": asdict(run.not_started) if run.not_started else None,
         "parent": run.parent,
         "experiment": run.experiment,
         "submission": run.submission,
@@ -41,7 +42,7 @@ def document(run: Run) -> dict[str, Any]:
 def describe(run: Run) -> str:
     """The status in a word or two: ``running``, ``succeeded``, ``failed (cuda_oom)``, ``not started``."""
     if not run.launched:
-        cause = (run.not_started or {}).get("cause")
+        cause = run.not_started.cause if run.not_started else ""
         return f"not started ({cause})" if cause else "start not confirmed" if run.attempted else "not started"
     return in_words(run.status) if run.status else "launched"
 
@@ -87,8 +88,8 @@ def elapsed(run: Run) -> float | None:
 
 def cost(run: Run) -> float | None:
     """What it has cost as last seen, in the job's own currency."""
-    price, seconds = run.job.get("price_per_hour"), elapsed(run)
-    return price * seconds / 3600 if isinstance(price, int | float) and price and seconds is not None else None
+    price, seconds = run.job.price_per_hour, elapsed(run)
+    return price * seconds / 3600 if price and seconds is not None else None
 
 
 def short_host(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from remote_payload.settings.training import RETIRED
@@ -59,16 +58,17 @@ def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: t
 
 def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
     """The job of a recorded run, with overrides, checked again as a job file is. Raises JobFileError."""
-    folder = Path(run.code_root)
+    folder = run.job.folder
     if not folder.is_dir():
         raise UserError(
             f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted."
         )
     file = places.run_folder(run.run_id) / "job.json"
-    settings = _without_retired(run.job.get("settings") or {})
-    wire = {**run.job, "settings": settings, "code": {**(run.job.get("code") or {}), "path": str(folder)}}
+    settings = _without_retired(run.job.settings)
+    wire = run.job.wire()
+    wire |= {"settings": settings, "code": {**wire["code"], "path": str(folder)}}
     store.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
-    return load(file, overrides).at(folder, Path(run.job_file))
+    return load(file, overrides).at(folder, run.job.file)
 
 
 def _without_retired(settings: dict[str, Any]) -> dict[str, Any]:

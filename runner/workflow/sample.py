@@ -162,20 +162,19 @@ def _base(run: Run, folder: Path, ask: Ask, report: Reporter) -> Path | None:
     model = read_model_folder(folder)
     if not model.adapter and not ask.base:
         return None
-    settings = run.job.get("settings") or {}
-    named = settings.get("model")
+    named = run.job.setting("model")
     if not model.adapter and not isinstance(named, str):
         raise UserError(f"{run.run_id} was trained from nothing, so there is no base to try")
     if model.adapter:
-        base = required_base(model, run.job, run.code_root)
+        base = required_base(model, run.job)
         if base is None or base.folder is not None:
             return base.folder if base else None
         name, revision = base.id, base.revision
     else:
-        local = Path(run.code_root, str(named))
+        local = run.job.folder / str(named)
         if local.is_dir():
             return local
-        name, revision = str(named), settings.get("revision")
+        name, revision = str(named), run.job.setting("revision")
     with report.stage(f"base model {name}", "bytes") as stage:
         return fetch_model(name, revision, stage)
 

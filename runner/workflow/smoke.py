@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _test(folder: Path, run: Run | None, device: str, inputs: Path | None, repor
 
 def _bring_base(model: ModelFolder, run: Run | None, report: Reporter) -> Path | None:
     """Where the base model of an adapter lies here: the job's own folder, or the hub's, downloaded with the user's token."""
-    base: BaseModel | None = required_base(model, run.job if run else None, run.code_root if run else None)
+    base: BaseModel | None = required_base(model, run.job if run else None)
     if base is None:
         return None
     if base.folder is not None:
@@ -153,5 +154,5 @@ def _report(model: ModelFolder, answered: dict[str, Any], dtype: str, run: Run |
 
 def _own_tolerance(run: Run | None, device: str) -> float | None:
     """``smoke_test.tolerance`` of the job, for this device."""
-    tolerance = ((run.job.get("smoke_test") or {}).get("tolerance") or {}).get(device) if run else None
-    return float(tolerance) if isinstance(tolerance, int | float) else None
+    given: dict[str, float | None] = asdict(run.job.smoke_test.tolerance) if run else {}
+    return given.get(device)

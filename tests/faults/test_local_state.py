@@ -21,6 +21,7 @@ from runner.domain import places
 from runner.domain.answers.manifest import Artifact
 from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, GpurunError
+from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 from runner.transport import known_hosts
 from runner.workflow.connect import note, remembered
@@ -125,7 +126,7 @@ def test_61_the_embedded_box_recovers_from_torn_files_of_its_own(gpurun: Gpurun)
 
 
 def make_run() -> Run:
-    run = Run(mint_id("both"), "both", {"name": "both"}, "", "/", "local", 1.0)
+    run = Run(mint_id("both"), Job("both").at(Path("/")), "local", 1.0)
     store.create(run)
     return run
 

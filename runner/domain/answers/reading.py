@@ -158,6 +158,11 @@ def optional(read: Reader[T]) -> Reader[T | None]:
     return lambda value: None if value is None else read(value)
 
 
+def otherwise(default: T, read: Reader[T]) -> Reader[T]:
+    """What ``read`` takes, or ``default`` for null."""
+    return lambda value: default if value is None else read(value)
+
+
 def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
     """A list of at most ``limit`` such values."""
 

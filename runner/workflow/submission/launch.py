@@ -68,7 +68,7 @@ def launch(
         answer = link.agent.launch(
             run.run_id,
             {
-                "job": run.job,
+                "job": run.job.wire(),
                 "interpreter": interpreter,
                 "command": list(job.command) if job.command else None,
                 "module": f"remote_payload.recipes.{job.recipe}" if job.recipe else None,

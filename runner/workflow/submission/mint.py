@@ -10,7 +10,7 @@ from runner import store
 from runner.domain.errors import EnvironmentFailed, GpurunError, LaunchError, StartUnconfirmed, UserError
 from runner.domain.job import Job
 from runner.domain.redact import redact
-from runner.domain.run import Run, mint_id
+from runner.domain.run import Refusal, Run, mint_id
 
 
 def mint(
@@ -28,14 +28,10 @@ def mint(
         return _minted_before(job, host, run_id)
     run = Run(
         run_id=mint_id(job.name),
-        job_name=job.name,
-        job=job.wire(),
-        job_file=str(job.file or ""),
-        code_root=str(job.folder),
+        job=job,
         host=host,
         created_at=time.time(),
         volume=volume,
-        overrides=job.overrides or (),
         parent=parent,
         experiment=experiment,
         submission=submission,
@@ -70,11 +66,11 @@ def reason_kept(runs: Iterable[Run]) -> Iterator[None]:
         waiting = [run for run in runs if not run.launched]
         for run in waiting[:1]:
             if not run.attempted or is_refusal(error):  # else it may have started all the same
-                why = {"cause": _cause(error), "message": redact(error.message), "hint": redact(error.hint)}
+                why = Refusal(_cause(error), redact(error.message), redact(error.hint))
                 store.update(run, not_started=why)
         for run in waiting[1:]:
             message = f"not tried: {waiting[0].run_id}, which was to start before it, did not start"
-            store.update(run, not_started={"cause": "not tried", "message": message, "hint": ""})
+            store.update(run, not_started=Refusal("not tried", message))
         raise
 
 
@@ -92,12 +88,12 @@ def _cause(error: GpurunError) -> str:
 
 def _minted_before(job: Job, host: str, run_id: str) -> Run:
     run = store.find(run_id)
-    if run.job_name != job.name:
-        raise UserError(f"{run.run_id} is a run of {run.job_name}, not of {job.name}", meaning="Nothing was contacted.")
+    if run.job.name != job.name:
+        raise UserError(f"{run.run_id} is a run of {run.job.name}, not of {job.name}", meaning="Nothing was contacted.")
     if run.host != host and run.may_be_there:
         raise UserError(
             f"{run.run_id} {'is' if run.launched else 'may be'} on {run.host}, not on {host}: it is not started on two boxes",
             hint=f"Repeat with --host '{run.host}', or leave out --run.",
         )
-    store.update(run, host=host, job=job.wire(), overrides=job.overrides or ())
+    store.update(run, host=host, job=job)
     return run

@@ -28,6 +28,7 @@ from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 from runner import store
 from runner.domain import places
+from runner.domain.job import Job
 from runner.domain.run import Run
 from tests.support.box import Box
 from tests.support.cli import Gpurun
@@ -158,9 +159,8 @@ class Trial:
         self.held: int | None = held
         slot.allocate(self.run)
         Path(self.run.log).write_text("")
-        record = Run(
-            self.run.run_id, "trial", {"name": "trial", "outputs": ["models"]}, "job.yaml", "/", "", time.time()
-        )
+        job = Job("trial", outputs=("models",)).at(Path("/"), Path("job.yaml"))
+        record = Run(self.run.run_id, job, "", time.time())
         record.host, record.root = world.box.address(world.link.port), str(world.box.root)
         record.attempted = record.launched = True
         store.create(record)

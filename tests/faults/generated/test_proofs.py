@@ -27,6 +27,7 @@ from runner import store
 from runner.domain import places
 from runner.domain.answers.manifest import Artifact
 from runner.domain.host import Host
+from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.transport.agent import Agent
@@ -195,12 +196,9 @@ class World:
     ) -> str:
         run_id = f"mayors-20260102-{len(self.facts):06d}-{self.chance.randrange(1 << 16):04x}"
         if recorded:
-            job = {
-                "name": "mayors",
-                "outputs": ["models"],
-                "settings": {"max_steps": group[1], "seed": len(self.facts)},
-            }
-            run = Run(run_id, "mayors", job, "job.yaml", "/", "box", 1.0 + len(self.facts), experiment=EXPERIMENT)
+            settings = {"max_steps": group[1], "seed": len(self.facts)}
+            job = Job("mayors", outputs=("models",), settings=settings).at(Path("/"), Path("job.yaml"))
+            run = Run(run_id, job, "box", 1.0 + len(self.facts), experiment=EXPERIMENT)
             run.root, run.submission, run.attempted, run.launched = (
                 (paths or self.box).root,
                 group[0],

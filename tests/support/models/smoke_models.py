@@ -22,6 +22,7 @@ from remote_payload.train.model.classifier import build_classifier, save_classif
 from remote_payload.train.model.greedy import write_causal_smoke
 from remote_payload.train.results.smoke import write_classifier_smoke
 from runner import store
+from runner.domain.recorded_job import read_job
 from runner.domain.run import Run, mint_id
 from tests.support.models.tiny_models import CORPUS, save_tiny_model, tiny_model, tiny_tokenizer
 
@@ -89,7 +90,7 @@ def write_generated(folder: Path, model: Any, tokenizer: Any, new: int = 12) -> 
 def record_fetched(home: Path, outputs: Path | None, code: Path, model: str = "base", **job: Any) -> Run:
     """Puts a run on the record of the gpurun whose state is in ``home``: fetched to ``outputs``, its job relative to ``code``."""
     body = {"name": "legal", "recipe": "classify", "settings": {"model": model}, **job}
-    run = Run(mint_id("legal"), "legal", body, "/x.yaml", str(code), "local", 1e9)
+    run = Run(mint_id("legal"), read_job(body, code, Path("/x.yaml")), "local", 1e9)
     run.attempted = run.launched = True
     run.fetched_into = str(outputs) if outputs else None
     with patch.dict(os.environ, {"GPURUN_HOME": str(home)}):

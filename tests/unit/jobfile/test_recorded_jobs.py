@@ -95,9 +95,10 @@ def test_a_job_is_read_back_as_it_was_recorded(recipe: str | None, folder: Path)
             refused.append(str(error.problems[0]))
             continue
         legal += 1
-        run = Run(f"any-20260102-142030-{seed:04x}", "any", checked.wire(), "job.json", str(folder), "local", 1e9)
+        run = Run(f"any-20260102-142030-{seed:04x}", checked, "local", 1e9)
         store.create(run)
         assert store.load(run.run_id) == run, job
+        assert store.load(run.run_id).job.wire() == checked.wire()
         assert job_of(run, ()).settings == checked.settings
     assert legal >= 15, refused
 

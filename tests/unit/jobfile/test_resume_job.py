@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner import jobfile, store
+from runner.domain.recorded_job import read_job
 from runner.domain.run import Run
 from runner.workflow.resume import job_of
 
@@ -26,7 +27,7 @@ def test_a_run_recorded_by_an_older_version_can_go_on(tmp_path: Path, monkeypatc
     (tmp_path / "job.yaml").write_text(JOB)
     wire = jobfile.load(tmp_path / "job.yaml").wire()
     wire["settings"]["evaluation"]["higher_is_better"] = False
-    run = Run("old-20260102-142030-7f3a", "old", wire, str(tmp_path / "job.yaml"), str(tmp_path), "local", 1e9)
+    run = Run("old-20260102-142030-7f3a", read_job(wire, tmp_path, tmp_path / "job.yaml"), "local", 1e9)
     store.create(run)
     evaluation = job_of(run, ("settings.evaluation.patience=2",)).settings["evaluation"]
     assert (evaluation["metric"], evaluation["patience"]) == ("macro_f1", 2)

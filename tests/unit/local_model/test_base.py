@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from runner.domain.errors import SmokeTestFailed
+from runner.domain.job import Hub, Job
 from runner.domain.progress import Silent
 from runner.local_model import base as module
 from runner.local_model.base import BaseModel, choose_dtype, required_base
 from runner.local_model.model_folder import ModelFolder, read_model_folder
 
 COMMIT = "c" * 40
-JOB = {"settings": {"model": "acme/base", "revision": "v1"}, "hub": {"models": []}}
+JOB = Job("legal", "sft", settings={"model": "acme/base", "revision": "v1"})
 
 
 def adapter(
@@ -36,7 +36,7 @@ def adapter(
 def test_a_whole_model_needs_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_file({"w": torch.zeros(1)}, tmp_path / "model.safetensors")
-    assert required_base(read_model_folder(tmp_path), JOB, None) is None
+    assert required_base(read_model_folder(tmp_path), JOB) is None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_jobs_own_base_is_taken_at_the_commit_it_was_trained_on(
     tmp_path: Path, base_id: str | None, base_name: str | None
 ) -> None:
     model = adapter(tmp_path / "m", base_id, base_name, COMMIT)
-    assert required_base(model, JOB, str(tmp_path)) == BaseModel("acme/base", COMMIT if base_id else "v1", None)
+    assert required_base(model, JOB.at(tmp_path)) == BaseModel("acme/base", COMMIT if base_id else "v1", None)
 
 
 @pytest.mark.parametrize(
@@ -69,37 +69,37 @@ def test_the_jobs_own_base_is_taken_at_the_commit_it_was_trained_on(
 )
 def test_a_redirected_base_is_refused(tmp_path: Path, base_id: str | None, base_name: str | None) -> None:
     with pytest.raises(SmokeTestFailed, match="as its base model, and the job named acme/base") as refused:
-        required_base(adapter(tmp_path / "m", base_id, base_name), JOB, None)
+        required_base(adapter(tmp_path / "m", base_id, base_name), JOB)
     assert refused.value.exit_code == 6
 
 
 def test_a_program_of_ones_own_may_use_the_models_it_declared(tmp_path: Path) -> None:
-    job: dict[str, Any] = {"command": ["train"], "settings": {}, "hub": {"models": ["acme/one", "acme/two"]}}
-    assert required_base(adapter(tmp_path / "m", None, "acme/two"), job, None) == BaseModel("acme/two", None, None)
+    job = Job("legal", command=("train",), hub=Hub(models=("acme/one", "acme/two")))
+    assert required_base(adapter(tmp_path / "m", None, "acme/two"), job) == BaseModel("acme/two", None, None)
     with pytest.raises(SmokeTestFailed, match="acme/one or acme/two"):
-        required_base(adapter(tmp_path / "n", None, "evil/base"), job, None)
+        required_base(adapter(tmp_path / "n", None, "evil/base"), job)
 
 
 def test_a_base_that_the_job_named_as_a_folder_is_taken_from_there(tmp_path: Path) -> None:
     (tmp_path / "code/models/base").mkdir(parents=True)
     (tmp_path / "code/models/base/config.json").write_text("{}")
-    job = {"settings": {"model": "./models/base"}}
+    job = Job("legal", "sft", settings={"model": "./models/base"})
     model = adapter(tmp_path / "m", "./models/base", "./models/base")
-    assert required_base(model, job, str(tmp_path / "code")) == BaseModel(
+    assert required_base(model, job.at(tmp_path / "code")) == BaseModel(
         "./models/base", None, tmp_path / "code/models/base"
     )
     with pytest.raises(SmokeTestFailed, match="is not on this machine"):
-        required_base(model, job, str(tmp_path))
+        required_base(model, job.at(tmp_path))
 
 
 def test_without_a_job_only_a_commit_counts_as_a_revision(tmp_path: Path) -> None:
     strange = adapter(tmp_path / "m", "acme/base", None, "refs/pr/1")
-    assert required_base(strange, None, None) == BaseModel("acme/base", None, None)
+    assert required_base(strange, None) == BaseModel("acme/base", None, None)
 
 
 def test_an_adapter_that_names_no_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SmokeTestFailed, match="does not name its base model"):
-        required_base(adapter(tmp_path / "m"), None, None)
+        required_base(adapter(tmp_path / "m"), None)
 
 
 @pytest.mark.parametrize(("memory", "expected"), [(1000, "float32"), (300, "bfloat16"), (100, None)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote_payload.agent.box import snapshot
-from runner.domain.job import Job
+from runner.domain.recorded_job import read_job
 from runner.push import digest as digests
 from runner.push.digest import changed, fingerprint, read_contents
 from runner.push.selection import Selection, select_code
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def select(folder: Path) -> Selection:
-    return select_code(Job.restore({"name": "a", "command": ["python", "train.py"]}, folder))
+    return select_code(read_job({"name": "a", "command": ["python", "train.py"]}, folder))
 
 
 def digest(selection: Selection, checksum: bool = False) -> str:

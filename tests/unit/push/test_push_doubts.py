@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from runner.domain.errors import UserError
 from runner.domain.job import Job, data_place
+from runner.domain.recorded_job import read_job
+from runner.jobfile import InvalidJobFile, load
 from runner.workflow.submission.plan import make_plan
 
 
 def job(folder: Path, **fields: object) -> Job:
-    return Job.restore({"name": "a", "command": ["python", "train.py"], "outputs": ["models"], **fields}, folder)
+    return read_job({"name": "a", "command": ["python", "train.py"], "outputs": ["models"], **fields}, folder)
 
 
 @pytest.fixture
@@ -101,10 +104,12 @@ def test_data_comes_from_anywhere_and_has_a_place_in_the_working_directory(folde
         ("data/link", ["a.txt"], None),
         ("a.txt", ["a.txt"], "a.txt"),
     ]
-    assert Job.restore(plan.job.wire(), folder).data_places == plan.job.data_places
+    assert read_job(plan.job.wire(), folder).data_places == plan.job.data_places
 
 
 @pytest.mark.parametrize("name", ["/x", "../x", "a/../../x", "", ".", "~/x"])
 def test_a_place_outside_of_the_working_directory_is_refused(folder: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="must be a path inside the working directory"):
-        job(folder, data=[{"path": "data", "as": name}])
+    body = {"name": "a", "command": ["python", "train.py"], "outputs": ["m"], "data": [{"path": "data", "as": name}]}
+    (folder / "job.yaml").write_text(json.dumps(body))
+    with pytest.raises(InvalidJobFile, match=r"data\[0\]\.as must be a path inside the working directory"):
+        load(folder / "job.yaml")

@@ -12,6 +12,7 @@ import pytest
 
 from runner.domain.errors import UserError
 from runner.domain.job import Job
+from runner.domain.recorded_job import read_job
 from runner.push.preview import preview
 from runner.push.selection import Selection, select_code, select_data
 from runner.workflow.submission.plan import make_plan
@@ -33,7 +34,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def job(folder: Path, **fields: object) -> Job:
-    return Job.restore({"name": "a", "command": ["python", "train.py"], **fields}, folder)
+    return read_job({"name": "a", "command": ["python", "train.py"], **fields}, folder)
 
 
 def sent(selection: Selection) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from runner.domain.answers.box import Box
 from runner.domain.answers.reading import Impossible
 from runner.domain.errors import BoxNotReady
-from runner.domain.job import Job
+from runner.domain.recorded_job import read_job
 from runner.workflow.submission import checks
 from runner.workflow.submission.plan import Plan, Requirements, requirements_of
 
@@ -22,14 +22,13 @@ GOOD = {
 
 
 def look(resources: dict[str, Any], **facts: Any) -> list[checks.Finding]:
-    job = Job.model_validate({"name": "x", "command": ["x"], "resources": resources}).at(Path("/"))
+    job = read_job({"name": "x", "command": ["x"], "resources": resources}, Path("/"))
     plan = Plan(job, None, (), Requirements(None, None, "", ()), None, {})
     return checks.look_at(Box.parse({**GOOD, **facts}), plan)
 
 
 def look_for_program(word: str, have: dict[str, Any], **environment: Any) -> list[tuple[str, str, str]]:
-    job = Job.model_validate({"name": "x", "command": [word], "resources": {"gpus": 0}, "environment": environment})
-    job = job.at(Path("/"))
+    job = read_job({"name": "x", "command": [word], "resources": {"gpus": 0}, "environment": environment}, Path("/"))
     plan = Plan(job, None, (), requirements_of(job), None, {})
     found = checks.look_at(Box.parse({**GOOD, "have": have}), plan)
     return [(each.verdict, each.said, each.hint) for each in found if each.what == "program"]

@@ -7,6 +7,7 @@ import pytest
 from runner import store
 from runner.domain import places
 from runner.domain.errors import HostError
+from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 from runner.workflow.follow import LocalCopy
 
@@ -14,7 +15,7 @@ from runner.workflow.follow import LocalCopy
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
-    run = Run(mint_id("x"), "x", {}, "", "/", "local", 0.0)
+    run = Run(mint_id("x"), Job("x"), "local", 0.0)
     store.create(run)
     return run
 

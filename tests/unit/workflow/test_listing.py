@@ -12,6 +12,7 @@ from runner.cli import options
 from runner.cli.table import fitted
 from runner.domain import places
 from runner.domain.answers.status import Status
+from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 from runner.workflow.listing import cost, document, elapsed, short_host
 
@@ -21,9 +22,7 @@ HOUR = 3600.0
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
-    made = Run(
-        mint_id("legal"), "legal", {"price_per_hour": 2.0}, "legal.yaml", "/", "root@box", time.time(), launched=True
-    )
+    made = Run(mint_id("legal"), Job("legal", price_per_hour=2.0), "root@box", time.time(), launched=True)
     store.create(made)
     return made
 

@@ -12,6 +12,7 @@ from runner import store
 from runner.cli.output import Shown
 from runner.cli.render import one_line
 from runner.domain import places
+from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run, mint_id
 from runner.workflow.logs import AGAIN, show
@@ -30,7 +31,7 @@ class Notes(Silent):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
-    made = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time(), launched=True)
+    made = Run(mint_id("legal"), Job("legal"), "nowhere", time.time(), launched=True)
     store.create(made)
     (places.run_folder(made.run_id) / "log").write_bytes(b"".join(LINES))
     told = {"run_id": made.run_id, "phase": "finished", "outcome": "succeeded", "log_size": 790}

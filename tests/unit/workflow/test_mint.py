@@ -7,6 +7,7 @@ import pytest
 
 from runner import store
 from runner.domain.errors import GpuBusy, LaunchError, NotStarted, StartUnconfirmed, UserError
+from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 from runner.workflow.submission.mint import discarded_if_never_tried, reason_kept
 
@@ -16,7 +17,7 @@ def test_a_start_that_was_not_confirmed_is_not_taken_for_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[LaunchError], may_live: bool
 ) -> None:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
-    run = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time(), attempted=True)
+    run = Run(mint_id("legal"), Job("legal"), "nowhere", time.time(), attempted=True)
     store.create(run)
     with pytest.raises(kind), reason_kept([run]):
         raise kind("as the box said")
@@ -28,7 +29,7 @@ def test_a_record_is_taken_back_unless_another_gpurun_has_gone_on_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempted: bool
 ) -> None:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path))
-    run = Run(mint_id("legal"), "legal", {}, "legal.yaml", "/", "nowhere", time.time())
+    run = Run(mint_id("legal"), Job("legal"), "nowhere", time.time())
     store.create(run)
     store.update(store.load(run.run_id), attempted=attempted)  # by another
     with pytest.raises(UserError), discarded_if_never_tried([run]):

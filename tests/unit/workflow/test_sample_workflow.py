@@ -5,13 +5,14 @@ import json
 import pytest
 
 from runner.domain.errors import ArtifactError, UserError
+from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.workflow.sample import Ask, Said, _folder, _read, is_here, read_prompts
 
 
 def record(fetched_into=None) -> Run:
-    return Run("london-20260102-142030-7f3a", "london", {}, "", "", "local", 0.0, fetched_into=fetched_into)
+    return Run("london-20260102-142030-7f3a", Job("london"), "local", 0.0, fetched_into=fetched_into)
 
 
 @pytest.fixture

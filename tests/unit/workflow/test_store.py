@@ -11,6 +11,7 @@ from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, NotStarted, StateError, UnknownRun
+from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 
 
@@ -23,10 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make(name: str = "legal", now: float | None = None) -> Run:
     run = Run(
         run_id=mint_id(name, now),
-        job_name=name,
-        job={"name": name},
-        job_file="/x.yaml",
-        code_root="/",
+        job=Job(name).at(Path("/"), Path("/x.yaml"), ()),
         host="local",
         created_at=now or time.time(),
     )
@@ -114,10 +112,10 @@ def test_a_record_with_unknown_fields_of_a_newer_version_is_read() -> None:
 
 def test_a_failed_write_leaves_the_old_record_and_no_litter(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make()
-    run.job = {"bad": object()}
+    run.job = Job("legal", settings={"bad": object()})
     with pytest.raises(TypeError):
         store.save(run)
-    assert store.load(run.run_id).job == {"name": "legal"}
+    assert store.load(run.run_id).job.settings == {}
     assert {entry.name for entry in places.run_folder(run.run_id).iterdir()} == {"run.json", ".born"}
 
 

@@ -3,6 +3,7 @@
 from runner.domain.answers.holdings import Held
 from runner.domain.answers.manifest import Artifact, Manifest
 from runner.domain.answers.status import Status
+from runner.domain.job import Job
 from runner.domain.run import Run
 from runner.workflow.home import Home
 from runner.workflow.keep import Candidate, decide
@@ -14,11 +15,9 @@ def candidate(
     number, *, ended=None, outcome="succeeded", submission="s1", steps=5000, files=1, home=True, created=None
 ):
     run_id = f"mayors-20260102-14203{number}-000{number}"
-    job = {"name": f"mayors-seed-{number}", "recipe": "finetune", "settings": {"seed": number, "max_steps": steps}}
-    run = Run(
-        run_id, job["name"], job, "mayors.yaml", "/", "box", created if created is not None else float(number),
-        experiment="mayors", submission=submission,
-    )  # fmt: skip
+    job = Job(f"mayors-seed-{number}", "finetune", settings={"seed": number, "max_steps": steps})
+    created = created if created is not None else float(number)
+    run = Run(run_id, job, "box", created, experiment="mayors", submission=submission)
     status = Status(run_id, "finished" if outcome else "running", outcome, ended_at=ended or 100.0 + number)
     listed = Manifest(True, (FILE,) * files)
     here = Home(run_id, listed, () if home else listed.files, log_is_home=True) if outcome else None
