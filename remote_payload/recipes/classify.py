@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from remote_payload.train.model.classifier import build_classifier, load_tokeniz
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results.results import ClassifierResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.tasks.sums import add_up
 
 OVERHEAD = {"cuda": 4096, "cpu": 32}  # tokens that could be computed while one more micro-batch gets going
 
@@ -65,6 +66,23 @@ def main(run: Run) -> None:
     results.finish(outcome)
 
 
+class ClassLoss(NamedTuple):
+    """Of the texts of a micro-batch: the summed loss (differentiable), what to divide it by, and the logits ``[rows, classes]``."""
+
+    sum: Tensor
+    count: Tensor
+    logits: Tensor
+
+
+def loss(model: nn.Module, batch: MicroBatch, weights: Tensor | None = None) -> ClassLoss:
+    """Cross-entropy over the classes, each text weighted by its class; without ``weights`` ``[classes]`` all count the same."""
+    labels = batch.tensors["labels"]
+    logits = model(batch.tensors["ids"], batch.tensors["mask"])
+    total = nn.functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
+    count = weights[labels].sum() if weights is not None else torch.tensor(float(len(labels)), device=labels.device)
+    return ClassLoss(total, count, logits)
+
+
 class ClassifyTask:
     """Weighted cross-entropy over classes, on length-grouped micro-batches of a token budget."""
 
@@ -73,7 +91,7 @@ class ClassifyTask:
     def __init__(
         self, settings: Any, world: World, data: LabelledTexts, sides: list[Tokenised], pad: int, compute: torch.dtype
     ):
-        self.settings, self.world, self.pad, self.compute = settings, world, pad, compute
+        self.settings, self.world, self.pad, self.autocast = settings, world, pad, autocast(world.device, compute)
         self.train, self.validation = sides
         self.labels = data.labels
         self.longest = max(self.train.lengths)
@@ -85,17 +103,26 @@ class ClassifyTask:
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
         yield from epoch_steps(self.train.lengths, self.settings.batch.size, self.settings.seed, epoch)[start:]
 
-    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
-        return self.collate(self.train, step, size)
+    def micro_batches(self, step: list[int], micro_batch_rows: int) -> list[MicroBatch]:
+        return self.padded(self.train, step, micro_batch_rows)
 
-    def collate(self, side: Tokenised, indices: list[int], size: int) -> list[MicroBatch]:
-        """This rank's share of the texts, longest first, cut so that none is over ``size`` rows of full length."""
+    def heaviest(self, micro_batch_rows: int) -> MicroBatch:
+        return self.collate(self.train, [self.train.lengths.index(self.longest)] * micro_batch_rows)
+
+    def loss(self, model: nn.Module, batch: MicroBatch) -> ClassLoss:
+        """The loss of a micro-batch on this rank's device, matrix products in the task's dtype."""
+        with self.autocast:
+            return loss(model, batch, self.weights)
+
+    def padded(self, side: Tokenised, indices: list[int], micro_batch_rows: int) -> list[MicroBatch]:
+        """This rank's share of the texts, longest first, in pieces none of which is over ``micro_batch_rows`` of full length."""
         mine = self.world.share(sorted(indices, key=lambda index: -len(side.ids[index])))
         lengths = [len(side.ids[index]) for index in mine]
-        cuts = cut(lengths, size * self.longest, OVERHEAD.get(self.world.device.type, 32))
-        return [self.micro(side, mine[start:end]) for start, end in cuts]
+        pieces = cut(lengths, micro_batch_rows * self.longest, OVERHEAD.get(self.world.device.type, 32))
+        return [self.collate(side, mine[start:end]) for start, end in pieces]
 
-    def micro(self, side: Tokenised, indices: list[int]) -> MicroBatch:
+    def collate(self, side: Tokenised, indices: list[int]) -> MicroBatch:
+        """These texts padded to the longest of them: ``ids`` and ``mask`` ``[rows, length]``, ``labels`` ``[rows]``."""
         rows = [torch.tensor(side.ids[index]) for index in indices]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad)
         lengths = torch.tensor([len(row) for row in rows])
@@ -103,37 +130,24 @@ class ClassifyTask:
         labels = torch.tensor([side.labels[index] for index in indices])
         return MicroBatch({"ids": ids, "mask": mask, "labels": labels}, int(lengths.sum()))
 
-    def heaviest(self, size: int) -> MicroBatch:
-        return self.micro(self.train, [self.train.lengths.index(self.longest)] * size)
-
-    def logits(self, model: nn.Module, micro: MicroBatch) -> Tensor:
-        with autocast(self.world.device, self.compute):
-            return model(micro.tensors["ids"], micro.tensors["mask"])
-
-    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
-        labels = micro.tensors["labels"]
-        loss = nn.functional.cross_entropy(self.logits(model, micro), labels, weight=self.weights, reduction="sum")
-        return loss, float(len(labels)) if self.weights is None else self.weights[labels].sum()
-
-    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
-        """Only sums are kept, never scores: the confusion matrix, the loss and its weight."""
-        classes = len(self.labels)
-        matrix = torch.zeros(classes, classes, dtype=torch.long, device=self.world.device)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
-        for micro in self.collate(self.validation, list(range(len(self.validation.ids))), size):
-            moved = micro.to(self.world.device)
-            logits, labels = self.logits(model, moved), moved.tensors["labels"]
-            matrix += confusion(labels, logits.argmax(-1), classes)
-            weight = self.weights[labels].sum() if self.weights is not None else torch.tensor(float(len(labels)))
-            loss = nn.functional.cross_entropy(logits, labels, weight=self.weights, reduction="sum")
-            sums += torch.stack([loss.double(), weight.to(loss).double()])
-        *cells, loss_sum, count = self.world.sum(*matrix.flatten().tolist(), *sums.tolist())
+    def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        """The metrics of the validation side; only the confusion matrix, the loss and its weight are kept."""
+        classes, texts = len(self.labels), list(range(len(self.validation.ids)))
+        batches = (batch.to(self.world.device) for batch in self.padded(self.validation, texts, micro_batch_rows))
+        sums = add_up((self.sums(model, batch) for batch in batches), classes * classes + 2, self.world.device)
+        *cells, loss_sum, count = self.world.sum(*sums.tolist())
         total = torch.tensor(cells, dtype=torch.long).reshape(classes, classes)
         metrics = {"loss": loss_sum / count, **classification_metrics(total)}
         threshold = self.settings.binary_threshold
         if threshold is not None:
             metrics[f"binary_f1_{threshold}"] = binary_f1(total, [label >= threshold for label in self.labels])
         return metrics
+
+    def sums(self, model: nn.Module, batch: MicroBatch) -> Tensor:
+        """``[classes² + 2]``: the confusion matrix row by row, the summed loss, its weight."""
+        found = self.loss(model, batch)
+        matrix = confusion(batch.tensors["labels"], found.logits.argmax(-1), len(self.labels))
+        return torch.cat([matrix.flatten().double(), torch.stack([found.sum.double(), found.count.double()])])
 
 
 def class_weights(data: LabelledTexts, wanted: str) -> Tensor | None:

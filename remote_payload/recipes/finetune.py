@@ -18,8 +18,9 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import Weights, best_weights
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import Progress
+from remote_payload.train.loop.task import MicroBatch, Progress
 from remote_payload.train.model.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
+from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.checkpoint_model import load_any
@@ -45,7 +46,7 @@ def main(run: Run) -> None:
         model = build_model(base.path, settings, world)
 
     evaluation = Evaluation(sets, world, compute, settings.evaluation.metric)
-    task = RowTask(settings, world, rows, compute, evaluation.measure)
+    task = RowTask(settings, world, rows, compute, evaluation.measure, loss)
     history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
     results = CausalResults(run, model, tokenizer, base, compute, about, facts(dataset, rows, sets))
@@ -66,6 +67,15 @@ def main(run: Run) -> None:
             results.restore_best(outcome.progress)
         write_continuations(run, results.model.network, tokenizer, settings.prompts)
         results.finish(outcome, None, smoke, about["end_tokens"])
+
+
+def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
+    """Cross-entropy of the next token, summed over all tokens but the first of each document.
+
+    The model is a ``CausalLoss``; the batch is rows of packed documents, with their bounds.
+    """
+    found: TokenLoss = model(**batch.tensors)
+    return found
 
 
 def check_settings(settings: Any, world: World) -> None:
@@ -139,8 +149,8 @@ class Evaluation:
         self.sets, self.world, self.compute, self.metric = sets, world, compute, metric
         self.latest: Results = {}
 
-    def measure(self, model: nn.Module, size: int) -> dict[str, float]:
-        self.latest = self.sets.measure(model, self.world, self.compute, size)
+    def measure(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        self.latest = self.sets.measure(model, self.world, self.compute, micro_batch_rows)
         kind, slash, name = self.metric.partition("/")
         return {**overall(self.latest), **({self.metric: self.latest[name][kind]} if slash else {})}
 

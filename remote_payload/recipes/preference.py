@@ -1,15 +1,18 @@
 """Recipe ``preference``: an adapter goes on learning from pairs of a better and a worse answer (DPO).
 
-The reference is the model that training starts from, this adapter included: DPO asks how far it is from there, and what the
-adapter had learnt before is not counted as gained."""
+The reference is the model that training starts from, this adapter included: DPO measures the distance from there, and what
+the adapter had learnt before does not count as gained.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
@@ -23,11 +26,18 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
-from remote_payload.train.tasks.preferences import Pair, PreferenceTask, encode_pairs
+from remote_payload.train.tasks.preferences import (
+    Pair,
+    PairLoss,
+    PreferenceTask,
+    answer_log_probabilities,
+    encode_pairs,
+)
 
 
 def main(run: Run) -> None:
@@ -50,7 +60,8 @@ def main(run: Run) -> None:
     with run.phase("model"):
         rng.seed_everything(settings.seed)
         model = build_model(base, settings, compute).to(world.device)
-        task = PreferenceTask(settings, world, pairs["train"], pairs.get("validation", []), compute)
+        learn = partial(loss, beta=settings.beta)
+        task = PreferenceTask(settings, world, pairs["train"], pairs.get("validation", []), compute, learn)
         model.eval()  # the reference is the adapter as it comes: one pass over the pairs now, no second model later
         task.pairs = task.with_reference(model, task.pairs)
         task.held_out = task.with_reference(model, task.held_out) or task.pairs
@@ -75,6 +86,23 @@ def main(run: Run) -> None:
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
             report = results.report(task, task.held_out, questions, outcome.progress.micro)
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
+
+
+def loss(model: nn.Module, batch: MicroBatch, beta: float) -> PairLoss:
+    """The DPO loss (https://arxiv.org/abs/2305.18290) of a micro-batch of pairs.
+
+        -log sigmoid(beta * ((log p(chosen) - log p(rejected)) - (log r(chosen) - log r(rejected))))
+
+    p is the model, r the reference; log p and log r are summed over an answer's tokens.
+    """
+    losses, rewards = dpo_loss(answer_log_probabilities(model, batch), batch.tensors["reference"], beta)
+    return PairLoss(losses.sum(), float(len(losses)), losses, rewards)
+
+
+def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Losses ``[pairs]`` and rewards ``[pairs, 2]`` from log-probabilities ``[pairs, 2]`` of chosen and rejected."""
+    rewards = beta * (policy - reference)
+    return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
 
 
 def format_of(trained: dict[str, Any], settings: Any) -> Format:

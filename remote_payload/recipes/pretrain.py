@@ -18,15 +18,16 @@ from remote_payload.train.evaluation.continuations import write_continuations
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import Progress
+from remote_payload.train.loop.task import MicroBatch, Progress
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.shared import cache_folder, main_rank_first
-from remote_payload.train.tasks.rows import RowTask, TokenRows, validation_metrics
+from remote_payload.train.tasks.rows import RowTask, TokenRows
 
 
 def main(run: Run) -> None:
@@ -47,10 +48,10 @@ def main(run: Run) -> None:
     validation = TokenRows(tokens.validation)
     count = min(len(validation), settings.validation_rows or len(validation))
 
-    def measure(model: nn.Module, size: int) -> dict[str, float]:
-        return validation_metrics(model, validation, count, world, compute, size)
+    def measure(model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        return task.measure_rows(model, validation, count, micro_batch_rows)
 
-    task = RowTask(settings, world, TokenRows(tokens.train), compute, measure)
+    task = RowTask(settings, world, TokenRows(tokens.train), compute, measure, loss)
     expected = ExpectedLoss(run, task.steps_per_epoch)
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
     results = CausalResults(run, model, tokenizer, None, compute, about, facts(corpus, tokens))
@@ -68,6 +69,15 @@ def main(run: Run) -> None:
         write_continuations(run, model.network, tokenizer, settings.prompts)
         results.finish(outcome, None, smoke, about["end_tokens"])
     publish(run)
+
+
+def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
+    """Cross-entropy of the next token, summed over all tokens but the first of each row.
+
+    The model is a ``CausalLoss``; the batch is rows of one length, in which a token sees all those before it.
+    """
+    found: TokenLoss = model(**batch.tensors)
+    return found
 
 
 def check_settings(settings: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
@@ -19,8 +20,10 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
+from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, check_length, load_network, load_tokenizer
 from remote_payload.train.model.lora import add_lora
+from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
@@ -49,7 +52,7 @@ def main(run: Run) -> None:
     documents = {name: [example.document for example in side] for name, side in examples.items()}
     task = PackedTask(
         world, documents["train"], documents["validation"],
-        batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute,
+        batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute, loss=loss,
     )  # fmt: skip
     results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens), facts)
     prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
@@ -67,6 +70,15 @@ def main(run: Run) -> None:
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
             report = results.report(task, documents["test"], questions, outcome.progress.micro)
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
+
+
+def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
+    """Cross-entropy of the next token, summed over the tokens of the answers: the targets elsewhere are ``IGNORED``.
+
+    The model is a ``CausalLoss``; the batch is a packed row of whole examples, with their bounds.
+    """
+    found: TokenLoss = model(**batch.tensors)
+    return found
 
 
 @dataclass

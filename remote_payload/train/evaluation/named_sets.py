@@ -63,7 +63,7 @@ class NamedSets:
         for indices in dealt_out(world, range(len(self.rows)), size):
             documents = self.rows.documents_of(indices or [0])
             with autocast(world.device, compute):
-                scores = model(**self.rows.micro(indices or [0]).to(world.device).tensors, each_token=True)
+                scores = model(**self.rows.collate(indices or [0]).to(world.device).tensors, each_token=True)
             if indices:
                 self._add(totals, documents, scores.log_probability.tolist(), scores.correct.tolist())
         flat = iter(world.sum(*(value for name in self.names for value in totals[name])))

@@ -81,7 +81,7 @@ class Stepper:
         if self.world.sharded and real < (most := int(self.world.max(real)[0])):
             micros += [micros[-1] if micros else self.task.heaviest(1)] * (most - real)  # weightless: see below
         for index, micro in enumerate(micros):
-            loss, count = self.task.loss(self.model, micro.to(self.world.device))
+            loss, count, *_ = self.task.loss(self.model, micro.to(self.world.device))
             if index == len(micros) - 1:
                 self.gradients.arm()
             (loss if index < real else loss * 0.0).backward()
@@ -119,7 +119,7 @@ class Stepper:
         with rng.preserved():
             self.model.train()
             try:
-                loss, _ = self.task.loss(self.model, self.task.heaviest(size).to(self.world.device))
+                loss, *_ = self.task.loss(self.model, self.task.heaviest(size).to(self.world.device))
                 loss.backward()
                 for parameter in self.parameters:
                     if parameter.grad is not None:

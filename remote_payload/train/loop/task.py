@@ -37,17 +37,19 @@ class Task(Protocol):
     def steps(self, epoch: int, start: int) -> Iterator[Any]:
         """The optimizer steps of an epoch from number ``start`` on, the same on every rank; a function of (seed, epoch)."""
 
-    def micro_batches(self, step: Any, size: int) -> list[MicroBatch]:
-        """This rank's share of a step, in pieces no larger than ``size`` rows of full length; may be empty."""
+    def micro_batches(self, step: Any, micro_batch_rows: int) -> list[MicroBatch]:
+        """This rank's share of a step, in pieces no larger than so many rows of full length; may be empty."""
 
-    def heaviest(self, size: int) -> MicroBatch:
-        """The largest micro-batch that ``size`` allows, to see whether it fits."""
+    def heaviest(self, micro_batch_rows: int) -> MicroBatch:
+        """The largest micro-batch of so many rows, to see whether it fits."""
 
-    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
-        """Sum of the losses (fp32) and what it is to be divided by: tokens, examples or their weights."""
+    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Any, ...]:
+        """A tuple that begins with the sum of the losses (fp32, differentiable) and what it is to be divided by: tokens,
+        examples or their weights. What follows is for the evaluation.
+        """
 
-    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
-        """Metrics over all ranks; the model is in eval mode and gradients are off. ``size`` is the training micro-batch."""
+    def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        """Metrics over all ranks; the model is in eval mode and gradients are off."""
 
 
 @dataclass

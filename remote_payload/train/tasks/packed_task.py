@@ -7,19 +7,22 @@ import random
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.loop.task import MicroBatch
+from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.precision import autocast
+from remote_payload.train.tasks.sums import LossFunction, loss_of_the_model, token_metrics, token_sums
 
 
 class PackedTask:
-    """A ``Task`` over documents of at most ``max_length`` tokens, for a ``CausalLoss``; one step is ``batch`` documents.
+    """A ``Task`` over documents of at most ``max_length`` tokens; one step is ``batch`` documents, ``loss`` is the recipe's.
 
-    ``size`` rows of full length are ``size * max_length`` tokens, which any number of shorter documents may share.
+    A micro-batch of so many rows of full length has room for ``rows * max_length`` tokens, which any number of shorter
+    documents may share.
     """
 
     fixed_shapes = False
@@ -34,9 +37,11 @@ class PackedTask:
         max_length: int,
         seed: int,
         dtype: torch.dtype,
+        loss: LossFunction = loss_of_the_model,
     ) -> None:
         self.world, self.documents, self.held_out = world, documents, held_out
-        self.batch, self.max_length, self.seed, self.dtype = batch, max_length, seed, dtype
+        self.batch, self.max_length, self.seed = batch, max_length, seed
+        self.loss_function, self.autocast = loss, autocast(world.device, dtype)
         self.steps_per_epoch = math.ceil(len(documents) / batch)
 
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
@@ -46,66 +51,54 @@ class PackedTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch]
 
-    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
+    def micro_batches(self, step: list[int], micro_batch_rows: int) -> list[MicroBatch]:
         """This rank's documents of the step; they are dealt out by length, so that all ranks have about as much to do."""
         longest_first = sorted(step, key=lambda index: (-len(self.documents[index]), index))
         mine = [self.documents[index] for index in self.world.share(longest_first)]
-        return packed_micro_batches(mine, size * self.max_length)
+        return packed_micro_batches(mine, micro_batch_rows * self.max_length)
 
-    def heaviest(self, size: int) -> MicroBatch:
-        """As many tokens as a micro-batch of this size, or a whole step of the longest documents, can have."""
+    def heaviest(self, micro_batch_rows: int) -> MicroBatch:
+        """As many tokens as a micro-batch of so many rows, or a whole step of the longest documents, can have."""
         share = math.ceil(self.batch / self.world.size)
         lengths = sorted(map(len, self.documents), reverse=True)
-        tokens = min(size * self.max_length, sum(lengths[:share]))
+        tokens = min(micro_batch_rows * self.max_length, sum(lengths[:share]))
         pieces = [min(lengths[0], tokens - at) for at in range(0, tokens, lengths[0])]
-        return micro([Document([0] * length, [True] * length) for length in pieces])
+        return collate([Document([0] * length, [True] * length) for length in pieces])
 
-    def loss(self, model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        with autocast(self.world.device, self.dtype):
-            result = model(**batch.tensors)
-        return result.sum, result.count
+    def loss(self, model: nn.Module, batch: MicroBatch) -> TokenLoss:
+        """The recipe's loss of a micro-batch on this rank's device, matrix products in the task's dtype."""
+        with self.autocast:
+            return self.loss_function(model, batch)
 
-    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
         """``measure`` of the held-out documents."""
-        return self.measure(model, self.held_out, size)
+        return self.measure(model, self.held_out, micro_batch_rows)
 
-    def measure(self, model: nn.Module, documents: Sequence[Document], size: int) -> dict[str, float]:
-        """Over all ranks, of these documents: mean ``loss`` in nats a token, ``perplexity``, ``token_accuracy``."""
+    def measure(self, model: nn.Module, documents: Sequence[Document], micro_batch_rows: int) -> dict[str, float]:
+        """Over all ranks, of these documents: mean ``loss`` in nats a token, ``perplexity``, ``token_accuracy``.
+
+        A rank that runs out of memory goes on with half the rows. Raises OutOfMemoryError when one row does not fit.
+        """
         mine, sums = self.world.share(list(documents)), None
         while sums is None:
             try:
-                sums = self._sums(model, mine, size * self.max_length)
+                batches = packed_micro_batches(mine, micro_batch_rows * self.max_length)
+                sums = token_sums(self.loss, model, batches, self.world.device)
             except torch.OutOfMemoryError:
-                if size == 1:
+                if micro_batch_rows == 1:
                     raise
-                size //= 2
+                micro_batch_rows //= 2
                 release_memory()
-        loss, count, correct = self.world.sum(*sums.tolist())
-        mean = loss / max(count, 1.0)
-        return {
-            "loss": mean,
-            "perplexity": math.exp(min(mean, 700.0)),
-            "token_accuracy": correct / max(count, 1.0),
-        }
-
-    @torch.no_grad()
-    def _sums(self, model: nn.Module, documents: Sequence[Document], capacity: int) -> Tensor:
-        """Loss, tokens that count and right guesses, added up batch by batch: nothing else is kept."""
-        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
-        for batch in packed_micro_batches(documents, capacity):
-            batch = batch.to(self.world.device)
-            with autocast(self.world.device, self.dtype):
-                sums += torch.stack([part.double() for part in model(**batch.tensors)])
-        return sums
+        return token_metrics(self.world, sums)
 
 
 def packed_micro_batches(documents: Sequence[Document], capacity: int) -> list[MicroBatch]:
     """The documents in micro-batches of at most ``capacity`` tokens each."""
     groups = first_fit_decreasing([len(document) for document in documents], capacity)
-    return [micro([documents[index] for index in group]) for group in groups]
+    return [collate([documents[index] for index in group]) for group in groups]
 
 
-def micro(documents: Sequence[Document]) -> MicroBatch:
+def collate(documents: Sequence[Document]) -> MicroBatch:
     """One packed micro-batch."""
     lengths = [len(document) for document in documents]
     return MicroBatch({**pack(documents), "max_length_q": max(lengths)}, sum(lengths))

@@ -1,18 +1,16 @@
-"""Direct preference optimisation (https://arxiv.org/abs/2305.18290): pairs of a better and a worse answer to a prompt.
+"""The task of learning from pairs: a better and a worse answer to one prompt, as the recipe ``preference`` does.
 
-    loss = -log sigmoid(beta * ((log p(chosen) - log p(rejected)) - (log r(chosen) - log r(rejected))))
-
-p is the model, r the reference, both summed over the answer's tokens. The reference is the model that training starts from
-(its adapter included) and never changes, so it is measured once, before training.
+The reference is the model that training starts from (its adapter included). It never changes, so the log-probabilities
+that it gives to the answers are computed once, before training, and travel with the pairs.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.losses import chunked_log_probabilities
 from remote_payload.train.model.precision import autocast
+from remote_payload.train.tasks.sums import add_up
 
 TIE = 1e-3  # rewards that differ by less do not differ: what rounding makes of two equal ones
 
@@ -44,10 +43,15 @@ class Pair:
         return len(self.chosen) + len(self.rejected)
 
 
-def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Losses ``[pairs]`` and rewards ``[pairs, 2]`` from log-probabilities ``[pairs, 2]`` of chosen and rejected."""
-    rewards = beta * (policy - reference)
-    return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
+class PairLoss(NamedTuple):
+    """Of the pairs of a micro-batch: the summed loss (differentiable), their number, and for the evaluation each one's loss
+    ``[pairs]`` and the rewards ``[pairs, 2]`` of the chosen and the rejected answer.
+    """
+
+    sum: Tensor
+    count: float
+    losses: Tensor
+    rewards: Tensor
 
 
 def preferred(margin: Tensor) -> Tensor:
@@ -115,14 +119,21 @@ def last_turn_only(document: Document) -> Document:
 
 
 class PreferenceTask:
-    """A ``Task`` over pairs, for a ``CausalLoss``; a row of full length is a pair."""
+    """A ``Task`` over pairs, for a ``CausalLoss``; a row of full length is a pair, ``loss`` is the recipe's."""
 
     fixed_shapes = False
 
     def __init__(
-        self, settings: Any, world: World, pairs: Sequence[Pair], held_out: Sequence[Pair], compute: torch.dtype
+        self,
+        settings: Any,
+        world: World,
+        pairs: Sequence[Pair],
+        held_out: Sequence[Pair],
+        compute: torch.dtype,
+        loss: Callable[[nn.Module, MicroBatch], PairLoss],
     ) -> None:
-        self.settings, self.world, self.pairs, self.held_out, self.compute = settings, world, pairs, held_out, compute
+        self.settings, self.world, self.pairs, self.held_out = settings, world, pairs, held_out
+        self.loss_function, self.autocast = loss, autocast(world.device, compute)
         self.steps_per_epoch = math.ceil(len(pairs) / settings.batch.size)
 
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
@@ -131,38 +142,26 @@ class PreferenceTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * size : (step + 1) * size]
 
-    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
+    def micro_batches(self, step: list[int], micro_batch_rows: int) -> list[MicroBatch]:
         longest_first = sorted(step, key=lambda index: (-len(self.pairs[index]), index))
-        return self._micros([self.pairs[index] for index in self.world.share(longest_first)], size)
+        return self._packed([self.pairs[index] for index in self.world.share(longest_first)], micro_batch_rows)
 
-    def heaviest(self, size: int) -> MicroBatch:
-        return pack_pairs([max(self.pairs, key=len)] * size)
+    def heaviest(self, micro_batch_rows: int) -> MicroBatch:
+        return collate([max(self.pairs, key=len)] * micro_batch_rows)
 
-    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor | float]:
-        losses, _ = dpo_loss(self.log_probabilities(model, micro), micro.tensors["reference"], self.settings.beta)
-        return losses.sum(), float(len(losses))
+    def loss(self, model: nn.Module, batch: MicroBatch) -> PairLoss:
+        """The recipe's loss of a micro-batch on this rank's device, matrix products in the task's dtype."""
+        with self.autocast:
+            return self.loss_function(model, batch)
 
-    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
-        return self.measure(model, self.held_out, size)
+    def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        return self.measure(model, self.held_out, micro_batch_rows)
 
-    @torch.no_grad()
-    def measure(self, model: nn.Module, pairs: Sequence[Pair], size: int) -> dict[str, float]:
+    def measure(self, model: nn.Module, pairs: Sequence[Pair], micro_batch_rows: int) -> dict[str, float]:
         """Means over the pairs of all ranks. A reward is beta times how much likelier an answer became than it was."""
-        sums = torch.zeros(1 + len(METRICS), dtype=torch.float64, device=self.world.device)
-        for micro in self._micros(self.world.share(list(pairs)), size):
-            moved = micro.to(self.world.device)
-            policy = self.log_probabilities(model, moved)
-            losses, rewards = dpo_loss(policy, moved.tensors["reference"], self.settings.beta)
-            chosen, rejected = rewards[:, 0], rewards[:, 1]
-            columns = [
-                torch.ones_like(losses),
-                losses,
-                preferred(chosen - rejected),
-                chosen - rejected,
-                chosen,
-                rejected,
-            ]
-            sums += torch.stack(columns).double().sum(dim=1)
+        batches = self._packed(self.world.share(list(pairs)), micro_batch_rows)
+        losses = (self.loss(model, batch.to(self.world.device)) for batch in batches)
+        sums = add_up(map(pair_sums, losses), 1 + len(METRICS), self.world.device)
         count, *totals = self.world.sum(*sums.tolist())
         return {name: total / max(count, 1.0) for name, total in zip(METRICS, totals, strict=True)}
 
@@ -171,24 +170,34 @@ class PreferenceTask:
         """The pairs with the log-probabilities that ``model``, here the reference, gives; one pair at a time."""
         found = []
         for pair in pairs:
-            first, second = self.log_probabilities(model, pack_pairs([pair]).to(self.world.device))[0].tolist()
+            with self.autocast:
+                answers = answer_log_probabilities(model, collate([pair]).to(self.world.device))
+            first, second = answers[0].tolist()
             found.append(replace(pair, reference=(first, second)))
         return found
 
-    def log_probabilities(self, model: nn.Module, micro: MicroBatch) -> Tensor:
-        """``[pairs, 2]`` in fp32: of the chosen and the rejected answer, summed over their tokens."""
-        tensors = dict(micro.tensors)
-        owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")
-        with autocast(self.world.device, self.compute):
-            tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets)
-        return tokens.new_zeros(2 * len(reference)).index_add(0, owners, tokens).view(-1, 2)
-
-    def _micros(self, pairs: Sequence[Pair], size: int) -> list[MicroBatch]:
-        groups = first_fit_decreasing([len(pair) for pair in pairs], size * 2 * self.settings.max_length)
-        return [pack_pairs([pairs[index] for index in group]) for group in groups]
+    def _packed(self, pairs: Sequence[Pair], micro_batch_rows: int) -> list[MicroBatch]:
+        groups = first_fit_decreasing([len(pair) for pair in pairs], micro_batch_rows * 2 * self.settings.max_length)
+        return [collate([pairs[index] for index in group]) for group in groups]
 
 
-def pack_pairs(pairs: Sequence[Pair]) -> MicroBatch:
+def pair_sums(loss: PairLoss) -> Tensor:
+    """``[1 + metrics]``: the number of pairs, then each of ``METRICS`` summed over them."""
+    chosen, rejected = loss.rewards[:, 0], loss.rewards[:, 1]
+    margin = chosen - rejected
+    columns = [torch.ones_like(margin), loss.losses, preferred(margin), margin, chosen, rejected]
+    return torch.stack(columns).double().sum(dim=1)
+
+
+def answer_log_probabilities(model: Any, batch: MicroBatch) -> Tensor:
+    """``[pairs, 2]`` in fp32: log-probability of the chosen and of the rejected answer, summed over its tokens."""
+    tensors = dict(batch.tensors)
+    owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")
+    tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets)
+    return tokens.new_zeros(2 * len(reference)).index_add(0, owners, tokens).view(-1, 2)
+
+
+def collate(pairs: Sequence[Pair]) -> MicroBatch:
     """Both documents of every pair in one packed row; ``owners`` says which document each counted token belongs to."""
     documents = [document for pair in pairs for document in (pair.chosen, pair.rejected)]
     counted = torch.tensor([document.counted for document in documents])

@@ -11,14 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from remote_payload.train.data.packing import IGNORED, Document, first_fit_decreasing
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.task import MicroBatch
+from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.precision import autocast
-from remote_payload.train.tasks.packed_task import micro
+from remote_payload.train.tasks.packed_task import collate
+from remote_payload.train.tasks.sums import LossFunction, loss_of_the_model, token_metrics, token_sums
 
 
 class Rows(Protocol):
@@ -28,8 +30,8 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def micro(self, indices: Sequence[int]) -> MicroBatch:
-        """These rows as one micro-batch: what ``CausalLoss`` takes."""
+    def collate(self, indices: Sequence[int]) -> MicroBatch:
+        """These rows as one micro-batch, with the ``input_ids`` and ``targets`` that ``CausalLoss`` takes."""
 
     @property
     def longest(self) -> int:
@@ -48,7 +50,7 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def micro(self, indices: Sequence[int]) -> MicroBatch:
+    def collate(self, indices: Sequence[int]) -> MicroBatch:
         ids = torch.from_numpy(self.ids[list(indices)].astype(np.int64))
         targets = torch.full_like(ids, IGNORED)
         targets[:, :-1] = ids[:, 1:]
@@ -75,20 +77,27 @@ class PackedRows:
         """The documents of some rows, in the order in which they lie in the micro-batch."""
         return [document for index in indices for document in self.rows[index]]
 
-    def micro(self, indices: Sequence[int]) -> MicroBatch:
-        return micro([self.documents[document] for document in self.documents_of(indices)])
+    def collate(self, indices: Sequence[int]) -> MicroBatch:
+        return collate([self.documents[document] for document in self.documents_of(indices)])
 
 
 class RowTask:
-    """Next-token prediction on rows; ``measure(model, micro_batch)`` is what an evaluation reports.
+    """Next-token prediction on rows, ``loss`` is the recipe's; ``measure(model, rows)`` is what an evaluation reports.
 
     With fixed shapes the last step of an epoch is left out when it would be smaller than the others (other rows each epoch).
     """
 
     def __init__(
-        self, settings: Any, world: World, rows: Rows, compute: torch.dtype, measure: Callable[[nn.Module, int], dict[str, float]]
-    ) -> None:  # fmt: skip
-        self.rows, self.world, self.compute, self.measure = rows, world, compute, measure
+        self,
+        settings: Any,
+        world: World,
+        rows: Rows,
+        compute: torch.dtype,
+        measure: Callable[[nn.Module, int], dict[str, float]],
+        loss: LossFunction = loss_of_the_model,
+    ) -> None:
+        self.rows, self.world, self.measure = rows, world, measure
+        self.loss_function, self.autocast = loss, autocast(world.device, compute)
         self.seed, self.batch, self.fixed_shapes = settings.seed, settings.batch.size, rows.fixed_shapes
         steps = len(rows) / self.batch
         self.steps_per_epoch = math.floor(steps) if rows.fixed_shapes else math.ceil(steps)
@@ -100,39 +109,35 @@ class RowTask:
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch].tolist()
 
-    def micro_batches(self, step: list[int], size: int) -> list[MicroBatch]:
+    def micro_batches(self, step: list[int], micro_batch_rows: int) -> list[MicroBatch]:
         mine = self.world.share(step)
-        return [self.rows.micro(mine[at : at + size]) for at in range(0, len(mine), size)]
+        return [self.rows.collate(mine[at : at + micro_batch_rows]) for at in range(0, len(mine), micro_batch_rows)]
 
-    def heaviest(self, size: int) -> MicroBatch:
-        return self.rows.micro([self.rows.longest] * size)
+    def heaviest(self, micro_batch_rows: int) -> MicroBatch:
+        return self.rows.collate([self.rows.longest] * micro_batch_rows)
 
-    def loss(self, model: nn.Module, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        with autocast(self.world.device, self.compute):
-            loss = model(**micro.tensors)
-        return loss.sum, loss.count
+    def loss(self, model: nn.Module, batch: MicroBatch) -> TokenLoss:
+        """The recipe's loss of a micro-batch on this rank's device, matrix products in the task's dtype."""
+        with self.autocast:
+            return self.loss_function(model, batch)
 
-    def evaluate(self, model: nn.Module, size: int) -> dict[str, float]:
-        return self.measure(model, size)
+    def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
+        return self.measure(model, micro_batch_rows)
 
-
-def validation_metrics(
-    model: nn.Module, rows: Rows, count: int, world: World, compute: torch.dtype, size: int
-) -> dict[str, float]:
-    """``loss`` (nats a token), ``perplexity`` and ``token_accuracy`` over the first ``count`` rows; only sums are kept."""
-    sums = torch.zeros(3, dtype=torch.float64, device=world.device)
-    for indices in dealt_out(world, range(count), size):
-        with autocast(world.device, compute):
-            found = model(**rows.micro(indices or [0]).to(world.device).tensors)
-        if indices:
-            sums += torch.stack([part.double() for part in (found.sum, found.count, found.correct)])
-    loss, tokens, correct = world.sum(*sums.tolist())
-    mean = loss / max(tokens, 1)
-    return {"loss": mean, "perplexity": math.exp(min(mean, 700.0)), "token_accuracy": correct / max(tokens, 1)}
+    def measure_rows(self, model: nn.Module, held_out: Rows, count: int, micro_batch_rows: int) -> dict[str, float]:
+        """``loss`` (nats a token), ``perplexity``, ``token_accuracy`` over the first ``count`` rows of ``held_out``, all ranks together."""
+        turns = dealt_out(self.world, range(count), micro_batch_rows)
+        batches = (held_out.collate(turn) if turn else uncounted(held_out.collate([0])) for turn in turns)
+        return token_metrics(self.world, token_sums(self.loss, model, batches, self.world.device))
 
 
-def dealt_out(world: World, indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """This rank's part in pieces of ``size``, as many on every rank (some empty): a sharded model needs all ranks each time."""
-    rounds = math.ceil(math.ceil(len(indices) / world.size) / size)
+def uncounted(batch: MicroBatch) -> MicroBatch:
+    """The same without a target that counts, for a rank that only takes part: it adds zeros to every sum."""
+    return MicroBatch({**batch.tensors, "targets": torch.full_like(batch.tensors["targets"], IGNORED)}, 0)
+
+
+def dealt_out(world: World, indices: Sequence[int], micro_batch_rows: int) -> Iterator[list[int]]:
+    """This rank's part in pieces of ``micro_batch_rows``, as many on every rank (some empty): a sharded model needs all ranks each time."""
+    rounds = math.ceil(math.ceil(len(indices) / world.size) / micro_batch_rows)
     mine = world.share(list(indices))
-    yield from (mine[turn * size : (turn + 1) * size] for turn in range(rounds))
+    yield from (mine[turn * micro_batch_rows : (turn + 1) * micro_batch_rows] for turn in range(rounds))

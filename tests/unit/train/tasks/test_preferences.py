@@ -1,17 +1,19 @@
 import json
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from remote_payload.recipes.preference import dpo_loss, loss
 from remote_payload.train.data.chat import Format
 from remote_payload.train.data.data import Record
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.model.causal import CausalLoss
-from remote_payload.train.tasks.preferences import PreferenceTask, dpo_loss, encode_pairs, pack_pairs, preferred
+from remote_payload.train.tasks.preferences import PreferenceTask, collate, encode_pairs, preferred
 from tests.support.models.language_data import conversations, pairs, run_recipe_here, write_lines
 from tests.support.models.tiny_models import tiny_model, tiny_tokenizer
 
@@ -19,6 +21,7 @@ SETTINGS = SimpleNamespace(
     prompt_field="prompt", chosen_field="chosen", rejected_field="rejected", max_length=96, beta=0.3, seed=0,
     batch=SimpleNamespace(size=2),
 )  # fmt: skip
+LOSS = partial(loss, beta=SETTINGS.beta)
 
 
 def encoded(values=None, form=None):
@@ -52,11 +55,11 @@ def test_the_loss_is_the_papers_formula():
 def test_packed_pairs_have_the_log_probabilities_and_the_gradient_of_each_answer_alone():
     found, _ = encoded()
     policy, reference = make_model(0), make_model(1)
-    task = PreferenceTask(SETTINGS, World(0, 1, 0, torch.device("cpu")), found, found, torch.float32)
+    task = PreferenceTask(SETTINGS, World(0, 1, 0, torch.device("cpu")), found, found, torch.float32, LOSS)
     task.pairs = task.with_reference(reference, found)
-    (micro,) = task.micro_batches([0, 1, 2], 4)
-    loss, count = task.loss(policy, micro)
-    loss.backward()
+    (batch,) = task.micro_batches([0, 1, 2], 4)
+    found_loss = task.loss(policy, batch)
+    found_loss.sum.backward()
     by_name = make_model(0)
     total = torch.zeros(())
     for pair in found[:3]:
@@ -65,8 +68,8 @@ def test_packed_pairs_have_the_log_probabilities_and_the_gradient_of_each_answer
             before = [answer_log_probability(reference, d) for d in (pair.chosen, pair.rejected)]
         total = total - F.logsigmoid(0.3 * ((chosen - rejected) - (before[0] - before[1])))
     total.backward()
-    assert count == 3
-    torch.testing.assert_close(loss, total, rtol=1e-5, atol=1e-5)
+    assert found_loss.count == 3
+    torch.testing.assert_close(found_loss.sum, total, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(policy.parameters(), by_name.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
@@ -74,7 +77,7 @@ def test_packed_pairs_have_the_log_probabilities_and_the_gradient_of_each_answer
 def test_before_training_the_margin_is_zero_and_the_loss_is_log_two():
     found, _ = encoded()
     model = make_model()
-    task = PreferenceTask(SETTINGS, World(0, 1, 0, torch.device("cpu")), found, found, torch.float32)
+    task = PreferenceTask(SETTINGS, World(0, 1, 0, torch.device("cpu")), found, found, torch.float32, LOSS)
     result = task.measure(model, task.with_reference(model, found), 4)
     assert result["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert result["reward_margin"] == pytest.approx(0, abs=1e-5)
@@ -87,7 +90,7 @@ def test_only_the_last_answer_of_a_conversation_is_judged():
     for document, text in ((found[0].chosen, "It sank.<|im_end|>"), (found[0].rejected, "Nothing.<|im_end|>")):
         learnt = [token for token, learn in zip(document.ids, document.learn, strict=True) if learn]
         assert tokenizer.decode(learnt) == text
-    assert pack_pairs(found).tensors["owners"].bincount().tolist() == [
+    assert collate(found).tensors["owners"].bincount().tolist() == [
         d.counted for d in (found[0].chosen, found[0].rejected)
     ]
 

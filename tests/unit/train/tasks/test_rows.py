@@ -11,7 +11,7 @@ from remote_payload.train.data.packing import Document
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.model.causal import CausalLoss, load_network
-from remote_payload.train.tasks.rows import PackedRows, RowTask, TokenRows, dealt_out, validation_metrics
+from remote_payload.train.tasks.rows import PackedRows, RowTask, TokenRows, dealt_out
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
@@ -66,7 +66,7 @@ def test_ranks_and_micro_batches_share_a_step_out_without_loss():
 
 
 def test_a_row_predicts_each_next_token():
-    micro = rows_of(2).micro([1])
+    micro = rows_of(2).collate([1])
     ids, targets = micro.tensors["input_ids"][0].tolist(), micro.tensors["targets"][0].tolist()
     assert targets[:-1] == ids[1:] and targets[-1] == -100
     assert micro.tokens == 8
@@ -83,7 +83,7 @@ def test_every_rank_takes_as_many_turns():
 def test_validation_metrics_are_those_of_the_whole_logits(tiny_folder, name):
     network = load_network(str(tiny_folder(name)))
     rows = rows_of(7)
-    found = validation_metrics(CausalLoss(network), rows, 5, ALONE, torch.float32, 2)
+    found = task(rows).measure_rows(CausalLoss(network), rows, 5, 2)
     ids = torch.from_numpy(rows.ids[:5].astype(np.int64))
     with torch.no_grad():
         logits = network(input_ids=ids).logits[:, :-1].flatten(0, 1)
@@ -99,4 +99,4 @@ def test_packed_rows_hold_every_document_once_and_no_more_than_fits():
     rows = PackedRows(documents, 10)
     assert sorted(rows.documents_of(range(len(rows)))) == list(range(7))
     assert max(rows.tokens(row) for row in range(len(rows))) == rows.tokens(rows.longest) == 10
-    assert rows.micro([0, 1]).tokens == rows.tokens(0) + rows.tokens(1)
+    assert rows.collate([0, 1]).tokens == rows.tokens(0) + rows.tokens(1)
