@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from runner.domain.redact import redact
+from remote_payload.agent.wire.redact import redact
 
 # What YAML reads as this very text, wherever it stands; everything else is put in quotes.
 _PLAIN = re.compile(r"(?:--?|\.{0,2}/)?[A-Za-z_][A-Za-z0-9_./=-]*")

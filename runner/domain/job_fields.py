@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from remote_payload.agent.wire.tokens import find_token
 from runner.domain import shell_words
 from runner.domain.flow import flow
 from runner.domain.quantities import duration, size
-from runner.domain.tokens import find_token
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler

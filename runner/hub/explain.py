@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from remote_payload.agent.wire.redact import redact
 from runner.domain.errors import HostError
-from runner.domain.redact import redact
 from runner.hub.client import endpoint
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from remote_payload.agent.wire.redact import redact
 from runner.domain.errors import JobFileError
-from runner.domain.redact import redact
 
 
 @dataclass(frozen=True, order=True)

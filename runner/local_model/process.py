@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from remote_payload.agent.wire.redact import redact
 from runner.domain.errors import SmokeTestFailed
-from runner.domain.redact import redact
 from runner.domain.terminal import clean, clean_lines
 
 SILENCE = (

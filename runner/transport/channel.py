@@ -28,7 +28,7 @@ def open_session(transport: paramiko.Transport, host: Host) -> tuple[AgentSessio
     channel = _open_channel(transport, host)
     distance = time.monotonic() - asked
     pipe = ChannelPipe(channel)
-    session = AgentSession(pipe, str(host), lambda early, public: _handshake(pipe, channel, host, early, public))
+    session = AgentSession(pipe, str(host), lambda early, public: _start_agent(pipe, channel, host, early, public))
     return session, distance
 
 
@@ -66,7 +66,7 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
         raise _no_session(transport, host, error) from None
 
 
-def _handshake(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
+def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
     """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder.
 
     ``public`` frames may stand in the command line.

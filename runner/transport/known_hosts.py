@@ -9,7 +9,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,9 @@ from typing import NamedTuple
 from runner.domain.disk import writing
 from runner.domain.errors import HostError, HostKeyChanged, StateError
 from runner.domain.host import Host, Trust
+
+# Called with a host that neither gpurun nor OpenSSH knows and its key's fingerprint; it raises to refuse the host.
+FirstContact = Callable[[Host, str], None]
 
 
 class Key(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,10 +11,7 @@ from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.host import Host
 from runner.transport.agent import Agent
 from runner.transport.dial import Dial
-
-# First contact: told the host and the key's fingerprint; raises to refuse.
-FirstContact = Callable[[Host, str], None]
-
+from runner.transport.known_hosts import FirstContact
 
 _loading = threading.Lock()  # two threads that import paramiko at once find it half made: its modules import each other
 

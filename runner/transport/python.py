@@ -8,7 +8,7 @@ from runner.domain.errors import BoxNotReady, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean_lines
 from runner.transport.dial import Dial
-from runner.transport.link import FirstContact
+from runner.transport.known_hosts import FirstContact
 from runner.transport.ssh import open_connection
 
 LIMIT = 300.0  # seconds without a word from apt-get

@@ -26,9 +26,8 @@ from runner.domain.terminal import clean
 WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
 
 Progress = Callable[[dict[str, Any]], None]
-Handshake = Callable[
-    [bytes, bool], str
-]  # starts the agent with the first frames (public or not); gives its root folder
+# Starts the agent with the first frames, and whether all of these may be seen by other users of the box; gives its root folder.
+StartAgent = Callable[[bytes, bool], str]
 
 # What an ERROR of the agent may be here, so that the box chooses no exit code of the laptop's own, and no retry.
 ERRORS = {
@@ -81,10 +80,10 @@ class Patience:
 class AgentSession:
     """One agent on the box for as long as a command needs it. Thread-safe."""
 
-    def __init__(self, pipe: Pipe, where: str, handshake: Handshake) -> None:
+    def __init__(self, pipe: Pipe, where: str, start_agent: StartAgent) -> None:
         self._pipe = pipe
         self.where = where
-        self._handshake = handshake
+        self._start_agent = start_agent
         self._starting = threading.Lock()
         self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
         self._public = True  # whether all of it may be seen
@@ -110,7 +109,7 @@ class AgentSession:
             with self._writing:  # nobody else speaks before the agent does
                 early, self._early = self._early, None
                 try:
-                    self._root = self._handshake(early, self._public)
+                    self._root = self._start_agent(early, self._public)
                 except GpurunError as error:
                     self._dead = error
                     raise

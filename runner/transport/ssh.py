@@ -25,7 +25,7 @@ from runner.transport import known_hosts, login
 from runner.transport.dial import CONNECT_TIMEOUT, Dial
 from runner.transport.direct_transport import DirectTransport
 from runner.transport.first_contact import CERTIFIED, Answer, Question
-from runner.transport.link import FirstContact
+from runner.transport.known_hosts import FirstContact
 from runner.transport.ssh_tokens import expand, tokens
 
 # paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.

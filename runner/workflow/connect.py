@@ -20,7 +20,8 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.transport.link import FirstContact, Link, open_link
+from runner.transport.known_hosts import FirstContact
+from runner.transport.link import Link, open_link
 from runner.transport.resolve import resolve
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try

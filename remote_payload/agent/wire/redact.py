@@ -1,15 +1,15 @@
-"""Takes secrets out of text that leaves the box or stays on it."""
+"""Takes secrets out of text before it is shown, sent or kept: the same on the laptop and on the box."""
 
-import re
 from typing import Iterable
 
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
-REDACTED = "[secret]"
+from remote_payload.agent.wire.tokens import HUB_TOKEN, without_tokens
+
+REDACTED = "[redacted]"
+SHORTEST = 4  # characters; to replace each letter "a" would leave no text
 
 
-def redact(text: str, values: Iterable[str] = ()) -> str:
-    """``text`` without ``values``, nor anything that looks like a hub token."""
-    for value in values:
-        if value:
-            text = text.replace(value, REDACTED)
-    return TOKEN.sub(REDACTED, text)
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` with ``[redacted]`` in place of the given secrets (the longest first) and of everything that looks like a token."""
+    for secret in sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    return without_tokens(HUB_TOKEN.sub(REDACTED, text), REDACTED)

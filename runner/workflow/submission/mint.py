@@ -6,10 +6,10 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 
+from remote_payload.agent.wire.redact import redact
 from runner import store
 from runner.domain.errors import EnvironmentFailed, GpurunError, LaunchError, StartUnconfirmed, UserError
 from runner.domain.job import Job
-from runner.domain.redact import redact
 from runner.domain.run import Refusal, Run, mint_id
 
 

@@ -35,7 +35,7 @@ def test_every_exception_becomes_an_error_of_the_laptops_own_tree(error, kind, s
 def test_an_error_never_carries_a_secret_of_its_request():
     args = {"secrets": {"WANDB": "canary-1", "HF_TOKEN": "hf_abcdefgh12345678"}}
     answer = explain("launch", ValueError("bad canary-1 and hf_abcdefgh12345678 and hf_otherother1"))
-    assert without_secrets(answer, args)["message"].count("[secret]") == 3
+    assert without_secrets(answer, args)["message"].count("[redacted]") == 3
     assert without_secrets({"message": "x"}, {"secrets": "no dict"}) == {"message": "x"}
 
 

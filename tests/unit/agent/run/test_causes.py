@@ -100,7 +100,7 @@ def test_the_last_meaningful_line_is_the_evidence(log, line):
 
 def test_a_token_in_the_log_is_not_quoted():
     found = causes.explain(FAILED, "ValueError: token hf_abcdefghijklmnopqrst is wrong\n", 0, False)
-    assert found.evidence == "ValueError: token [secret] is wrong"
+    assert found.evidence == "ValueError: token [redacted] is wrong"
 
 
 def test_a_line_of_a_megabyte_costs_nothing_and_is_cut():

@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.domain.tokens import find_token, without_tokens
+from remote_payload.agent.run import causes
+from remote_payload.agent.serve import without_secrets
+from remote_payload.agent.wire.protocol import ExitRecord
+from remote_payload.agent.wire.tokens import KINDS, find_token, without_tokens
+from runner.domain.flow import flow
 
 # In two pieces each, so that this file itself can be pushed.
 TOKENS = {
     "hf_" + "abcdefghijABCDEFGHIJabcdefghijABCD": "a Hugging Face token",
     "hf_" + "lowercase1and2digits3are4tokens5to": "a Hugging Face token",
     "hf_oauth_" + "eyJhbGciOi.JIUzI1Ni-": "a Hugging Face token",
+    "hf_jwt_" + "eyJhbGciOi.eyJzdWIiOiI2Mj.c2ln": "a Hugging Face token",
+    "api_org_" + "abcdefghijABCDEFGHIJabcdefghijABCD": "a Hugging Face token",
     "AKIA" + "IOSFODNN7EXAMPLE": "an AWS access key",
     "ghp_" + "a1B2" * 9: "a GitHub token",
     "github_pat_" + "11ABCDEFG0" * 8: "a GitHub token",
@@ -30,6 +36,20 @@ def test_a_token_is_found_whatever_stands_around_it(token: str, around: str) -> 
     text = around.format(token)
     assert find_token(text.encode()) == TOKENS[token]
     assert token.strip() not in without_tokens(text, "…")
+
+
+def test_the_box_and_the_laptop_redact_every_form() -> None:
+    """``TOKENS`` has one for each beginning's kind of rest, so that a new form without an example fails here."""
+    assert {kind.rest for kind in KINDS} == {
+        kind.rest for kind in KINDS for token in TOKENS if token.startswith(kind.beginnings)
+    }
+    for token in (token.strip() for token in TOKENS):
+        text = f"refused: {token}\n"
+        on_the_box = causes.explain(ExitRecord("exit", 1, 1.0), text, 0, False).evidence
+        in_an_error_of_the_box = without_secrets({"message": text}, {})["message"]
+        on_the_laptop = flow(text)
+        for shown in (on_the_box, in_an_error_of_the_box, on_the_laptop):
+            assert shown is not None and token not in shown and "[redacted]" in shown
 
 
 @pytest.mark.parametrize(

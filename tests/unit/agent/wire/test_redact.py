@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.domain.redact import redact
+from remote_payload.agent.wire.redact import redact
 
 TOKEN = "hf_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7"
 
@@ -19,17 +19,19 @@ TOKEN = "hf_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7"
         "hf_oauth_eyJhbGciOi.eyJzdWIiOiI2Mj-x_y.c2lnbmF0dXJl",
         "hf_jwt_eyJhbGciOi.eyJzdWIiOiI2Mj.c2lnbmF0dXJl",
         "api_org_AbCdEfGhIjKlMnOpQrStUv",
+        "truncated: hf_a1B2c3D4e5",
+        "truncated: api_org_a1B2c3D4e5",
     ],
 )
 def test_a_hub_token_disappears_wherever_it_stands(text: str) -> None:
     shown = redact(text)
     assert "[redacted]" in shown
-    for piece in (TOKEN[3:], "eyJ", "c2lnbmF0dXJl", "AbCdEfGh"):
+    for piece in (TOKEN[3:], "eyJ", "c2lnbmF0dXJl", "AbCdEfGh", "a1B2c3"):
         assert piece not in shown
 
 
 def test_names_that_begin_like_a_token_stay() -> None:
-    text = "hf_hub_download, hf_xet and hf_cache_home are names"
+    text = "hf_hub_download, hf_transfer, hf_xet and hf_cache_home are names"
     assert redact(text) == text
 
 
