@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
 
 import paramiko
 
 from remote_payload.agent.wire import protocol
 from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host
-from runner.transport import bootstrap, bundle
+from runner.transport import bundle
+from runner.transport.bootstrap.command import fits_command, new_nonce, opening, start_command, upload
+from runner.transport.bootstrap.handshake import Handshake, Need, Ready
 from runner.transport.dial import CONNECT_TIMEOUT
+from runner.transport.paramiko_private import execute
 from runner.transport.session import AgentSession
 
 # How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
@@ -71,50 +73,38 @@ def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early
 
     ``public`` frames may stand in the command line.
     """
-    nonce = bootstrap.new_nonce()
+    nonce = new_nonce()
     wanted = bundle.agent()
-    talk = bootstrap.Handshake(nonce)
+    handshake = Handshake(nonce)
     try:
-        opening = bootstrap.opening(wanted.sha256, early)
-        if public and bootstrap.fits_command(opening):
-            _execute(channel, bootstrap.command(nonce, host.volume, opening))
+        first_input = opening(wanted.sha256, early)
+        if public and fits_command(first_input):
+            execute(channel, start_command(nonce, host.volume, first_input))
         else:
-            _execute(channel, bootstrap.command(nonce, host.volume))
-            pipe.write(opening)
+            execute(channel, start_command(nonce, host.volume))
+            pipe.write(first_input)
         while data := pipe.read(1 << 18):
-            answer = talk.feed(data)
-            if isinstance(answer, bootstrap.Need):
-                pipe.write(bootstrap.upload(wanted))
-                answer = talk.feed(b"")
-            if isinstance(answer, bootstrap.Ready):
+            answer = handshake.feed(data)
+            if isinstance(answer, Need):
+                pipe.write(upload(wanted))
+                answer = handshake.feed(b"")
+            if isinstance(answer, Ready):
                 pipe.push_back(answer.rest)
                 return answer.root
     except TimeoutError:
-        talk.noise += _printed(channel)
-        raise _silent(host, talk.ended()) from None
+        handshake.noise += _printed(channel)
+        raise _silent(host, handshake.ended()) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise _no_session(channel.transport, host, error) from None
     if _broke(channel.transport):
         raise _link_lost(host)
-    talk.noise += _printed(channel)
-    raise talk.ended()
+    handshake.noise += _printed(channel)
+    raise handshake.ended()
 
 
 def _printed(channel: paramiko.Channel) -> bytes:
     """What the login shell wrote to its stderr: tmux in a .bashrc says there that it wants a terminal."""
     return channel.recv_stderr(1 << 14) if channel.recv_stderr_ready() else b""
-
-
-def _execute(channel: paramiko.Channel, command: str) -> None:
-    """Asks for the command without waiting for a yes: ``Channel.exec_command`` spends a round trip on it, and a no shows as the end."""
-    request = paramiko.Message()
-    request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-    request.add_int(channel.remote_chanid)
-    request.add_string("exec")
-    request.add_boolean(False)
-    request.add_string(command)
-    transport: Any = channel.transport
-    transport._send_user_message(request)  # paramiko's own way to send it, which has no public name
 
 
 def _silent(host: Host, ended: GpurunError) -> HostError:

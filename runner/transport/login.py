@@ -16,6 +16,7 @@ from paramiko.pkey import PublicBlob
 from runner.domain.errors import AuthFailed
 from runner.domain.host import Host
 from runner.domain.terminal import clean
+from runner.transport.paramiko_private import agent_keys
 
 
 class KeysInOrder(AuthStrategy):
@@ -68,9 +69,7 @@ class KeysInOrder(AuthStrategy):
         try:
             client.settimeout(5)
             client.connect(self.host.agent_socket)
-            agent = paramiko.agent.AgentSSH()
-            agent._connect(client)  # type: ignore[attr-defined]  # paramiko.Agent() reads SSH_AUTH_SOCK and nothing else
-            return tuple(agent.get_keys())
+            return tuple(agent_keys(client))
         except (OSError, paramiko.SSHException):
             client.close()
             return ()

@@ -23,9 +23,9 @@ from runner.domain.host import Host, parse_address
 from runner.domain.terminal import clean
 from runner.transport import known_hosts, login
 from runner.transport.dial import CONNECT_TIMEOUT, Dial
-from runner.transport.direct_transport import DirectTransport
 from runner.transport.first_contact import CERTIFIED, Answer, Question
 from runner.transport.known_hosts import FirstContact
+from runner.transport.paramiko_private import OFFERED, DirectTransport
 from runner.transport.ssh_tokens import expand, tokens
 
 # paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
@@ -139,19 +139,19 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
 
     def transport(self, *args: Any, **options: Any) -> paramiko.Transport:
         """One that asks for the types of the known keys first, as OpenSSH does: a host may have a key of each type."""
-        opened = DirectTransport(*args, **options)
+        opened: paramiko.Transport = DirectTransport(*args, **options)
         # paramiko knows no certificates: it checks the key that OpenSSH found certified.
         allowed = [name.removesuffix(CERTIFIED) for name in self.host.trust.algorithms] if self.host.trust else []
-        names = [name for name in opened._preferred_keys if not allowed or name in allowed]
+        names = [name for name in OFFERED["host key"] if not allowed or name in allowed]
         if not names:
             raise HostError(
                 f"your ssh configuration allows no type of host key that gpurun can check for {self.host.known_as}: "
                 f"HostKeyAlgorithms {','.join(allowed)}",
                 meaning="Nothing was contacted.",
-                hint=f"Allow one of these for this host: {', '.join(opened._preferred_keys)}",
+                hint=f"Allow one of these for this host: {', '.join(OFFERED['host key'])}",
             )
         types = {self.answer.type} if self.answer else {key.type for key in self.pins.keys}
-        opened._preferred_keys = tuple(sorted(names, key=lambda name: _type_of(name) not in types))
+        opened.get_security_options().key_types = tuple(sorted(names, key=lambda name: _type_of(name) not in types))
         return opened
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
@@ -249,23 +249,24 @@ def _explain(host: Host, error: Exception, took: float) -> HostError:
     )
 
 
+# The word with which paramiko names what the two ends do not have in common: in plain words, and the setting of sshd.
 _ALGORITHMS = {
-    "kex": ("key exchange", "KexAlgorithms", DirectTransport._preferred_kex),
-    "cipher": ("cipher", "Ciphers", DirectTransport._preferred_ciphers),
-    "mac": ("MAC", "MACs", DirectTransport._preferred_macs),
-    "host key": ("type of host key", "HostKeyAlgorithms", DirectTransport._preferred_keys),
+    "kex": ("key exchange", "KexAlgorithms"),
+    "cipher": ("cipher", "Ciphers"),
+    "mac": ("MAC", "MACs"),
+    "host key": ("type of host key", "HostKeyAlgorithms"),
 }
 
 
 def _lacking(error: Exception) -> str:
-    return next((name for word, (name, _, _) in _ALGORITHMS.items() if word in str(error)), "algorithm")
+    return next((name for word, (name, _) in _ALGORITHMS.items() if word in str(error)), "algorithm")
 
 
 def _offered(error: Exception) -> str:
     """The setting of sshd, and the first algorithms of ours that it could allow."""
-    for word, (_, setting, ours) in _ALGORITHMS.items():
+    for word, (_, setting) in _ALGORITHMS.items():
         if word in str(error):
-            return f"{setting} +{','.join(ours[:3])}"
+            return f"{setting} +{','.join(OFFERED[word][:3])}"
     return "its defaults"
 
 

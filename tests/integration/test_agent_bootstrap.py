@@ -9,8 +9,9 @@ import pytest
 
 from remote_payload.agent.wire import protocol
 from runner.domain.errors import BoxNotReady
-from runner.transport import bootstrap, bundle
-from runner.transport.bootstrap import Handshake, Need, Ready
+from runner.transport import bundle
+from runner.transport.bootstrap.command import PLACES, SHELL, new_nonce, opening, start_command, upload
+from runner.transport.bootstrap.handshake import Handshake, Need, Ready
 from tests.support.agent import ProcessPipe
 
 SHELLS = ("bash", "dash", "zsh", "fish", "csh", "tcsh", "ksh", "sh")
@@ -25,17 +26,17 @@ def home(tmp_path):
 
 
 def start(home, shell="sh", volume=None, nonce=None, early=b"", path=None, in_command=False):
-    nonce = nonce or bootstrap.new_nonce()
-    said = bootstrap.opening(bundle.agent().sha256, early)
+    nonce = nonce or new_nonce()
+    first_input = opening(bundle.agent().sha256, early)
     process = subprocess.Popen(
-        [shutil.which(shell), "-c", bootstrap.command(nonce, volume, said if in_command else b"")],
+        [shutil.which(shell), "-c", start_command(nonce, volume, first_input if in_command else b"")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"HOME": str(home), "PATH": path or os.environ["PATH"], "LANG": "C.UTF-8"},
     )
     pipe = ProcessPipe(process, silence=20)
     if not in_command:
-        pipe.write(said)
+        pipe.write(first_input)
     return process, pipe, Handshake(nonce)
 
 
@@ -76,7 +77,7 @@ def test_cold_and_warm_start_from_every_login_shell(home, shell):
         pytest.skip(f"no {shell} on this machine")
     process, pipe, handshake = start(home, shell, early=UNKNOWN)
     assert next_answer(pipe, handshake) == Need(bundle.agent().sha256)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     ready = next_answer(pipe, handshake)
     assert ready[:2] == (protocol.VERSION, str(home / ".gpurun-box"))
     assert "no-such-verb" in first_error(pipe, ready.rest)["message"]  # sent before the agent was there, not lost
@@ -99,7 +100,7 @@ def agents(home):
 def test_the_agent_is_unpacked_once_so_that_its_bytecode_is_kept(home):
     process, pipe, handshake = start(home)
     next_answer(pipe, handshake)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     next_answer(pipe, handshake)
     finish(process)
     unpacked = home / ".gpurun-box" / "agent" / bundle.agent().sha256 / "remote_payload" / "agent"
@@ -117,7 +118,7 @@ def test_where_it_cannot_be_unpacked_it_runs_from_the_zipapp(home):
     (folder / bundle.agent().sha256).write_text("in the way")
     process, pipe, handshake = start(home, early=UNKNOWN)
     next_answer(pipe, handshake)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     assert "no-such-verb" in first_error(pipe, next_answer(pipe, handshake).rest)["message"]
     finish(process)
     assert agents(home) == [bundle.agent().sha256, bundle.agent().sha256 + ".pyz"]
@@ -130,7 +131,7 @@ def test_an_agent_damaged_on_the_disk_is_sent_again(home):
     there.write_bytes(bundle.agent().data[:-1] + b"x")
     process, pipe, handshake = start(home)
     assert isinstance(next_answer(pipe, handshake), Need)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     assert isinstance(next_answer(pipe, handshake), Ready)
     finish(process)
     assert there.read_bytes() == bundle.agent().data
@@ -139,7 +140,7 @@ def test_an_agent_damaged_on_the_disk_is_sent_again(home):
 def test_an_upload_cut_half_way_leaves_no_agent_under_its_name(home):
     process, pipe, handshake = start(home)
     next_answer(pipe, handshake)
-    pipe.write(bootstrap.upload(bundle.agent())[:-5000])
+    pipe.write(upload(bundle.agent())[:-5000])
     process.stdin.close()
     process.wait(20)
     process.stdout.close()
@@ -149,7 +150,7 @@ def test_an_upload_cut_half_way_leaves_no_agent_under_its_name(home):
 def test_an_upload_with_a_flipped_bit_is_refused(home):
     process, pipe, handshake = start(home)
     next_answer(pipe, handshake)
-    data = bytearray(bootstrap.upload(bundle.agent()))
+    data = bytearray(upload(bundle.agent()))
     data[1000] ^= 1
     pipe.write(bytes(data))
     with pytest.raises(Exception, match="damaged"):
@@ -165,7 +166,7 @@ def test_a_volume_holds_everything_when_one_is_named(home, tmp_path):
     volume.mkdir()
     process, pipe, handshake = start(home, volume=str(volume))
     next_answer(pipe, handshake)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     assert next_answer(pipe, handshake).root == str(volume / ".gpurun-box")
     finish(process)
     assert list(home.iterdir()) == []
@@ -182,7 +183,7 @@ def test_a_volume_that_cannot_be_used_is_named(home, volume):
 
 
 def test_a_box_without_python_says_so():
-    script = bootstrap.SHELL.replace(bootstrap.PLACES, "no-such-python /no/such/python")
+    script = SHELL.replace(PLACES, "no-such-python /no/such/python")
     told = subprocess.run(["/bin/sh", "-c", script, "gpurun", "0" * 32, "-", "", ""], capture_output=True)
     assert told.returncode == 127
     with pytest.raises(BoxNotReady, match="no Python"):
@@ -204,15 +205,15 @@ def test_a_python_that_is_too_old_or_broken_is_passed_over(home, tmp_path):
 
 def test_a_bashrc_that_prints_does_not_matter(home):
     (home / "noise").write_text('echo -n "Welcome to cheap-gpus \x1b]0;t\x07"; seq 20000\n')
-    nonce = bootstrap.new_nonce()
+    nonce = new_nonce()
     process = subprocess.Popen(
-        ["bash", "-c", bootstrap.command(nonce)],
+        ["bash", "-c", start_command(nonce)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"HOME": str(home), "PATH": os.environ["PATH"], "BASH_ENV": str(home / "noise")},
     )
     pipe, handshake = ProcessPipe(process, silence=20), Handshake(nonce)
-    pipe.write(bootstrap.opening(bundle.agent().sha256))
+    pipe.write(opening(bundle.agent().sha256))
     assert isinstance(next_answer(pipe, handshake), Need)
     process.stdin.close()
     process.wait(20)
@@ -227,7 +228,7 @@ def test_a_home_folder_named_after_a_mail_address_is_a_home_folder(tmp_path, she
     home.mkdir()
     process, pipe, handshake = start(home, shell)
     next_answer(pipe, handshake)
-    pipe.write(bootstrap.upload(bundle.agent()))
+    pipe.write(upload(bundle.agent()))
     assert next_answer(pipe, handshake).root == str(home / ".gpurun-box")
     finish(process)
 

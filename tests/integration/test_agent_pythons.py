@@ -1,13 +1,16 @@
 """The agent as it travels, on the oldest and newest Pythons that this machine has."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from runner.transport import bundle
-from tests.support.agent import launch, log_of, run_id, running_agent, status
+from runner.transport.bootstrap.command import new_nonce, opening, start_command, upload
+from runner.transport.bootstrap.handshake import Handshake, Need, Ready
+from tests.support.agent import ProcessPipe, launch, log_of, run_id, running_agent, status
 
 
 def python(version):
@@ -40,3 +43,29 @@ def test_the_zipapp_serves_every_verb_of_a_run_on_this_python(home, tmp_path, ve
         assert agent.call("wipe", {"run_id": run}) == {"left": []}
         agent.call("stale", {})
         agent.call("clean", {"dry_run": True})
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
+def test_the_program_in_the_command_line_becomes_the_agent_on_this_python(home, tmp_path, version):
+    interpreter = python(version)
+    if interpreter is None:
+        pytest.skip(f"no Python {version} on this machine")
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {interpreter} "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    nonce = new_nonce()
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", start_command(nonce)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"HOME": str(home), "PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    pipe, handshake = ProcessPipe(process, silence=20), Handshake(nonce)
+    pipe.write(opening(bundle.agent().sha256))
+    assert handshake.feed(pipe.read(65536)) == Need(bundle.agent().sha256)
+    pipe.write(upload(bundle.agent()))
+    assert isinstance(handshake.feed(pipe.read(65536)), Ready)
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()
+    (bytecode,) = home.glob(".gpurun-box/agent/*/remote_payload/agent/__pycache__/serve.*.pyc")
+    assert f"cpython-{version.replace('.', '')}" in bytecode.name

@@ -11,7 +11,8 @@ from runner.domain.errors import BoxNotReady
 from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.local_box import LocalBox, embedded
-from runner.transport import bootstrap, known_hosts
+from runner.transport import known_hosts
+from runner.transport.bootstrap import command
 from runner.workflow.check import check
 from runner.workflow.connect import connect, install_python_if_missing
 
@@ -26,7 +27,7 @@ exit 0
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An embedded box whose only Python is the one that its apt-get (a shim) brings."""
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(bootstrap, "SHELL", bootstrap.SHELL.replace(bootstrap.PLACES, "$HOME/python3"))
+    monkeypatch.setattr(command, "SHELL", command.SHELL.replace(command.PLACES, "$HOME/python3"))
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / "apt-get").write_text(APT)

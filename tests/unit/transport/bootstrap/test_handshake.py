@@ -1,14 +1,12 @@
-"""What is said between the login shell and the first frame."""
-
-import random
+"""What the box answers between the login shell's output and the first frame."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.domain.errors import BoxNotReady, HostError
-from runner.transport import bootstrap
-from runner.transport.bootstrap import Handshake, Need, Ready
+from runner.transport.bootstrap.command import start_command
+from runner.transport.bootstrap.handshake import Handshake, Need, Ready
 
 NONCE = "0123456789abcdef" * 2
 LINE = NONCE.encode()
@@ -40,7 +38,7 @@ def test_bytes_after_ready_are_the_first_frames():
 
 def test_a_shell_that_echoes_the_command_is_not_an_answer():
     handshake = Handshake(NONCE)
-    assert handshake.feed(bootstrap.command(NONCE).encode() + b"\n") is None
+    assert handshake.feed(start_command(NONCE).encode() + b"\n") is None
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
@@ -84,23 +82,3 @@ def test_a_channel_that_ends_is_explained_by_what_the_box_said_without_its_escap
     handshake.feed(b"This account is \x1b]0;owned\x07currently not available.\n")
     error = handshake.ended()
     assert "This account is currently not available." in error.message and "\x1b" not in error.message
-
-
-def test_the_command_holds_nothing_that_a_login_shell_could_read_in_its_own_way():
-    command = bootstrap.command(NONCE, "/workspace", bootstrap.opening("a" * 64, random.Random(0).randbytes(2700)))
-    quoted = command.split("'")
-    assert len(quoted) == 3 and quoted[2].startswith(f" gpurun {NONCE} /workspace ")
-    assert not set("\n\\!") & set(command)
-    assert max(len(word) for word in command.replace("'", " ").split(" ")) < 4000  # csh: "Word too long"
-
-
-def test_what_is_long_or_names_a_url_does_not_go_into_the_command():
-    assert bootstrap.fits_command(b"{}" * 5000)
-    assert not bootstrap.fits_command(random.Random(0).randbytes(3100))
-    assert not bootstrap.fits_command(b'{"requirements": ["tool @ https://user:password@example.com/tool.whl"]}')
-
-
-@pytest.mark.parametrize("volume", ["relative", "/a b", "/a;b", "/a'b", "/$(id)", "", "-", "/a\nb"])
-def test_a_volume_that_a_shell_could_mistake_is_refused(volume):
-    with pytest.raises(ValueError, match="volume"):
-        bootstrap.command(NONCE, volume)
