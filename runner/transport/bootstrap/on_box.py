@@ -14,14 +14,18 @@ import zlib
 MAX_FRAMES = 1 << 24
 MAX_AGENT = 1 << 26
 MAX_LINE = 200
-MAX_REASON = 2000
+MAX_TEXT = 2000
 # ROOT_NAME and SAFE_PATH of the agent's wire/paths.py, which may not be on the box yet.
 ROOT_NAME = ".gpurun-box"
 SAFE_PATH = "[A-Za-z0-9._/@+-]+"
 
 
 class Refused(Exception):
-    """There will be no agent: a reason (one word of the handshake's) and a text."""
+    """There will be no agent; ``reason`` is one of the handshake's words."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Laptop:
@@ -142,8 +146,8 @@ def run(nonce: str, volume: str, in_command: bytes) -> None:
         root, frames = prepare(laptop, volume)
         from remote_payload.agent.__main__ import main
     except Exception as error:
-        reason, text = error.args if isinstance(error, Refused) else ("root", str(error))
-        laptop.answer("refused", reason, text.replace("\n", " ")[:MAX_REASON])
+        reason = error.reason if isinstance(error, Refused) else "root"
+        laptop.answer("refused", reason, str(error).replace("\n", " ")[:MAX_TEXT])
         os._exit(71)
     main(["serve", nonce, root], frames)
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 import threading
 from pathlib import Path
 
@@ -99,10 +100,11 @@ transport._log, getattr(transport, "_queue"), self._own, cls._own, transport.__c
 
 
 def test_what_is_offered_is_what_paramiko_may_be_asked_for():
-    transport = DirectTransport(DeadSocket())
-    transport.get_security_options().key_types = OFFERED["host key"]
-    assert transport.preferred_keys == OFFERED["host key"]
-    assert "gcm" in OFFERED["cipher"][0] and transport.preferred_ciphers == OFFERED["cipher"]
+    options = DirectTransport(DeadSocket()).get_security_options()
+    options.key_types = OFFERED["host key"][::-1]
+    assert options.key_types == OFFERED["host key"][::-1]
+    assert (options.ciphers, options.digests, options.kex) == (OFFERED["cipher"], OFFERED["mac"], OFFERED["kex"])
+    assert "gcm" in OFFERED["cipher"][0]
     assert set(OFFERED["cipher"]) == set(ServiceRequestingTransport._preferred_ciphers)
 
 
@@ -184,7 +186,7 @@ def private_names_of(package):
         for each in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(each) and each.__module__.startswith(package.__name__):
                 found |= {name for name in dir(each) if is_private(name)}
-                found |= private_names(ast.parse(inspect.cleandoc(inspect.getsource(each))), of_self=True)
+                found |= private_names(ast.parse(textwrap.dedent(inspect.getsource(each))), of_self=True)
     return found
 
 

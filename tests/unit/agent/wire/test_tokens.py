@@ -44,7 +44,7 @@ def test_the_box_and_the_laptop_redact_every_form() -> None:
         kind.rest for kind in KINDS for token in TOKENS if token.startswith(kind.beginnings)
     }
     for token in (token.strip() for token in TOKENS):
-        text = f"refused: {token}\n"
+        text = f"{token} is refused\n"
         on_the_box = causes.explain(ExitRecord("exit", 1, 1.0), text, 0, False).evidence
         in_an_error_of_the_box = without_secrets({"message": text}, {})["message"]
         on_the_laptop = flow(text)

@@ -77,7 +77,7 @@ def test_the_root_lies_in_the_volume_or_in_the_home_folder(tmp_path, monkeypatch
 def test_a_folder_that_a_shell_could_misread_is_refused_by_its_name(volume):
     with pytest.raises(Refused) as refused:
         make_root(volume)
-    assert refused.value.args == ("path", ascii(volume))
+    assert (refused.value.reason, str(refused.value)) == ("path", ascii(volume))
 
 
 def test_a_volume_that_is_not_there_is_not_made(tmp_path):
