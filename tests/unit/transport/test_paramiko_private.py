@@ -5,7 +5,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import textwrap
 import threading
 from pathlib import Path
 
@@ -178,15 +177,16 @@ def overridden(tree):
 
 
 def private_names_of(package):
-    """Private names of every class of a package, those that a method sets of ``self`` too."""
+    """Private names of every class of a package, and of every attribute that its code reads or sets."""
     found = set()
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        if "win" in module.name or module.name.endswith("__main__"):
+    for each in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if "win" in each.name or each.name.endswith("__main__"):
             continue
-        for each in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(each) and each.__module__.startswith(package.__name__):
-                found |= {name for name in dir(each) if is_private(name)}
-                found |= private_names(ast.parse(textwrap.dedent(inspect.getsource(each))), of_self=True)
+        module = importlib.import_module(each.name)
+        found |= private_names(parsed(Path(module.__file__)), of_self=True)
+        found |= {
+            name for kind in vars(module).values() if inspect.isclass(kind) for name in dir(kind) if is_private(name)
+        }
     return found
 
 
