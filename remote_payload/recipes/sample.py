@@ -13,11 +13,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from remote_payload.recipes.answers import Answer, Loaded, error_line, to_line
 from remote_payload.train.data.chat import PLACEHOLDER, prompt_ids
 from remote_payload.train.data.conversation import Conversation, render
 from remote_payload.train.errors import InputError
@@ -25,27 +28,38 @@ from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
 from remote_payload.train.files import read_json_object
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.results.checkpoint_model import load_any, load_base
+from remote_payload.train.results.checkpoint_model import Network, load_any, load_base
 
 SPARE = 2 * 2**30  # bytes of GPU memory that are left to whoever else uses it
 WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is ready to be asked. ``about`` is its gpurun.json, ``base`` is true for the model that training began with."""
+
+    folder: Path
+    network: Network
+    tokenizer: PreTrainedTokenizerBase
+    about: dict[str, Any]
+    base: bool
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         folder = options.folder or find_model(options.outputs, options.checkpoint)
-        about = read_json_object(folder / "gpurun.json")
         device = choose_device(options.device, folder)
-        network, tokenizer = load(folder, options, device)
-        say(loaded=describe(folder, device, options.base))
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        model = load(folder, device, dtype, base=options.base, base_path=options.base_path)
+        print(to_line(describe(model)), flush=True)
         sampling = Sampling(
             options.max_new_tokens, options.temperature, options.top_p, options.repetition_penalty, options.seed
         )
         for prompt in prompts(options.prompt):
-            say(**answer(network, tokenizer, prompt, about, sampling))
+            print(to_line(answer(model, prompt, sampling)), flush=True)
     except InputError as error:
-        say(error=str(error))
+        print(error_line(str(error)), flush=True)
         return 2
     return 0
 
@@ -100,22 +114,27 @@ def choose_device(wanted: str, folder: Path) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load(folder: Path, options: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
-    """Model and tokenizer; bf16 on CUDA, fp32 elsewhere."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    if not options.base:
-        return load_any(folder, options.base_path, device, dtype)
-    from transformers import AutoTokenizer
+def load(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, base: bool = False, base_path: str | Path | None = None
+) -> Model:
+    """The model in ``folder``, or with ``base`` the one that its training began with; ``base_path`` is the base model's folder here.
 
+    Raises InputError for a folder that holds neither a checkpoint nor a finished model.
+    """
+    about = read_json_object(folder / "gpurun.json")
+    path = str(base_path) if base_path else None
+    if not base:
+        return Model(folder, *load_any(folder, path, device, dtype), about, base)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    return load_base(folder, options.base_path, device, dtype), tokenizer
+    return Model(folder, load_base(folder, path, device, dtype), tokenizer, about, base)
 
 
-def describe(folder: Path, device: torch.device, base: bool) -> dict[str, Any]:
-    """Which model this is: its name, and of a checkpoint the step and metrics."""
-    manifest = read_json_object(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
-    facts = {"model": folder.name, "base": base, "device": str(device)}
-    return {**facts, "step": manifest.get("step"), "metrics": manifest.get("metrics") or {}}
+def describe(model: Model) -> Loaded:
+    """Which model this is, and where it runs."""
+    file = model.folder / "manifest.json"
+    manifest = read_json_object(file) if file.is_file() else {}
+    device = model.network.device.type
+    return Loaded(model.folder.name, model.base, device, manifest.get("step"), manifest.get("metrics") or {})
 
 
 def prompts(given: list[str]) -> Iterator[str]:
@@ -131,15 +150,14 @@ def prompts(given: list[str]) -> Iterator[str]:
                 raise InputError('a line on stdin is not {"prompt": …}') from None
 
 
-def answer(network: Any, tokenizer: Any, prompt: str, about: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
-    """One prompt, asked as the model was taught to be asked."""
+def answer(model: Model, prompt: str, sampling: Sampling) -> Answer:
+    """The answer to one prompt, which is put into the form that the model was trained on."""
     started = time.perf_counter()
-    asked, chat = as_asked(tokenizer, prompt, about)
-    ids = with_room(network, prompt_ids(tokenizer, asked, add_special_tokens=not chat))
-    ends = about.get("end_tokens") or [tokenizer.eos_token_id]
-    (found,) = generate(network, tokenizer, [ids], sampling, ends)
-    seconds = round(time.perf_counter() - started, 3)
-    return {"prompt": prompt, "text": found.text, "tokens": len(found.ids), "seconds": seconds, "ended": found.ended}
+    asked, chat = as_asked(model.tokenizer, prompt, model.about)
+    ids = with_room(model.network, prompt_ids(model.tokenizer, asked, add_special_tokens=not chat))
+    ends = model.about.get("end_tokens") or [model.tokenizer.eos_token_id]
+    (found,) = generate(model.network, model.tokenizer, [ids], sampling, ends)
+    return Answer(prompt, found.text, len(found.ids), round(time.perf_counter() - started, 3), found.ended)
 
 
 def as_asked(tokenizer: Any, prompt: str, about: dict[str, Any]) -> tuple[str, bool]:
@@ -153,10 +171,6 @@ def as_asked(tokenizer: Any, prompt: str, about: dict[str, Any]) -> tuple[str, b
     if len(set(PLACEHOLDER.findall(template))) == 1:
         return PLACEHOLDER.sub(lambda _: prompt, template), False
     return prompt, False
-
-
-def say(**facts: Any) -> None:
-    print(json.dumps(facts, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

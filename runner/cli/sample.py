@@ -58,16 +58,18 @@ def command(
 
     from runner import store
     from runner.domain.errors import UserError
-    from runner.workflow.sample import Ask, is_here, read_prompts, sample
+    from runner.local_model.messages import Sampling
+    from runner.workflow.sample import SampleOptions, is_here, read_prompts, sample
 
     record = store.find_started(run)
     own = record.job.setting("prompts") or []
     prompts = [*given, *(read_prompts(file) if file else [])] or [str(prompt) for prompt in own]
     if not prompts and not interactive:
         raise UserError("there is nothing to ask", hint="Give --prompt TEXT, --prompts FILE or --interactive.")
-    ask = Ask(checkpoint, base, device, max_new_tokens, temperature, top_p, repetition_penalty, seed)
+    sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
+    chosen = SampleOptions(checkpoint, base, device, sampling)
     there = on_box or not is_here(record, checkpoint)
-    answers = sample(record, ask, typed() if interactive else prompts, options.reporter(as_json), on_box=there)
+    answers = sample(record, chosen, typed() if interactive else prompts, options.reporter(as_json), on_box=there)
     if as_json:
         options.print_json({"run_id": record.run_id, "on_box": there, "answers": [asdict(said) for said in answers]})
         return

@@ -1,6 +1,9 @@
-"""The smoke test: a fetched model is inspected, loaded in a process of its own, and asked what the box had asked it.
+"""Models on this machine: a fetched model is inspected, loaded in a process of its own, and asked.
 
-What it reads in a model's folder (written by ``remote_payload/train`` at the end of a run):
+``gpurun smoke-test`` compares its predictions with the box's, ``gpurun sample`` gives it prompts. Both use the same inspection
+(``inspect.py``), the same base model (``base.py``) and the same process (``process.py``, ``worker/``).
+
+What is read in a model's folder (written by ``remote_payload/train`` at the end of a run):
 
 ``gpurun.json``
     ``{"format": 1, "recipe", "kind": "classifier" | "causal_lm", "base": {"id", "revision", "path"}, "adapter": bool,

@@ -1,4 +1,4 @@
-"""The base model of an adapter: which one it must be, and whether it fits into this machine's memory."""
+"""The base model: which one it must be, and whether it fits into this machine's memory with the rest."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class BaseModel:
 
 
 def required_base(model: ModelFolder, job: Job | None) -> BaseModel | None:
-    """What an adapter goes on; None for a model that is whole.
+    """The base model of an adapter; None for a model that needs none.
 
-    Raises SmokeTestFailed when the folder names another base than the job did: a box cannot make this machine download and
-    load a model of its choice.
+    Raises SmokeTestFailed when the folder names another base than the job did: a box must not choose a model that this machine
+    downloads and loads.
     """
     if not model.adapter:
         return None
@@ -60,10 +60,19 @@ def required_base(model: ModelFolder, job: Job | None) -> BaseModel | None:
     return BaseModel(named, commit or (job.setting("revision") if job else None), None)
 
 
-def _means(name: str, own: str) -> bool:
-    """Whether a folder's name of its base is the job's: the same, or the place where the box kept it.
+def trained_from(job: Job) -> BaseModel | None:
+    """The model that a recipe's training began with, as the job names it; None for one that was trained from nothing."""
+    named = job.setting("model")
+    if not isinstance(named, str):
+        return None
+    local = _local(named, job)
+    return BaseModel(named, None if local else job.setting("revision"), local)
 
-    It is the job's own that is loaded then, wherever that place was.
+
+def _means(name: str, own: str) -> bool:
+    """Whether ``name``, which a model's folder gives its base, means ``own``, which the job names: the same, or its place on the box.
+
+    What is loaded is the job's own, whatever that place was.
     """
     kept = f"/models--{own.replace('/', '--')}/" in name or name.endswith("/" + own.removeprefix("./"))
     plain, mine = name.removeprefix("./"), own.removeprefix("./")
@@ -78,28 +87,32 @@ def _models_of(job: Job) -> list[str]:
 
 
 def _local(named: str, job: Job | None) -> Path | None:
-    """The folder that a name means on this machine, relative to where the job's code lies."""
+    """The folder of that name on this machine, relative to the folder of the job's code; None when no model is there."""
     folder = Path(job.folder if job else ".", os.path.expanduser(named)).absolute()
     return folder if (folder / "config.json").is_file() else None
 
 
-def choose_dtype(model: ModelFolder, base: Path | None, report: Reporter) -> str:
-    """fp32, so that differences are the device's and not rounding; the model's own, said, where fp32 would not fit in memory.
+def choose_dtype(
+    model: ModelFolder, base: Path | None, report: Reporter, *, elsewhere: str, ask_base: bool = False
+) -> str:
+    """float32, so that the device differs and not the rounding; where that needs too much memory the model's own dtype, with a warning.
 
-    Raises SmokeTestFailed when even that does not fit.
+    With ``ask_base`` the base alone is loaded. Raises SmokeTestFailed when even the model's own dtype does not fit; ``elsewhere`` is
+    then the hint.
     """
-    numbers = model.inspected.elements + (_elements(base) if base else 0)
+    numbers = (0 if ask_base else model.inspected.elements) + (_elements(base) if base else 0)
     available = SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     narrow = model.dtype if model.dtype != "float32" else "bfloat16"
     for dtype in ("float32", narrow):
         if numbers * BYTES[dtype] <= available:
             if dtype != "float32":
-                report.warn(f"in float32 it would need {numbers * 4 / 1e9:.0f} GB: tested in {dtype}, which is coarser")
+                report.warn(f"in float32 it would need {numbers * 4 / 1e9:.0f} GB: loaded in {dtype}, which is coarser")
             return dtype
     raise SmokeTestFailed(
-        f"{model.folder} needs {numbers * BYTES[narrow] / 1e9:.0f} GB for its weights, and {available / 1e9:.0f} GB are for them",
+        f"{model.folder} needs {numbers * BYTES[narrow] / 1e9:.0f} GB for its weights, "
+        f"and this machine has {available / 1e9:.0f} GB for them",
         meaning="Nothing was loaded.",
-        hint="Test it on a machine with more memory: gpurun smoke-test DIR.",
+        hint=elsewhere,
     )
 
 

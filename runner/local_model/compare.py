@@ -1,9 +1,10 @@
-"""How far this machine's answers may lie from the box's, and whether they do."""
+"""How far this machine's predictions may differ from the box's, and whether they differ more."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+
+from runner.local_model.messages import Measured
 
 # Largest difference of a logit, as a share of the largest logit expected (at least 1), by the coarser of the two dtypes
 # and by this machine's device. fp32 differs by the order of sums only, a little more on a GPU, whose kernels reorder more
@@ -25,7 +26,7 @@ COARSENESS = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Comparison:
-    """This machine's answers beside the box's. ``agree`` of ``answers`` labels (or tokens) are the same.
+    """This machine's predictions beside the box's. ``agree`` of ``answers`` labels (or tokens) are the same.
 
     ``problems`` is empty when all is within ``limit``, the largest difference of a logit that is allowed.
     """
@@ -38,11 +39,11 @@ class Comparison:
     answers: int
     problems: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
 
 
-def limit(reference_dtype: str, dtype: str, device: str, scale: float, override: float | None) -> float:
+def allowed_difference(reference_dtype: str, dtype: str, device: str, scale: float, override: float | None) -> float:
     """The largest difference of a logit that is allowed; ``override`` is the job's own, for this device.
 
     ``scale`` is the largest absolute logit that the box predicted.
@@ -53,32 +54,32 @@ def limit(reference_dtype: str, dtype: str, device: str, scale: float, override:
     return RELATIVE[coarser, device] * max(1.0, scale)
 
 
-def judge(measured: dict[str, Any], allowed: float) -> Comparison:
-    """The verdict on what the worker measured, row by row.
+def compare(measured: Measured, allowed: float) -> Comparison:
+    """Whether the predictions are close enough, with a sentence for each way in which they are not.
 
-    A label or token may differ only where the two candidates were as good as equal: their logits, here, no further apart
-    than two differences allowed.
+    A label or token may differ only where the two candidates were nearly equal: their logits, here, no further apart than twice
+    the allowed difference.
     """
-    rows = measured["rows"]
-    worst = max(range(len(rows)), key=lambda index: rows[index]["difference"])
+    rows = measured.rows
+    worst = max(range(len(rows)), key=lambda index: rows[index].difference)
     problems = []
-    if rows[worst]["difference"] > allowed:
+    if rows[worst].difference > allowed:
         problems.append(
-            f"row {worst + 1} differs by {rows[worst]['difference']:.3g} where {allowed:.3g} is allowed, "
-            f"and {sum(row['difference'] > allowed for row in rows)} of {len(rows)} rows differ too much"
+            f"row {worst + 1} differs by {rows[worst].difference:.3g} where {allowed:.3g} is allowed, "
+            f"and {sum(row.difference > allowed for row in rows)} of {len(rows)} rows differ too much"
         )
     for index, row in enumerate(rows):
-        if row["gap"] is not None and row["gap"] > 2 * allowed:
+        if row.gap is not None and row.gap > 2 * allowed:
             problems.append(
-                f"row {index + 1} says {row['here']} where the box said {row['there']}, by a logit of {row['gap']:.3g}"
+                f"row {index + 1} is {row.here} here and {row.there} on the box, by a logit of {row.gap:.3g}"
             )
             break
     return Comparison(
         rows=len(rows),
-        difference=rows[worst]["difference"],
+        difference=rows[worst].difference,
         worst_row=worst + 1,
         limit=allowed,
-        agree=measured["agree"],
-        answers=measured["answers"],
+        agree=measured.agree,
+        answers=measured.answers,
         problems=tuple(problems),
     )

@@ -1,7 +1,7 @@
-"""A model's folder that came from a box, looked at as evidence before anything is loaded from it.
+"""Checks a model's folder that came from a box before anything is loaded from it.
 
-Nothing here executes, unpickles or follows anything: names, sizes, JSON and safetensors headers only. What passes is given to
-transformers and peft, in a process of its own, and even there code from the folder is never run.
+Only names, sizes, JSON and the headers of safetensors files are read; nothing is executed or unpickled, and no link is followed. A folder
+that passes is given to transformers and peft, in a process of its own, and even there code from the folder is never run.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from runner.domain.errors import SmokeTestFailed
 from runner.domain.terminal import clean
 from runner.local_model.weights import Tensor, read_header
 
+JsonObject: TypeAlias = dict[str, object]
+
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 MAX_FILES = 10_000
-# Bytes. The largest tokenizer.json of the public models (256k tokens) has 34 MB.
+# In bytes. The largest tokenizer.json of the public models (256k tokens) has 34 MB.
 MAX_JSON = {"tokenizer.json": 256 << 20, "vocab.json": 64 << 20, "model.safetensors.index.json": 64 << 20}
 MAX_OTHER_JSON = 8 << 20
 # A key that makes a library import or download code, whatever its value; then keys that do so for some values.
 CODE_KEYS = ("auto_map", "custom_pipelines")
-SUSPICIOUS = {
+SUSPICIOUS: dict[str, Callable[[object], bool]] = {
     "trust_remote_code": lambda value: bool(value),
     "auto_mapping": lambda value: bool(value),
     "megatron_config": lambda value: bool(value),
@@ -36,22 +39,23 @@ SUSPICIOUS = {
 
 @dataclass(frozen=True)
 class Inspected:
-    """What the folder holds: its regular files, those never opened, JSON objects by name, tensors by file."""
+    """What the folder holds: its regular files, the pickles among them, JSON objects by name, tensors by file."""
 
     folder: Path
     files: tuple[str, ...]
     pickles: tuple[str, ...]
-    configs: dict[str, dict[str, Any]]
+    configs: dict[str, JsonObject]
     tensors: dict[str, list[Tensor]]
 
     @property
     def elements(self) -> int:
-        """Numbers in all weights of the model (the reference predictions are none)."""
-        return sum(tensor.elements for name, found in self.tensors.items() if "/" not in name for tensor in found)
+        """Numbers in all weights of the model, without an optimizer's state and the box's predictions."""
+        weights = [name for name in self.tensors if "/" not in name and not name.startswith("optimizer")]
+        return sum(tensor.elements for name in weights for tensor in self.tensors[name])
 
 
 def inspect(folder: Path) -> Inspected:
-    """Looks at every file below ``folder``. Raises SmokeTestFailed naming the first thing that must not be loaded."""
+    """Checks every file below ``folder``. Raises SmokeTestFailed naming the first that must not be loaded."""
     files = _regular_files(folder)
     configs = {name: _read_json(folder, name) for name in files if name.endswith(".json")}
     tensors = {name: _read_weights(folder, name) for name in files if name.endswith(".safetensors")}
@@ -65,7 +69,7 @@ def inspect(folder: Path) -> Inspected:
 
 
 def _regular_files(folder: Path) -> list[str]:
-    """Paths of all files relative to ``folder``; anything but files and folders is refused, links first of all."""
+    """Paths of all files relative to ``folder``. Raises SmokeTestFailed for a link, a device or anything else that is no file or folder."""
     found: list[str] = []
     waiting = [folder]
     while waiting:
@@ -86,7 +90,7 @@ def _regular_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> JsonObject:
     limit = MAX_JSON.get(name.rpartition("/")[2], MAX_OTHER_JSON)
     with open(folder / name, "rb") as file:
         raw = file.read(limit + 1)
@@ -106,8 +110,8 @@ def _read_weights(folder: Path, name: str) -> list[Tensor]:
         raise _refused(folder, f"{clean(name, 120)} is no sound safetensors file: {error}") from None
 
 
-def _refuse_code(folder: Path, name: str, value: Any) -> None:
-    """Looks through a configuration, its nested ones included, for keys that lead to code outside the libraries."""
+def _refuse_code(folder: Path, name: str, value: object) -> None:
+    """Searches a configuration, nested ones included, for keys that make a library run other code than its own."""
     waiting = [value] if name.rpartition("/")[2] not in MAX_JSON else []  # vocabularies may hold any word
     while waiting:
         current = waiting.pop()
@@ -121,8 +125,8 @@ def _refuse_code(folder: Path, name: str, value: Any) -> None:
             waiting.append(item)
 
 
-def _check_index(folder: Path, index: dict[str, Any] | None, tensors: dict[str, list[Tensor]]) -> None:
-    """The shards that an index names must be files of this very folder."""
+def _check_index(folder: Path, index: JsonObject | None, tensors: dict[str, list[Tensor]]) -> None:
+    """Raises SmokeTestFailed when an index names a shard that is not a file of this folder."""
     if index is None:
         return
     shards = index.get("weight_map")
@@ -141,5 +145,5 @@ def _refused(folder: Path, why: str) -> SmokeTestFailed:
     return SmokeTestFailed(
         f"{folder} will not be loaded: {why}",
         meaning="Nothing of it was opened or run.",
-        hint="If this is not of your own making, do not trust the box it came from.",
+        hint="If you did not write this yourself, do not trust the box it came from.",
     )

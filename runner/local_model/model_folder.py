@@ -1,14 +1,13 @@
-"""Which folders of a fetched run hold a model, and what each of them is."""
+"""Finds the folders of a fetched run that hold a model, and reads what each of them is."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.domain.errors import SmokeTestFailed
-from runner.local_model.inspect import Inspected, inspect
+from runner.local_model.inspect import Inspected, JsonObject, inspect
 
 DESCRIPTION, CONFIG, ADAPTER = "gpurun.json", "config.json", "adapter_config.json"
 INPUTS, EXPECTED, ABOUT = "smoke/inputs.jsonl", "smoke/expected.safetensors", "smoke/about.json"
@@ -20,8 +19,20 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What the box made its predictions with."""
+
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
 class ModelFolder:
-    """A model as its folder describes it. ``reference`` is the dtype and device of the box's predictions, if it sent any."""
+    """A model as its folder describes it.
+
+    ``base`` is the base model's name in gpurun.json, ``adapter_base`` that in adapter_config.json. ``described`` is true when there is
+    a gpurun.json. ``reference`` is None without predictions of the box.
+    """
 
     inspected: Inspected
     kind: str
@@ -32,7 +43,7 @@ class ModelFolder:
     dtype: str
     labels: tuple[str, ...]
     max_length: int
-    reference: dict[str, str] | None
+    reference: Reference | None
     described: bool
 
     @property
@@ -65,7 +76,7 @@ def find_models(root: Path) -> list[Path]:
 
 
 def not_loadable(weights: list[Path]) -> SmokeTestFailed:
-    """For weights that only the code which wrote them can read, such as nanoGPT's ckpt.pt."""
+    """The error for weights that only the code which wrote them can read, such as nanoGPT's ckpt.pt."""
     named = ", ".join(path.name for path in weights[:3])
     return SmokeTestFailed(
         f"home, but no model that gpurun can load: {named}",
@@ -75,7 +86,7 @@ def not_loadable(weights: list[Path]) -> SmokeTestFailed:
 
 
 def _weights(folders: list[Path]) -> list[Path]:
-    """Files of weights, but for a recipe's own checkpoints: its model comes later."""
+    """Files of weights, without those of a recipe's checkpoints, whose finished model comes later."""
     foreign = [folder for folder in folders if folder.is_dir() and not (folder / "state.json").exists()]
     return [
         path for folder in foreign for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS and path.is_file()
@@ -95,7 +106,7 @@ def _folders(root: Path, depth: int) -> list[Path]:
 
 
 def read_model_folder(folder: Path) -> ModelFolder:
-    """Inspects a folder and reads its own account of itself. Raises SmokeTestFailed."""
+    """Inspects a folder and reads its description of the model. Raises SmokeTestFailed."""
     inspected = inspect(folder)
     about, config = inspected.configs.get(DESCRIPTION), inspected.configs.get(CONFIG, {})
     adapter = inspected.configs.get(ADAPTER)
@@ -105,9 +116,9 @@ def read_model_folder(folder: Path) -> ModelFolder:
     if adapter is not None and not checkpoint and "adapter_model.safetensors" not in inspected.tensors:
         raise _bad(folder, "it has an adapter_config.json and no adapter_model.safetensors")
     given = about or {}
-    base: dict[str, Any] = given["base"] if isinstance(given.get("base"), dict) else {}
+    base = _object(given.get("base"))
     kind = given.get("kind") if about is not None else _kind_of(config, adapter or {})
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise _bad(folder, f"its {DESCRIPTION if about else CONFIG} does not say what kind of model it is")
     labels, length = given.get("labels") or [], given.get("max_length")
     return ModelFolder(
@@ -125,9 +136,10 @@ def read_model_folder(folder: Path) -> ModelFolder:
     )
 
 
-def _kind_of(config: dict[str, Any], adapter: dict[str, Any]) -> str:
-    """What a folder without gpurun.json is, by the name of its architecture or its adapter's task."""
-    named = [str(name) for name in config.get("architectures") or []]
+def _kind_of(config: JsonObject, adapter: JsonObject) -> str:
+    """The kind of a model without gpurun.json, by the name of its architecture or its adapter's task."""
+    architectures = config.get("architectures")
+    named = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named) or adapter.get("task_type") == "CAUSAL_LM":
         return "causal_lm"
     if any(name.endswith("ForSequenceClassification") for name in named):
@@ -135,8 +147,8 @@ def _kind_of(config: dict[str, Any], adapter: dict[str, Any]) -> str:
     return "encoder"
 
 
-def _reference(inspected: Inspected) -> dict[str, str] | None:
-    """What the box said of its predictions; None when it sent none. Half of them is an error."""
+def _reference(inspected: Inspected) -> Reference | None:
+    """What the box wrote about its predictions, None when it sent none. Raises SmokeTestFailed when a part of them is missing."""
     present = [name for name in (INPUTS, EXPECTED, ABOUT) if name in inspected.files]
     if not present:
         return None
@@ -144,15 +156,19 @@ def _reference(inspected: Inspected) -> dict[str, str] | None:
         missing = ", ".join(sorted({INPUTS, EXPECTED, ABOUT} - set(present)))
         raise _bad(inspected.folder, f"its reference predictions are incomplete: no {missing}")
     about = inspected.configs[ABOUT]
-    return {"dtype": _dtype(about.get("dtype")), "device": str(about.get("device"))[:40]}
+    return Reference(_dtype(about.get("dtype")), str(about.get("device"))[:40])
 
 
-def _dtype(value: Any) -> str:
+def _object(value: object) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _dtype(value: object) -> str:
     name = str(value).removeprefix("torch.")
     return name if name in DTYPES else "float32"
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 

@@ -1,62 +1,155 @@
-"""The worker, started and listened to: a fresh Python with a clean environment, a request in, progress and one result out."""
+"""The process that loads a model: a fresh Python without a token or a network, one request, and a limit on its silence.
+
+Every command that loads a model on this machine does it here, so a damaged or hostile model can neither take gpurun down with it nor
+read a secret. What it may load was inspected before (``inspect.py``).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypeVar
 
 from remote_payload.agent.wire.redact import redact
-from runner.domain.errors import SmokeTestFailed
+from remote_payload.recipes.answers import Answer, Loaded
+from runner.domain.answers.reading import Impossible
+from runner.domain.errors import ArtifactError
+from runner.domain.progress import Stage
 from runner.domain.terminal import clean, clean_lines
+from runner.local_model.lines import read_message, request_line
+from runner.local_model.messages import Failure, Message, Progress, Request, SmokeResult
 
 SILENCE = (
-    900.0  # seconds without progress after which a worker is given up on: the slowest load of a large model is minutes
+    900.0  # seconds without a line after which the process is killed: the slowest load of a large model takes minutes
 )
+EXIT = 5.0  # seconds that the process has to end after it closed its output
 MAX_LINE = 4 << 20
 SOURCE = Path(__file__).resolve().parents[2]  # where `runner` and `remote_payload` are imported from
 # What the libraries need of this machine. No token, key or password is among them.
 KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "CUDA_", "DYLD_", "PYTORCH_", "TORCH_")
 
+ShowProgress = Callable[[Progress], None]
+T = TypeVar("T", SmokeResult, Loaded, Answer)
 
-def run_worker(request: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The worker's result. Raises SmokeTestFailed with what it said when it failed, died or fell silent.
 
-    ``progress`` is given ``{"note"}`` or ``{"done", "total"}`` as it goes.
+class ModelProcess:
+    """A process that has one model and answers about it, one line after the other."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], error: type[ArtifactError], meaning: str
+    ) -> None:
+        self._process = process
+        self._stderr = stderr
+        self._error = error
+        self._meaning = meaning
+        self._silent = threading.Event()
+
+    def send(self, line: bytes) -> None:
+        """Writes a line to the process. If it has ended, ``receive`` raises the reason."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def receive(self, kind: type[T], progress: ShowProgress = lambda _: None) -> T:
+        """The next message, which must be of this kind; ``progress`` is called with what comes before it.
+
+        Raises the error that the process was started with when the process reports a failure, ends, prints something else or
+        nothing for SILENCE seconds.
+        """
+        while True:
+            message = self._next()
+            if isinstance(message, kind):
+                return message
+            if isinstance(message, Failure):
+                raise self._error(redact(clean(message.message, 800)), hint=clean(message.hint, 300))
+            if not isinstance(message, Progress):
+                raise self._ended("printed a line that is not an answer")
+            progress(message)
+
+    def _next(self) -> Message | None:
+        line = self._read_line()
+        if not line:
+            raise self._ended(f"was silent for {SILENCE:.0f} s" if self._silent.is_set() else "")
+        try:
+            return read_message(line)
+        except Impossible as error:
+            raise self._ended(f"printed an impossible value ({error})") from None
+
+    def _read_line(self) -> bytes:
+        """The next line; nothing at the end of the output, also when the process was killed for its silence."""
+        assert self._process.stdout
+        watchdog = threading.Timer(SILENCE, self._kill_silent)
+        watchdog.start()
+        try:
+            return self._process.stdout.readline(MAX_LINE)
+        finally:
+            watchdog.cancel()
+
+    def _kill_silent(self) -> None:
+        self._silent.set()
+        self._process.kill()
+
+    def _ended(self, reason: str) -> ArtifactError:
+        """The error for a process that gave no answer; without a ``reason`` its exit code is one."""
+        if not reason:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=EXIT)
+        self._process.kill()
+        code = self._process.wait()
+        killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        how = reason or ("was out of memory, or was killed" if killed else f"ended with code {code}")
+        last = "\n".join(_tail(self._stderr).splitlines()[-6:])
+        return self._error(
+            f"the process that loads the model {how}" + (f":\n{last}" if last else ""),
+            meaning=self._meaning,
+            hint="Close what uses memory and repeat the command, or try --device cpu.",
+        )
+
+
+@contextmanager
+def model_process(request: Request, error: type[ArtifactError], *, meaning: str = "") -> Iterator[ModelProcess]:
+    """A process that was given this request; it is killed when the ``with`` block ends.
+
+    ``error`` is raised when the process gives no answer, with ``meaning`` for what that means.
     """
-    with tempfile.TemporaryDirectory(prefix="gpurun-smoke-") as empty, tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryDirectory(prefix="gpurun-model-") as empty, tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "runner.local_model.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=empty,  # so that no module of the user's or of the model's folder stands before the libraries
+            stderr=stderr,
+            cwd=empty,  # so that no module of the user's or of the model's folder is imported instead of a library
             env=worker_environment(empty),
         )
         try:
-            answer = _converse(process, json.dumps(request).encode(), progress)
-            if answer.get("ended") == "":  # its end was seen on the pipe: the exit code follows
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5)
+            model = ModelProcess(process, stderr, error, meaning)
+            model.send(request_line(request))
+            yield model
         finally:
             process.kill()
             process.wait()
-        if "result" in answer:
-            result: dict[str, Any] = answer["result"]
-            return result
-        raise _failed(answer, _tail(errors), process.returncode)
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+
+
+def show(stage: Stage) -> ShowProgress:
+    """Shows progress in a stage of the command."""
+    return lambda progress: stage.update(done=progress.done, total=progress.total, note=progress.note)
 
 
 def worker_environment(home: str) -> dict[str, str]:
-    """The variables of the worker: offline, without a token, with its caches in the empty folder ``home``."""
+    """The variables of the process: offline, without a token, with its caches in the empty folder ``home``."""
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     return kept | {
         "PYTHONPATH": str(SOURCE),
@@ -74,53 +167,8 @@ def worker_environment(home: str) -> dict[str, str]:
     }
 
 
-def _converse(
-    process: subprocess.Popen[bytes], request: bytes, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """Sends the request and reads lines of JSON until a result or an error; ``{"ended": how}`` where there is none."""
-    assert process.stdin and process.stdout
-    silent = threading.Event()
-
-    def give_up() -> None:
-        silent.set()
-        process.kill()
-
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(request)
-        process.stdin.close()
-    while True:
-        watchdog = threading.Timer(SILENCE, give_up)
-        watchdog.start()
-        line = process.stdout.readline(MAX_LINE)
-        watchdog.cancel()
-        if not line:
-            return {"ended": f"fell silent for {SILENCE:.0f} s" if silent.is_set() else ""}
-        try:
-            said = json.loads(line)
-        except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            return {"ended": "said something that is no answer"}
-        if "result" in said or "error" in said:
-            return said
-        progress(said)
-
-
-def _tail(errors: IO[bytes]) -> str:
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - 4000))
-    return redact(clean_lines(errors.read().decode("utf-8", "replace"), 1500))
-
-
-def _failed(answer: dict[str, Any], tail: str, code: int | None) -> SmokeTestFailed:
-    if "error" in answer:
-        error = answer["error"]
-        return SmokeTestFailed(redact(clean(error["message"], 800)), hint=clean(error.get("hint", ""), 300))
-    last = "\n".join(tail.splitlines()[-6:])
-    died = "was out of memory, or was killed" if code in (-9, 137) else f"ended with code {code}"
-    reason = answer["ended"] or died
-    return SmokeTestFailed(
-        f"the process that loads the model {reason}" + (f":\n{last}" if last else ""),
-        meaning="Nothing was compared.",
-        hint="Close what uses memory and repeat the command, or try --device cpu.",
-    )
+def _tail(stderr: IO[bytes]) -> str:
+    """The end of what the process wrote to stderr, without control sequences and secrets."""
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - 4000))
+    return redact(clean_lines(stderr.read().decode("utf-8", "replace"), 1500))

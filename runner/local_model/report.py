@@ -1,17 +1,17 @@
-"""What a smoke test found out about one model."""
+"""The result of a smoke test of one model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.local_model.compare import Comparison
 
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """One model on this machine. ``comparison`` is None where the box sent no predictions; sizes in bytes, times in seconds."""
+    """One model on this machine. ``comparison`` is None without predictions of the box; sizes are in bytes, times in seconds."""
 
     folder: Path
     kind: str
@@ -31,15 +31,15 @@ class SmokeReport:
 
     @property
     def passed(self) -> bool:
-        """Loaded, answered, and said what the box had said, as far as that is known."""
+        """Whether the model loaded, and predicted what it predicted on the box if that is known."""
         return self.comparison is None or not self.comparison.problems
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {**asdict(self), "folder": str(self.folder), "passed": self.passed}
 
 
-def count_labels(counts: list[int] | None, labels: tuple[str, ...]) -> dict[str, int] | None:
-    """How many of each class, by its name where the names fit; classes that never came up are left out of long lists."""
+def count_labels(counts: Sequence[int] | None, labels: tuple[str, ...]) -> dict[str, int] | None:
+    """How often each class was chosen, by label if there is one for each; of more than 12 classes those never chosen are omitted."""
     if counts is None:
         return None
     names = labels if len(labels) == len(counts) else tuple(str(index) for index in range(len(counts)))

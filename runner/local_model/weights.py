@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read with suspicion before any library maps the file.
+"""Reads and checks the header of a safetensors file before any library maps the file.
 
 The format (huggingface/safetensors): eight bytes, little endian, with the header's length; the header, a JSON object
 ``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``; then the tensors' bytes, without holes or overlaps.
@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 MAX_HEADER = 25_000_000  # bytes; what huggingface_hub accepts, four times less than the library
 MAX_TENSORS = 200_000
@@ -33,6 +33,7 @@ class Tensor:
 
     @property
     def elements(self) -> int:
+        """How many numbers it has."""
         count = 1
         for size in self.shape:
             count *= size
@@ -40,7 +41,7 @@ class Tensor:
 
 
 def read_header(path: Path) -> list[Tensor]:
-    """The tensors of a safetensors file, in the order of their bytes. Raises ValueError saying what makes no sense."""
+    """The tensors of a safetensors file, in the order of their bytes. Raises ValueError naming what is wrong."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < 8:
@@ -56,7 +57,7 @@ def read_header(path: Path) -> list[Tensor]:
     return tensors
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> dict[str, object]:
     try:
         header = json.loads(raw, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -69,23 +70,24 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of these fields. Raises ValueError for a name that stands there twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name twice")
     return found
 
 
-def _tensor(name: str, entry: Any) -> Tensor:
+def _tensor(name: str, entry: object) -> Tensor:
     shown = ascii(name[:80])
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {shown} is no object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError(f"tensor {shown} has the unknown dtype {ascii(dtype)[:40]}")
-    if not isinstance(shape, list) or not _sizes(shape, MAX_DIMENSIONS):
+    if not _are_sizes(shape, MAX_DIMENSIONS):
         raise ValueError(f"tensor {shown} has no usable shape")
-    if not isinstance(offsets, list) or not _sizes(offsets, 2) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not _are_sizes(offsets, 2) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {shown} has no usable offsets")
     tensor = Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
     if tensor.elements * BITS[dtype] != (tensor.end - tensor.begin) * 8:
@@ -93,12 +95,17 @@ def _tensor(name: str, entry: Any) -> Tensor:
     return tensor
 
 
-def _sizes(value: list[Any], most: int) -> bool:
-    """At most ``most`` whole numbers that a file of any size could need."""
-    return len(value) <= most and all(type(item) is int and 0 <= item < 1 << 50 for item in value)
+def _are_sizes(value: object, most: int) -> TypeGuard[list[int]]:
+    """Whether this is a list of at most ``most`` whole numbers from 0 to 2^50."""
+    return (
+        isinstance(value, list)
+        and len(value) <= most
+        and all(type(item) is int and 0 <= item < 1 << 50 for item in value)
+    )
 
 
 def _check_layout(tensors: list[Tensor], available: int) -> None:
+    """Raises ValueError when the tensors overlap, leave a hole, or do not fill the ``available`` bytes."""
     at = 0
     for tensor in tensors:
         if tensor.begin != at:

@@ -2,82 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from runner.domain.answers.reading import (
-    Fields,
-    Impossible,
-    boolean,
-    harmless,
-    mapping_of,
-    moment,
-    optional,
-    string,
-    text,
-    whole,
-)
+from remote_payload.recipes.answers import Answer, Loaded
+from runner.domain.answers.reading import Impossible
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.domain.terminal import clean, clean_lines
-from runner.hub import fetch_model
-from runner.local_model.base import required_base
+from runner.domain.terminal import clean
+from runner.local_model.base import choose_dtype
+from runner.local_model.lines import prompt_line, read_message
+from runner.local_model.messages import Failure, SampleRequest, Sampling
 from runner.local_model.model_folder import read_model_folder
-from runner.local_model.process import worker_environment
+from runner.local_model.process import model_process, show
+from runner.workflow.base_model import bring_base
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
 
 MODULE = "remote_payload.recipes.sample"
 
 
+ON_BOX = "Try it on the box: gpurun sample --on-box"
+
+
 @dataclass(frozen=True)
-class Ask:
-    """Which model, and how its tokens are chosen."""
+class SampleOptions:
+    """Which model, where it runs, and how its tokens are chosen. ``base`` asks the model that training began with."""
 
     checkpoint: str = "latest"
     base: bool = False
     device: str = "auto"
-    max_new_tokens: int = 128
-    temperature: float = 0.8
-    top_p: float = 0.95
-    repetition_penalty: float = 1.1
-    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
 
     def arguments(self) -> list[str]:
-        """As the module takes them."""
+        """The options as ``remote_payload/recipes/sample.py`` takes them."""
         named = {
             "--device": self.device,
-            "--max-new-tokens": self.max_new_tokens,
-            "--temperature": self.temperature,
-            "--top-p": self.top_p,
-            "--repetition-penalty": self.repetition_penalty,
-            "--seed": self.seed,
+            "--max-new-tokens": self.sampling.max_new_tokens,
+            "--temperature": self.sampling.temperature,
+            "--top-p": self.sampling.top_p,
+            "--repetition-penalty": self.sampling.repetition_penalty,
+            "--seed": self.sampling.seed,
         }
         return [word for name, value in named.items() for word in (name, str(value))] + ["--base"] * self.base
 
 
-@dataclass(frozen=True)
-class Said:
-    """One prompt and what the model made of it; ``seconds`` for all of it."""
-
-    prompt: str
-    text: str
-    tokens: int
-    seconds: float
-    ended: bool
-
-
-def sample(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter, *, on_box: bool) -> Iterator[Said]:
+def sample(
+    run: Run, options: SampleOptions, prompts: Iterable[str], report: Reporter, *, on_box: bool
+) -> Iterator[Answer]:
     """The answers, each as soon as it is there. Raises UserError, ArtifactError and HostErrors."""
-    return _on_box(run, ask, prompts, report) if on_box else _here(run, ask, prompts, report)
+    return _on_box(run, options, prompts, report) if on_box else _here(run, options, prompts, report)
 
 
 def is_here(run: Run, checkpoint: str) -> bool:
@@ -103,46 +80,30 @@ def read_prompts(file: Path) -> list[str]:
     return found
 
 
-def _on_box(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
-    """One model is loaded for all of them; where they come one by one, each is answered before the next is asked for."""
-    asked = (json.dumps({"prompt": prompt}).encode() + b"\n" for prompt in prompts)
+def _on_box(run: Run, options: SampleOptions, prompts: Iterable[str], report: Reporter) -> Iterator[Answer]:
+    """One model is loaded for all prompts; each is answered before the next one is read."""
+    asked = map(prompt_line, prompts)
     with connect_to_run(run, report) as link:
         outputs = link.paths.run(run.run_id).outputs
-        arguments = ["--outputs", outputs, "--checkpoint", ask.checkpoint, *ask.arguments()]
-        report.note(f"loading {ask.checkpoint} on the box")
+        arguments = ["--outputs", outputs, "--checkpoint", options.checkpoint, *options.arguments()]
+        report.note(f"loading {options.checkpoint} on the box")
         yield from _read(link.agent.sample(run.run_id, MODULE, arguments, asked), report)
 
 
-def _here(run: Run, ask: Ask, prompts: Iterable[str], report: Reporter) -> Iterator[Said]:
-    folder = _folder(run, ask.checkpoint)
+def _here(run: Run, options: SampleOptions, prompts: Iterable[str], report: Reporter) -> Iterator[Answer]:
+    folder = _folder(run, options.checkpoint)
     with report.stage(f"inspect {folder.name}"):
         model = read_model_folder(folder)
-    base = _base(run, folder, ask, report)
-    arguments = ["--folder", str(folder), *(["--base-path", str(base)] if base else []), *ask.arguments()]
-    with tempfile.TemporaryDirectory(prefix="gpurun-sample-") as empty, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=empty,
-            env=worker_environment(empty),
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            with report.stage(f"load {model.folder.name}"):
-                first = _line(process, errors)
-            yield from _read([first], report)
-            for prompt in prompts:
-                assert process.stdin is not None
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(json.dumps({"prompt": prompt}) + "\n")
-                    process.stdin.flush()
-                yield from _read([_line(process, errors)], report)
-        finally:
-            process.kill()
-            process.wait()
+    base = bring_base(model, run, report, ask_base=options.base)
+    dtype = choose_dtype(model, base, report, elsewhere=ON_BOX, ask_base=options.base)
+    request = SampleRequest(folder.absolute(), base, options.base, options.device, dtype, options.sampling)
+    with model_process(request, ArtifactError) as process:
+        with report.stage(f"load {folder.name}") as stage:
+            loaded = process.receive(Loaded, show(stage))
+        report.note(_spell(loaded))
+        for prompt in prompts:
+            process.send(prompt_line(prompt))
+            yield process.receive(Answer)
 
 
 def _folder(run: Run, name: str) -> Path:
@@ -157,81 +118,23 @@ def _folder(run: Run, name: str) -> Path:
     return there[wanted]
 
 
-def _base(run: Run, folder: Path, ask: Ask, report: Reporter) -> Path | None:
-    """Where the base model lies here, for an adapter or for ``--base``: never one that only the box names."""
-    model = read_model_folder(folder)
-    if not model.adapter and not ask.base:
-        return None
-    named = run.job.setting("model")
-    if not model.adapter and not isinstance(named, str):
-        raise UserError(f"{run.run_id} was trained from nothing, so there is no base to try")
-    if model.adapter:
-        base = required_base(model, run.job)
-        if base is None or base.folder is not None:
-            return base.folder if base else None
-        name, revision = base.id, base.revision
-    else:
-        local = run.job.folder / str(named)
-        if local.is_dir():
-            return local
-        name, revision = str(named), run.job.setting("revision")
-    with report.stage(f"base model {name}", "bytes") as stage:
-        return fetch_model(name, revision, stage)
-
-
-def _line(process: subprocess.Popen[str], errors: Any) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if line:
-        return line
-    errors.seek(0)
-    said = clean_lines(errors.read().decode("utf-8", "replace")[-4000:])
-    missing = "No module named" in said
-    raise ArtifactError(
-        f"the model could not be loaded here:\n{said}",
-        hint="Install what it takes: pip install 'gpurun[smoke]'"
-        if missing
-        else "Try it on the box: gpurun sample --on-box",
-    )
-
-
-def _read(lines: Iterable[str], report: Reporter) -> Iterator[Said]:
-    """The answers among lines of JSON; ``loaded`` is noted. Raises ArtifactError for an ``error``, and for what cannot be."""
+def _read(lines: Iterable[str], report: Reporter) -> Iterator[Answer]:
+    """The answers among the lines that the box printed. Raises ArtifactError for a failure and for an impossible value."""
     for line in lines:
         try:
-            value = json.loads(line)
-        except ValueError:
-            continue  # a library that prints
-        try:
-            if isinstance(value, dict) and (said := _understood(value, report)):
-                yield said
+            message = read_message(line)
         except Impossible as error:
-            raise ArtifactError(f"the model's process said what cannot be: {error}") from None
+            raise ArtifactError(f"the model's process printed an impossible value: {error}") from None
+        if isinstance(message, Failure):
+            raise ArtifactError(message.message)
+        if isinstance(message, Loaded):
+            report.note(_spell(message))
+        if isinstance(message, Answer):
+            yield message
 
 
-def _understood(value: dict[str, Any], report: Reporter) -> Said | None:
-    """One line's answer; None for a line that is none."""
-    said = Fields(value)
-    if "error" in value:
-        raise ArtifactError(said("error", text))
-    if "loaded" in value:
-        report.note(_spell(said("loaded", Fields)))
-        return None
-    if "text" not in value:
-        return None
-    return Said(
-        prompt=said("prompt", string),
-        text=said("text", string),
-        tokens=said("tokens", whole),
-        seconds=said("seconds", moment),
-        ended=said("ended", boolean),
-    )
-
-
-def _spell(loaded: Fields) -> str:
-    metrics = loaded("metrics", optional(mapping_of(harmless))) or {}  # one that diverged is no number
-    named = [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in named[:4])
-    base = loaded("base", optional(boolean))
-    what = "the base model" if base else loaded("model", optional(text)) or "the model"
-    return clean(f"{what} on {loaded('device', text)}" + (f" ({shown})" if shown and not base else ""))
+def _spell(loaded: Loaded) -> str:
+    """The loaded model in a line: its name, its device and its first metrics."""
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in list(loaded.metrics.items())[:4])
+    what = "the base model" if loaded.base else loaded.model
+    return clean(f"{what} on {loaded.device}" + (f" ({shown})" if shown and not loaded.base else ""))

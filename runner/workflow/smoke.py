@@ -1,19 +1,18 @@
-"""``gpurun smoke-test``: what was fetched is inspected, loaded in a process of its own, asked, and compared with the box."""
+"""``gpurun smoke-test``: a fetched model is inspected, loaded in a process of its own, and compared with the box's predictions."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from runner import store
 from runner.domain.errors import ArtifactError, SmokeTestFailed, UserError
-from runner.domain.progress import Reporter, Stage
+from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.hub import fetch_model
-from runner.local_model.base import BaseModel, choose_dtype, required_base
-from runner.local_model.compare import judge, limit
+from runner.local_model.base import choose_dtype
+from runner.local_model.compare import allowed_difference, compare
+from runner.local_model.messages import SmokeRequest, SmokeResult
 from runner.local_model.model_folder import (
     EXPECTED,
     INPUTS,
@@ -23,8 +22,9 @@ from runner.local_model.model_folder import (
     not_loadable,
     read_model_folder,
 )
-from runner.local_model.process import run_worker
+from runner.local_model.process import model_process, show
 from runner.local_model.report import SmokeReport, count_labels
+from runner.workflow.base_model import bring_base
 
 
 def smoke_test(
@@ -32,8 +32,8 @@ def smoke_test(
 ) -> list[SmokeReport]:
     """Tests every model in a fetched run or a plain folder; ``run`` is its record where there is one.
 
-    ``inputs`` (JSON Lines) replaces the box's inputs, and then nothing is compared. Raises SmokeTestFailed for what does not
-    load; a model that loads and says something else is in its report (``raise_for``).
+    ``inputs`` (JSON Lines) replaces the box's inputs, and then nothing is compared. Raises SmokeTestFailed for a model that does not
+    load; one that loads and predicts something else has problems in its report (``raise_for``).
     """
     if inputs is not None and not inputs.is_file():
         raise UserError(f"there is no file {inputs}")
@@ -45,23 +45,23 @@ def smoke_test(
 
 
 def raise_for(reports: list[SmokeReport]) -> None:
-    """Raises SmokeTestFailed when a model says something else here than on the box."""
-    said = [
+    """Raises SmokeTestFailed when a model predicts something else here than on the box."""
+    problems = [
         f"{report.folder} on {report.device}: {problem}"
         for report in reports
         if report.comparison
         for problem in report.comparison.problems
     ]
-    if said:
+    if problems:
         raise SmokeTestFailed(
-            "the model does not say here what it said on the box\n" + "\n".join(said),
+            "the model does not predict here what it predicted on the box\n" + "\n".join(problems),
             meaning="Either the files here are not the model that was trained, or this device computes it wrongly.",
             hint="Repeat with --device cpu; if that differs too, fetch again (gpurun fetch) and repeat.",
         )
 
 
 def target_of(named: str | None) -> tuple[Path, Run | None]:
-    """The folder that ``[RUN or DIR]`` means, and the run it came from where this machine knows it.
+    """The folder that ``[RUN or DIR]`` names, and the run that it came from if this machine has a record of it.
 
     Raises UnknownRun, or ArtifactError for a run that was not fetched.
     """
@@ -75,7 +75,7 @@ def target_of(named: str | None) -> tuple[Path, Run | None]:
 
 
 def _run_of(folder: Path) -> Run | None:
-    """The run whose fetched outputs a folder is part of."""
+    """The run whose fetched outputs contain this folder."""
     runs, _ = store.load_all()
     inside = [folder, *folder.parents]
     return next((run for run in reversed(runs) if run.fetched_into and Path(run.fetched_into) in inside), None)
@@ -86,67 +86,60 @@ def _test(folder: Path, run: Run | None, device: str, inputs: Path | None, repor
         model = read_model_folder(folder)
     if model.inspected.pickles:
         report.warn(f"never opened, since they are pickles: {', '.join(model.inspected.pickles[:5])}")
-    base = _bring_base(model, run, report)
-    dtype = choose_dtype(model, base, report)
-    with report.stage(f"load and ask {folder.name}") as stage:
-        answered = run_worker(_request(model, base, dtype, device, inputs), lambda said: _show(stage, said))
-    return _report(model, answered, dtype, run)
+    base = bring_base(model, run, report)
+    dtype = choose_dtype(model, base, report, elsewhere="Test it on a machine with more memory: gpurun smoke-test DIR.")
+    request = _request(model, base, dtype, device, inputs)
+    with (
+        report.stage(f"load and ask {folder.name}") as stage,
+        model_process(request, SmokeTestFailed, meaning="Nothing was compared.") as process,
+    ):
+        result = process.receive(SmokeResult, show(stage))
+    return _report(model, result, dtype, run)
 
 
-def _bring_base(model: ModelFolder, run: Run | None, report: Reporter) -> Path | None:
-    """Where the base model of an adapter lies here: the job's own folder, or the hub's, downloaded with the user's token."""
-    base: BaseModel | None = required_base(model, run.job if run else None)
-    if base is None:
-        return None
-    if base.folder is not None:
-        return base.folder
-    with report.stage(f"base model {base.id}", "bytes") as stage:
-        return fetch_model(base.id, base.revision, stage)
-
-
-def _request(model: ModelFolder, base: Path | None, dtype: str, device: str, inputs: Path | None) -> dict[str, Any]:
+def _request(model: ModelFolder, base: Path | None, dtype: str, device: str, inputs: Path | None) -> SmokeRequest:
+    folder = model.folder.absolute()
     compares = model.reference is not None and inputs is None
-    asked = inputs.absolute() if inputs else model.folder.absolute() / INPUTS if compares else None
-    return {
-        "folder": str(model.folder.absolute()),
-        "described": model.described,
-        "kind": model.kind,
-        "adapter": model.adapter,
-        "base": str(base) if base else None,
-        "device": device,
-        "dtype": dtype,
-        "labels": list(model.labels),
-        "max_length": model.max_length,
-        "inputs": str(asked) if asked else None,
-        "expected": str(model.folder.absolute() / EXPECTED) if compares else None,
-    }
+    reference = folder / INPUTS if compares else None
+    return SmokeRequest(
+        folder=folder,
+        base=base,
+        described=model.described,
+        kind=model.kind,
+        adapter=model.adapter,
+        device=device,
+        dtype=dtype,
+        labels=model.labels,
+        max_length=model.max_length,
+        inputs=inputs.absolute() if inputs else reference,
+        expected=folder / EXPECTED if compares else None,
+    )
 
 
-def _show(stage: Stage, said: dict[str, Any]) -> None:
-    stage.update(done=said.get("done"), total=said.get("total"), note=said.get("note"))
-
-
-def _report(model: ModelFolder, answered: dict[str, Any], dtype: str, run: Run | None) -> SmokeReport:
-    measured, device = answered["comparison"], answered["device"]
+def _report(model: ModelFolder, result: SmokeResult, dtype: str, run: Run | None) -> SmokeReport:
+    found = result.predictions
     comparison = None
-    if measured is not None and model.reference is not None:
-        own = _own_tolerance(run, device)
-        comparison = judge(measured, limit(model.reference["dtype"], dtype, device, measured["scale"], own))
-    seconds = max(answered["seconds"], 1e-9)
+    if found.comparison is not None and model.reference is not None:
+        own = _own_tolerance(run, result.device)
+        scale = found.comparison.scale
+        comparison = compare(
+            found.comparison, allowed_difference(model.reference.dtype, dtype, result.device, scale, own)
+        )
+    seconds = max(found.seconds, 1e-9)
     return SmokeReport(
         folder=model.folder,
         kind=model.kind,
-        device=device,
-        device_name=answered["device_name"],
+        device=result.device,
+        device_name=result.device_name,
         dtype=dtype,
-        torch=answered["torch"],
-        load_seconds=answered["load_seconds"],
-        samples=answered["samples"],
-        samples_per_second=answered["samples"] / seconds,
-        tokens_per_second=answered["tokens"] / seconds if "tokens" in answered else None,
-        peak_memory=answered["peak_memory"],
-        counts=count_labels(answered["counts"], model.labels),
-        texts=tuple(answered.get("texts", ())),
+        torch=result.torch,
+        load_seconds=result.load_seconds,
+        samples=found.samples,
+        samples_per_second=found.samples / seconds,
+        tokens_per_second=found.tokens / seconds if found.tokens is not None else None,
+        peak_memory=result.peak_memory,
+        counts=count_labels(found.counts, model.labels),
+        texts=found.texts,
         comparison=comparison,
         not_opened=model.inspected.pickles,
     )

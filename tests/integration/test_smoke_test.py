@@ -49,7 +49,7 @@ def test_a_flipped_bit_fails_with_the_worst_row_and_json_says_the_same(
     flip_bit(root / "models/best/head.safetensors", "weight", bit=24)
     run = record_fetched(gpurun.home, root, root)
     done = gpurun("smoke-test", run.run_id, check=6)
-    assert "does not say here what it said on the box" in done.stderr
+    assert "does not predict here what it predicted on the box" in done.stderr
     assert "row " in done.stderr and "FAILED" in done.stdout
     document = gpurun.json("smoke-test", run.run_id, check=6)
     assert document["passed"] is False

@@ -1,65 +1,54 @@
-"""The worker's process: one request in, notes of progress and one result or error out."""
+"""The process: one request in, progress and results out, or one failure."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
-from typing import Any
 
+from remote_payload.train.errors import InputError
+from runner.local_model.lines import message_line, read_request
+from runner.local_model.messages import Failure, Message, Request, Send, SmokeRequest
 from runner.local_model.worker import Refused
+
+ON_BOX = "Try it on the box: gpurun sample --on-box"
+INSTALL = "Install them beside gpurun: pip install 'gpurun[smoke]'"
 
 
 def main() -> None:
-    """Answers the one request on stdin. What libraries print to stdout goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Answers the request on stdin. What libraries print to stdout goes to stderr."""
+    output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
-    def say(**value: Any) -> None:
-        print(json.dumps(value), file=answers, flush=True)
+    def send(message: Message) -> None:
+        output.write(message_line(message))
+        output.flush()
 
+    request = read_request(sys.stdin.buffer.readline())
     try:
-        say(result=smoke(json.load(sys.stdin), say))
+        answer(request, send)
     except Refused as error:
-        say(error={"message": str(error), "hint": error.hint})
+        send(Failure(str(error), error.hint))
+    except InputError as error:
+        send(Failure(str(error)))
     except ImportError as error:
-        message = f"a library that loading needs is not installed here ({error})"
-        say(error={"message": message, "hint": "Install them beside gpurun: pip install 'gpurun[smoke]'"})
+        send(Failure(f"a library that loading needs is not installed here ({error})", INSTALL))
     except Exception as error:
         if os.environ.get("GPURUN_DEBUG"):
             raise
-        ours = type(error).__name__ == "InputError"  # the training core's own sentence
-        say(error={"message": str(error) if ours else f"it does not load or run here: {type(error).__name__}: {error}"})
+        elsewhere = "" if isinstance(request, SmokeRequest) else ON_BOX
+        send(Failure(f"it does not load or run here: {type(error).__name__}: {error}", elsewhere))
 
 
-def smoke(request: dict[str, Any], say: Any) -> dict[str, Any]:
-    """Loads, checks, predicts, compares. The result's numbers are plain JSON."""
-    import torch
+def answer(request: Request, send: Send) -> None:
+    """Loads the model of the request and sends what it predicts, or its answers to the prompts on stdin."""
+    if isinstance(request, SmokeRequest):
+        from runner.local_model.worker.smoke import smoke
 
-    from runner.local_model.worker import device as devices
-    from runner.local_model.worker.generate import generate
-    from runner.local_model.worker.load import check_weights, load
-    from runner.local_model.worker.predict import predict
+        send(smoke(request, send))
+    else:
+        from runner.local_model.worker.sample import sample
 
-    torch.manual_seed(0)
-    device = devices.choose(request["device"])
-    say(note=f"loading on {device}")
-    began = time.perf_counter()
-    model, tokenizer = load(request, torch.device(device), getattr(torch, request["dtype"]))
-    devices.synchronize(device)
-    loaded = time.perf_counter() - began
-    check_weights(model)
-    ask = generate if request["kind"] == "causal_lm" else predict
-    answered = ask(request, model, tokenizer, device, say)
-    return {
-        "device": device,
-        "device_name": devices.name(device),
-        "torch": torch.__version__,
-        "load_seconds": loaded,
-        "peak_memory": devices.peak_memory(device),
-        **answered,
-    }
+        sample(request, sys.stdin.buffer, send)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,84 @@
-"""What follows each prompt, the most probable token each time, beside what the box said; and the logits after the prompt."""
+"""What a language model generates after each prompt, the most probable token each time, beside what it generated on the box."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import prompt_ids
+from runner.local_model.messages import Measured, Predictions, Progress, RowDifference, Send, SmokeRequest
 from runner.local_model.worker import Refused
 from runner.local_model.worker.device import synchronize
-from runner.local_model.worker.reference import check_finite, check_width, read_expected, read_inputs
+from runner.local_model.worker.reference import (
+    Input,
+    check_finite,
+    check_width,
+    largest_difference,
+    read_expected,
+    read_inputs,
+)
 
-NEW_TOKENS = 32  # where the box said nothing
+NEW_TOKENS = 32  # where there is no prediction of the box that says how many
 SHOWN_TOKENS = 40
 
 
-@torch.inference_mode()
-def generate(request: dict[str, Any], model: Any, tokenizer: Any, device: str, say: Any) -> dict[str, Any]:
-    """The texts, how fast, and how far from the box's tokens and logits. One prompt at a time, so that padding is no matter."""
+@dataclass(frozen=True)
+class Continuation:
+    """The tokens after a prompt (an end token is the last), and the logits ``[vocabulary]`` that each was chosen from."""
+
+    tokens: list[int]
+    logits: list[Tensor]
+
+
+def generate(
+    request: SmokeRequest, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str, send: Send
+) -> Predictions:
+    """The texts, how fast, and how far from the box's tokens and logits. One prompt at a time, so that nothing is padded."""
     prompts = [_encode(tokenizer, row) for row in read_inputs(request)]
     expected = read_expected(request, len(prompts), "logits", "tokens")
-    # As many tokens as the box said, which ended its own answers; without it, to the model's end token.
-    said = [] if expected is None else (expected["tokens"] >= 0).sum(1).tolist()
+    # As many tokens as on the box, where answers have ended already; without them, up to the model's end token.
+    lengths = [NEW_TOKENS] * len(prompts)
+    if expected is not None:
+        lengths = [max(1, length) for length in (expected["tokens"] >= 0).sum(1).tolist()]
     ends = _end_tokens(model, tokenizer) if expected is None else set()
-    _continue(model, prompts[0], 2, set(), device)
-    synchronize(device)
-    began, answers = time.perf_counter(), []
-    for index, prompt in enumerate(prompts):
-        answers.append(_continue(model, prompt, max(1, said[index]) if said else NEW_TOKENS, ends, device))
-        say(done=len(answers), total=len(prompts))
-    seconds = time.perf_counter() - began
-    return {
-        "samples": len(prompts),
-        "seconds": seconds,
-        "tokens": sum(len(tokens) for tokens, _ in answers),
-        "texts": [tokenizer.decode(tokens[:SHOWN_TOKENS], skip_special_tokens=True) for tokens, _ in answers],
-        "counts": None,
-        "comparison": None if expected is None else _compare(tokenizer, answers, expected),
-    }
+    answers: list[Continuation] = []
+    with torch.inference_mode():
+        _continue(model, prompts[0], 2, set(), device)
+        synchronize(device)
+        began = time.perf_counter()
+        for prompt, length in zip(prompts, lengths, strict=True):
+            answers.append(_continue(model, prompt, length, ends, device))
+            send(Progress(done=len(answers), total=len(prompts)))
+        seconds = time.perf_counter() - began
+    return Predictions(
+        samples=len(prompts),
+        seconds=seconds,
+        tokens=sum(len(answer.tokens) for answer in answers),
+        texts=tuple(tokenizer.decode(answer.tokens[:SHOWN_TOKENS], skip_special_tokens=True) for answer in answers),
+        comparison=None if expected is None else _compare(tokenizer, answers, expected),
+    )
 
 
-def _encode(tokenizer: Any, row: dict[str, Any]) -> list[int]:
-    ids = prompt_ids(tokenizer, row["prompt"], row.get("add_special_tokens", True) is True)
+def _encode(tokenizer: PreTrainedTokenizerBase, row: Input) -> list[int]:
+    ids = prompt_ids(tokenizer, row.text, row.add_special_tokens)
     if not ids:
         raise Refused("a prompt has no tokens")
     return list(ids)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
-def _continue(model: Any, prompt: list[int], new: int, ends: set[int], device: str) -> tuple[list[int], list[Tensor]]:
-    """At most ``new`` tokens after the prompt (an end token is the last), and the logits that each was chosen from."""
+def _continue(model: PreTrainedModel, prompt: list[int], new: int, ends: set[int], device: str) -> Continuation:
+    """At most ``new`` tokens after the prompt."""
     ids, cache = torch.tensor([prompt], device=device), None
     tokens: list[int] = []
     logits: list[Tensor] = []
@@ -69,27 +90,26 @@ def _continue(model: Any, prompt: list[int], new: int, ends: set[int], device: s
         tokens.append(int(logits[-1].argmax()))
         ids = torch.tensor([[tokens[-1]]], device=device)
     check_finite(torch.stack(logits), "this machine's predictions")
-    return tokens, logits
+    return Continuation(tokens, logits)
 
 
-def _only_last(model: Any) -> dict[str, int]:
-    """Keeps the logits of a prompt's last token only, where the model can: all of them are a vocabulary for each token."""
+def _only_last(model: PreTrainedModel) -> dict[str, int]:
+    """The argument that keeps the logits of a prompt's last token alone, where the model takes it: else there is a vocabulary of
+    logits for each token of the prompt."""
     network = model.get_base_model() if hasattr(model, "get_base_model") else model
     return {"logits_to_keep": 1} if "logits_to_keep" in signature(network.forward).parameters else {}
 
 
-def _compare(
-    tokenizer: Any, answers: list[tuple[list[int], list[Tensor]]], expected: dict[str, Tensor]
-) -> dict[str, Any]:
-    rows, agree, total = [], 0, 0
-    for (tokens, logits), there, said in zip(answers, expected["logits"], expected["tokens"].tolist(), strict=True):
-        check_width(logits[0], there)
-        wanted = [token for token in said if token >= 0]
-        same = _common(tokens, wanted)
+def _compare(tokenizer: PreTrainedTokenizerBase, answers: list[Continuation], expected: dict[str, Tensor]) -> Measured:
+    rows: list[RowDifference] = []
+    agree = total = 0
+    for answer, there, tokens in zip(answers, expected["logits"], expected["tokens"].tolist(), strict=True):
+        check_width(answer.logits[0], there)
+        wanted = [token for token in tokens if token >= 0]
+        same = _common(answer.tokens, wanted)
         agree, total = agree + same, total + len(wanted)
-        difference = float((logits[0] - there).abs().max())
-        rows.append({"difference": difference, **_divergence(tokenizer, tokens, logits, wanted, same)})
-    return {"rows": rows, "scale": float(expected["logits"].abs().max()), "agree": agree, "answers": total}
+        rows.append(_compare_row(tokenizer, answer, wanted, same, largest_difference(answer.logits[0], there)))
+    return Measured(tuple(rows), float(expected["logits"].abs().max()), agree, total)
 
 
 def _common(tokens: list[int], wanted: list[int]) -> int:
@@ -98,14 +118,14 @@ def _common(tokens: list[int], wanted: list[int]) -> int:
     return next((at for at, (here, there) in enumerate(pairs) if here != there), min(len(tokens), len(wanted)))
 
 
-def _divergence(
-    tokenizer: Any, tokens: list[int], logits: list[Tensor], wanted: list[int], same: int
-) -> dict[str, Any]:
-    """The first token that differs: both, and by how much the one chosen here won over the box's; nothing where all agree."""
-    if same >= min(len(tokens), len(wanted)):
-        return {"gap": None, "here": "", "there": ""}
-    here, there = tokens[same], wanted[same]
-    if there >= len(logits[same]):
-        raise Refused(f"the box predicted token {there}, and the vocabulary has {len(logits[same])}")
-    gap = float(logits[same][here] - logits[same][there])
-    return {"gap": gap, "here": ascii(tokenizer.decode([here])), "there": ascii(tokenizer.decode([there]))}
+def _compare_row(
+    tokenizer: PreTrainedTokenizerBase, answer: Continuation, wanted: list[int], same: int, difference: float
+) -> RowDifference:
+    """With the first token that differs, if one does: both, and by how much this machine's won over the box's."""
+    if same >= min(len(answer.tokens), len(wanted)):
+        return RowDifference(difference, None)
+    here, there, logits = answer.tokens[same], wanted[same], answer.logits[same]
+    if there >= len(logits):
+        raise Refused(f"the box predicted token {there}, and the vocabulary has {len(logits)}")
+    gap = float(logits[here]) - float(logits[there])
+    return RowDifference(difference, gap, ascii(tokenizer.decode([here])), ascii(tokenizer.decode([there])))

@@ -13,7 +13,7 @@ from runner.domain.errors import SmokeTestFailed
 from runner.domain.job import Hub, Job
 from runner.domain.progress import Silent
 from runner.local_model import base as module
-from runner.local_model.base import BaseModel, choose_dtype, required_base
+from runner.local_model.base import BaseModel, choose_dtype, required_base, trained_from
 from runner.local_model.model_folder import ModelFolder, read_model_folder
 
 COMMIT = "c" * 40
@@ -113,7 +113,34 @@ def test_the_dtype_is_the_widest_that_fits(
     save_file({"w": torch.zeros(99)}, base / "model.safetensors")
     model = adapter(tmp_path / "m", "acme/base")
     if expected:
-        assert choose_dtype(model, base, Silent()) == expected
+        assert choose_dtype(model, base, Silent(), elsewhere="") == expected
     else:
-        with pytest.raises(SmokeTestFailed, match="for its weights"):
-            choose_dtype(model, base, Silent())
+        with pytest.raises(SmokeTestFailed, match="for its weights") as refused:
+            choose_dtype(model, base, Silent(), elsewhere="Rent a larger one.")
+        assert refused.value.hint == "Rent a larger one."
+
+
+def test_an_optimizers_state_and_a_model_that_is_not_loaded_need_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "sysconf", lambda name: 600 if name == "SC_PHYS_PAGES" else 1)
+    for name, size in (("checkpoint", 100), ("base", 90)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        save_file({"w": torch.zeros(size)}, tmp_path / name / "model.safetensors")
+    save_file({"w": torch.zeros(200)}, tmp_path / "checkpoint/optimizer.safetensors")
+    model = read_model_folder(tmp_path / "checkpoint")
+    assert choose_dtype(model, None, Silent(), elsewhere="") == "float32"
+    assert choose_dtype(model, tmp_path / "base", Silent(), elsewhere="", ask_base=True) == "float32"
+    assert choose_dtype(model, tmp_path / "base", Silent(), elsewhere="") == "bfloat16"
+
+
+def test_what_training_began_with_is_what_the_job_names(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    assert trained_from(JOB.at(tmp_path)) == BaseModel("acme/base", "v1", None)
+    assert trained_from(Job("a", "sft", settings={"model": "base"}).at(tmp_path)) == BaseModel(
+        "base", None, tmp_path / "base"
+    )
+    assert trained_from(Job("a", "pretrain", settings={"model": {"layers": 2}})) is None
+    assert trained_from(Job("a", command=("train",))) is None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from runner.local_model.compare import COARSENESS, RELATIVE, judge, limit
+from runner.local_model.compare import COARSENESS, RELATIVE, allowed_difference, compare
+from runner.local_model.messages import Measured, RowDifference
 
 
-def measured(*rows: tuple[float, float | None]) -> dict[str, Any]:
+def measured(*rows: tuple[float, float | None]) -> Measured:
     agree = sum(gap is None for _, gap in rows)
-    told = [{"difference": difference, "gap": gap, "here": "b", "there": "a"} for difference, gap in rows]
-    return {"rows": told, "agree": agree, "answers": len(rows), "scale": 1.0}
+    found = tuple(RowDifference(difference, gap, here="b", there="a") for difference, gap in rows)
+    return Measured(found, scale=1.0, agree=agree, answers=len(rows))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +28,7 @@ def measured(*rows: tuple[float, float | None]) -> dict[str, Any]:
 def test_the_coarser_dtype_and_the_device_set_the_limit(
     reference: str, dtype: str, device: str, scale: float, override: float | None, expected: float
 ) -> None:
-    assert limit(reference, dtype, device, scale, override) == pytest.approx(expected)
+    assert allowed_difference(reference, dtype, device, scale, override) == pytest.approx(expected)
 
 
 def test_every_dtype_and_device_has_a_limit() -> None:
@@ -37,17 +36,17 @@ def test_every_dtype_and_device_has_a_limit() -> None:
 
 
 def test_answers_within_the_limit_pass() -> None:
-    verdict = judge(measured((0.01, None), (0.04, None)), 0.05)
+    verdict = compare(measured((0.01, None), (0.04, None)), 0.05)
     assert not verdict.problems
     assert (verdict.difference, verdict.worst_row, verdict.agree, verdict.answers) == (0.04, 2, 2, 2)
 
 
 def test_the_worst_row_is_named() -> None:
-    verdict = judge(measured((0.01, None), (0.9, None), (0.06, None)), 0.05)
+    verdict = compare(measured((0.01, None), (0.9, None), (0.06, None)), 0.05)
     assert verdict.worst_row == 2
     assert verdict.problems == ("row 2 differs by 0.9 where 0.05 is allowed, and 2 of 3 rows differ too much",)
 
 
 def test_a_label_may_differ_only_where_both_were_as_good_as_equal() -> None:
-    assert not judge(measured((0.04, 0.09)), 0.05).problems
-    assert judge(measured((0.04, 0.11)), 0.05).problems == ("row 1 says b where the box said a, by a logit of 0.11",)
+    assert not compare(measured((0.04, 0.09)), 0.05).problems
+    assert compare(measured((0.04, 0.11)), 0.05).problems == ("row 1 is b here and a on the box, by a logit of 0.11",)

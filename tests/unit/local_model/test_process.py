@@ -1,20 +1,49 @@
-"""The worker's process: what it is given, and what is made of its end. The programs here stand where the worker would."""
+"""The process that loads models: what it is given, and what its end means. The programs here run in place of the worker."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from runner.domain.errors import SmokeTestFailed
+from remote_payload.recipes.answers import Answer, Loaded
+from runner.domain.errors import ArtifactError, SmokeTestFailed
 from runner.local_model import process
-from runner.local_model.process import run_worker, worker_environment
+from runner.local_model.lines import prompt_line, read_prompt, read_request, request_line
+from runner.local_model.messages import Progress, SampleRequest, Sampling, SmokeRequest, SmokeResult
+from runner.local_model.process import model_process, worker_environment
 
 TOKEN = "hf_" + "Q" * 34
+REQUEST = SmokeRequest(
+    folder=Path("/ü\n/model"),
+    base=None,
+    described=True,
+    kind="classifier",
+    adapter=False,
+    device="cpu",
+    dtype="float32",
+    labels=("a", "b"),
+    max_length=8,
+    inputs=Path("/inputs"),
+    expected=None,
+)
+SAMPLE = SampleRequest(Path("/model"), Path("/base"), False, "cpu", "float32", Sampling(seed=-3))
+# What every stand-in begins with: `result(text)` sends a result with that text.
+PRELUDE = """
+import json, sys, os, time, signal
+request = json.loads(sys.stdin.readline())
+def say(**value):
+    print(json.dumps(value), flush=True)
+def result(text):
+    predictions = {"samples": 1, "seconds": 0.5, "texts": [text]}
+    say(result={"device": "cpu", "device_name": "cpu", "torch": "2", "load_seconds": 1, "peak_memory": 9, "predictions": predictions})
+"""
 
 
 @pytest.fixture
@@ -22,21 +51,68 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
     """Makes ``python -m runner.local_model.worker`` run this text instead."""
 
     def put(text: str) -> None:
-        folder = tmp_path / "source/runner/smoke"
+        folder = tmp_path / "source/runner/local_model"
         folder.mkdir(parents=True)
         for package in (folder, folder.parent):
             (package / "__init__.py").touch()
-        (folder / "worker.py").write_text("import json, sys, os, time, signal\nrequest = json.load(sys.stdin)\n" + text)
+        (folder / "worker.py").write_text(PRELUDE + text)
         monkeypatch.setattr(process, "SOURCE", tmp_path / "source")
 
     return put
 
 
+def smoke(progress: Callable[[Progress], None] = lambda _: None) -> str:
+    """The text in the result of the program."""
+    with model_process(REQUEST, SmokeTestFailed, meaning="Nothing was compared.") as model:
+        return model.receive(SmokeResult, progress).predictions.texts[0]
+
+
+@pytest.mark.parametrize("request_", [REQUEST, SAMPLE])
+def test_a_request_is_read_as_it_was_written(request_: SmokeRequest | SampleRequest) -> None:
+    assert read_request(request_line(request_)) == request_
+    assert read_prompt(prompt_line("one\ntwo ü")) == "one\ntwo ü"
+
+
 def test_the_result_and_the_progress_come_through(program: Callable[[str], None]) -> None:
-    program("print(json.dumps({'note': 'loading'}), flush=True)\nprint(json.dumps({'result': {'got': request}}))")
-    heard: list[dict[str, Any]] = []
-    assert run_worker({"a": "ü"}, heard.append) == {"got": {"a": "ü"}}
-    assert heard == [{"note": "loading"}]
+    program("say(note='loading')\nsay(done=1, total=2)\nresult(request['smoke']['folder'])")
+    heard: list[Progress] = []
+    assert smoke(heard.append) == "/ü\n/model"
+    assert heard == [Progress(note="loading"), Progress(done=1, total=2)]
+
+
+def test_prompts_are_answered_one_by_one_by_one_process(program: Callable[[str], None]) -> None:
+    program(
+        "say(loaded={'model': 'best', 'base': False, 'device': 'cpu', 'step': 4, 'metrics': {'loss': 1.5, 'bad': None}})\n"
+        "for line in iter(sys.stdin.readline, ''):\n"
+        "    say(note='generating')\n"
+        "    say(prompt=json.loads(line)['prompt'], text=str(os.getpid()), tokens=1, seconds=0.1, ended=True)\n"
+    )
+    with model_process(SAMPLE, ArtifactError) as model:
+        assert model.receive(Loaded) == Loaded("best", False, "cpu", 4, {"loss": 1.5})
+        answers = []
+        for prompt in ("one", "two"):
+            model.send(prompt_line(prompt))
+            answers.append(model.receive(Answer))
+    assert [answer.prompt for answer in answers] == ["one", "two"]
+    assert answers[0].text == answers[1].text
+    assert not alive(int(answers[0].text))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_process_ends_with_the_block_also_after_ctrl_c(program: Callable[[str], None]) -> None:
+    program("say(loaded={'model': str(os.getpid()), 'base': False, 'device': 'cpu'})\ntime.sleep(600)")
+    pid = 0
+    with contextlib.suppress(KeyboardInterrupt), model_process(SAMPLE, ArtifactError) as model:
+        pid = int(model.receive(Loaded).model)
+        raise KeyboardInterrupt
+    assert pid and not alive(pid)
 
 
 def test_no_secret_of_this_machine_reaches_the_worker(
@@ -51,9 +127,10 @@ def test_no_secret_of_this_machine_reaches_the_worker(
         "HF_HOME",
     ):
         monkeypatch.setenv(name, TOKEN)
-    program("print(json.dumps({'result': {'environment': dict(os.environ), 'cwd': os.getcwd(), 'path': sys.path}}))")
-    seen = run_worker({}, lambda said: None)
-    assert TOKEN not in str(seen)
+    program("result(json.dumps({'environment': dict(os.environ), 'cwd': os.getcwd(), 'path': sys.path}))")
+    answered = smoke()
+    assert TOKEN not in answered
+    seen = json.loads(answered)
     assert seen["environment"]["HF_HUB_OFFLINE"] == "1"
     assert seen["environment"]["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
     assert seen["environment"]["HF_HOME"] == seen["cwd"] != os.getcwd()
@@ -67,11 +144,10 @@ def test_variables_that_libraries_need_are_kept(monkeypatch: pytest.MonkeyPatch)
     assert kept["PATH"] == os.environ["PATH"] and kept["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_an_error_is_told_in_its_own_words_without_escapes_or_tokens(program: Callable[[str], None]) -> None:
-    said = f"bad \x1b]52;c;aGk=\x07 model {TOKEN}"
-    program(f"print(json.dumps({{'error': {{'message': {said!r}, 'hint': 'try'}}}}))")
+def test_an_error_is_shown_without_escapes_or_tokens(program: Callable[[str], None]) -> None:
+    program(f"say(error={f'bad {chr(27)}]52;c;aGk={chr(7)} model {TOKEN}'!r}, hint='try')")
     with pytest.raises(SmokeTestFailed) as failed:
-        run_worker({}, lambda said: None)
+        smoke()
     assert str(failed.value) == "bad  model [redacted]"
     assert failed.value.hint == "try"
 
@@ -81,30 +157,69 @@ def test_an_error_is_told_in_its_own_words_without_escapes_or_tokens(program: Ca
     [
         ("sys.stderr.write('first\\nlast words'); sys.exit(3)", "ended with code 3:\nfirst\nlast words"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was out of memory, or was killed"),
-        ("print('not json', flush=True); time.sleep(60)", "said something that is no answer"),
-        ("print(json.dumps([1]), flush=True); time.sleep(60)", "said something that is no answer"),
+        ("print('not json', flush=True); time.sleep(60)", "printed a line that is not an answer"),
+        ("print(json.dumps([1]), flush=True); time.sleep(60)", "printed a line that is not an answer"),
+        ("say(loaded={'device': 'cpu'}); time.sleep(60)", "printed a line that is not an answer"),
+        (
+            "say(result={'device': 'cpu'}); time.sleep(60)",
+            r"printed an impossible value \(result\.device_name: nothing",
+        ),
+        ("say(done='x'); time.sleep(60)", r"printed an impossible value \(done: 'x'"),
     ],
 )
-def test_a_worker_that_dies_or_babbles_is_a_failure(program: Callable[[str], None], text: str, complaint: str) -> None:
+def test_a_worker_that_dies_or_prints_nonsense_is_a_failure(
+    program: Callable[[str], None], text: str, complaint: str
+) -> None:
     program(text)
-    with pytest.raises(SmokeTestFailed, match=complaint):
-        run_worker({}, lambda said: None)
+    with pytest.raises(SmokeTestFailed, match=complaint) as failed:
+        smoke()
+    assert failed.value.meaning == "Nothing was compared."
 
 
-def test_a_silent_worker_is_given_up_on(program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_between_two_prompts_is_a_failure_of_its_own_kind(program: Callable[[str], None]) -> None:
+    program("say(loaded={'device': 'cpu'})\nsys.stdin.close()\nsys.exit(5)")
+    with model_process(SAMPLE, ArtifactError) as model:
+        model.receive(Loaded)
+        time.sleep(0.3)
+        model.send(prompt_line("x" * 100_000))
+        with pytest.raises(ArtifactError, match="ended with code 5") as failed:
+            model.receive(Answer)
+    assert type(failed.value) is ArtifactError
+
+
+def test_a_silent_worker_is_killed(program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "SILENCE", 0.3)
     program("time.sleep(600)")
-    with pytest.raises(SmokeTestFailed, match="fell silent"):
-        run_worker({}, lambda said: None)
+    with pytest.raises(SmokeTestFailed, match="was silent for"):
+        smoke()
+
+
+def test_only_the_wait_for_an_answer_counts_as_silence(
+    program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user may think about the next prompt for as long as they like."""
+    program(
+        "say(loaded={'device': 'cpu'})\nsys.stdin.readline()\n"
+        "say(prompt='', text='here', tokens=1, seconds=0, ended=True)\nsys.stdin.readline()\ntime.sleep(600)"
+    )
+    with model_process(SAMPLE, ArtifactError) as model:
+        model.receive(Loaded)
+        monkeypatch.setattr(process, "SILENCE", 1.0)
+        time.sleep(1.5)
+        model.send(prompt_line("first"))
+        assert model.receive(Answer).text == "here"
+        model.send(prompt_line("second"))
+        with pytest.raises(ArtifactError, match="was silent for 1 s"):
+            model.receive(Answer)
 
 
 def test_a_flood_on_stderr_does_not_stop_it_or_fill_the_message(program: Callable[[str], None]) -> None:
     program("for _ in range(2000): sys.stderr.write('x' * 10_000)\nsys.exit(1)")
     with pytest.raises(SmokeTestFailed) as failed:
-        run_worker({}, lambda said: None)
+        smoke()
     assert len(str(failed.value)) < 2000
 
 
 def test_the_worker_is_this_very_python(program: Callable[[str], None]) -> None:
-    program("print(json.dumps({'result': {'python': sys.executable}}))")
-    assert run_worker({}, lambda said: None) == {"python": sys.executable}
+    program("result(sys.executable)")
+    assert smoke() == sys.executable

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from runner.local_model.compare import Comparison, judge, limit
+from runner.local_model.compare import Comparison, allowed_difference, compare
+from runner.local_model.lines import message_line, read_message
+from runner.local_model.messages import Message, Progress, SmokeResult
 from runner.local_model.model_folder import read_model_folder
 from runner.local_model.worker import Refused
-from runner.local_model.worker.__main__ import smoke
 from runner.local_model.worker.predict import bucketed
+from runner.local_model.worker.smoke import smoke
 from runner.workflow.smoke import _request
 from tests.support.models.smoke_models import LABELS, change_tensor, flip_bit
 from tests.support.models.tiny_models import CORPUS, save_tiny_model
@@ -23,33 +25,43 @@ RunOf = Callable[[str], Path]
 EVERY_RUN = ["bert", "gemma3", "qwen2", "qwen2-recipe", "qwen2-full"]
 
 
-def ask(root: Path, *, device: str = "cpu", inputs: Path | None = None, dtype: str = "float32") -> dict[str, Any]:
+def ask(root: Path, *, device: str = "cpu", inputs: Path | None = None, dtype: str = "float32") -> SmokeResult:
     """The worker's result for ``models/best`` of a run, or for a plain folder."""
     folder = root / "models/best" if (root / "models/best").is_dir() else root
     model = read_model_folder(folder)
     base = root / "base" if model.adapter else None
-    return smoke(_request(model, base, dtype, device, inputs), lambda **said: None)
+    sent: list[Message] = []
+    result = smoke(_request(model, base, dtype, device, inputs), sent.append)
+    assert isinstance(sent[-1], Progress) and sent[-1].done == sent[-1].total == result.predictions.samples
+    read = read_message(message_line(result))
+    assert read == result  # as it is after the pipe
+    return result
 
 
 def verdict(root: Path, **options: Any) -> Comparison:
-    measured = ask(root, **options)["comparison"]
-    return judge(measured, limit("float32", options.get("dtype", "float32"), "cpu", measured["scale"], None))
+    measured = ask(root, **options).predictions.comparison
+    assert measured
+    return compare(
+        measured, allowed_difference("float32", options.get("dtype", "float32"), "cpu", measured.scale, None)
+    )
 
 
 @pytest.mark.parametrize("name", EVERY_RUN)
 def test_what_the_box_trained_says_the_same_here(run_of: RunOf, name: str) -> None:
     result = ask(run_of(name))
-    found = result["comparison"]
-    judged = judge(found, limit("float32", "float32", "cpu", found["scale"], None))
+    predictions = result.predictions
+    found = predictions.comparison
+    assert found
+    judged = compare(found, allowed_difference("float32", "float32", "cpu", found.scale, None))
     assert not judged.problems
     assert judged.agree == judged.answers > 0
-    assert result["samples"] == len(CORPUS) and result["seconds"] > 0 and result["peak_memory"] > 1e7
-    assert result["device"] == "cpu"
+    assert predictions.samples == len(CORPUS) and predictions.seconds > 0 and result.peak_memory > 1e7
+    assert result.device == "cpu"
 
 
 def test_labels_are_counted(run_of: RunOf) -> None:
-    result = ask(run_of("gemma3"))
-    assert len(result["counts"]) == len(LABELS) and sum(result["counts"]) == len(CORPUS)
+    counts = ask(run_of("gemma3")).predictions.counts
+    assert counts is not None and len(counts) == len(LABELS) and sum(counts) == len(CORPUS)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +165,7 @@ def test_metal_that_is_not_there_is_a_failure_and_auto_takes_what_is(run_of: Run
     with pytest.raises(Refused, match=r"no Metal \(MPS\) on this machine, so nothing was tested") as refused:
         ask(root, device="mps")
     assert "--device auto" in refused.value.hint
-    assert ask(root, device="auto")["device"] in ("cpu", "cuda")
+    assert ask(root, device="auto").device in ("cpu", "cuda")
 
 
 def test_bf16_here_is_within_the_limit_for_bf16(run_of: RunOf) -> None:
@@ -165,8 +177,8 @@ def test_bf16_here_is_within_the_limit_for_bf16(run_of: RunOf) -> None:
 def test_ones_own_inputs_are_answered_and_compared_with_nothing(run_of: RunOf, tmp_path: Path) -> None:
     inputs = tmp_path / "mine.jsonl"
     inputs.write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two " * 500}) + "\n")
-    result = ask(run_of("bert"), inputs=inputs)
-    assert result["samples"] == 2 and result["comparison"] is None
+    result = ask(run_of("bert"), inputs=inputs).predictions
+    assert result.samples == 2 and result.comparison is None
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "x"}', '{"text": 3}', ""])
@@ -179,9 +191,9 @@ def test_a_bad_line_of_inputs_is_named(run_of: RunOf, tmp_path: Path, line: str)
 
 @pytest.mark.parametrize("name", ["gemma3", "gpt2"])
 def test_a_plain_folder_answers_built_in_texts(tmp_path: Path, name: str) -> None:
-    result = ask(save_tiny_model(name, tmp_path / name))
-    assert result["samples"] == 4 and result["comparison"] is None
-    assert ("texts" in result) == (name == "gpt2")
+    result = ask(save_tiny_model(name, tmp_path / name)).predictions
+    assert result.samples == 4 and result.comparison is None
+    assert bool(result.texts) == (name == "gpt2")
 
 
 def test_a_plain_folder_with_weights_missing_is_refused_rather_than_filled_with_noise(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
-"""What ``gpurun sample`` makes of its arguments and of what a model's process says."""
+"""What ``gpurun sample`` makes of its arguments and of what a model's process prints."""
 
 import json
 
 import pytest
 
+from remote_payload.recipes.answers import Answer
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
-from runner.workflow.sample import Ask, Said, _folder, _read, is_here, read_prompts
+from runner.local_model.messages import Sampling
+from runner.workflow.sample import SampleOptions, _folder, _read, is_here, read_prompts
 
 
 def record(fetched_into=None) -> Run:
@@ -66,7 +68,7 @@ def test_answers_are_read_among_whatever_else_is_printed():
     notes = []
     reporter = Silent()
     reporter.note = notes.append
-    assert list(_read(lines, reporter)) == [Said("a", "b", 3, 0.5, True)]
+    assert list(_read(lines, reporter)) == [Answer("a", "b", 3, 0.5, True)]
     assert notes == ["step-000012 on cpu (loss 3.25)"]
 
 
@@ -79,7 +81,7 @@ def test_an_error_of_the_process_is_the_users_and_carries_no_control_sequences()
 def test_every_choice_reaches_the_module():
     from remote_payload.recipes.sample import parse
 
-    ask = Ask("best", True, "cpu", 7, 0.5, 0.9, 1.2, 3)
+    ask = SampleOptions("best", True, "cpu", Sampling(7, 0.5, 0.9, 1.2, 3))
     parsed = parse(["--outputs", "o", "--checkpoint", ask.checkpoint, *ask.arguments()])
     assert (parsed.checkpoint, parsed.base, parsed.device, parsed.max_new_tokens) == ("best", True, "cpu", 7)
     assert (parsed.temperature, parsed.top_p, parsed.repetition_penalty, parsed.seed) == (0.5, 0.9, 1.2, 3)

@@ -1,0 +1,224 @@
+"""Requests and messages as lines of JSON, written and checked in this module alone.
+
+A request is ``{"smoke": {…}}`` or ``{"sample": {…}}``, a prompt ``{"prompt": …}``. A message is ``{"note": …}`` or ``{"done", "total"}``
+(progress), ``{"result": {…}}``, ``{"error", "hint"}``, or one of the two that ``remote_payload/recipes/answers.py`` defines.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from remote_payload.recipes.answers import Answer, Loaded
+from runner.domain.answers.reading import (
+    Fields,
+    Impossible,
+    boolean,
+    harmless,
+    list_of,
+    mapping_of,
+    measured,
+    moment,
+    optional,
+    string,
+    text,
+    whole,
+)
+from runner.local_model.messages import (
+    Failure,
+    Measured,
+    Message,
+    Predictions,
+    Progress,
+    Request,
+    RowDifference,
+    SampleRequest,
+    Sampling,
+    SmokeRequest,
+    SmokeResult,
+)
+
+
+def request_line(request: Request) -> bytes:
+    """The request as the process reads it."""
+    return _line({"smoke" if isinstance(request, SmokeRequest) else "sample": asdict(request)})
+
+
+def prompt_line(prompt: str) -> bytes:
+    """A prompt as the process, or ``sample`` on the box, reads it."""
+    return _line({"prompt": prompt})
+
+
+def message_line(message: Message) -> bytes:
+    """A message as gpurun reads it."""
+    value = asdict(message)
+    match message:
+        case SmokeResult():
+            return _line({"result": value})
+        case Loaded():
+            return _line({"loaded": value})
+        case Failure():
+            return _line({"error": message.message, "hint": message.hint})
+    return _line(value)
+
+
+def _line(value: dict[str, object]) -> bytes:
+    return json.dumps(value, default=str).encode() + b"\n"
+
+
+def read_request(line: bytes) -> Request:
+    """The request in a line. Raises Impossible naming a field that is not as it must be."""
+    fields = Fields(_parse(line))
+    sample = fields("sample", optional(_sample_request))
+    return sample or fields("smoke", _smoke_request)
+
+
+def read_prompt(line: bytes) -> str:
+    """The prompt in a line. Raises Impossible."""
+    return Fields(_parse(line))("prompt", string)
+
+
+def read_message(line: bytes | str) -> Message | None:
+    """The message in a line; None for a line that is none, such as a library's warning. Raises Impossible naming a wrong field."""
+    value = _parse(line)
+    if not isinstance(value, dict):
+        return None
+    fields = Fields(value)
+    if "error" in value:
+        return Failure(fields("error", text), fields("hint", optional(text)) or "")
+    if "result" in value:
+        return fields("result", _smoke_result)
+    if "loaded" in value:
+        return fields("loaded", _loaded)
+    if "text" in value:
+        return _answer(fields)
+    if "note" in value or "done" in value:
+        return _progress(fields)
+    return None
+
+
+def _parse(line: bytes | str) -> object:
+    try:
+        value: object = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _smoke_request(value: object) -> SmokeRequest:
+    fields = Fields(value)
+    return SmokeRequest(
+        folder=fields("folder", _path),
+        base=fields("base", optional(_path)),
+        described=fields("described", boolean),
+        kind=fields("kind", string),
+        adapter=fields("adapter", boolean),
+        device=fields("device", string),
+        dtype=fields("dtype", string),
+        labels=fields("labels", list_of(string)),
+        max_length=fields("max_length", whole),
+        inputs=fields("inputs", optional(_path)),
+        expected=fields("expected", optional(_path)),
+    )
+
+
+def _sample_request(value: object) -> SampleRequest:
+    fields = Fields(value)
+    return SampleRequest(
+        folder=fields("folder", _path),
+        base=fields("base", optional(_path)),
+        ask_base=fields("ask_base", boolean),
+        device=fields("device", string),
+        dtype=fields("dtype", string),
+        sampling=fields("sampling", _sampling),
+    )
+
+
+def _sampling(value: object) -> Sampling:
+    fields = Fields(value)
+    return Sampling(
+        max_new_tokens=fields("max_new_tokens", whole),
+        temperature=fields("temperature", measured),
+        top_p=fields("top_p", measured),
+        repetition_penalty=fields("repetition_penalty", measured),
+        seed=fields("seed", _integer),
+    )
+
+
+def _path(value: object) -> Path:
+    return Path(string(value))
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise Impossible("not a whole number")
+    return value
+
+
+def _progress(fields: Fields) -> Progress:
+    return Progress(
+        fields("done", optional(measured)), fields("total", optional(measured)), fields("note", optional(text))
+    )
+
+
+def _loaded(value: object) -> Loaded:
+    fields = Fields(value)
+    metrics = fields("metrics", optional(mapping_of(harmless))) or {}  # a metric that diverged is not a number
+    return Loaded(
+        model=fields("model", optional(text)) or "the model",
+        base=fields("base", optional(boolean)) or False,
+        device=fields("device", text),
+        step=fields("step", optional(whole)),
+        metrics={name: float(value) for name, value in metrics.items() if isinstance(value, int | float)},
+    )
+
+
+def _answer(fields: Fields) -> Answer:
+    return Answer(
+        prompt=fields("prompt", string),
+        text=fields("text", string),
+        tokens=fields("tokens", whole),
+        seconds=fields("seconds", moment),
+        ended=fields("ended", boolean),
+    )
+
+
+def _smoke_result(value: object) -> SmokeResult:
+    fields = Fields(value)
+    return SmokeResult(
+        device=fields("device", text),
+        device_name=fields("device_name", text),
+        torch=fields("torch", text),
+        load_seconds=fields("load_seconds", moment),
+        peak_memory=fields("peak_memory", whole),
+        predictions=fields("predictions", _predictions),
+    )
+
+
+def _predictions(value: object) -> Predictions:
+    fields = Fields(value)
+    return Predictions(
+        samples=fields("samples", whole),
+        seconds=fields("seconds", moment),
+        counts=fields("counts", optional(list_of(whole))),
+        tokens=fields("tokens", optional(whole)),
+        texts=fields("texts", list_of(string)),
+        comparison=fields("comparison", optional(_measured)),
+    )
+
+
+def _measured(value: object) -> Measured:
+    fields = Fields(value)
+    rows = fields("rows", list_of(_row))
+    return Measured(rows, fields("scale", measured), fields("agree", whole), fields("answers", whole))
+
+
+def _row(value: object) -> RowDifference:
+    fields = Fields(value)
+    return RowDifference(
+        difference=fields("difference", measured),
+        gap=fields("gap", optional(measured)),
+        here=fields("here", string),
+        there=fields("there", string),
+    )

@@ -1,0 +1,140 @@
+"""What gpurun and the process that loads a model send each other; ``lines.py`` writes and reads them.
+
+gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and
+then, for a ``SmokeRequest``, one ``SmokeResult``; for a ``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a
+``Failure`` instead of any of them and ends. ``gpurun sample --on-box`` reads the same lines from the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from remote_payload.recipes.answers import Answer, Loaded
+
+
+@dataclass(frozen=True)
+class SmokeRequest:
+    """Load the model in ``folder`` and predict.
+
+    ``base`` is the folder of an adapter's base model. ``described`` is true when the folder has a gpurun.json. ``dtype`` is a
+    name of torch, ``max_length`` is in tokens. ``inputs`` is a file of JSON Lines, without it a few built-in texts are used;
+    ``expected`` is the file with the box's predictions, without it nothing is compared.
+    """
+
+    folder: Path
+    base: Path | None
+    described: bool
+    kind: str
+    adapter: bool
+    device: str
+    dtype: str
+    labels: tuple[str, ...]
+    max_length: int
+    inputs: Path | None
+    expected: Path | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 takes the most probable one."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_p: float = 0.95
+    repetition_penalty: float = 1.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Load the model in ``folder``, or with ``ask_base`` the model that its training began with, and answer prompts.
+
+    ``base`` is the folder of the base model, for an adapter and for ``ask_base``. ``dtype`` is used on every device but CUDA,
+    where it is bfloat16.
+    """
+
+    folder: Path
+    base: Path | None
+    ask_base: bool
+    device: str
+    dtype: str
+    sampling: Sampling
+
+
+Request: TypeAlias = SmokeRequest | SampleRequest
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the process does now. A field that is None leaves what is shown as it is."""
+
+    done: float | None = None
+    total: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result, and what the user can do about it."""
+
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """One row of inputs: this machine's prediction beside the box's.
+
+    ``difference`` is the largest absolute difference of a logit. Where another label or token was chosen, ``gap`` is this
+    machine's logit of its own choice minus that of the box's choice, and ``here`` and ``there`` name the two; else ``gap`` is None.
+    """
+
+    difference: float
+    gap: float | None
+    here: str = ""
+    there: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All rows beside the box's. ``scale`` is the box's largest absolute logit; ``agree`` of ``answers`` labels or tokens are equal."""
+
+    rows: tuple[RowDifference, ...]
+    scale: float
+    agree: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model predicted for ``samples`` inputs, in ``seconds``.
+
+    ``counts`` is how often each class was chosen (of a classifier); ``tokens`` how many were generated and ``texts`` their
+    beginnings (of a language model). ``comparison`` is None when there was nothing to compare with.
+    """
+
+    samples: int
+    seconds: float
+    counts: tuple[int, ...] | None = None
+    tokens: int | None = None
+    texts: tuple[str, ...] = ()
+    comparison: Measured | None = None
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """The device and the versions used, ``peak_memory`` in bytes, and the predictions."""
+
+    device: str
+    device_name: str
+    torch: str
+    load_seconds: float
+    peak_memory: int
+    predictions: Predictions
+
+
+Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer
+Send: TypeAlias = Callable[[Message], None]
