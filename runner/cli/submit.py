@@ -67,11 +67,9 @@ def command(
 
         checked = check([job for job, _ in loaded], host, report, volume=volume, strict=strict, checksum=checksum)
         sys.exit(_say_checked(checked, as_json))
-    from runner.workflow.submissions import submit_all
+    from runner.workflow.submit import Options, submit
 
-    runs = submit_all(
-        loaded, host, report, volume=volume, strict=strict, checksum=checksum, kill_stale=kill_stale, run_id=run_id
-    )
+    runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id))
     if as_json and not follow:
         from runner.workflow.listing import document
 
@@ -81,9 +79,9 @@ def command(
         say_started(run, report)
     if follow:
         from runner.cli.following import follow_all
-        from runner.workflow.submissions import said_what_was_started
+        from runner.workflow.submission.records import interruption_explained
 
-        with said_what_was_started(runs):
+        with interruption_explained(runs):
             follow_all(runs, report, as_json)
     for error in failures_of(runs):
         raise error

@@ -12,12 +12,11 @@ from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.words import pluralise
 from runner.push.preview import Preview, preview
-from runner.workflow.connect import connect, may_get_python, resolve_or_start_host
+from runner.workflow.connect import connect, fail_if_python_cannot_be_installed, resolve_or_start_host
 from runner.workflow.submission import access, checks
 from runner.workflow.submission.checks import Finding
 from runner.workflow.submission.forecast import forecast
 from runner.workflow.submission.plan import Plan, make_plan
-from runner.workflow.submit import probe
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ def check(
     plans = [make_plan(job, checksum=checksum) for job in jobs]
     try:
         with connect(resolve_or_start_host(host, volume), report, strict=strict) as link:
-            boxes = [probe(link, plan, None, report) for plan in plans]
+            boxes = [checks.probe(link, plan, None, report) for plan in plans]
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
     except PythonMissing:
-        may_get_python(resolve_or_start_host(host, volume), report)
+        fail_if_python_cannot_be_installed(resolve_or_start_host(host, volume), report)
         return [Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan)) for plan in plans]
     return [_checked(plan, box, reached, report) for plan, box in zip(plans, boxes, strict=True)]
 

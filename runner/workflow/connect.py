@@ -1,19 +1,17 @@
-"""Reaching a box by what was typed, or by the run that is on it."""
+"""Connecting to a box, by what was typed or by the run that is on it. The commands connect; every step of theirs is given a Link."""
 
 from __future__ import annotations
 
 import posixpath
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from types import TracebackType
 
 from remote_payload.agent.wire.paths import SAFE_PATH
-from runner import store
 from runner.domain import places
-from runner.domain.answers.reading import Fields, Impossible, mapping_of, moment, optional, spelt
 from runner.domain.errors import HostError, LinkLost, PythonMissing, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
@@ -23,23 +21,9 @@ from runner.transport import known_hosts
 from runner.transport.known_hosts import FirstContact
 from runner.transport.link import Link, open_link
 from runner.transport.resolve import resolve
+from runner.workflow.host_notes import host_notes, note_host
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
-T = TypeVar("T")
-
-
-def retry_on_link_loss(attempt: Callable[[], T], report: Reporter) -> T:
-    """Calls ``attempt`` (it connects and does what may be done twice), again with growing pauses while the link breaks under it.
-
-    A box that cannot be reached at all, or refuses, is not tried again. Raises the last LinkLost.
-    """
-    for pause in PAUSES:
-        try:
-            return attempt()
-        except LinkLost as error:
-            report.warn(f"{error.message}; trying again")
-            time.sleep(pause * random.uniform(0.7, 1.3))  # the link itself cannot be awaited, only tried
-    return attempt()
 
 
 @contextmanager
@@ -49,25 +33,76 @@ def connect(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[L
         with report.stage(f"connect to {host}") as stage:
             link = stack.enter_context(open_link(host, _first_contact(report, strict)))
             stage.update(note=f"{link.rtt * 1000:.0f} ms away")
-        stack.callback(remember, host)  # afterwards: writing it down takes longer than many a box takes to answer
+        stack.callback(
+            note_host, host, seen=True
+        )  # afterwards: writing it down takes longer than many a box takes to answer
         yield link
 
 
-def install_python_if_missing(host: Host, attempt: Callable[[], T], report: Reporter) -> T:
-    """Calls ``attempt``; where the box turns out to have no Python, installs one (root and apt-get there) and calls it again."""
-    try:
-        return attempt()
-    except PythonMissing as error:
-        report.warn(f"{error.message}; installing it")
+class ReconnectingLink:
+    """A link to one host that is opened again where it breaks, for work that may be repeated:
+
+        with ReconnectingLink(host, report) as connection:
+            while work_is_left:
+                with connection.link() as link:
+                    ...  # where the link breaks here, this block ends without an error
+
+    Between two such blocks the link stays open. There are five tries in all, with growing pauses. A host that cannot be reached
+    at all, or refuses, is not tried again. With ``install_python`` a box that has no Python gets one (root and apt-get there).
+    """
+
+    def __init__(self, host: Host, report: Reporter, *, strict: bool = False, install_python: bool = False) -> None:
+        self._host, self._report, self._strict = host, report, strict
+        self._may_install_python = install_python
+        self._pauses = iter(PAUSES)
+        self._stack = ExitStack()
+        self._link: Link | None = None
+
+    def __enter__(self) -> ReconnectingLink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def link(self) -> Iterator[Link]:
+        """The link, opened if it is not. Raises the HostError that another try does not mend, or the last LinkLost."""
+        while self._link is None:
+            try:
+                self._link = self._stack.enter_context(connect(self._host, self._report, strict=self._strict))
+            except HostError as error:
+                self._recover(error)
+        try:
+            yield self._link
+        except HostError as error:
+            self._recover(error)
+            self._link = None
+
+    def _recover(self, error: HostError) -> None:
+        """Does what lets another try succeed: waits, or installs Python. Raises ``error`` where there is no such thing."""
+        self._stack.close()
+        pause = next(self._pauses, None) if isinstance(error, LinkLost) else None
+        if pause is not None:
+            self._report.warn(f"{error.message}; trying again")
+            time.sleep(pause * random.uniform(0.7, 1.3))  # the link itself cannot be awaited, only tried
+        elif isinstance(error, PythonMissing) and self._may_install_python:
+            self._may_install_python = False
+            self._report.warn(f"{error.message}; installing it")
+            _install_python(self._host, self._report)
+            self._pauses = iter(PAUSES)
+        else:
+            raise error
+
+
+def _install_python(host: Host, report: Reporter) -> None:
     from runner.transport.python import install_python
 
     with report.stage("install python3 on the box"):
         install_python(host, _first_contact(report, strict=False))
-    return attempt()
 
 
-def may_get_python(host: Host, report: Reporter) -> None:
-    """Raises BoxNotReady for a box without Python where ``install_python_if_missing`` could not install one; nothing is changed there."""
+def fail_if_python_cannot_be_installed(host: Host, report: Reporter) -> None:
+    """Raises BoxNotReady for a box without Python that ``gpurun submit`` could not install one on; nothing is changed there."""
     from runner.transport.python import may_install_python
 
     with report.stage("look whether Python can be installed"):
@@ -90,14 +125,19 @@ def _first_contact(report: Reporter, strict: bool) -> FirstContact:
 @contextmanager
 def connect_to_run(run: Run, report: Reporter) -> Iterator[Link]:
     """A link to the box that a run is on."""
-    with connect(resolve_or_start_host(run.host, run.volume), report) as link:
+    with connect(host_of(run), report) as link:
         yield link
+
+
+def host_of(run: Run) -> Host:
+    """The host that a run is on, resolved again: addresses change."""
+    return resolve_or_start_host(run.host, run.volume)
 
 
 def resolve_or_start_host(typed: str, volume: str | None = None) -> Host:
     """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
-    known = remembered().get(typed, {}).get("volume")
-    volume = _usable(volume or (str(known) if known else None))
+    noted = host_notes().get(typed)
+    volume = _usable(volume or (noted.volume if noted else None))
     if typed != LOCAL:
         return resolve(typed, volume)
     box = embedded()
@@ -119,34 +159,3 @@ def _usable(volume: str | None) -> str | None:
             hint="Name the folder on the box that is to hold .gpurun-box, such as /workspace.",
         )
     return posixpath.normpath(volume)
-
-
-def remember(host: Host) -> None:
-    """Notes that a host was reached, under what was typed."""
-    facts = {"address": str(host), "known_as": host.known_as, "volume": host.volume, "seen_at": time.time()}
-    note(host.typed, facts)
-
-
-def note(typed: str, facts: dict[str, Any]) -> None:
-    """Adds facts to what is remembered of a host."""
-
-    def change(hosts: dict[str, Any]) -> None:
-        before = hosts.get(typed)
-        hosts[typed] = {**(before if isinstance(before, dict) else {}), **facts}
-
-    store.update_json(places.hosts_file(), change)
-
-
-def remembered() -> dict[str, dict[str, str | float | None]]:
-    """What was noted of each host, by what was typed. Raises StateError for a damaged file: volumes are noted nowhere else."""
-    file = places.hosts_file()
-    try:
-        return mapping_of(_noted)(store.load_json(file))
-    except Impossible as error:
-        raise store.damaged(file, error) from None
-
-
-def _noted(value: object) -> dict[str, str | float | None]:
-    entry = Fields(value)
-    seen_at = entry("seen_at", optional(moment))
-    return {"seen_at": seen_at, **{name: entry(name, optional(spelt)) for name in ("address", "known_as", "volume")}}

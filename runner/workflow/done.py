@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from runner import store
 from runner.domain.answers.holdings import Held, Holdings
 from runner.domain.answers.manifest import LeftOut
-from runner.domain.errors import LaunchError, RunLost, UserError
+from runner.domain.errors import LaunchError, UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
 from runner.workflow.home import AT_ONCE, Home, compare, look_at
+from runner.workflow.status import not_there
 
 
 @dataclass
@@ -68,15 +69,6 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
         if not home.reasons(leave_behind):
             store.update(known[home.run_id], done=True)
     return verdict
-
-
-def not_there(run: Run) -> RunLost:
-    """The error for a run that its box does not know."""
-    return RunLost(
-        f"{run.run_id} is lost: it is not on the box at {run.host}",
-        meaning="Its folder was deleted, or this address belongs to another box now. What was fetched before is here.",
-        hint=f"gpurun list --host '{run.host}' shows what is on that box; gpurun submit starts the job anew.",
-    )
 
 
 def _named(box: Holdings, names: tuple[str, ...]) -> tuple[str, ...]:

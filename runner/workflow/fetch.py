@@ -26,7 +26,7 @@ from runner.domain.run import Run
 from runner.domain.words import pluralise
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
-from runner.workflow.connect import connect_to_run, retry_on_link_loss
+from runner.workflow.connect import ReconnectingLink, host_of
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier, sha256
@@ -53,24 +53,27 @@ class Fetched:
 def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
     """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
     target = destination(run, into)
-    with _exclusively(run):
-        manifest, new = retry_on_link_loss(lambda: _bring_what_there_is(run, target, report), report)
+    found: tuple[Manifest, list[Artifact]] | None = None
+    with _exclusively(run), ReconnectingLink(host_of(run), report) as connection:
+        while found is None:
+            with connection.link() as link:
+                found = _fetch_all(link, run, target, report)
+    manifest, new = found
     store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
     return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out)
 
 
-def _bring_what_there_is(run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
-    """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked anew."""
-    with connect_to_run(run, report) as link:
-        for left in reversed(range(LISTINGS)):
-            manifest = ask_manifest(link, run, report)
-            try:
-                return manifest, _bring(link, run, manifest, target, report)
-            except (ChecksumMismatch, FilesChanged) as error:
-                if manifest.complete or not left:
-                    raise
-                report.warn(f"{error.message}; the run goes on, asking again what it has")
-    raise AssertionError  # the loop returns or raises
+def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
+    """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked again."""
+    for left in reversed(range(LISTINGS)):
+        manifest = ask_manifest(link, run, report)
+        try:
+            return manifest, _bring(link, run, manifest, target, report)
+        except (ChecksumMismatch, FilesChanged) as error:
+            if manifest.complete or not left:
+                raise
+            report.warn(f"{error.message}; the run goes on, asking again what it has")
+    raise AssertionError("the loop returns or raises")
 
 
 def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter) -> list[Artifact]:

@@ -92,6 +92,15 @@ def query_box(link: Link, run: Run) -> Seen:
     )
 
 
+def not_there(run: Run) -> RunLost:
+    """The error for a run that its box does not know."""
+    return RunLost(
+        f"{run.run_id} is lost: it is not on the box at {run.host}",
+        meaning="Its folder was deleted, or this address belongs to another box now. What was fetched before is here.",
+        hint=f"gpurun list --host '{run.host}' shows what is on that box; gpurun submit starts the job anew.",
+    )
+
+
 def recorded_status(run: Run) -> Seen | None:
     """What the record says, without asking anybody."""
     return Seen(run, run.status, run.status_at) if run.status else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow.connect import connect_to_run, retry_on_link_loss
+from runner.workflow.connect import ReconnectingLink, host_of
 from runner.workflow.follow import remember_status
 
 GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
@@ -44,7 +43,7 @@ def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[St
     stopped, failed = [], []
     for group in boxes.values():
         try:
-            stopped += retry_on_link_loss(functools.partial(_stop_group, group, report, grace), report)
+            stopped += _stop_on_one_box(group, report, grace)
         except GpurunError as error:
             failed.append(error)
     if failed:
@@ -57,9 +56,18 @@ def unfinished() -> list[Run]:
     return [run for run in store.load_all()[0] if run.attempted and not (run.status and run.status.finished)]
 
 
-def _stop_group(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
+def _stop_on_one_box(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
+    stopped: list[Stopped] = []
+    with ReconnectingLink(host_of(runs[0]), report) as connection:
+        while not stopped:
+            with connection.link() as link:
+                stopped = _stop_at_once(link, runs, report, grace)
+    return stopped
+
+
+def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
     title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
-    with connect_to_run(runs[0], report) as link, report.stage(f"stop {title}") as stage:
+    with report.stage(f"stop {title}") as stage:
 
         def tell(line: str) -> None:
             stage.update(note=line)

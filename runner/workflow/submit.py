@@ -1,90 +1,92 @@
-"""The line: from a job file to a run that the box has confirmed.
+"""The line: from job files to runs that the box has confirmed. This is the product in one screen; each step is a file of ``submission/``.
 
     job → run id on disk → pinned host ∥ plan → probe ∥ hub access → push while the environment is built
         → stale processes → claim and launch → confirmed start
 
-Cut off anywhere, the same submission goes on with ``gpurun submit JOB --run ID``: what was pushed is not sent again, and
+Interrupted anywhere, the same submission goes on with ``gpurun submit JOB --run ID``: what was pushed is not sent again, and
 the claim on the box (``mkdir runs/<id>``) makes a second launch impossible.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from runner import store
-from runner.domain.answers.box import Box
-from runner.domain.errors import PushDiffers, TransferError
+from runner.domain.errors import TransferError, UserError
+from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.transport.link import Link
-from runner.workflow.submission import access, checks, environment, launch, stale
-from runner.workflow.submission.beside import beside
-from runner.workflow.submission.plan import Plan, fail_if_job_changed
-from runner.workflow.submission.push import TRIES, Pushed, push, push_code_anew
+from runner.transport.link import load
+from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
+from runner.workflow.submission import access, checks, environment, launch, push, stale
+from runner.workflow.submission.background import background_thread
+from runner.workflow.submission.plan import make_plan
+from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
+from runner.workflow.submission.resumption import Resumption, require_ended
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``gpurun submit`` was told besides jobs and host; ``run_id`` names an earlier try of the one job."""
+
+    volume: str | None = None
+    strict: bool = False
+    checksum: bool = False
+    kill_stale: bool = False
+    run_id: str | None = None
 
 
 def submit(
-    link: Link,
-    run: Run,
-    plan: Plan,
+    jobs: Sequence[tuple[Job, str | None]],
+    host: str,
     report: Reporter,
-    *,
-    kill_stale: bool = False,
-    resume: dict[str, Any] | None = None,
-) -> Run:
-    """Starts a minted run on a connected box, or attaches to it if it is there. Raises HostError, TransferError or LaunchError."""
-    if launch.attach(link, run, plan, report):
-        return _remember(run, link)
-    for warning in plan.warnings:
-        report.warn(warning)
-    with beside() as thread:
-        granted = thread.submit(access.require, plan.job, report)
-        box = probe(link, plan, run.run_id, report)
-        checks.require(checks.look_at(box, plan))
-        token = granted.result()
-    try:
-        interpreter, pushed = _provision_and_push(link, plan, box, run, report)
-    except TransferError:
-        # Another gpurun with this run id was faster: its launch takes away what we were pushing.
-        if launch.attach(link, store.load(run.run_id), plan, report):
-            return _remember(run, link)
-        raise
-    stale.clear(link, plan, box, report, kill=kill_stale)
-    for left in reversed(range(TRIES)):
-        fail_if_job_changed(plan.job, run)
-        try:
-            launch.launch(link, run, plan, interpreter, pushed, token, resume, report)
-            break
-        except PushDiffers:
-            pushed = push_code_anew(link, plan.job, pushed, run.run_id, left, report)
-    return _remember(run, link)
+    options: Options = Options(),
+    resumption: Resumption | None = None,
+) -> list[Run]:
+    """Starts each job (with its experiment) as a run of its own, over one connection; a run that is there already is attached to.
 
-
-def _remember(run: Run, link: Link) -> Run:
-    store.update(
-        run,
-        attempted=True,
-        launched=True,
-        not_started=None,
-        root=link.paths.root,
-        address=str(link.host),
-        code=run.code,
-    )
-    return run
-
-
-def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
-    """What the box is and has, in one request. Raises HostError when its answer cannot be true."""
-    with report.stage("probe") as stage:
-        box = link.agent.probe(plan.probe_args(run_id, link.host))
-        stage.update(note=f"{len(box.gpus)} GPUs" if box.gpus else f"{box.cpus} CPUs, no GPU")
-    return box
-
-
-def _provision_and_push(link: Link, plan: Plan, box: Box, run: Run, report: Reporter) -> tuple[str, Pushed]:
-    """Two things that wait for different ends of the link: the box installs while the laptop sends."""
-    environment.install_tools(link, plan, box, report)
-    with beside() as thread:
-        building = thread.submit(environment.provision, link, plan, box, report)
-        pushed = push(link, plan, box, run.run_id, report)
-        return building.result(), pushed
+    A link that breaks is opened again, and the runs that wait go on. Raises UserError before anything is contacted, else
+    HostError, TransferError or LaunchError; runs that started before stay.
+    """
+    target = resolve_or_start_host(host, options.volume)
+    runs = create_runs(jobs, host, report, volume=options.volume, run_id=options.run_id, resumption=resumption)
+    # Records that nobody could go on with are removed: of a resumed run always, of a new one when this machine refuses it.
+    discard_after = (BaseException,) if resumption else () if options.run_id else (UserError,)
+    with (
+        interruption_explained(runs),
+        outcome_recorded(runs, discard_after=discard_after),
+        background_thread() as planner,
+        ReconnectingLink(target, report, strict=options.strict, install_python=not resumption) as connection,
+    ):
+        planner.submit(load)  # before the plans: the connection cannot open without it
+        plans = [planner.submit(make_plan, job, checksum=options.checksum) for job, _ in jobs]
+        waiting = list(zip(runs, plans, strict=True))
+        while waiting:
+            run, planned = waiting[0]
+            with connection.link() as link:  # where it breaks, the block ends, and the loop goes round again
+                plan = planned.result()
+                if not launch.attach(link, run, plan, report):
+                    if resumption:
+                        require_ended(link, resumption, run, report)
+                    for warning in plan.warnings:
+                        report.warn(warning)
+                    with background_thread() as hub:
+                        granted = hub.submit(access.require, plan.job, report)
+                        box = checks.probe(link, plan, run.run_id, report)
+                        checks.require(checks.look_at(box, plan))
+                        token = granted.result()
+                    try:
+                        environment.install_tools(link, plan, box, report)
+                        with background_thread() as builder:
+                            built = builder.submit(environment.provision, link, plan, box, report)
+                            pushed = push.push(link, plan, box, run.run_id, report)
+                            interpreter = built.result()
+                    except TransferError:  # perhaps since another gpurun has launched it, with what we were pushing
+                        if not launch.launched_by_another(run):
+                            raise
+                        continue
+                    stale.clear(link, plan, box, report, kill=options.kill_stale)
+                    launch.launch(link, run, plan, interpreter, pushed, token, resumption, report)
+                launch.confirm_start(link, run)
+                waiting.pop(0)
+    return runs

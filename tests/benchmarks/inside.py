@@ -24,16 +24,16 @@ def pushing(
     from runner.domain.progress import Silent
     from runner.jobfile import load
     from runner.workflow.connect import connect, resolve_or_start_host
-    from runner.workflow.submission.mint import mint
+    from runner.workflow.submission.checks import probe
     from runner.workflow.submission.plan import make_plan
     from runner.workflow.submission.push import push
-    from runner.workflow.submit import probe
+    from runner.workflow.submission.records import create_runs
 
     job = load(made.job(project))
     with connect(resolve_or_start_host(made.typed(port)), Silent()) as link:
 
         def first_push() -> float:
-            plan, run = make_plan(job), mint(job, made.typed(port))
+            plan, (run,) = make_plan(job), create_runs([(job, None)], made.typed(port), Silent())
             box = probe(link, plan, run.run_id, Silent())
             took = seconds(lambda: push(link, plan, box, run.run_id, Silent()))
             if not keep:

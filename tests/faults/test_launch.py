@@ -64,9 +64,9 @@ KILL_POINTS = [
     "runner.store:create:before",
     "runner.store:create:after",
     "runner.workflow.connect:connect:before",
-    "runner.workflow.connect:remember:after",
-    "runner.workflow.submit:probe:before",
-    "runner.workflow.submit:probe:after",
+    "runner.workflow.connect:note_host:after",
+    "runner.workflow.submission.checks:probe:before",
+    "runner.workflow.submission.checks:probe:after",
     "runner.workflow.submission.environment:provision:in",
     "runner.transport.transfer.rsync:push:before",
     "runner.transport.transfer.rsync:push:in",
@@ -76,8 +76,8 @@ KILL_POINTS = [
     "runner.workflow.submission.launch:launch:in",
     "runner.workflow.submission.launch:remember_status:before",
     "runner.workflow.submission.launch:launch:after",
-    "runner.workflow.submit:_remember:before",
-    "runner.workflow.submit:_remember:after",
+    "runner.workflow.submission.launch:confirm_start:before",
+    "runner.workflow.submission.launch:confirm_start:after",
 ]
 QUICK = {KILL_POINTS[9], KILL_POINTS[14]}
 

@@ -21,11 +21,12 @@ from runner.domain import places
 from runner.domain.answers.manifest import Artifact
 from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, GpurunError
+from runner.domain.host import Host
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
 from runner.transport import known_hosts
-from runner.workflow.connect import note, remembered
 from runner.workflow.fetching.receipt import Receipt
+from runner.workflow.host_notes import host_notes, note_host
 from tests.support.box import only_as_root
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
@@ -154,12 +155,13 @@ def test_62_two_writers_of_one_record_keep_each_others_fields(home: Path) -> Non
 
 
 def test_62_hosts_noted_at_once_are_all_remembered(home: Path) -> None:
-    threads = [threading.Thread(target=note, args=(f"host-{number}", {"seen_at": 1.0})) for number in range(40)]
+    hosts = [Host(f"host-{number}", "box", 22, "root") for number in range(40)]
+    threads = [threading.Thread(target=note_host, args=(host,), kwargs={"seen": True}) for host in hosts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {f"host-{number}" for number in range(40)} < set(remembered())
+    assert {f"host-{number}" for number in range(40)} < set(host_notes())
 
 
 @pytest.mark.slow
@@ -204,7 +206,7 @@ def test_64_a_full_disk_here_is_said_and_corrupts_nothing(
     code, _, err = said("submit", str(job("print(1)")), "--host", "root@127.0.0.1:1")
     assert code == 1 and "the disk of this machine is full" in err and "Free some space" in err
     with pytest.raises(DiskTrouble, match=r"hosts.json cannot be written, 0\.0 MB are free"):
-        note("another", {"seen_at": 1.0})
+        note_host(Host("another", "box", 22, "root"), seen=True)
     for file, content in before.items():
         assert file.read_bytes() == content, file
     with pytest.raises(DiskTrouble, match=r"run\.json"):

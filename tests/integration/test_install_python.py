@@ -14,7 +14,7 @@ from runner.local_box import LocalBox, embedded
 from runner.transport import known_hosts
 from runner.transport.bootstrap import command
 from runner.workflow.check import check
-from runner.workflow.connect import connect, install_python_if_missing
+from runner.workflow.connect import ReconnectingLink
 
 APT = """#!/bin/sh
 echo "apt-get $*" >> "$HOME/apt.log"
@@ -49,11 +49,12 @@ def ask(box: LocalBox) -> Any:
     if not known_hosts.pinned(places.known_hosts(), host.known_as):
         known_hosts.pin(places.known_hosts(), host.known_as, known_hosts.Key(*box.host_key))
 
-    def attempt() -> Any:
-        with connect(host, Silent()) as link:
-            return link.agent.all_status()
-
-    return install_python_if_missing(host, attempt, Silent())
+    answers: list[Any] = []
+    with ReconnectingLink(host, Silent(), install_python=True) as connection:
+        while not answers:
+            with connection.link() as link:
+                answers.append(link.agent.all_status())
+    return answers[0]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: the box may install only as root")

@@ -9,7 +9,9 @@ from typing import Literal
 from runner.domain.answers.box import Box
 from runner.domain.errors import BoxNotReady
 from runner.domain.flow import flow
+from runner.domain.progress import Reporter
 from runner.domain.terminal import clean
+from runner.transport.link import Link
 from runner.workflow.submission.plan import Plan
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -24,6 +26,14 @@ class Finding:
     verdict: Verdict
     said: str
     hint: str = ""
+
+
+def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
+    """What the box is and has, in one request. Raises HostError when its answer cannot be true."""
+    with report.stage("probe") as stage:
+        box = link.agent.probe(plan.probe_args(run_id, link.host))
+        stage.update(note=f"{len(box.gpus)} GPUs" if box.gpus else f"{box.cpus} CPUs, no GPU")
+    return box
 
 
 def look_at(box: Box, plan: Plan) -> list[Finding]:

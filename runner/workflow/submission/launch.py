@@ -1,4 +1,4 @@
-"""Claim and start, in one request, at most once."""
+"""Claim and start of a run on the box, in one request, at most once."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 from typing import Any
 
 from runner import store
-from runner.domain.answers.status import Status
-from runner.domain.errors import NotStarted, RunLost
+from runner.domain.errors import NotStarted, PushDiffers, RunLost
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.status import query_box
-from runner.workflow.submission.plan import Plan
-from runner.workflow.submission.push import Pushed
+from runner.workflow.submission.plan import Plan, fail_if_job_changed
+from runner.workflow.submission.push import TRIES, Pushed, push_code_anew
+from runner.workflow.submission.resumption import Resumption
 
 
 def attach(link: Link, run: Run, plan: Plan, report: Reporter) -> bool:
@@ -37,14 +37,17 @@ def attach(link: Link, run: Run, plan: Plan, report: Reporter) -> bool:
             hint="Submit again without --run: what was pushed is not sent twice.",
         )
     report.note(f"{run.run_id} was there already: attached")
-    _say_if_other_code(run.code, plan, report)
+    _warn_of_other_code(run.code, plan, report)
     return True
 
 
-def _say_if_other_code(runs: str, plan: Plan, report: Reporter) -> None:
-    """Whoever attaches may have edited the code since, or another gpurun has started the run from another folder."""
-    if plan.code and runs and runs != plan.code.digest:
-        report.warn("what it runs is not what lies here now: the code is another than it was when the run was started")
+def launched_by_another(run: Run) -> bool:
+    """Whether another gpurun on this machine has asked for this run's launch since this one looked; ``run`` knows it then."""
+    if run.attempted or run.launched:
+        return False
+    record = store.load(run.run_id)
+    run.attempted, run.launched, run.code = record.attempted, record.launched, record.code
+    return run.attempted or run.launched
 
 
 def launch(
@@ -54,44 +57,84 @@ def launch(
     interpreter: str,
     pushed: Pushed,
     token: str | None,
-    resume: dict[str, Any] | None,
+    resumption: Resumption | None,
     report: Reporter,
-) -> Status:
-    """The run's status once the box has confirmed the start, or the status of what is there under this id already.
+) -> None:
+    """Claims the run on the box and starts it, in one request, at most once; returns when the box has confirmed the start.
 
-    Secrets go into this one request, on the agent's stdin, and nowhere else.
+    The job file is read again right before. Code that arrived other than it was sent is pushed again, a few times.
+    Raises LaunchError, TransferFailed for a job file that was changed meanwhile, PushDiffers.
     """
-    job = plan.job
-    secrets = {**plan.secrets, **({"HF_TOKEN": token} if token else {})}
-    store.update(run, attempted=True)  # from here on the run may be there, whatever is heard of it
+    for tries_left in reversed(range(TRIES)):
+        fail_if_job_changed(plan.job, run)
+        try:
+            return _request_launch(link, run, plan, interpreter, pushed, token, resumption, report)
+        except PushDiffers:
+            pushed = push_code_anew(link, plan.job, pushed, run.run_id, tries_left, report)
+
+
+def _request_launch(
+    link: Link,
+    run: Run,
+    plan: Plan,
+    interpreter: str,
+    pushed: Pushed,
+    token: str | None,
+    resumption: Resumption | None,
+    report: Reporter,
+) -> None:
+    """Secrets go into this one request, on the agent's stdin, and nowhere else."""
+    store.update(run, attempted=True)  # from here on the run may be there, whether an answer arrives or not
     with report.stage("launch") as stage:
-        answer = link.agent.launch(
-            run.run_id,
-            {
-                "job": run.job.wire(),
-                "interpreter": interpreter,
-                "command": list(job.command) if job.command else None,
-                "module": f"remote_payload.recipes.{job.recipe}" if job.recipe else None,
-                "torchrun": bool(job.recipe) and _several(job.resources.gpus, job.resources.processes),
-                "processes": job.resources.processes,
-                "variables": _variables(job),
-                "secrets": secrets,
-                "gpus": job.resources.gpus,
-                "queue": job.queue,
-                "time_limit": job.time_limit,
-                "outputs": list(job.outputs or ())
-                if job.command
-                else [],  # a recipe writes to $GPURUN_OUTPUTS; its manifest obeys them
-                "resume": resume,
-                **pushed.args,
-            },
-        )
+        answer = link.agent.launch(run.run_id, _request(run, plan, interpreter, pushed, token, resumption))
         run.code = answer.code
         remember_status(run, answer.status)
         stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
     if answer.attached:
-        _say_if_other_code(answer.code, plan, report)
-    return answer.status
+        _warn_of_other_code(answer.code, plan, report)
+
+
+def _request(
+    run: Run, plan: Plan, interpreter: str, pushed: Pushed, token: str | None, resumption: Resumption | None
+) -> dict[str, Any]:
+    job = plan.job
+    resume = {"run_id": resumption.earlier.run_id, "checkpoint": resumption.checkpoint} if resumption else None
+    return {
+        "job": run.job.wire(),
+        "interpreter": interpreter,
+        "command": list(job.command) if job.command else None,
+        "module": f"remote_payload.recipes.{job.recipe}" if job.recipe else None,
+        "torchrun": bool(job.recipe) and _several(job.resources.gpus, job.resources.processes),
+        "processes": job.resources.processes,
+        "variables": _variables(job),
+        "secrets": {**plan.secrets, **({"HF_TOKEN": token} if token else {})},
+        "gpus": job.resources.gpus,
+        "queue": job.queue,
+        "time_limit": job.time_limit,
+        # A recipe writes to $GPURUN_OUTPUTS; its manifest obeys them.
+        "outputs": list(job.outputs or ()) if job.command else [],
+        "resume": resume,
+        **pushed.args,
+    }
+
+
+def confirm_start(link: Link, run: Run) -> None:
+    """Writes into the run's record that the box has confirmed its start, and where it is."""
+    store.update(
+        run,
+        attempted=True,
+        launched=True,
+        not_started=None,
+        root=link.paths.root,
+        address=str(link.host),
+        code=run.code,
+    )
+
+
+def _warn_of_other_code(code_of_run: str, plan: Plan, report: Reporter) -> None:
+    """Whoever attaches may have edited the code since, or another gpurun has started the run from another folder."""
+    if plan.code and code_of_run and code_of_run != plan.code.digest:
+        report.warn("what it runs is not what lies here now: the code is another than it was when the run was started")
 
 
 def _several(gpus: int | str, processes: int | None) -> bool:

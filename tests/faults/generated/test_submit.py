@@ -49,7 +49,7 @@ print(json.dumps({"at": time.time(), "tree": found}), flush=True)
 POINTS = [
     f"{point}:{when}"
     for point in (
-        "runner.workflow.submit:push",
+        "runner.workflow.submission.push:push",
         "runner.workflow.submission.push:send",
         "runner.workflow.submission.push:changed",
         "runner.transport.transfer.rsync:push",

@@ -1,4 +1,4 @@
-"""Something that goes on at the same time."""
+"""A second thread for work that goes on at the same time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def beside() -> Iterator[ThreadPoolExecutor]:
-    """One thread. Where the block fails, or Ctrl-C ends it, nobody waits for the thread: it ends when its connection is closed."""
+def background_thread() -> Iterator[ThreadPoolExecutor]:
+    """One thread, awaited at the end of the block.
+
+    Where the block fails, or Ctrl-C ends it, nobody waits for the thread: it ends when its connection is closed.
+    """
     pool = ThreadPoolExecutor(max_workers=1)
     try:
         yield pool

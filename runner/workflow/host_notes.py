@@ -1,0 +1,64 @@
+"""What this machine noted of each host: kept in ``hosts.json``, by what was typed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from runner import store
+from runner.domain import places
+from runner.domain.answers.reading import Fields, Impossible, mapping_of, moment, optional, spelt
+from runner.domain.host import Host
+
+
+@dataclass(frozen=True)
+class HostNote:
+    """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds."""
+
+    address: str | None
+    known_as: str | None
+    volume: str | None
+    seen_at: float | None
+
+
+def host_notes() -> dict[str, HostNote]:
+    """The note of each host, by what was typed. Raises StateError for a damaged file: volumes are noted nowhere else."""
+    file = places.hosts_file()
+    try:
+        return mapping_of(_note)(store.load_json(file))
+    except Impossible as error:
+        raise store.damaged(file, error) from None
+
+
+def _note(value: object) -> HostNote:
+    entry = Fields(value)
+    return HostNote(
+        address=entry("address", optional(spelt)),
+        known_as=entry("known_as", optional(spelt)),
+        volume=entry("volume", optional(spelt)),
+        seen_at=entry("seen_at", optional(moment)),
+    )
+
+
+def note_host(host: Host, *, seen: bool) -> None:
+    """Notes where a host is, under what was typed, and with ``seen`` that it was reached just now. Raises DiskTrouble, StateError."""
+    facts = asdict(HostNote(str(host), host.known_as, host.volume, time.time()))
+    if not seen:
+        del facts["seen_at"]
+
+    def change(hosts: dict[str, object]) -> None:
+        before = hosts.get(host.typed)
+        hosts[host.typed] = {**(before if isinstance(before, dict) else {}), **facts}
+
+    store.update_json(places.hosts_file(), change)
+
+
+def forget_notes(typed: Iterable[str]) -> None:
+    """Removes the notes of these hosts; one without a note is no error."""
+
+    def change(hosts: dict[str, object]) -> None:
+        for name in typed:
+            hosts.pop(name, None)
+
+    store.update_json(places.hosts_file(), change)
