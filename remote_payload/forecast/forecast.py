@@ -11,7 +11,7 @@ GPT). The multiples are those of transformers' own modules with SDPA attention; 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from remote_payload.forecast.architecture import Architecture, adapted_projections, count_parameters, lora_parameters
 
@@ -58,6 +58,15 @@ class TrainingShape:
     shards: int = 1  # GPUs that weights, gradients and optimizer are split over (FSDP)
 
 
+class MemoryRecord(TypedDict):
+    """A memory forecast as a JSON document: bytes by part and in total, and numbers of parameters."""
+
+    parts: dict[str, int]
+    trainable: int
+    parameters: int
+    total: int
+
+
 @dataclass(frozen=True)
 class MemoryForecast:
     """Bytes on each GPU, by part; ``total`` is what the peak should be."""
@@ -70,8 +79,9 @@ class MemoryForecast:
     def total(self) -> int:
         return sum(self.parts.values())
 
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "total": self.total}
+    def as_dict(self) -> MemoryRecord:
+        """The forecast as a JSON document."""
+        return {"parts": self.parts, "trainable": self.trainable, "parameters": self.parameters, "total": self.total}
 
     def lines(self) -> list[str]:
         """The breakdown for people, biggest first."""

@@ -26,7 +26,7 @@ from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.classifier import build_classifier, load_tokenizer, longest_input
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
-from remote_payload.train.results.results import ClassifierResults
+from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.tasks.sums import add_up
 
@@ -180,7 +180,7 @@ def describe(run: Run, data: LabelledTexts, sides: list[Tokenised]) -> None:
     """What the data looks like, in the log."""
     for name, side in zip(("train", "validation"), sides, strict=True):
         run.log(
-            f"{name}: {len(side.ids):,} texts, {sum(side.lengths):,} tokens, longest {max(side.lengths)}, {side.cut} cut"
+            f"{name}: {len(side.ids):,} texts, {sum(side.lengths):,} tokens, longest {max(side.lengths)}, {side.truncated} cut"
         )
     weights = class_weights(data, run.settings.class_weights)
     for index, (label, count) in enumerate(zip(data.labels, data.counts(), strict=True)):

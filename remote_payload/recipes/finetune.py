@@ -13,7 +13,7 @@ from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.evaluation.continuations import write_continuations
-from remote_payload.train.evaluation.named_sets import NamedSets, Results, encode, overall
+from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, Results, encode, overall
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import Weights, best_weights
 from remote_payload.train.loop.flops import flops_per_token
@@ -93,7 +93,7 @@ def check_metric(metric: str, dataset: StructuredDataset) -> None:
         )
 
 
-def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[PackedRows, NamedSets]:
+def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[PackedRows, EvaluationSets]:
     """Documents packed into rows of max_length, and the evaluation sets; the log says what they are."""
     length = run.settings.max_length
     documents = [encode(example, tokenizer, length, ending=True) for example in dataset.documents]
@@ -110,10 +110,10 @@ def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[Pack
     run.log(f"evaluation: {len(asked)} sets, {sum(map(len, asked.values())):,} questions")
     for name, count in dataset.left_out.items():
         run.log(f"{dataset.file.path} asks for {name} in {count} sets, which is not computed here")
-    return rows, NamedSets(asked, length)
+    return rows, EvaluationSets(asked, length)
 
 
-def facts(dataset: StructuredDataset, rows: PackedRows, sets: NamedSets) -> list[DataFact]:
+def facts(dataset: StructuredDataset, rows: PackedRows, sets: EvaluationSets) -> list[DataFact]:
     """File and sides for the record and the card."""
     documents = {"documents": len(rows.documents), "tokens": sum(map(len, rows.documents))}
     return [
@@ -145,7 +145,7 @@ def blocks(network: Any) -> list[nn.Module]:
 class Evaluation:
     """All sets at once; the means are what the loop judges by, the rest is kept for the experiment's log."""
 
-    def __init__(self, sets: NamedSets, world: World, compute: torch.dtype, metric: str) -> None:
+    def __init__(self, sets: EvaluationSets, world: World, compute: torch.dtype, metric: str) -> None:
         self.sets, self.world, self.compute, self.metric = sets, world, compute, metric
         self.latest: Results = {}
 

@@ -21,13 +21,13 @@ from remote_payload.train.data.facts import DataFact, Side
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Questions
-from remote_payload.train.files import read_json_object
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network
+from remote_payload.train.model.model_facts import ModelFacts, prompting_of, read_model_facts
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
@@ -45,7 +45,7 @@ def main(run: Run) -> None:
     compute = resolve_precision(settings.precision, world.device)
 
     with run.phase("data"):
-        trained = read_json_object(Path(settings.adapter) / "gpurun.json")
+        trained = read_model_facts(Path(settings.adapter))
         form = format_of(trained, settings)
         records, facts = read(settings)
         base = local_model(run, settings.model, settings.revision)
@@ -67,8 +67,7 @@ def main(run: Run) -> None:
         task.held_out = task.with_reference(model, task.held_out) or task.pairs
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
-    own = ("format", "kind", "base", "adapter", "dtype", "step", "note")  # of the adapter that training starts from
-    about = {**{key: value for key, value in trained.items() if key not in own}, "recipe": run.recipe}
+    about = prompting_of(trained)
     results = CausalResults(run, model, tokenizer, base, compute, about, facts, start=settings.adapter)
     length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
     prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
@@ -105,7 +104,7 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Te
     return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
 
 
-def format_of(trained: dict[str, Any], settings: Any) -> Format:
+def format_of(trained: ModelFacts, settings: Any) -> Format:
     """How prompts are written: as the adapter was taught, so that nothing but the answers differs."""
     system = settings.system_prompt if settings.system_prompt is not None else trained.get("system_prompt")
     template = None if trained.get("chat", True) else trained.get("prompt_template")
@@ -141,7 +140,7 @@ def encode(
     return pairs
 
 
-def check_base(trained: dict[str, Any], base: BaseModel, settings: Any) -> None:
+def check_base(trained: ModelFacts, base: BaseModel, settings: Any) -> None:
     """Raises InputError when the adapter was trained on another model than ``settings.model``."""
     of = trained.get("base") or {}
     if not trained.get("adapter"):

@@ -24,6 +24,7 @@ from remote_payload.train.loop.task import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, check_length, load_network, load_tokenizer
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
@@ -186,8 +187,8 @@ def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalL
     return CausalLoss(network)
 
 
-def about(settings: Any, form: Format, ends: list[int]) -> dict[str, Any]:
-    """What gpurun.json says of how to talk to the model."""
+def about(settings: Any, form: Format, ends: list[int]) -> Prompting:
+    """How the model is to be asked, for gpurun.json."""
     return {
         "max_length": settings.max_length,
         "chat": form.chat,

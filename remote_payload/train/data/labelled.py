@@ -111,11 +111,11 @@ def _example(record: Record, settings: ClassifySettings, index: dict[Label, int]
 
 @dataclass
 class Tokenised:
-    """Token ids of each text, cut to the limit; ``cut`` is how many texts were longer than it."""
+    """Token ids of each text, truncated to the limit; ``truncated`` is how many texts were longer."""
 
     ids: list[list[int]]
     labels: list[int]
-    cut: int
+    truncated: int
 
     @property
     def lengths(self) -> list[int]:
@@ -125,5 +125,5 @@ class Tokenised:
 def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
     """Texts to token ids with the tokenizer's own special tokens."""
     encoded = tokenizer([example.text for example in examples], truncation=True, max_length=max_length)
-    cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    return Tokenised(encoded["input_ids"], [example.label for example in examples], cut)
+    truncated = sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    return Tokenised(encoded["input_ids"], [example.label for example in examples], truncated)

@@ -7,21 +7,24 @@ for comparison, and an evaluation whose metric is no number is never the best.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from remote_payload.train.errors import TrainingError
+from remote_payload.train.errors import InputError, TrainingError
+from remote_payload.train.files import read_json_object, write_json
 from remote_payload.train.folders import DISK_ERRORS, complete_folder, read_manifest
-from remote_payload.train.loop.task import STOPPED, Outcome, Progress
+from remote_payload.train.loop.task import STOPPED, EvaluationResult, Outcome, Progress, Scored
+from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.run import Run
 
+S = TypeVar("S", bound=Scored)
 
-def ranked(evaluations: Sequence[dict[str, Any]], metric: str, higher_is_better: bool) -> list[dict[str, Any]]:
+
+def ranked(evaluations: Sequence[S], metric: str, higher_is_better: bool) -> list[S]:
     """The evaluations that a model can be chosen by, the best first; of equal ones the earlier."""
     judged = [entry for entry in evaluations if entry["step"] > 0 and is_number(entry["metrics"].get(metric))]
     sign = -1 if higher_is_better else 1
@@ -45,7 +48,7 @@ def judge(progress: Progress, metric: str, higher_is_better: bool) -> None:
 class Weights:
     """The best weights that can be had: of which evaluation, where they lie, and what to say where they are not the best's."""
 
-    entry: dict[str, Any]
+    entry: EvaluationResult
     place: Path | None  # a checkpoint or models/best; None: the model as it is in memory
     note: str | None = None
 
@@ -66,7 +69,7 @@ def best_weights(run: Run, progress: Progress, memory: bool = True) -> Weights |
     return Weights(entry, Path(place) if place else None, note)
 
 
-def _find(run: Run, progress: Progress, memory: bool) -> tuple[dict[str, Any], str | None, str | None] | None:
+def _find(run: Run, progress: Progress, memory: bool) -> tuple[EvaluationResult, str | None, str | None] | None:
     metric = run.settings.evaluation.metric
     order = ranked(progress.evaluations, metric, run.higher_is_better)
     for entry in order:
@@ -84,16 +87,16 @@ def _find(run: Run, progress: Progress, memory: bool) -> tuple[dict[str, Any], s
     return last, None, f"{why}, so these are the last weights (step {progress.step})."
 
 
-def holds(folder: Path, entry: dict[str, Any]) -> bool:
+def holds(folder: Path, entry: EvaluationResult) -> bool:
     """Whether a complete folder holds the weights that this evaluation measured, by what it says of itself."""
     manifest = read_manifest(folder, hashes=True)
     if manifest is None:
         return False
-    said = described(folder)
+    found = read_metrics(folder)
     if "step" in manifest:  # a checkpoint; one that was saved before its evaluation has no metrics
-        said = {"step": manifest["step"], **(manifest.get("metrics") or entry["metrics"])}
+        found = {"step": manifest["step"], **(manifest.get("metrics") or entry["metrics"])}
     wanted = {"step": entry["step"], **entry["metrics"]}
-    return all(_equal(said.get(name), value) for name, value in wanted.items())
+    return all(_equal(found.get(name), value) for name, value in wanted.items())
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -118,13 +121,18 @@ def model_folder(run: Run, outcome: Outcome | None = None) -> Iterator[Path]:
         run.telemetry.flag("disk_full", f"models/best could not be written, what was there before stays: {error}")
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """What ``metrics.json`` of a model's folder says; nothing where there is none."""
+def write_metrics(folder: Path, weights: Weights, metrics: dict[str, float]) -> None:
+    """``metrics.json`` of a model's folder: step, epoch and metrics of the weights in it, and their note where there is one."""
+    note = {"note": weights.note} if weights.note else {}
+    write_json(folder / "metrics.json", {"epoch": weights.entry["epoch"], "step": weights.step, **metrics, **note})
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of a model's folder; empty when there is none that can be read."""
     try:
-        said = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(folder / "metrics.json")
+    except InputError:
         return {}
-    return said if isinstance(said, dict) else {}
 
 
 def remark(weights: Weights, outcome: Outcome | None) -> str | None:
@@ -134,13 +142,13 @@ def remark(weights: Weights, outcome: Outcome | None) -> str | None:
     return " ".join(filter(None, [weights.note, cut])) or None
 
 
-def described_by(weights: Weights, outcome: Outcome | None) -> dict[str, Any]:
+def weights_facts(weights: Weights, outcome: Outcome | None) -> WeightsFacts:
     """What ``gpurun.json`` says of the weights beside it: their step, and the remark where there is one."""
     note = remark(weights, outcome)
     return {"step": weights.step, **({"note": note} if note else {})}
 
 
-def _note(entry: dict[str, Any], best: dict[str, Any], metric: str) -> str | None:
+def _note(entry: EvaluationResult, best: EvaluationResult, metric: str) -> str | None:
     if entry is best:
         return None
     return (

@@ -30,6 +30,7 @@ from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder,
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import ranked
 from remote_payload.train.loop.optimizer import load_named_state, named_state, placed_like
+from remote_payload.train.loop.task import Scored
 
 SPARE_DISK = 256 * 2**20  # bytes that a save leaves free: logs and events must go on
 
@@ -245,7 +246,8 @@ def prune_checkpoints(
     there = checkpoints_in(folder)
     if keep is None or len(there) <= keep or read_manifest(there[-1].path, hashes=True) is None:
         return []
-    order = ranked([{"step": c.step, "metrics": c.metrics} for c in there], metric, higher_is_better)
+    scored: list[Scored] = [{"step": c.step, "metrics": c.metrics} for c in there]
+    order = ranked(scored, metric, higher_is_better)
     steps = {c.step for c in there}
     best = best_step if best_step in steps else next((entry["step"] for entry in order), None)
     gone = [c.path for c in there[:-keep] if c.step != best]

@@ -192,8 +192,10 @@ class Loop:
             self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
             return None
         self.run.telemetry.evaluation("validation", self.progress.step, metrics)
-        entry = {"step": self.progress.step, "epoch": self.epoch, "seconds": round(time.perf_counter() - started, 3)}
-        self.progress.evaluations.append({**entry, "metrics": metrics})
+        seconds = round(time.perf_counter() - started, 3)
+        self.progress.evaluations.append(
+            {"step": self.progress.step, "epoch": self.epoch, "seconds": seconds, "metrics": metrics}
+        )
         if self.on_evaluation:
             self.on_evaluation(metrics, self.progress)
         return metrics

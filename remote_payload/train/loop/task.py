@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,20 @@ class Task(Protocol):
         """Metrics over all ranks; the model is in eval mode and gradients are off."""
 
 
+class Scored(TypedDict):
+    """The metrics of one step: all that choosing the best needs."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+class EvaluationResult(Scored):
+    """An evaluation, as checkpoints and the record keep it."""
+
+    epoch: float
+    seconds: float  # that it took
+
+
 @dataclass
 class Progress:
     """Where training is: all that a checkpoint holds besides tensors. The data position is (epoch, step in the epoch).
@@ -73,7 +87,7 @@ class Progress:
     best: float | None = None
     best_step: int | None = None
     without_better: int = 0
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[EvaluationResult] = field(default_factory=list)
 
     def evaluated(self) -> bool:
         """Whether there is an evaluation of this very step."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
@@ -17,14 +17,24 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.files import read_json_object, write_json
+from remote_payload.train.files import read_json_object
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.lora import save_adapter
 from remote_payload.train.model.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
+from remote_payload.train.model.model_facts import (
+    FORMAT,
+    ModelFacts,
+    Prompting,
+    WeightsFacts,
+    read_model_facts,
+    write_model_facts,
+)
 
 transformers.utils.logging.disable_progress_bar()  # a log is no terminal
 # peft 0.21 asks for the attribute by the name that transformers 5.23 renamed; nothing for our users to act on.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+Network: TypeAlias = PreTrainedModel | PeftModel
 
 # What some configs do to logits after the head, with the value at which they do nothing; the chunked loss does none of it.
 AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0, "lm_head_multiplier": 1.0}
@@ -36,7 +46,7 @@ class CausalLoss(nn.Module):
     Raises InputError for an architecture whose output is more than a matrix product with the head's weight.
     """
 
-    def __init__(self, network: PreTrainedModel | PeftModel) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         base = base_of(network)
@@ -67,7 +77,7 @@ class CausalLoss(nn.Module):
         return base_of(self.network).get_output_embeddings().weight
 
 
-def base_of(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def base_of(network: Network) -> PreTrainedModel:
     """The transformers model inside a peft model; a plain one is itself."""
     return network.get_base_model() if isinstance(network, PeftModel) else network
 
@@ -159,15 +169,16 @@ def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: boo
 
 
 def save_causal(
-    network: PreTrainedModel | PeftModel,
+    network: Network,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     base: BaseModel | None,
-    about: dict[str, Any],
+    prompting: Prompting,
+    weights: WeightsFacts | None = None,
 ) -> None:
     """What ``load_causal`` needs: adapter or whole model as safetensors, the tokenizer with its template, gpurun.json.
 
-    ``about`` says more of the model: at least its recipe. A model trained from nothing has no base.
+    ``prompting`` and ``weights`` go into gpurun.json. A model trained from nothing has no base.
     """
     adapter = isinstance(network, PeftModel)
     if adapter:
@@ -175,11 +186,16 @@ def save_causal(
     else:
         network.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
-    write_json(folder / "gpurun.json", {**facts, "dtype": str(network.dtype).removeprefix("torch."), **about})
+    dtype = str(network.dtype).removeprefix("torch.")
+    write_model_facts(folder, {**causal_facts(base, adapter), "dtype": dtype, **prompting, **(weights or {})})
 
 
-def load_saved(network: PreTrainedModel | PeftModel, folder: Path) -> None:
+def causal_facts(base: BaseModel | None, adapter: bool) -> ModelFacts:
+    """What gpurun.json says of every causal language model."""
+    return {"format": FORMAT, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
+
+
+def load_saved(network: Network, folder: Path) -> None:
     """Puts what ``save_causal`` wrote of this very network back into it."""
     if isinstance(network, PeftModel):
         set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
@@ -192,16 +208,14 @@ def load_causal(
     base_path: str | Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+) -> tuple[Network, PreTrainedTokenizerBase]:
     """Model (in eval mode) and tokenizer of a folder that a recipe saved: ``gpurun.json`` says what it is.
 
     ``base_path`` is where the base model of an adapter lies; without it the base is what gpurun.json names. Raises InputError
     for a folder that is no causal language model, or an adapter for another base.
     """
     folder = Path(folder)
-    about = read_json_object(folder / "gpurun.json")
-    if about.get("kind") != "causal_lm":
-        raise InputError(f"{folder}: gpurun.json says {about.get('kind')}, expected causal_lm")
+    about = read_model_facts(folder, "causal_lm")
     with _explained(str(folder)):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     if not about.get("adapter"):

@@ -11,7 +11,6 @@ models/best/
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from remote_payload.settings.training import Lora
-from remote_payload.train.download import BaseModel, base_source
+from remote_payload.train.download import BaseFacts, BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.files import sha256_of, write_json
+from remote_payload.train.files import sha256_of
 from remote_payload.train.model.lora import add_lora, save_adapter
+from remote_payload.train.model.model_facts import FORMAT, ModelFacts, read_model_facts, write_model_facts
 from remote_payload.train.model.precision import full_precision
 
 
@@ -91,7 +91,7 @@ def longest_input(encoder: Any) -> int | None:
     return config.max_position_embeddings if learned else None
 
 
-def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseModel, about: dict[str, Any]) -> None:
+def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseModel, about: ModelFacts) -> None:
     """Everything that ``load_classifier`` needs; ``about`` has at least ``labels`` and ``max_length``."""
     adapter = hasattr(model.encoder, "peft_config")
     if adapter:
@@ -101,10 +101,11 @@ def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseM
     save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in model.head.state_dict().items()},
               folder / "head.safetensors")  # fmt: skip
     tokenizer.save_pretrained(folder)
-    facts = {"format": 1, "recipe": "classify", "kind": "classifier", "base": base.as_dict(), "adapter": adapter}
-    write_json(
-        folder / "gpurun.json", {**facts, "head": "head.safetensors", "pooling": "mean", "dtype": "float32", **about}
-    )
+    facts: ModelFacts = {
+        "format": FORMAT, "recipe": "classify", "kind": "classifier", "base": base.as_dict(), "adapter": adapter,
+        "head": "head.safetensors", "pooling": "mean", "dtype": "float32",
+    }  # fmt: skip
+    write_model_facts(folder, {**facts, **about})
 
 
 def load_classifier(
@@ -116,11 +117,11 @@ def load_classifier(
     InputError for a folder that is no classifier, or a base model that is not the one it was trained on.
     """
     folder = Path(folder)
-    about = _read_about(folder)
+    about = read_model_facts(folder, "classifier")
     if about["adapter"]:
         from peft import PeftModel
 
-        base = about["base"]
+        base = about["base"] or {}
         source, revision = base_source(base, base_path)
         _check_base(source, base)
         encoder = load_encoder(source, dtype, revision=revision)
@@ -137,19 +138,7 @@ def load_classifier(
     return model.to(device).eval(), load_tokenizer(str(folder))
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / "gpurun.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{folder}: no readable gpurun.json, so not a model that gpurun saved") from None
-    if about.get("format") != 1 or about.get("kind") != "classifier":
-        raise InputError(
-            f"{folder}: gpurun.json describes a {about.get('kind')}, format {about.get('format')}, not a classifier"
-        )
-    return about
-
-
-def _check_base(source: str, base: dict[str, Any]) -> None:
+def _check_base(source: str, base: BaseFacts) -> None:
     weights = Path(source) / "model.safetensors"
     if base.get("sha256") and weights.is_file() and sha256_of(weights) != base["sha256"]:
         raise InputError(

@@ -1,59 +1,65 @@
-"""The model card: README.md with the Hub's metadata (https://huggingface.co/docs/hub/model-cards), numbers filled from the run."""
+"""The model card: README.md with the Hub's metadata (https://huggingface.co/docs/hub/model-cards) and the run's figures."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
+from remote_payload.train.download import BaseModel
 from remote_payload.train.files import shown_path
+from remote_payload.train.loop.task import EvaluationResult, Outcome, Progress
+from remote_payload.train.run import Run
 
 TEMPLATE = """\
 ---
-{{ metadata }}---
+{{ card.metadata.to_yaml() }}
+---
 
-# {{ title }}
+# {{ card.title }}
 
-{{ summary }}
+{{ card.summary }}
 
 ## Use
 
 ```python
-{{ usage }}
+{{ card.usage.strip() }}
 ```
 
 ## Results
 
-Chosen by **{{ metric }}** ({{ "higher" if higher_is_better else "lower" }} is better) at step {{ best_step }}, epoch {{ best_epoch }}.
-{% if note %}
-**{{ note }}**
+Chosen by **{{ card.metric }}** ({{ direction }} is better) at step {{ card.best.step }}, epoch {{ card.best.epoch }}.
+{% if card.note %}
+**{{ card.note }}**
 {% endif %}
 | metric | value |
 |---|---|
-{% for name, value in metrics.items() -%}
+{% for name, value in card.best.metrics.items() -%}
 | {{ name }} | {{ value | number }} |
 {% endfor %}
-{% if history | length > 1 -%}
+{% if card.history | length > 1 -%}
 | step | epoch | {{ columns | join(" | ") }} |
 |---|---|{{ "---|" * (columns | length) }}
-{% for entry in history -%}
+{% for entry in card.history -%}
 | {{ entry.step }} | {{ entry.epoch }} |{% for name in columns %} {{ entry.metrics[name] | number if name in entry.metrics }} |{% endfor %}
 {% endfor %}
 {% endif -%}
 ## Data
 
-{% for line in data -%}
+{% for line in card.data -%}
 - {{ line }}
 {% endfor %}
 ## Training
 
 | setting | value |
 |---|---|
-{% for name, value in training.items() -%}
+{% for name, value in card.training.items() -%}
 | {{ name }} | {{ value }} |
 {% endfor %}
-{% for section in sections -%}
+{% for section in card.sections -%}
 ## {{ section.title }}
 
 {{ section.text }}
@@ -63,68 +69,101 @@ Trained with gpurun; `training_metadata.json` of the run has the full record.
 """
 
 
-def render_card(
-    *, title: str, summary: str, usage: str, metadata: dict[str, Any], metric: str, higher_is_better: bool,
-    best: dict[str, Any], history: list[dict[str, Any]], data: list[str], training: dict[str, Any],
-    sections: list[dict[str, str]] | None = None, note: str | None = None,
-) -> str:  # fmt: skip
-    """The card as Markdown; ``best`` and each entry of ``history`` are ``{"step", "epoch", "metrics"}``."""
+@dataclass(frozen=True)
+class Section:
+    """A further section of the card; ``text`` is Markdown."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that a card shows. ``training`` is a table of settings and figures, ``note`` a remark on the weights."""
+
+    title: str
+    summary: str
+    usage: str  # Python
+    metadata: ModelCardData
+    metric: str
+    higher_is_better: bool
+    best: EvaluationResult
+    history: Sequence[EvaluationResult]
+    data: Sequence[str]
+    training: Mapping[str, str | int]
+    sections: Sequence[Section] = ()
+    note: str | None = None
+
+
+def render_card(card: Card) -> str:
+    """The card as Markdown. Raises jinja2.UndefinedError for a field that does not exist, which ModelCard.from_template would not."""
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    columns = list(
-        dict.fromkeys(name for entry in history for name in entry["metrics"])
-    )  # a resumed run may measure others
+    # Evaluations may have different metrics: a resumed run may measure others.
+    columns = list(dict.fromkeys(name for entry in card.history for name in entry["metrics"]))
     environment.filters["number"] = lambda value: f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
-    return environment.from_string(TEMPLATE).render(
-        title=title, summary=summary, usage=usage.strip(), metadata=as_yaml(metadata), metric=metric,
-        higher_is_better=higher_is_better, best_step=best["step"], best_epoch=best["epoch"], metrics=best["metrics"],
-        history=history, columns=columns, data=data, training=training, sections=sections or [], note=note,
-    )  # fmt: skip
-
-
-def as_yaml(value: dict[str, Any], indent: int = 0) -> str:
-    """A mapping as block YAML; scalars in JSON's spelling, which YAML reads. Empty values are left out."""
-    lines = []
-    for key, item in value.items():
-        lead = " " * indent + key + ":"
-        if item is None or item == [] or item == {}:
-            continue
-        if isinstance(item, dict):
-            lines.append(f"{lead}\n{as_yaml(item, indent + 2)}")
-        elif isinstance(item, list):
-            lines.append(lead + "\n" + "".join(_item(element, indent) for element in item))
-        else:
-            lines.append(f"{lead} {json.dumps(item, ensure_ascii=False)}\n")
-    return "".join(lines)
-
-
-def _item(element: Any, indent: int) -> str:
-    if not isinstance(element, dict):
-        return " " * indent + f"- {json.dumps(element, ensure_ascii=False)}\n"
-    body = as_yaml(element, indent + 2)
-    return " " * indent + "- " + body[indent + 2 :]
+    direction = "higher" if card.higher_is_better else "lower"
+    return environment.from_string(TEMPLATE).render(card=card, columns=columns, direction=direction)
 
 
 def hub_metadata(
-    *, base_model: str | None, adapter: bool, licence: str | None, task: str, tags: list[str], name: str, dataset: str,
-    metrics: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    """The card's YAML header: licence, base model where it is one of the Hub, task, and the results as a model index."""
-    values = [
-        {"type": key, "value": value, "name": key} for key, value in metrics.items() if isinstance(value, int | float)
-    ]
-    result = {"task": {"type": task}, "dataset": {"name": dataset, "type": "custom"}, "metrics": values}
-    return {
-        "license": licence or "other",
-        "base_model": base_model,
-        "base_model_relation": ("adapter" if adapter else "finetune") if base_model else None,
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": task,
-        "tags": ["gpurun", *tags],
-        "model-index": [{"name": name, "results": [result]}],
-    }
+    run: Run, base: BaseModel | None, task: str, *, adapter: bool, tags: list[str], metrics: Mapping[str, float]
+) -> ModelCardData:
+    """The card's YAML header: licence, base model if it is on the Hub, task, and the metrics as a model index.
+
+    The model index is the form in which the Hub reads evaluation results (https://huggingface.co/docs/hub/model-cards).
+    """
+    public = base is not None and base.on_the_hub
+    dataset = dataset_name(run.settings)
+    results = [
+        EvalResult(
+            task_type=task, dataset_type="custom", dataset_name=dataset,
+            metric_type=metric, metric_name=metric, metric_value=value,
+        )
+        for metric, value in metrics.items()
+    ]  # fmt: skip
+    return ModelCardData(
+        license=(base.licence if base else None) or "other",
+        base_model=base.id if base and public else None,
+        base_model_relation=("adapter" if adapter else "finetune") if public else None,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=task,
+        tags=["gpurun", *tags],
+        model_name=title_of(run),
+        eval_results=results,
+    )
+
+
+def title_of(run: Run) -> str:
+    """The model's name: that of the job, or of the recipe where the job has none."""
+    return str(run.job.get("name") or run.recipe)
 
 
 def dataset_name(settings: Any) -> str:
-    """The training data by its name in the job, without where it lies on this machine."""
+    """The training data by its name in the job, without its place on this machine."""
     places = next(getattr(settings, name) for name in ("train", "dataset", "corpus") if hasattr(settings, name))
     return ", ".join(map(shown_path, [places] if isinstance(places, str) else places))
+
+
+def training_settings(run: Run, progress: Progress) -> dict[str, str | int]:
+    """The settings that every recipe has, as rows of the card's table."""
+    settings = run.settings
+    schedule = f"{settings.schedule.name}, warm-up {settings.schedule.warmup:g}"
+    return {
+        "learning rate": f"{settings.optimizer.learning_rate:g}, {schedule}",
+        "effective batch": f"{settings.batch.size} (micro-batch {progress.micro}, {run.world.size} device(s))",
+        "steps": progress.step,
+        "seed": settings.seed,
+    }
+
+
+def training_figures(outcome: Outcome | None) -> dict[str, str | int]:
+    """Time, speed and memory, as rows of the card's table; none before training is over."""
+    if outcome is None:
+        return {}
+    speed = f"{outcome.tokens_per_second:,.0f} tokens/s"
+    rows: dict[str, str | int] = {"time": f"{outcome.seconds:,.0f} s, {speed}, ended: {outcome.reason}"}
+    if outcome.mfu:
+        rows["MFU"] = f"{outcome.mfu:.1%}"
+    if outcome.peak_memory:
+        rows["GPU memory"] = f"{outcome.peak_memory / 2**30:.1f} GiB"
+    return rows

@@ -1,57 +1,61 @@
-"""What a run of a language model leaves behind: the best model with its reference predictions, and the reports."""
+"""What a run of a language model leaves behind: the best model with its card and reference predictions, and the reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.evaluation.answers import Answers, Questions, Report, ask, time_answers, write_report
-from remote_payload.train.files import write_json, write_text
+from remote_payload.train.files import write_text
 from remote_payload.train.folders import recover_folder
-from remote_payload.train.loop.best import Weights, best_weights, described_by, model_folder
+from remote_payload.train.loop.best import Weights, best_weights, model_folder, weights_facts, write_metrics
 from remote_payload.train.loop.checkpoint import load_weights
 from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.loop.signals import BrokenOff, Clock
 from remote_payload.train.loop.task import Outcome, Progress
-from remote_payload.train.model.causal import CausalLoss, load_network, load_saved, save_causal
-from remote_payload.train.model.greedy import write_causal_smoke
+from remote_payload.train.model.causal import CausalLoss, Network, load_network, load_saved, save_causal
+from remote_payload.train.model.greedy_decoding import SmokePrompt
 from remote_payload.train.model.lora import weights_of
-from remote_payload.train.results.causal_card import causal_card, predicted_memory
+from remote_payload.train.model.model_facts import Prompting
+from remote_payload.train.results.causal_card import causal_card
+from remote_payload.train.results.causal_smoke import write_causal_smoke
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
+from remote_payload.train.results.predicted_memory import predicted_memory
 from remote_payload.train.results.provenance import write_metadata
-from remote_payload.train.results.results import best_entry
 from remote_payload.train.run import Run
 
 
 class Measured(Protocol):
-    """A task that can say how good any model is at some documents (or pairs of them)."""
+    """A task that can measure any model on some documents (or pairs of them)."""
 
     def measure(self, model: CausalLoss, documents: Sequence[Any], size: int) -> dict[str, float]: ...
 
 
 class CausalResults:
-    """Keeps ``models/best`` whole at any moment; at the end it goes back to the best weights and reports on them.
+    """Keeps ``models/best`` complete at any moment; at the end it goes back to the best weights and reports on them.
 
-    ``about`` is what gpurun.json says of talking to the model, ``data`` the facts of files and sides for the record,
-    ``start`` the folder of the adapter that training starts from, where it does not start from the base alone.
+    ``prompting`` is how the model is asked, for gpurun.json; ``data`` are the files and sides, for the record and the card;
+    ``start`` is the folder of the adapter that training starts from, if there is one.
     """
 
     def __init__(
         self, run: Run, model: CausalLoss, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None,
-        compute: torch.dtype, about: dict[str, Any], data: Sequence[DataFact] = (),
+        compute: torch.dtype, prompting: Prompting, data: Sequence[DataFact] = (),
         start: str | None = None,
     ) -> None:  # fmt: skip
         self.run, self.model, self.tokenizer, self.base, self.compute = run, model, tokenizer, base, compute
-        self.about, self.data = {"recipe": run.recipe, **about}, list(data)
+        self.data = list(data)
+        self.prompting: Prompting = {**prompting, "recipe": run.recipe}
         self.start = start
         self.weights: Weights | None = None  # what the model holds once training is over
         if run.world.main:
@@ -65,16 +69,16 @@ class CausalResults:
         self.run.world.barrier()
 
     def describe_checkpoint(self, folder: Path) -> None:
-        """What a checkpoint needs, besides its tensors, to be tried by itself (``extras`` of the loop)."""
-        describe_checkpoint(folder, self.model.network, self.tokenizer, self.base, self.about)
+        """Adds to a checkpoint the files that make it loadable by itself (``extras`` of the loop)."""
+        describe_checkpoint(folder, self.model.network, self.tokenizer, self.base, self.prompting)
 
     def restore_best(self, progress: Progress) -> Weights | None:
-        """Puts the best weights that are left back into the model, and says which they are. None when nothing was evaluated."""
+        """Loads the best weights that still exist into the model and returns which they are. None when nothing was evaluated."""
         self.take(best_weights(self.run, progress))
         return self.weights
 
     def take(self, weights: Weights | None) -> None:
-        """These are the weights that the model is to have from here on."""
+        """Loads these weights into the model, where it does not have them already."""
         self.weights = weights
         if weights and weights.place:
             if weights.place == self.run.best:
@@ -100,13 +104,13 @@ class CausalResults:
         return report
 
     def finish(
-        self, outcome: Outcome, metrics: dict[str, Any] | None, inputs: Sequence[dict[str, Any]], ends: Sequence[int],
+        self, outcome: Outcome, metrics: dict[str, float] | None, inputs: Sequence[SmokePrompt], ends: Sequence[int],
         report: Report | None = None, smoke: bool = True,
     ) -> None:  # fmt: skip
-        """``models/best`` once more, complete with card and what the smoke test compares; and the record of the run.
+        """Writes ``models/best`` once more, with its final card and the smoke test's reference predictions, and the record of the run.
 
-        ``metrics`` are those of the weights that ``restore_best`` took, where they were measured again. ``inputs`` are the smoke test's
-        (``{"prompt", "add_special_tokens"}``), ``ends`` the tokens at which answers end.
+        ``metrics`` are those of the weights that ``restore_best`` took, if they were measured again. ``inputs`` are the smoke
+        test's prompts, ``ends`` the tokens at which answers end.
         """
         weights = self.weights
         if weights and weights.note:
@@ -124,10 +128,10 @@ class CausalResults:
         self.write_record(outcome, report)
 
     def finish_stopped(
-        self, outcome: Outcome, clock: Clock, inputs: Sequence[dict[str, Any]], ends: Sequence[int]
+        self, outcome: Outcome, clock: Clock, inputs: Sequence[SmokePrompt], ends: Sequence[int]
     ) -> None:
-        """What fits into the grace of a stop, what is worth most first: the record, the model with its card, its reference
-        predictions. The answers and the comparison with the base are left for the resumed run.
+        """Writes what there is time for before the process is killed, the most valuable first: the record, the model with its card,
+        its reference predictions. The resumed run writes the answers and the comparison with the base.
         """
         self.write_record(outcome)
         network, world = self.model.network, self.run.world
@@ -144,9 +148,10 @@ class CausalResults:
         return self.finish(outcome, None, inputs, ends, smoke=smoke)
 
     @contextmanager
-    def unless_stopped(self, outcome: Outcome, inputs: Sequence[dict[str, Any]], ends: Sequence[int]) -> Iterator[None]:
-        """For the report, which may take longer than the grace of a stop: a stop ends it at once, then comes what ``finish_stopped``
-        writes, then Stopped. Several ranks could not leave it at the same place: they have the record before it begins.
+    def unless_stopped(self, outcome: Outcome, inputs: Sequence[SmokePrompt], ends: Sequence[int]) -> Iterator[None]:
+        """Around the report, which may take longer than the time that a stop allows: a stop interrupts it, ``finish_stopped`` writes
+        what it can, and Stopped is raised. With several ranks nothing is interrupted, since they could not all leave the report at the
+        same place; the record is written before it begins.
         """
         self.write_record(outcome)
         try:
@@ -161,35 +166,28 @@ class CausalResults:
 
     def write_record(self, outcome: Outcome, report: Report | None = None) -> None:
         """``training_metadata.json``."""
-        progress, weights = outcome.progress, self.weights
-        compared = {name: report.numbers(name) for name in report.held_out} if report else {}
+        length = self.prompting.get("max_length")
         write_metadata(
-            self.run, self.model, outcome,
-            base=self.base.as_dict() if self.base else None,
+            self.run, self.model, outcome, self.weights,
+            base=self.base,
             data=self.data,
-            results={
-                "best": best_entry(progress),
-                "last": next(iter(progress.evaluations[-1:]), None),
-                "model": described_by(weights, outcome) if weights else None,
-                **compared,
-            },
-            memory_predicted=predicted_memory(self.run, self.model.network, self.about, outcome),
+            compared={name: report.numbers(name) for name in report.held_out} if report else {},
+            memory_predicted=predicted_memory(
+                self.run, self.model.network, outcome, length, language_head=True, masked=False
+            ),
         )  # fmt: skip
 
     def _save(
         self, folder: Path, progress: Progress, metrics: dict[str, float], weights: Weights,
         outcome: Outcome | None = None, report: Report | None = None,
     ) -> None:  # fmt: skip
-        network, about = self.model.network, {**self.about, **described_by(weights, outcome)}
-        save_causal(network, self.tokenizer, folder, self.base, about)
-        beside = {"note": weights.note} if weights.note else {}
-        write_json(
-            folder / "metrics.json", {"epoch": weights.entry["epoch"], "step": weights.step, **metrics, **beside}
-        )
-        card = causal_card(self.run, network, self.base, self.about, progress, self.data, weights, outcome, report)
+        network = self.model.network
+        save_causal(network, self.tokenizer, folder, self.base, self.prompting, weights_facts(weights, outcome))
+        write_metrics(folder, weights, metrics)
+        card = causal_card(self.run, network, self.base, self.prompting, progress, self.data, weights, outcome, report)
         write_text(folder / "README.md", card)
 
-    def _answers(self, name: str, network: Any, questions: Questions) -> Answers:
+    def _answers(self, name: str, network: Network, questions: Questions) -> Answers:
         settings, seed = self.run.settings.generation, self.run.settings.seed
         self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
         answers = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
@@ -198,11 +196,11 @@ class CausalResults:
         return answers
 
     @contextmanager
-    def _tuned(self) -> Iterator[Any]:
+    def _tuned(self) -> Iterator[Network]:
         yield self.model.network
 
     @contextmanager
-    def _base(self) -> Iterator[Any]:
+    def _base(self) -> Iterator[Network]:
         """The model as training found it: with the adapter it started from, or none, or loaded again where all was trained."""
         network = self.model.network
         if self.start:
@@ -224,6 +222,6 @@ class CausalResults:
             self.model.to(self.run.world.device)
 
 
-def size_of(parameters: Sequence[Any]) -> int:
-    """Their bytes."""
+def size_of(parameters: Iterable[Tensor]) -> int:
+    """The bytes of all parameters together."""
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -1,10 +1,9 @@
-"""Language models in checkpoints: what a checkpoint needs to be tried by itself, and how it is loaded."""
+"""Language models in checkpoints: the files that make a checkpoint loadable by itself, and how it is loaded."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,17 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.files import read_json_object, write_json
 from remote_payload.train.loop.checkpoint import load_weights
-from remote_payload.train.model.causal import CausalLoss, base_of, load_causal, load_network
-
-Network: TypeAlias = PreTrainedModel | PeftModel
+from remote_payload.train.model.causal import CausalLoss, Network, base_of, causal_facts, load_causal, load_network
+from remote_payload.train.model.model_facts import ModelFacts, Prompting, read_model_facts, write_model_facts
 
 
 def describe_checkpoint(
-    folder: Path, network: Network, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None, about: dict[str, Any]
+    folder: Path, network: Network, tokenizer: PreTrainedTokenizerBase, base: BaseModel | None, prompting: Prompting
 ) -> None:
-    """Adds what is not tensors: the model's config, the adapter's if it has one, the tokenizer and gpurun.json."""
+    """Adds the files that are not tensors: the model's config, the adapter's if it has one, the tokenizer and gpurun.json."""
     adapter = isinstance(network, PeftModel)
     base_of(network).config.save_pretrained(str(folder))
     if adapter:
@@ -30,8 +27,7 @@ def describe_checkpoint(
         config.base_model_name_or_path = base.name if base else None
         config.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    facts = {"format": 1, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
-    write_json(folder / "gpurun.json", {**facts, **about})
+    write_model_facts(folder, {**causal_facts(base, adapter), **prompting})
 
 
 def load_any(
@@ -39,13 +35,11 @@ def load_any(
 ) -> tuple[Network, PreTrainedTokenizerBase]:
     """Model (in eval mode) and tokenizer of a checkpoint, or of a folder with a finished model.
 
-    Raises InputError for a folder that is neither, or that was saved without what trying it needs.
+    Raises InputError for a folder that is neither, or that lacks a file.
     """
-    if not (folder / "gpurun.json").is_file():
-        raise InputError(f"{folder}: there is no gpurun.json, so nothing says what kind of model this is")
+    about = read_model_facts(folder)
     if not (folder / "state.json").is_file():
         return load_causal(folder, base_path, device, dtype)
-    about = read_json_object(folder / "gpurun.json")
     network = (
         _with_adapter(folder, about, base_path, device, dtype) if about.get("adapter") else _bare(folder, device, dtype)
     )
@@ -57,7 +51,7 @@ def load_base(
     folder: Path, base_path: str | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
     """The model that training began with. Raises InputError for one that began with nothing."""
-    base = read_json_object(folder / "gpurun.json").get("base")
+    base = read_model_facts(folder).get("base")
     if not base:
         raise InputError(f"{folder}: this model was trained from nothing, so there is no base to try")
     source, revision = base_source(base, base_path)
@@ -71,7 +65,7 @@ def _bare(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTr
 
 
 def _with_adapter(
-    folder: Path, about: dict[str, Any], base_path: str | None, device: torch.device | str, dtype: torch.dtype
+    folder: Path, about: ModelFacts, base_path: str | None, device: torch.device | str, dtype: torch.dtype
 ) -> PeftModel:
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = False  # else nothing is trainable, and there is nothing to load the weights into

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from remote_payload.train.evaluation.named_sets import Results
+from remote_payload.train.evaluation.evaluation_sets import Results
 from remote_payload.train.files import write_json
 from remote_payload.train.run import Run
 

@@ -1,6 +1,6 @@
-"""``training_metadata.json``: what made this model, in enough detail to make it again or to doubt it.
+"""``training_metadata.json``: how this model was made, in enough detail to repeat the training or to question it.
 
-No host name, user or token in it, and every path relative: the file is meant to be published with the model.
+It has no host name, user name or token in it, and its paths are relative, since it is meant to be published with the model.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 
+from remote_payload.forecast.forecast import MemoryRecord
 from remote_payload.train.data.facts import DataFact
-from remote_payload.train.download import BaseFacts
+from remote_payload.train.download import BaseFacts, BaseModel
 from remote_payload.train.files import write_json
-from remote_payload.train.folders import MANIFEST, read_manifest
-from remote_payload.train.loop.task import Outcome
+from remote_payload.train.folders import MANIFEST, ManifestFile, read_manifest
+from remote_payload.train.loop.best import Weights, weights_facts
+from remote_payload.train.loop.task import EvaluationResult, Outcome
+from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.run import Run
 
 SCHEMA = 1
@@ -45,19 +48,39 @@ MAX_DIFF = 200_000  # characters
 TOKEN = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|glpat-|AKIA)[A-Za-z0-9_-]{8,}")
 
 
-def write_metadata(
-    run: Run, model: nn.Module, outcome: Outcome, *,
-    base: BaseFacts | None, data: Sequence[DataFact], results: dict[str, Any],
-    memory_predicted: dict[str, Any] | None = None, **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Writes the record to ``outputs/training_metadata.json`` (main rank) and returns it.
+class TrainingRecord(TypedDict):
+    """``training_metadata.json``."""
 
-    ``base`` names the base model with its commit and licence, ``data`` has an entry a file (path, sha256, rows) and one a side
-    (tokens, texts cut), ``results`` the metrics of the run; ``more`` is added as it is.
+    schema: int
+    run: dict[str, str | None]
+    code: CodeState
+    job: dict[str, Any]
+    settings: dict[str, Any]
+    libraries: dict[str, str | None]
+    hardware: Hardware
+    base_model: BaseFacts | None
+    parameters: dict[str, int]
+    data: list[dict[str, Any]]  # an entry for each file (path, sha256, …) and for each side (its counts)
+    batch: dict[str, int | str]
+    seeds: dict[str, int | str]
+    phases: list[dict[str, Any]]
+    memory: dict[str, MemoryRecord | int | None]
+    training: TrainingFigures
+    results: dict[str, Any]
+    artifacts: list[ManifestFile]
+
+
+def write_metadata(
+    run: Run, model: nn.Module, outcome: Outcome, weights: Weights | None, *,
+    base: BaseModel | None, data: Sequence[DataFact], compared: Mapping[str, Mapping[str, float]] | None = None,
+    memory_predicted: MemoryRecord | None = None,
+) -> None:  # fmt: skip
+    """Writes the record to ``outputs/training_metadata.json`` (main rank).
+
+    ``weights`` are those of ``models/best``, ``compared`` the metrics on held-out data by model ("tuned", "base").
     """
-    parameters = list(model.parameters())
     settings = run.settings
-    record: dict[str, Any] = {
+    record: TrainingRecord = {
         "schema": SCHEMA,
         "run": {"id": run.id, "recipe": run.recipe, "resumed_from": run.resume, "ended": outcome.reason},
         "code": code_state(),
@@ -65,8 +88,8 @@ def write_metadata(
         "settings": asdict(settings),
         "libraries": libraries(),
         "hardware": hardware(run.world.size),
-        "base_model": base,
-        "parameters": {"total": sum(p.numel() for p in parameters), "trained": sum(p.numel() for p in parameters if p.requires_grad)},
+        "base_model": base.as_dict() if base else None,
+        "parameters": parameter_counts(model),
         "data": [fact.as_dict() for fact in data],
         "batch": {
             "effective": settings.batch.size,
@@ -77,27 +100,69 @@ def write_metadata(
         "seeds": {"seed": settings.seed, "rank_offset": "seed + rank"},
         "phases": run.phases,
         "memory": {"predicted": memory_predicted, "measured_peak_bytes": outcome.peak_memory or None},
-        "training": {
-            "steps": outcome.progress.step,
-            "steps_planned": outcome.total,
-            "tokens": outcome.progress.tokens,
-            "seconds": round(outcome.seconds, 3),
-            "tokens_per_second": outcome.tokens_per_second,
-            "mfu": outcome.mfu,
-            "evaluations": outcome.progress.evaluations,
-        },
-        "results": results,
-        **more,
+        "training": training_figures(outcome),
+        "results": {**results(outcome, weights), **(compared or {})},
         "artifacts": artifacts(run.outputs),
-    }  # fmt: skip
-    record = without_identity(record, run)
+    }
     if run.world.main:
-        write_json(run.outputs / "training_metadata.json", record)
-    return record
+        write_json(run.outputs / "training_metadata.json", without_identity(record, run))
 
 
-def code_state() -> dict[str, Any]:
-    """A hash of the training code itself, and git's commit and dirty diff where the working directory is a repository."""
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """How many parameters the model has, and how many of them are trained."""
+    parameters = list(model.parameters())
+    return {
+        "total": sum(p.numel() for p in parameters),
+        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+class TrainingFigures(TypedDict):
+    """How far training came, how fast it was, and every evaluation."""
+
+    steps: int
+    steps_planned: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    mfu: float | None
+    evaluations: list[EvaluationResult]
+
+
+def training_figures(outcome: Outcome) -> TrainingFigures:
+    """The figures of the whole training, in all processes that took part in it."""
+    return {
+        "steps": outcome.progress.step,
+        "steps_planned": outcome.total,
+        "tokens": outcome.progress.tokens,
+        "seconds": round(outcome.seconds, 3),
+        "tokens_per_second": outcome.tokens_per_second,
+        "mfu": outcome.mfu,
+        "evaluations": outcome.progress.evaluations,
+    }
+
+
+def results(outcome: Outcome, weights: Weights | None) -> dict[str, EvaluationResult | WeightsFacts | None]:
+    """The best and the last evaluation, and of which evaluation the weights in ``models/best`` are."""
+    progress = outcome.progress
+    return {
+        "best": next((entry for entry in progress.evaluations if entry["step"] == progress.best_step), None),
+        "last": next(iter(progress.evaluations[-1:]), None),
+        "model": weights_facts(weights, outcome) if weights else None,
+    }
+
+
+class CodeState(TypedDict):
+    """The code that trained: a hash of this package, and git's view of the working directory, None outside a repository."""
+
+    payload_sha256: str
+    git_commit: str | None
+    git_dirty: bool | None
+    git_diff: str | None
+
+
+def code_state() -> CodeState:
+    """A hash of the training code, and git's commit and uncommitted changes where the working directory is a repository."""
     package = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for path in sorted(
@@ -122,7 +187,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def libraries() -> dict[str, str | None]:
-    """Versions of what took part; CUDA's is the one that torch was built for."""
+    """Versions of Python and the libraries; CUDA's is the one that torch was built for."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
     for name in LIBRARIES:
         try:
@@ -132,8 +197,26 @@ def libraries() -> dict[str, str | None]:
     return found
 
 
-def hardware(devices: int) -> dict[str, Any]:
-    """Processor, memory and GPUs; nothing that tells one machine from another of its kind."""
+class Gpu(TypedDict):
+    """A GPU of this machine."""
+
+    name: str
+    memory_bytes: int
+
+
+class Hardware(TypedDict):
+    """The kind of machine; nothing in it tells one machine from another of its kind."""
+
+    platform: str
+    processor: str
+    cpus: int | None
+    memory_bytes: int
+    gpus: list[Gpu]
+    devices_used: int
+
+
+def hardware(devices: int) -> Hardware:
+    """Processor, memory and GPUs of this machine, of which training used ``devices``."""
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -156,18 +239,18 @@ def _processor() -> str:
     )
 
 
-def artifacts(outputs: Path) -> list[dict[str, Any]]:
+def artifacts(outputs: Path) -> list[ManifestFile]:
     """Path, size and sha256 of every file in the complete folders of models and checkpoints."""
-    found = []
-    for manifest in sorted(outputs.glob(f"*/*/{MANIFEST}")):
-        folder = manifest.parent
-        for file in (read_manifest(folder) or {"files": []})["files"]:
-            found.append({**file, "path": (folder / file["path"]).relative_to(outputs).as_posix()})
+    found: list[ManifestFile] = []
+    for path in sorted(outputs.glob(f"*/*/{MANIFEST}")):
+        manifest = read_manifest(path.parent)
+        for file in manifest["files"] if manifest else []:
+            found.append({**file, "path": (path.parent / file["path"]).relative_to(outputs).as_posix()})
     return found
 
 
 def without_identity(value: Any, run: Run) -> Any:
-    """The same with paths made relative and every mention of this host, this user's home and name, and tokens taken out."""
+    """The value with paths made relative, and without this host's name, this user's name and home, and tokens."""
     paths = {str(run.outputs.resolve().parent): ".", str(Path.cwd()): ".", str(Path.home()): "~"}
     words = {socket.gethostname(): "<host>", _user(): "<user>"}
     return _scrub(

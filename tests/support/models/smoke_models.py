@@ -19,8 +19,8 @@ from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.model.causal import save_causal
 from remote_payload.train.model.classifier import build_classifier, save_classifier
-from remote_payload.train.model.greedy import write_causal_smoke
-from remote_payload.train.results.smoke import write_classifier_smoke
+from remote_payload.train.results.causal_smoke import write_causal_smoke
+from remote_payload.train.results.classifier_smoke import write_classifier_smoke
 from runner import store
 from runner.domain.recorded_job import read_job
 from runner.domain.run import Run, mint_id

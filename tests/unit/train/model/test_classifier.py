@@ -21,7 +21,7 @@ from remote_payload.train.model.classifier import (
     save_classifier,
 )
 from remote_payload.train.model.precision import autocast, checkpoint_activations
-from remote_payload.train.results.smoke import predict_logits
+from remote_payload.train.results.classifier_smoke import predict_logits
 from tests.support.models.tiny_models import ENCODERS, save_tiny_model, tiny_model
 
 TEXTS = ["The licensor grants you a licence.", "A ship left London", "install", "def read(path): return None"]

@@ -20,7 +20,7 @@ from remote_payload.recipes.classify import ClassifyTask, main
 from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.folders import read_manifest
 from remote_payload.train.model.classifier import load_classifier
-from remote_payload.train.results.smoke import predict_logits
+from remote_payload.train.results.classifier_smoke import predict_logits
 from remote_payload.train.run import Run
 from tests.support.models.classify_job import classify_settings, write_job, write_texts
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
-from remote_payload.train.download import base_source
+from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import shown_path
+from remote_payload.train.loop.task import EvaluationResult
 from remote_payload.train.model.causal import load_causal
-from remote_payload.train.results.card import render_card
+from remote_payload.train.results.card import Card, hub_metadata, render_card
+from remote_payload.train.run import Run
 from tests.support.models.classify_job import classify_settings, write_texts
 from tests.support.models.language_data import conversations, run_recipe_here, write_lines
 from tests.support.models.tiny_models import save_tiny_model
+from tests.support.models.toy_training import toy_run
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +106,62 @@ def test_a_path_is_shown_relative_to_here_or_by_its_last_part(tmp_path, monkeypa
     assert shown_path("/home/somebody/data/x.jsonl") == "x.jsonl"
 
 
+def a_card(**fields: Any) -> Card:
+    evaluation: EvaluationResult = {"step": 1, "epoch": 1.0, "seconds": 0.1, "metrics": {"loss": 0.5}}
+    given = {
+        "title": "a", "summary": "b", "usage": "c", "metadata": ModelCardData(license="mit"), "metric": "loss",
+        "higher_is_better": False, "best": evaluation, "history": [evaluation], "data": ["d"], "training": {"e": 1},
+    }  # fmt: skip
+    return Card(**{**given, **fields})
+
+
+def run_on_data(folder: Path) -> Run:
+    run = toy_run(folder)
+    run.settings = SimpleNamespace(train="data/chat.jsonl")
+    return run
+
+
+def test_the_hub_reads_licence_base_and_metrics_from_the_header(tmp_path):
+    """Names are written so that they stay names: YAML would take a bare `no` or `1.0: x` for something else."""
+    run = run_on_data(tmp_path)
+    run.job["name"] = "no: 1.0"
+    base = BaseModel("acme/qwen", "/cache/x", revision="abc", licence="apache-2.0")
+    metadata = hub_metadata(
+        run,
+        base,
+        "text-generation",
+        adapter=True,
+        tags=["sft", "gpurun"],
+        metrics={"loss": 1e-5, "generation/bleu": 41.5},
+    )
+    read = ModelCard(render_card(a_card(metadata=metadata))).data
+    assert (read.license, read.base_model, read["base_model_relation"]) == ("apache-2.0", "acme/qwen", "adapter")
+    assert (read.library_name, read.pipeline_tag, read.tags) == ("peft", "text-generation", ["gpurun", "sft"])
+    assert read.model_name == "no: 1.0"
+    found = {each.metric_type: (each.metric_value, each.task_type, each.dataset_type) for each in read.eval_results}
+    assert found == {
+        "loss": (1e-5, "text-generation", "custom"),
+        "generation/bleu": (41.5, "text-generation", "custom"),
+    }
+
+
+def test_a_model_without_a_base_on_the_hub_names_none(tmp_path):
+    folder = BaseModel("models/qwen", "models/qwen", licence=None)
+    for base in (None, folder):
+        read = hub_metadata(
+            run_on_data(tmp_path), base, "text-generation", adapter=False, tags=[], metrics={"loss": 1.0}
+        )
+        assert (read.to_dict()["license"], read.library_name) == ("other", "transformers")
+        assert "base_model" not in read.to_dict() and "base_model_relation" not in read.to_dict()
+
+
 def test_every_evaluation_has_its_figures_under_their_names_whatever_a_resumed_run_measures():
     """binary_threshold or the evaluation sets may be others after a resume, so evaluations differ in what they hold."""
     history = [
         {"step": 1, "epoch": 1.0, "metrics": {"loss": 0.5, "binary_f1_2": 0.25}},
         {"step": 2, "epoch": 2.0, "metrics": {"loss": 0.4, "accuracy": 1.0, "binary_f1_3": 0.75}},
     ]
-    card = render_card(
-        title="a", summary="b", usage="c", metadata={}, metric="loss", higher_is_better=False, best=history[1], history=history,
-        data=["d"], training={"e": 1},
-    )  # fmt: skip
+    card = render_card(a_card(best=history[1], history=history))
     table = card.split("| step | epoch |")[1].split("\n\n")[0].splitlines()
     assert table[0].split(" | ")[0:4] == [" loss", "binary_f1_2", "accuracy", "binary_f1_3 |"]
     assert table[2:] == ["| 1 | 1.0 | 0.5000 | 0.2500 |  |  |", "| 2 | 2.0 | 0.4000 |  | 1.0000 | 0.7500 |"]

@@ -41,7 +41,7 @@ def _begins_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
-class NamedSets:
+class EvaluationSets:
     """Sets of questions, each a document whose answer is what counts."""
 
     def __init__(self, sets: Mapping[str, Sequence[Document]], capacity: int) -> None:

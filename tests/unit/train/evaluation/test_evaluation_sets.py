@@ -7,7 +7,7 @@ from remote_payload.train.data.packing import Document
 from remote_payload.train.data.structured import Example
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.evaluation.named_sets import NamedSets, encode, overall
+from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, encode, overall
 from remote_payload.train.model.causal import CausalLoss, load_network
 from tests.support.models.tiny_models import tiny_tokenizer
 
@@ -48,7 +48,7 @@ def alone(network, document):
 
 def test_each_set_has_the_numbers_of_its_questions_alone(network, tokenizer):
     documents = sets(tokenizer)
-    results = NamedSets(documents, 128).measure(CausalLoss(network), ALONE, torch.float32, 1)
+    results = EvaluationSets(documents, 128).measure(CausalLoss(network), ALONE, torch.float32, 1)
     assert list(results) == ["mayors", "ships"]
     for name, result in results.items():
         losses, tokens, hits = zip(*(alone(network, document) for document in documents[name]), strict=True)
@@ -62,7 +62,7 @@ def test_an_answer_is_accurate_only_when_all_of_it_is(network, tokenizer):
         best = network(input_ids=torch.tensor([asked.ids])).logits[0, -1].argmax().item()
     right = Document([*asked.ids, best], [False] * len(asked) + [True])
     wrong = Document([*asked.ids, best, best, 5, 6], [False] * len(asked) + [True] * 4)
-    results = NamedSets({"right": [right], "mixed": [right, wrong]}, 64).measure(
+    results = EvaluationSets({"right": [right], "mixed": [right, wrong]}, 64).measure(
         CausalLoss(network), ALONE, torch.float32, 1
     )
     assert results["right"]["accuracy"] == 1.0
@@ -72,8 +72,8 @@ def test_an_answer_is_accurate_only_when_all_of_it_is(network, tokenizer):
 
 def test_how_the_questions_are_cut_up_changes_nothing(network, tokenizer):
     documents = sets(tokenizer)
-    whole = NamedSets(documents, 512).measure(CausalLoss(network), ALONE, torch.float32, 4)
-    single = NamedSets(documents, 40).measure(CausalLoss(network), ALONE, torch.float32, 1)
+    whole = EvaluationSets(documents, 512).measure(CausalLoss(network), ALONE, torch.float32, 4)
+    single = EvaluationSets(documents, 40).measure(CausalLoss(network), ALONE, torch.float32, 1)
     for name in documents:
         assert whole[name] == pytest.approx(single[name], rel=1e-4)
 
@@ -93,4 +93,4 @@ def test_a_question_too_long_keeps_its_answer(tokenizer):
 
 def test_a_question_with_nothing_before_its_answer_is_refused():
     with pytest.raises(InputError, match="evaluation set odd: a question without a prompt"):
-        NamedSets({"odd": [Document([5], [True])]}, 10)
+        EvaluationSets({"odd": [Document([5], [True])]}, 10)

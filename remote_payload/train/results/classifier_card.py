@@ -1,0 +1,75 @@
+"""The card of a text classifier: how to use it, its metrics, its classes and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from remote_payload.train.data.facts import Side
+from remote_payload.train.data.labelled import LabelledTexts
+from remote_payload.train.download import BaseModel
+from remote_payload.train.loop.best import Weights, remark
+from remote_payload.train.loop.task import Outcome, Progress
+from remote_payload.train.results.card import (
+    Card,
+    hub_metadata,
+    render_card,
+    title_of,
+    training_figures,
+    training_settings,
+)
+from remote_payload.train.run import Run
+
+USAGE = """
+import torch
+from remote_payload.train.model.classifier import load_classifier  # pip install gpurun[smoke]
+
+model, tokenizer = load_classifier("models/best"{base}, device="cpu")
+batch = tokenizer(["Permission is hereby granted …"], truncation=True, max_length={max_length}, return_tensors="pt")
+with torch.no_grad():
+    label = {labels}[model(batch["input_ids"], batch["attention_mask"]).argmax(-1).item()]
+"""
+
+
+def classifier_card(
+    run: Run, base: BaseModel, data: LabelledTexts, sides: Sequence[Side], progress: Progress, weights: Weights,
+    outcome: Outcome | None = None,
+) -> str:  # fmt: skip
+    """README.md of ``models/best``, which holds ``weights``. Before the end of training there is no ``outcome``."""
+    settings = run.settings
+    adapter = settings.lora.rank > 0
+    how = f"LoRA of rank {settings.lora.rank}" if adapter else "full fine-tuning"
+    folder = f', base_path="{base.name}"' if adapter and not base.on_the_hub else ""  # the user says where it is
+    return render_card(
+        Card(
+            title=title_of(run),
+            summary=f"A text classifier with the classes {', '.join(map(str, data.labels))}: `{base.name}` with {how}, "
+            "the mean of its token vectors, and one linear layer in fp32.",
+            usage=USAGE.format(base=folder, max_length=settings.max_length, labels=data.labels),
+            metadata=hub_metadata(
+                run, base, "text-classification", adapter=adapter, metrics=weights.entry["metrics"],
+                tags=["text-classification", *(["lora"] if adapter else [])],
+            ),
+            metric=settings.evaluation.metric,
+            higher_is_better=run.higher_is_better,
+            best=weights.entry,
+            history=progress.evaluations,
+            data=data_lines(data, sides, settings.max_length),
+            training={
+                **training_settings(run, progress),
+                "class weights": settings.class_weights,
+                **training_figures(outcome),
+            },
+            note=remark(weights, outcome),
+        )
+    )  # fmt: skip
+
+
+def data_lines(data: LabelledTexts, sides: Sequence[Side], max_length: int) -> list[str]:
+    """The sides with their texts and tokens, and the classes of the training side, in words."""
+    lines = []
+    for side in sides:
+        count = side.counts
+        truncated = f", {count['texts_cut']} truncated at {max_length}" if count["texts_cut"] else ""
+        lines.append(f"{side.name}: {count['rows']:,} texts, {count['tokens']:,} tokens{truncated}")
+    counts = zip(data.labels, data.counts(), strict=True)
+    return [*lines, "training texts of each class: " + ", ".join(f"{label}: {count:,}" for label, count in counts)]

@@ -1,0 +1,39 @@
+"""The memory that ``gpurun check`` predicts, computed again for what really ran: the record has it beside the measured peak."""
+
+from __future__ import annotations
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from remote_payload.forecast.architecture import Architecture
+from remote_payload.forecast.forecast import MemoryRecord, TrainingShape, forecast_memory
+from remote_payload.train.loop.task import Outcome
+from remote_payload.train.run import Run
+
+
+def predicted_memory(
+    run: Run, network: PreTrainedModel | PeftModel, outcome: Outcome, length: int | None, *, language_head: bool, masked: bool
+) -> MemoryRecord | None:  # fmt: skip
+    """Bytes by part for the micro-batch that ran, with texts of ``length`` tokens. None for a family without formula.
+
+    ``language_head``: the network ends in a head over the vocabulary. ``masked``: its batches are padded.
+    """
+    if length is None:
+        return None
+    lora = network.peft_config["default"] if isinstance(network, PeftModel) else None
+    shape = TrainingShape(
+        micro_batch=outcome.progress.micro,
+        length=length,
+        weights=str(network.dtype).removeprefix("torch."),
+        autocast=run.world.device.type == "cuda" and run.settings.precision != "fp32",
+        lora_rank=lora.r if lora else 0,
+        lora_targets=tuple(sorted(lora.target_modules)) if lora else "all-linear",
+        lora_dropout=lora.lora_dropout if lora else 0.0,
+        checkpoint_activations=run.settings.batch.activation_checkpointing,
+        language_head=language_head,
+        masked=masked,
+    )
+    try:
+        return forecast_memory(Architecture.from_config(network.config.to_dict()), shape).as_dict()
+    except (ValueError, KeyError):
+        return None
