@@ -11,14 +11,17 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.domain import places
 from runner.domain.answers.reading import Impossible, shown
 from runner.domain.disk import writing
 from runner.domain.errors import NotStarted, StateError, UnknownRun
-from runner.domain.run import Run, matching, stamp_of
+from runner.domain.run import Run, RunChanges, matching, stamp_of
 from runner.domain.terminal import clean
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def create(run: Run) -> None:
@@ -61,7 +64,7 @@ def save(run: Run) -> None:
     write_json(places.run_folder(run.run_id) / "run.json", run.as_json())
 
 
-def update(run: Run, **changes: Any) -> None:
+def update(run: Run, **changes: Unpack[RunChanges]) -> None:
     """Changes these fields of a run, here and in its record; what another gpurun wrote into the others meanwhile stays."""
     for name, value in changes.items():
         setattr(run, name, value)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from remote_payload.agent.wire.paths import RUN_ID, check_run_id
 from runner.domain.answers.box import box_root
@@ -165,6 +165,25 @@ class Run:
             done=record("done", _flag),
             generation=record("generation", optional(spelt)),
         )
+
+
+class RunChanges(TypedDict, total=False):
+    """The fields of a run that change while it lives, for ``store.update``."""
+
+    job: Job
+    host: str
+    address: str
+    root: str | None
+    attempted: bool
+    launched: bool
+    code: str
+    not_started: Refusal | None
+    status: Status | None
+    status_at: float | None
+    fetched_at: float | None
+    fetched_into: str | None
+    done: bool
+    generation: str | None
 
 
 _flag = otherwise(False, boolean)  # a record may be from before there was such a field

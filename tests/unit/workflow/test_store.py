@@ -1,5 +1,6 @@
 """runner/store.py: run records that survive crashes, strangers and older versions."""
 
+import dataclasses
 import errno
 import json
 import time
@@ -12,7 +13,7 @@ from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, NotStarted, StateError, UnknownRun
 from runner.domain.job import Job
-from runner.domain.run import Run, mint_id
+from runner.domain.run import Run, RunChanges, mint_id
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,12 @@ def test_what_is_saved_is_loaded() -> None:
     run.status = Status(run.run_id, "running", gpus=(0, 1), progress={"step": {"step": 1}})
     store.save(run)
     assert store.load(run.run_id) == run
+
+
+def test_every_field_that_may_change_is_a_field_of_the_run_with_its_type() -> None:
+    fields = {each.name: each.type for each in dataclasses.fields(Run)}
+    changes = {name: hint.__forward_arg__ for name, hint in RunChanges.__annotations__.items()}
+    assert changes == {name: fields[name] for name in changes}
 
 
 def test_no_name_means_the_latest_run() -> None:
