@@ -6,7 +6,6 @@ Nothing is pretended: real SSH, real rsync, real processes, on this machine. It 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import os
 import shutil
@@ -15,12 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from runner.domain import places
 from runner.domain.errors import BoxNotReady
 from runner.domain.host import LOCAL, Host
+from runner.files import file_lock
 
 # What the same machine needs to reach its registries. Index URLs may hold a password, and stay out.
 _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_CERT")
@@ -58,8 +57,7 @@ class LocalBox:
 
     def ensure(self) -> Host:
         """The host to connect to, its sshd answering. Raises BoxNotReady with what to install."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._locked():
+        with file_lock(self.folder / "sshd"):
             port = self.port()
             if port is None:
                 self._make_keys()
@@ -162,12 +160,6 @@ class LocalBox:
         variables = {"HOME": str(self.home), **{name: os.environ[name] for name in _PASSED_ON if name in os.environ}}
         environment = " ".join(f'"{name}={value}"' for name, value in variables.items() if '"' not in value)
         return _CONFIG.format(port=port, folder=self.folder, user=getpass.getuser(), environment=environment)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def embedded() -> LocalBox:

@@ -1,24 +1,17 @@
-"""Local run records: one folder a run, every file replaced as a whole (write beside, fsync, rename)."""
+"""Local run records: one folder a run, its record replaced as a whole and edited under a lock."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import json
 import os
-import shlex
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.domain import places
-from runner.domain.answers.reading import Impossible, shown
-from runner.domain.disk import writing
+from runner.domain.answers.reading import Impossible
 from runner.domain.errors import NotStarted, StateError, UnknownRun
 from runner.domain.run import Run, RunChanges, matching, stamp_of
-from runner.domain.terminal import clean
+from runner.files import file_lock, parse_json, write_json, writing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -171,95 +164,6 @@ def load_all(limit: int | None = None) -> tuple[list[Run], list[StateError]]:
         except UnknownRun:
             continue
     return runs, damaged
-
-
-def update_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Lets ``change`` edit the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
-    with file_lock(file):
-        value = load_json(file)
-        change(value)
-        write_json(file, value)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file that may be lost without harm; empty where it is missing or damaged."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def load_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file that is not to be lost; empty where there is none yet. Raises StateError naming a damaged one."""
-    try:
-        value = parse_json(file) if os.path.lexists(file) else {}
-        if not isinstance(value, dict):
-            raise Impossible(f"{shown(value)} is no object")
-    except Impossible as error:
-        raise damaged(file, error) from None
-    return value
-
-
-def damaged(file: Path, error: Impossible) -> StateError:
-    """The error for a file of gpurun's own that it cannot have written so."""
-    return StateError(
-        f"{file} is damaged ({error})",
-        meaning="Nothing was contacted.",
-        hint=f"Mend it, or move it away: mv {shlex.quote(str(file))} {shlex.quote(str(file))}.damaged",
-    )
-
-
-def parse_json(file: Path) -> Any:
-    """What a JSON file holds. Raises Impossible for one that is torn, or cannot be read at all."""
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise Impossible(error.strerror or type(error).__name__) from None
-    except (ValueError, RecursionError) as error:
-        raise Impossible(f"no JSON: {clean(error, 100)}") from None
-
-
-@contextlib.contextmanager
-def file_lock(file: Path) -> Iterator[None]:
-    """Holds the file's lock, waiting for it; the lock is beside the file, which is replaced."""
-    with contextlib.ExitStack() as stack:
-        with writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = stack.enter_context(open(file.with_name(f".{file.name}.lock"), "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Replaces a JSON file as a whole; a reader sees the old one or the new one."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            with open(beside, "w", encoding="utf-8") as target:
-                json.dump(value, target, indent=1)
-                target.flush()
-                os.fsync(target.fileno())
-            os.replace(beside, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def locked(run_id: str, purpose: str) -> Iterator[bool]:
-    """Holds ``<run>/.<purpose>.lock``; gives False at once when another gpurun on this machine holds it."""
-    with contextlib.ExitStack() as stack:
-        with writing(places.run_folder(run_id)):
-            lock = stack.enter_context(open(places.run_folder(run_id) / f".{purpose}.lock", "w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def _unknown(name: str) -> UnknownRun:

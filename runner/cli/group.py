@@ -179,7 +179,7 @@ def _show(error: GpurunError, as_json: bool) -> None:
 
 def _unexpected(error: Exception) -> GpurunError:
     from remote_payload.agent.wire.redact import redact
-    from runner.domain.disk import FULL, trouble
+    from runner.files import FULL, trouble
 
     if isinstance(error, OSError) and error.errno in FULL:
         return trouble(error)

@@ -94,17 +94,17 @@ def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 def complete_host(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Hosts that were reached before, in one word, the latest first."""
-    from runner import store
+    from runner import files
     from runner.domain import places
     from runner.domain.host import LOCAL
 
-    hosts = store.read_json(places.hosts_file())
+    hosts = files.read_json(places.hosts_file())
     seen = sorted(hosts, key=lambda typed: _seen_at(hosts[typed]), reverse=True)
     words = dict.fromkeys([*(typed for typed in seen if " " not in typed), LOCAL])
     return [word for word in words if word.startswith(incomplete)]
 
 
-def _seen_at(entry: Any) -> float:
+def _seen_at(entry: object) -> float:
     seen = entry.get("seen_at") if isinstance(entry, dict) else None
     return seen if isinstance(seen, int | float) else 0.0
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.domain.disk import writing
 from runner.domain.errors import HostError, HostKeyChanged, StateError
 from runner.domain.host import Host, Trust
+from runner.files import file_lock, write_text, writing
 
 # Called with a host that neither gpurun nor OpenSSH knows and its key's fingerprint; it raises to refuse the host.
 FirstContact = Callable[[Host, str], None]
@@ -215,21 +213,10 @@ def _is_whole(key: Key) -> bool:
     return at == len(blob) and len(fields) > 1 and fields[0] == key.type.encode()
 
 
-def _beside(file: Path) -> Path:
-    """The lock's file, its folder made."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return file.with_suffix(".lock")
-
-
 @contextmanager
 def _locked(file: Path) -> Iterator[list[str]]:
-    with writing(file), open(_beside(file), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """The file's lines, to be changed by the block; they replace the file when it ends well."""
+    with file_lock(file), writing(file):
         lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
         yield lines
-        beside = file.with_suffix(".tmp")
-        with open(beside, "w", encoding="utf-8") as target:
-            target.write("".join(line + "\n" for line in lines))
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(beside, file)
+        write_text(file, "".join(line + "\n" for line in lines))

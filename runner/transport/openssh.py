@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 from pathlib import Path
 
 from runner.domain import places
-from runner.domain.disk import writing
 from runner.domain.host import Host, parse_address
+from runner.files import write_text
 
 ALIAS = "gpurun-box"
 
@@ -88,14 +87,9 @@ def config_text(host: Host, known_hosts: Path) -> str:
 
 def _write(text: str) -> Path:
     """Writes the file (content-named, so that two processes never disagree about it) and gives its path."""
-    folder = places.ssh_configs()
-    file = folder / (hashlib.sha256(text.encode()).hexdigest()[:16] + ".config")
-    with writing(file):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not file.exists():
-            beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(text, "utf-8")
-            os.replace(beside, file)
+    file = places.ssh_configs() / (hashlib.sha256(text.encode()).hexdigest()[:16] + ".config")
+    if not file.exists():
+        write_text(file, text)
     return file
 
 

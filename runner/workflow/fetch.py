@@ -24,6 +24,7 @@ from runner.domain.errors import (
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.words import pluralise
+from runner.files import file_lock_if_free
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
 from runner.workflow.connect import ReconnectingLink, host_of
@@ -117,7 +118,7 @@ def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:
 
 @contextlib.contextmanager
 def _exclusively(run: Run) -> Iterator[None]:
-    with store.locked(run.run_id, "fetch") as alone:
+    with file_lock_if_free(places.run_folder(run.run_id) / "fetch") as alone:
         if not alone:
             raise ArtifactError(
                 f"another gpurun on this machine is fetching {run.run_id}", hint="Wait for it, or stop it."

@@ -16,10 +16,10 @@ from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.answers.verbs import Followed, Moved, Piece
-from runner.domain.disk import writing
 from runner.domain.errors import ConnectFailed, HostError
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
+from runner.files import writing
 from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
 

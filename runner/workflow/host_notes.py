@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from runner import store
+from runner import files
 from runner.domain import places
 from runner.domain.answers.reading import Fields, Impossible, mapping_of, moment, optional, spelt
 from runner.domain.host import Host
@@ -26,9 +26,9 @@ def host_notes() -> dict[str, HostNote]:
     """The note of each host, by what was typed. Raises StateError for a damaged file: volumes are noted nowhere else."""
     file = places.hosts_file()
     try:
-        return mapping_of(_note)(store.load_json(file))
+        return mapping_of(_note)(files.load_json(file))
     except Impossible as error:
-        raise store.damaged(file, error) from None
+        raise files.damaged(file, error) from None
 
 
 def _note(value: object) -> HostNote:
@@ -51,7 +51,7 @@ def note_host(host: Host, *, seen: bool) -> None:
         before = hosts.get(host.typed)
         hosts[host.typed] = {**(before if isinstance(before, dict) else {}), **facts}
 
-    store.update_json(places.hosts_file(), change)
+    files.update_json(places.hosts_file(), change)
 
 
 def forget_notes(typed: Iterable[str]) -> None:
@@ -61,4 +61,4 @@ def forget_notes(typed: Iterable[str]) -> None:
         for name in typed:
             hosts.pop(name, None)
 
-    store.update_json(places.hosts_file(), change)
+    files.update_json(places.hosts_file(), change)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remote_payload.settings.training import RETIRED
-from runner import store
+from runner import files
 from runner.domain import places
 from runner.domain.errors import UserError
 from runner.domain.job import Job
@@ -39,7 +39,7 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
     settings = _without_retired(run.job.settings)
     wire = run.job.wire()
     wire |= {"settings": settings, "code": {**wire["code"], "path": str(folder)}}
-    store.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
+    files.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
     return load(file, overrides).at(folder, run.job.file)
 
 

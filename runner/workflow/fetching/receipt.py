@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-from runner import store
+from runner import files
 from runner.domain.answers.manifest import Artifact
 
 RECEIPT = ".gpurun-fetched.json"  # path → size, mtime, sha256; and COMING until the file is moved there
@@ -18,7 +17,7 @@ class Receipt:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        entries = store.read_json(target / RECEIPT)
+        entries = files.read_json(target / RECEIPT)
         self._entries = {path: entry for path, entry in entries.items() if isinstance(entry, list)}
 
     def has(self, artifact: Artifact) -> bool:
@@ -44,13 +43,13 @@ class Receipt:
         self._entries[artifact.path] = [*_state(self._path(artifact)), artifact.sha256]
 
     def save(self) -> None:
-        store.write_json(self._target / RECEIPT, self._entries)
+        files.write_json(self._target / RECEIPT, self._entries)
 
     def _path(self, artifact: Artifact) -> Path:
         return self._target / artifact.path
 
 
-def _state(path: Path) -> list[Any]:
+def _state(path: Path) -> list[object]:
     try:
         status = os.lstat(path)
     except OSError:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import store
+from runner import files
 from runner.domain.answers.manifest import Artifact
 from runner.domain.errors import ArtifactError
 
@@ -36,13 +36,13 @@ class Staging:
         for folder in (self._top, self.files):
             refuse_link(folder)
         self._tidy({artifact.path for artifact in missing})
-        before = store.read_json(self._note)
+        before = files.read_json(self._note)
         for artifact in missing:
             staged = os.path.lexists(self.files / artifact.path)
             if before.get(artifact.path) == artifact.sha256 if staged else self._earlier(artifact) is None:
                 self._begun[artifact.path] = artifact.sha256
         self.files.mkdir(parents=True, exist_ok=True)
-        store.write_json(self._note, self._begun)
+        files.write_json(self._note, self._begun)
 
     def size(self) -> int:
         """Bytes that lie here and need not be written again."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runner import store
+from runner import files, store
 from runner.cli import options
 from runner.cli.table import fitted
 from runner.domain import places
@@ -76,7 +76,7 @@ def test_a_table_fits_the_terminal_and_never_cuts_an_id(width):
 
 def test_completion_needs_nothing_but_the_records_here(run):
     hosts = {"root@new": {"seen_at": 2.0}, "ssh -p 1 a@b": {"seen_at": 3.0}, "root@old": {"seen_at": 1.0}, "odd": 7}
-    store.write_json(places.hosts_file(), hosts)
+    files.write_json(places.hosts_file(), hosts)
     assert options.complete_host(None, None, "") == ["root@new", "root@old", "odd", "local"]
     assert options.complete_run(None, None, "leg") == [run.run_id]
     events = ['{"type": "checkpoint", "name": "step-000100"}', '{"type": "step", "step": 7}']

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from runner import store
+from runner import files, store
 from runner.cli.output import Shown
 from runner.cli.render import one_line
 from runner.domain import places
@@ -35,7 +35,7 @@ def run(tmp_path, monkeypatch):
     store.create(made)
     (places.run_folder(made.run_id) / "log").write_bytes(b"".join(LINES))
     told = {"run_id": made.run_id, "phase": "finished", "outcome": "succeeded", "log_size": 790}
-    store.write_json(places.run_folder(made.run_id) / "run.json", {**made.as_json(), "status": told})
+    files.write_json(places.run_folder(made.run_id) / "run.json", {**made.as_json(), "status": told})
     return store.load(made.run_id)
 
 

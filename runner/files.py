@@ -1,0 +1,167 @@
+"""Files of gpurun's own on this machine: replaced as a whole, edited under a lock; what the disk refuses is named as that.
+
+Nobody else under ``runner/`` renames a file into place or locks one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from runner.domain.answers.reading import Impossible, shown
+from runner.domain.errors import DiskTrouble, StateError
+from runner.domain.terminal import clean
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """The block writes to ``path``. Raises DiskTrouble for whatever the system refuses there, but for FileExistsError."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise trouble(error, path) from None
+
+
+def trouble(error: OSError, path: Path | None = None) -> DiskTrouble:
+    """The error for a file of this machine that could not be written; ``path`` where the system does not name it."""
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    meaning = "What runs on the box goes on running; files here are as they were."
+    if error.errno in FULL:
+        return DiskTrouble(
+            f"the disk of this machine is full: {named or 'a file'} cannot be written{_free(named)} ({error.strerror})",
+            meaning=meaning,
+            hint="Free some space and repeat the command; GPURUN_HOME keeps gpurun's own files on another disk.",
+        )
+    return DiskTrouble(
+        f"{named or 'a file'} cannot be written on this machine: {error.strerror or error}",
+        meaning=meaning,
+        hint="Mend its permissions, or set GPURUN_HOME to a folder that can be written.",
+    )
+
+
+def _free(path: Path | None) -> str:
+    """How much space is free where ``path`` would lie."""
+    for folder in path.parents if path else ():
+        with contextlib.suppress(OSError):
+            return f", {shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder}"
+    return ""
+
+
+@contextlib.contextmanager
+def file_lock(file: Path) -> Iterator[None]:
+    """Holds the lock of a file, waiting for it. The lock is a file beside it (``.<name>.lock``), since the file itself is replaced."""
+    with contextlib.ExitStack() as stack:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = stack.enter_context(open(_lock_of(file), "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def file_lock_if_free(file: Path) -> Iterator[bool]:
+    """The same without waiting: gives False at once when another gpurun on this machine holds the lock. The folder must be there."""
+    with contextlib.ExitStack() as stack:
+        with writing(file):
+            lock = stack.enter_context(open(_lock_of(file), "w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.lock")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replaces a file as a whole, durably: written beside it, fsynced, renamed. A reader sees the old one or the new one."""
+    with _replacement(file) as target:
+        target.write(text)
+
+
+def write_json(file: Path, value: object) -> None:
+    """The same for a JSON file. Raises TypeError for what JSON cannot hold; the old file stays."""
+    with _replacement(file) as target:
+        json.dump(value, target, indent=1)
+
+
+@contextlib.contextmanager
+def _replacement(file: Path) -> Iterator[TextIO]:
+    """A file beside ``file`` that takes its place when the block ends well, and is removed otherwise."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident():x}")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with open(beside, "w", encoding="utf-8") as target:
+                yield target
+                target.flush()
+                os.fsync(target.fileno())
+            os.replace(beside, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+
+
+def update_json(file: Path, change: Callable[[dict[str, object]], None]) -> None:
+    """Lets ``change`` edit the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
+    with file_lock(file):
+        value = load_json(file)
+        change(value)
+        write_json(file, value)
+
+
+def read_json(file: Path) -> dict[str, object]:
+    """The JSON object in a file that may be lost without harm; empty where it is missing or damaged."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def load_json(file: Path) -> dict[str, object]:
+    """The JSON object in a file that is not to be lost; empty where there is none yet. Raises StateError naming a damaged one."""
+    try:
+        value = parse_json(file) if os.path.lexists(file) else {}
+        if not isinstance(value, dict):
+            raise Impossible(f"{shown(value)} is no object")
+    except Impossible as error:
+        raise damaged(file, error) from None
+    return value
+
+
+def parse_json(file: Path) -> object:
+    """What a JSON file holds. Raises Impossible for one that is torn, or cannot be read at all."""
+    try:
+        value: object = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise Impossible(error.strerror or type(error).__name__) from None
+    except (ValueError, RecursionError) as error:
+        raise Impossible(f"no JSON: {clean(error, 100)}") from None
+    return value
+
+
+def damaged(file: Path, error: Impossible) -> StateError:
+    """The error for a file of gpurun's own that it cannot have written so."""
+    return StateError(
+        f"{file} is damaged ({error})",
+        meaning="Nothing was contacted.",
+        hint=f"Mend it, or move it away: mv {shlex.quote(str(file))} {shlex.quote(str(file))}.damaged",
+    )
