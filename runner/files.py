@@ -19,6 +19,7 @@ from typing import TextIO
 
 from runner.domain.answers.reading import Impossible, shown
 from runner.domain.errors import DiskTrouble, StateError
+from runner.domain.quantities import format_size
 from runner.domain.terminal import clean
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,7 +57,7 @@ def _free(path: Path | None) -> str:
     """How much space is free where ``path`` would lie."""
     for folder in path.parents if path else ():
         with contextlib.suppress(OSError):
-            return f", {shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder}"
+            return f", {format_size(shutil.disk_usage(folder).free)} are free in {folder}"
     return ""
 
 

@@ -51,13 +51,12 @@ def say(checked: Checked) -> None:
 
 
 def _print_preview(name: str, preview: Preview) -> None:
-    from runner.cli.render import size
-    from runner.domain.words import pluralise
+    from runner.domain.quantities import format_size, pluralise
 
-    click.echo(f"\n{name}: {pluralise(preview.count, 'file')}, {size(preview.bytes)} from {preview.root}")
+    click.echo(f"\n{name}: {pluralise(preview.count, 'file')}, {format_size(preview.bytes)} from {preview.root}")
     for item in preview.folders:
-        options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
+        options.say_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
     if preview.left_out:
         click.echo(f"  left out ({preview.left_out_count}):")
     for left in preview.left_out:
-        options.say_untrusted(f"  {size(left.bytes):>10}  {left.path}  {left.reason}")
+        options.say_untrusted(f"  {format_size(left.bytes):>10}  {left.path}  {left.reason}")

@@ -19,7 +19,7 @@ from runner.cli.table import print_rows
 def command(run: str | None, as_json: bool) -> None:
     """The complete checkpoints of a run: step, metrics, size, and whether they are on the box, here or both."""
     from runner import store
-    from runner.cli.render import size
+    from runner.domain.quantities import format_size
     from runner.workflow.checkpoints import checkpoints
 
     record = store.find_started(run)
@@ -33,7 +33,7 @@ def command(run: str | None, as_json: bool) -> None:
             each.name,
             "" if each.step is None else str(each.step),
             f"{each.metrics[chosen]:.4f}" if chosen in each.metrics else "",
-            size(each.size),
+            format_size(each.size),
             " and ".join(place for place, true in (("box", each.on_box), ("here", each.here)) if true),
             "yes" if each.resumable else "",
         ]

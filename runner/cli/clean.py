@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """What gpurun may delete on a box: never a live run, a stranger's file, or results that are not home (but for a RUN named)."""
     from runner import store
-    from runner.cli.render import size
+    from runner.domain.quantities import format_size
     from runner.workflow.clean import choose, clean
     from runner.workflow.connect import connect, resolve_or_start_host
 
@@ -64,14 +64,14 @@ def command(
             _show(choice, found)
         if found.removed and not dry_run and (yes or _confirmed()):
             found = clean(link, report, choice, dry_run=False, everything=everything)
-            report.note(f"deleted {size(found.bytes)}")
+            report.note(f"deleted {format_size(found.bytes)}")
     if as_json:
         decided = [asdict(each) for each in choice.decided]
         options.print_json({"host": where, "dry_run": dry_run, "experiment": decided, **asdict(found)})
 
 
 def _show(choice: Choice, found: Cleaned) -> None:
-    from runner.cli.render import size
+    from runner.domain.quantities import format_size
 
     group = ""
     for each in choice.decided:
@@ -80,11 +80,11 @@ def _show(choice: Choice, found: Cleaned) -> None:
             options.say_untrusted(group)
         options.say_untrusted(f"  {'may go' if each.goes else 'stays':>10}  {each.run_id}  {each.why}")
     for item in found.removed:
-        options.say_untrusted(f"  {size(item.bytes):>10}  {item.path}")
+        options.say_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
     for item in found.kept if not choice.decided else ():
         options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
     things = "thing" if len(found.removed) == 1 else "things"
-    click.echo(f"{len(found.removed)} {things}, {size(found.bytes)}, may go.")
+    click.echo(f"{len(found.removed)} {things}, {format_size(found.bytes)}, may go.")
 
 
 def _confirmed() -> bool:

@@ -32,7 +32,7 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     It holds for the whole box: runs of other machines count too, and are a reason to say no.
     """
     from runner import store
-    from runner.domain.words import pluralise
+    from runner.domain.quantities import pluralise
     from runner.workflow.done import done
 
     verdict = done(store.find_started(run), options.reporter(as_json), leave_behind=leave_behind, give_up=give_up)

@@ -55,12 +55,13 @@ def as_document(run: Run, fetched: Fetched) -> dict[str, object]:
 
 def say(fetched: Fetched) -> None:
     """What a person reads after a fetch."""
-    from runner.cli.render import size
-    from runner.domain.words import pluralise
+    from runner.domain.quantities import format_size, pluralise
 
     here = f", {fetched.kept} here already" if fetched.kept else ""
     if fetched.new or fetched.kept:
-        click.echo(f"{pluralise(len(fetched.new), 'file')} ({size(fetched.bytes)}){here}, all verified: {fetched.into}")
+        click.echo(
+            f"{pluralise(len(fetched.new), 'file')} ({format_size(fetched.bytes)}){here}, all verified: {fetched.into}"
+        )
     else:
         click.echo("The run left nothing to fetch.")
     for left in fetched.left_out[:SHOWN]:

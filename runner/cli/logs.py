@@ -54,9 +54,9 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_js
 
 def said_end(run: Run) -> str:
     """How a run ended, how long it took and what it cost."""
-    from runner.cli.render import duration
+    from runner.domain.quantities import format_duration
     from runner.workflow.listing import cost, describe, elapsed
 
     price = cost(run)
     paid = f", {price:.2f}" if price is not None else ""
-    return f"{run.run_id}: {describe(run)} after {duration(elapsed(run))}{paid}"
+    return f"{run.run_id}: {describe(run)} after {format_duration(elapsed(run))}{paid}"

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from runner.domain.progress import Reporter, Stage
+from runner.domain.quantities import format_size
 from runner.domain.terminal import clean
 
 _DRAWN = re.compile("[\u2500-\u259f\u2800-\u28ff]+|#{4,}")  # lines, blocks and braille, as bars are drawn with
@@ -77,8 +78,10 @@ class _Task:
         fields: dict[str, object] = {}
         if done is not None:
             fields["completed"] = done
-            shown = size(done) if self._unit == "bytes" else f"{done:g}"
-            fields["amount"] = shown + (f" / {size(total) if self._unit == 'bytes' else f'{total:g}'}" if total else "")
+            shown = format_size(done) if self._unit == "bytes" else f"{done:g}"
+            fields["amount"] = shown + (
+                f" / {format_size(total) if self._unit == 'bytes' else f'{total:g}'}" if total else ""
+            )
         if total is not None:
             fields["total"] = total
         if note is not None:
@@ -131,25 +134,3 @@ def print_lines(lines: Sequence[str]) -> None:
     """Plain lines on stdout, cleaned."""
     for line in lines:
         click.echo(clean(line, 2000))
-
-
-def size(count: float | None) -> str:
-    """Bytes for people: ``7.9 MB``."""
-    if count is None:
-        return "?"
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: ``2h 05m``, ``3m 20s``, ``4.2s``."""
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"

@@ -62,7 +62,8 @@ def _print(reports: list[SmokeReport], as_json: bool) -> None:
 
 def say(report: SmokeReport) -> None:
     """What a person reads of one model."""
-    from runner.cli.render import duration, print_lines, size
+    from runner.cli.render import print_lines
+    from runner.domain.quantities import format_duration, format_size
 
     device = report.device if report.device_name == report.device else f"{report.device} ({report.device_name})"
     speed = f"{report.samples_per_second:.3g} samples/s"
@@ -70,7 +71,7 @@ def say(report: SmokeReport) -> None:
         speed += f", {report.tokens_per_second:.3g} tokens/s"
     lines = [
         f"{report.folder}",
-        f"{device}, {report.dtype}: loaded in {duration(report.load_seconds)}, {speed}, {size(report.peak_memory)} at most",
+        f"{device}, {report.dtype}: loaded in {format_duration(report.load_seconds)}, {speed}, {format_size(report.peak_memory)} at most",
     ]
     if report.counts is not None:
         counted = " / ".join(f"{count} {label}" for label, count in report.counts.items())

@@ -35,13 +35,13 @@ def command(run: str | None, as_json: bool) -> None:
 
 
 def _facts(seen: Seen) -> list[tuple[str, str]]:
-    from runner.cli.render import duration
+    from runner.domain.quantities import format_duration
     from runner.workflow.listing import describe
 
     run, status = seen.run, seen.status
     facts = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip()), ("status", describe(run))]
     if seen.unreachable:
-        ago = f", {duration(time.time() - seen.at)} ago" if seen.at else ""
+        ago = f", {format_duration(time.time() - seen.at)} ago" if seen.at else ""
         facts.append(("", f"as last seen{ago}: {seen.unreachable}"))
     if seen.not_there:
         facts.append(("", "it is not on that box: deleted there, or another box has this address now"))
@@ -61,13 +61,13 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
         ("why", status.evidence or ""),
         ("change", status.advice or ""),
         ("step", _step(progress.get("step"))),
-        ("eta", duration(seen.eta) if seen.eta is not None else ""),
+        ("eta", format_duration(seen.eta) if seen.eta is not None else ""),
         ("eval", _numbers((progress.get("eval") or {}).get("metrics"))),
         ("flag", str((progress.get("flag") or {}).get("message") or "")),
         ("checkpoint", str((progress.get("checkpoint") or {}).get("name") or "")),
         ("hardware", _hardware(progress.get("hardware"))),
         ("gpus", ", ".join(map(str, status.gpus))),
-        ("elapsed", duration(seen.elapsed) if seen.elapsed is not None else ""),
+        ("elapsed", format_duration(seen.elapsed) if seen.elapsed is not None else ""),
         ("cost", f"{seen.cost:.2f}{'' if status.finished else ' so far'}" if seen.cost is not None else ""),
         ("fetched", run.fetched_into or ""),
     ]

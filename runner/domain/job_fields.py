@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from remote_payload.agent.wire.tokens import find_token
 from runner.domain import shell_words
 from runner.domain.flow import flow
-from runner.domain.quantities import duration, size
+from runner.domain.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -96,11 +96,11 @@ def _gpus_meant(value: object) -> str:
 
 
 def _size(value: object) -> object:
-    return value if value is None else size(value)
+    return value if value is None else parse_size(value)
 
 
 def _duration(value: object) -> object:
-    return value if value is None else duration(value)
+    return value if value is None else parse_duration(value)
 
 
 def _variable(value: str) -> str:

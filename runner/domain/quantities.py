@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and counts: ``parse_*`` reads what people write in a job file, ``format_*`` writes what they read on a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([dhms])\s*", re.IGNORECASE | re
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def size(written: object) -> int:
+def parse_size(written: object) -> int:
     """Bytes in ``20GiB``, ``1.5 TB`` or ``512MB``. ValueError otherwise: a number alone could be anything."""
     if isinstance(written, int | float) and not isinstance(written, bool):
         raise ValueError(f"needs a unit, such as {written if 0 < written <= 9999 else 20}GiB")
@@ -31,7 +31,7 @@ def size(written: object) -> int:
     return int(float(match[1]) * base ** _POWERS[unit.rstrip("i")])
 
 
-def duration(written: object) -> float:
+def parse_duration(written: object) -> float:
     """Seconds in ``12h``, ``1h30m``, ``2d`` or ``45s``. ValueError otherwise: 12 alone could be seconds or hours."""
     if isinstance(written, int | float) and not isinstance(written, bool):
         raise ValueError(f"needs a unit, such as {written}h, {written}m or {written}s")
@@ -58,3 +58,33 @@ def _in_units(text: str) -> str:
     if _IN_WORDS.fullmatch(text):
         return "".join(f"{number}{word[0].lower()}" for number, word in re.findall(r"([\d.]+)\s*([a-zA-Z])", text))
     return ""
+
+
+def format_size(count: float | None) -> str:
+    """Bytes in decimal units: ``512 B``, ``7.9 MB``; ``?`` for an unknown number.
+
+    Not ``rich.filesize.decimal``, which writes ``512 bytes`` and ``7.9 kB``, and would load rich where one line is printed.
+    """
+    if count is None:
+        return "?"
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def format_duration(seconds: float | None) -> str:
+    """``4.2s``, ``3m 20s``, ``2h 05m``; ``?`` for an unknown time."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"
+
+
+def pluralise(number: int, noun: str) -> str:
+    """A number with its noun: ``1 file``, ``2 files``, ``1,153 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

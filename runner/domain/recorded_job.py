@@ -36,7 +36,7 @@ from runner.domain.job import (
     SmokeTest,
     Tolerances,
 )
-from runner.domain.quantities import duration, size
+from runner.domain.quantities import parse_duration, parse_size
 
 _texts: Reader[tuple[str, ...]] = otherwise((), list_of(string))  # any text: [bash, -c, "two\nlines"]
 _names: Reader[tuple[str, ...]] = otherwise((), list_of(spelt))
@@ -61,7 +61,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         outputs=job("outputs", optional(list_of(spelt))),
         smoke_test=job("smoke_test", otherwise(SmokeTest(), _smoke_test)),
         price_per_hour=job("price_per_hour", optional(measured)),
-        time_limit=job("time_limit", optional(_parsed(duration))),
+        time_limit=job("time_limit", optional(_parsed(parse_duration))),
         secrets=job("secrets", _names),
         sweep=job("sweep", optional(_by_name(list_of(_anything)))),
         queue=job("queue", otherwise(False, boolean)),
@@ -113,8 +113,8 @@ def _resources(value: object) -> Resources:
     resources = Fields(value)
     return Resources(
         gpus=resources("gpus", otherwise(1, _gpus)),
-        vram=resources("vram", optional(_parsed(size))),
-        disk=resources("disk", optional(_parsed(size))),
+        vram=resources("vram", optional(_parsed(parse_size))),
+        disk=resources("disk", optional(_parsed(parse_size))),
         processes=resources("processes", optional(whole)),
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from runner.domain.errors import UserError
+from runner.domain.quantities import pluralise
 from runner.domain.terminal import clean
-from runner.domain.words import pluralise
 from runner.push.selection import LINK_OUT, UNREADABLE, UNREADABLE_FOLDER, Selection
 
 NAMED = 3  # files that a message names

@@ -10,7 +10,7 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
-from runner.domain.words import pluralise
+from runner.domain.quantities import format_size, pluralise
 from runner.push.preview import Preview, preview
 from runner.workflow.connect import connect, fail_if_python_cannot_be_installed, resolve_or_start_host
 from runner.workflow.submission import access, checks
@@ -102,7 +102,7 @@ def _hub(job: Job, report: Reporter) -> list[Finding]:
 def _sends(plan: Plan, there: dict[str, bool]) -> list[Finding]:
     found = []
     for tree in plan.trees:
-        said = f"{pluralise(len(tree.selection.files), 'file')}, {tree.selection.total_bytes / 1e6:.1f} MB"
+        said = f"{pluralise(len(tree.selection.files), 'file')}, {format_size(tree.selection.total_bytes)}"
         found.append(
             Finding(f"push {tree.name or 'code'}", "ok", said + (", on the box already" if there[tree.name] else ""))
         )

@@ -22,8 +22,8 @@ from runner.domain.errors import (
     TransferInterrupted,
 )
 from runner.domain.progress import Reporter
+from runner.domain.quantities import format_size, pluralise
 from runner.domain.run import Run
-from runner.domain.words import pluralise
 from runner.files import file_lock_if_free
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
@@ -174,7 +174,7 @@ def _check_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target).free
     if needed > free:
         raise TransferFailed(
-            f"{target} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are to come",
+            f"{target} has {format_size(free)} free, and {format_size(needed)} are to come",
             meaning="Nothing was fetched; what was fetched before is as it was.",
             hint="Free some space, or fetch elsewhere: gpurun fetch --into DIR",
         )

@@ -12,8 +12,8 @@ from runner.domain.answers.holdings import Held, Holdings
 from runner.domain.answers.manifest import Artifact, LeftOut, Manifest
 from runner.domain.errors import GpurunError, HostError
 from runner.domain.progress import Reporter
+from runner.domain.quantities import format_size, pluralise
 from runner.domain.run import Run
-from runner.domain.words import pluralise
 from runner.transport.link import Link
 from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
@@ -58,7 +58,7 @@ class Home:
             verb = "is" if self.files == 1 else "are"
             found.append(
                 f"{len(self.missing)} of {pluralise(self.files, 'file')} of {self.run_id}"
-                f" ({sum(artifact.size for artifact in self.missing) / 1e6:.1f} MB) {verb} not home,"
+                f" ({format_size(sum(artifact.size for artifact in self.missing))}) {verb} not home,"
                 f" {self.missing[0].path} among them: gpurun fetch {self.run_id}"
             )
         lost = [each for each in self.left_out if not each.dispensable]

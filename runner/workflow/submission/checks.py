@@ -10,6 +10,7 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import BoxNotReady
 from runner.domain.flow import flow
 from runner.domain.progress import Reporter
+from runner.domain.quantities import format_size
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.submission.plan import Plan
@@ -115,7 +116,7 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
         return
     sends = sum(tree.selection.total_bytes for tree in plan.trees if not has(box, plan, tree.name))
     needed = max(plan.job.resources.disk or 0, sends) + OWN_NEEDS
-    said = f"{box.disk_free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
+    said = f"{format_size(box.disk_free)} free, {format_size(needed)} needed"
     if needed > box.disk_free:
         yield Finding(
             "disk", "fail", said, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runner.domain.errors import TransferInterrupted
 from runner.domain.progress import Reporter, Stage
-from runner.domain.words import pluralise
+from runner.domain.quantities import pluralise
 from runner.push.base import Base, new_attempt
 from runner.push.digest import AMBIGUOUS
 from runner.push.patch import Patch, make_patch, patch_attempt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.domain.quantities import duration, size
+from runner.domain.quantities import format_duration, format_size, parse_duration, parse_size, pluralise
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from runner.domain.quantities import duration, size
     ],
 )
 def test_a_size_is_read_in_its_unit(written: object, bytes_: int) -> None:
-    assert size(written) == bytes_
+    assert parse_size(written) == bytes_
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_size_is_read_in_its_unit(written: object, bytes_: int) -> None:
 )
 def test_what_is_no_size_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match=r"such as|size"):
-        size(written)
+        parse_size(written)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_is_no_size_is_refused(written: object) -> None:
     [("12h", 43200), ("1h30m", 5400), ("2d", 172800), ("45s", 45), ("1.5h", 5400), (" 1h 5m ", 3900)],
 )
 def test_a_duration_is_read_in_its_units(written: str, seconds: float) -> None:
-    assert duration(written) == seconds
+    assert parse_duration(written) == seconds
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,31 @@ def test_a_duration_is_read_in_its_units(written: str, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match=r"such as"):
-        duration(written)
+        parse_duration(written)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (None, "?"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (7_900_000, "7.9 MB"),
+        (20 << 30, "21.5 GB"),
+        (3.2e15, "3200.0 TB"),
+    ],
+)
+def test_a_size_is_shown_in_decimal_units(count: float | None, shown: str) -> None:
+    assert format_size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, "?"), (4.21, "4.2s"), (59.94, "59.9s"), (200, "3m 20s"), (7500, "2h 05m")]
+)
+def test_a_duration_is_shown_in_its_largest_units(seconds: float | None, shown: str) -> None:
+    assert format_duration(seconds) == shown
+
+
+def test_a_number_is_shown_with_its_noun() -> None:
+    assert [pluralise(number, "file") for number in (0, 1, 1153)] == ["0 files", "1 file", "1,153 files"]

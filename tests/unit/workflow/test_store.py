@@ -173,7 +173,7 @@ def test_a_disk_that_fills_while_a_run_is_put_down_leaves_no_folder(monkeypatch:
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
-        with pytest.raises(DiskTrouble, match=r"the disk of this machine is full: .* MB are free"):
+        with pytest.raises(DiskTrouble, match=r"the disk of this machine is full: .*[0-9] [KMGT]?B are free"):
             make(now=1_800_000_000)
     assert [entry.name for entry in places.runs().iterdir()] == [run.run_id]
 
