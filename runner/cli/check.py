@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 if TYPE_CHECKING:
     from runner.push.preview import Preview
@@ -28,23 +28,25 @@ def command(
     from runner.jobfile import load
     from runner.workflow.check import check
 
-    report = options.reporter(as_json)
+    report = output.reporter(as_json)
     (checked,) = check([load(job, overrides)], host, report, volume=volume, strict=strict, checksum=checksum)
     if as_json:
-        options.print_json(checked.as_json())
+        from runner.cli.as_document import check_document
+
+        output.print_document(check_document(checked))
     else:
-        say(checked)
+        show(checked)
     sys.exit(0 if checked.ready else NOT_READY)
 
 
-def say(checked: Checked) -> None:
-    """What a person reads of one job."""
+def show(checked: Checked) -> None:
+    """Prints what was found out about one job, for a person."""
     marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
     for finding in checked.findings:
         mark, colour = marks[finding.verdict]
-        options.say_untrusted(f"{finding.what}: {finding.said}", prefix=click.style(mark, fg=colour) + " ")
+        output.print_untrusted(f"{finding.what}: {finding.said}", prefix=click.style(mark, fg=colour) + " ")
         if finding.hint and finding.verdict != "ok":
-            options.say_untrusted(f"    {finding.hint}")
+            output.print_untrusted(f"    {finding.hint}")
     for name, preview in checked.previews.items():
         _print_preview(name, preview)
     click.echo("ready to submit" if checked.ready else "NOT ready: a submission would stop here")
@@ -55,8 +57,8 @@ def _print_preview(name: str, preview: Preview) -> None:
 
     click.echo(f"\n{name}: {pluralise(preview.count, 'file')}, {format_size(preview.bytes)} from {preview.root}")
     for item in preview.folders:
-        options.say_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
+        output.print_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
     if preview.left_out:
         click.echo(f"  left out ({preview.left_out_count}):")
     for left in preview.left_out:
-        options.say_untrusted(f"  {format_size(left.bytes):>10}  {left.path}  {left.reason}")
+        output.print_untrusted(f"  {format_size(left.bytes):>10}  {left.path}  {left.reason}")

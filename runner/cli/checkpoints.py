@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 from runner.cli.table import print_rows
 
 
@@ -20,24 +20,25 @@ def command(run: str | None, as_json: bool) -> None:
     """The complete checkpoints of a run: step, metrics, size, and whether they are on the box, here or both."""
     from runner import store
     from runner.domain.quantities import format_size
-    from runner.workflow.checkpoints import checkpoints
+    from runner.workflow.checkpoints import checkpoints, metric_of
 
     record = store.find_started(run)
-    found = checkpoints(record, options.reporter(as_json))
+    found = checkpoints(record, output.reporter(as_json))
     if as_json:
-        options.print_json({"run_id": record.run_id, "checkpoints": [each.as_json() for each in found]})
-        return
-    chosen = record.job.setting("evaluation", "metric") or "loss"
+        from runner.cli.as_document import checkpoints_document
+
+        return output.print_document(checkpoints_document(record, found))
+    metric = metric_of(record)
     rows = [
         [
             each.name,
             "" if each.step is None else str(each.step),
-            f"{each.metrics[chosen]:.4f}" if chosen in each.metrics else "",
+            f"{each.metrics[metric]:.4f}" if metric in each.metrics else "",
             format_size(each.size),
             " and ".join(place for place, true in (("box", each.on_box), ("here", each.here)) if true),
             "yes" if each.resumable else "",
         ]
         for each in found
     ]
-    columns = ("checkpoint", "step", str(chosen), "size", "where", "resumable")
+    columns = ("checkpoint", "step", metric, "size", "where", "resumable")
     print_rows(columns, rows, f"{record.run_id} has no complete checkpoint yet")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 if TYPE_CHECKING:
     from runner.domain.answers.verbs import Cleaned
@@ -50,24 +49,28 @@ def command(
     """What gpurun may delete on a box: never a live run, a stranger's file, or results that are not home (but for a RUN named)."""
     from runner import store
     from runner.domain.quantities import format_size
-    from runner.workflow.clean import choose, clean
-    from runner.workflow.connect import connect, resolve_or_start_host
+    from runner.workflow.clean import clean_box
 
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json asks nothing: add --dry-run or --yes")
     where = host or store.find(runs[0] if runs else None).host
-    report = options.reporter(as_json)
-    with connect(resolve_or_start_host(where), report) as link:
-        choice = choose(link, report, runs, experiment, keep)
-        found = clean(link, report, choice, dry_run=True, everything=everything)
+    report = output.reporter(as_json)
+
+    def confirm(choice: Choice, found: Cleaned) -> bool:
+        """Shows what may go; whether it is to be deleted."""
         if not as_json:
             _show(choice, found)
-        if found.removed and not dry_run and (yes or _confirmed()):
-            found = clean(link, report, choice, dry_run=False, everything=everything)
-            report.note(f"deleted {format_size(found.bytes)}")
+        return bool(found.removed) and not dry_run and (yes or _confirmed())
+
+    choice, found, deleted = clean_box(
+        where, report, confirm, names=runs, experiment=experiment, keep=keep, everything=everything
+    )
+    if deleted:
+        report.note(f"deleted {format_size(found.bytes)}")
     if as_json:
-        decided = [asdict(each) for each in choice.decided]
-        options.print_json({"host": where, "dry_run": dry_run, "experiment": decided, **asdict(found)})
+        from runner.cli.as_document import clean_document
+
+        output.print_document(clean_document(where, choice, found, dry_run=dry_run))
 
 
 def _show(choice: Choice, found: Cleaned) -> None:
@@ -77,12 +80,12 @@ def _show(choice: Choice, found: Cleaned) -> None:
     for each in choice.decided:
         if each.group != group:
             group = each.group
-            options.say_untrusted(group)
-        options.say_untrusted(f"  {'may go' if each.goes else 'stays':>10}  {each.run_id}  {each.why}")
+            output.print_untrusted(group)
+        output.print_untrusted(f"  {'may go' if each.goes else 'stays':>10}  {each.run_id}  {each.why}")
     for item in found.removed:
-        options.say_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
+        output.print_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
     for item in found.kept if not choice.decided else ():
-        options.say_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
+        output.print_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
     things = "thing" if len(found.removed) == 1 else "things"
     click.echo(f"{len(found.removed)} {things}, {format_size(found.bytes)}, may go.")
 

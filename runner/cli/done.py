@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
+
+if TYPE_CHECKING:
+    from runner.workflow.done import Verdict
+
+UNSAFE = 6  # the exit code where the box may not be destroyed yet
 
 
 @click.command(
@@ -32,24 +38,22 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     It holds for the whole box: runs of other machines count too, and are a reason to say no.
     """
     from runner import store
-    from runner.domain.quantities import pluralise
     from runner.workflow.done import done
 
-    verdict = done(store.find_started(run), options.reporter(as_json), leave_behind=leave_behind, give_up=give_up)
+    record = store.find_started(run)
+    verdict = done(record, output.reporter(as_json), leave_behind=leave_behind, give_up=give_up)
     if as_json:
-        options.print_json(
-            {
-                "run_id": verdict.run_id,
-                "host": verdict.host,
-                "safe_to_destroy": verdict.safe,
-                "reasons": verdict.reasons,
-                "files": verdict.files,
-                "left_out": [{"path": each.path, "why": each.why} for each in verdict.left_out],
-                "home": sorted(verdict.homes),
-                "given_up": list(verdict.given_up),
-            }
-        )
-        sys.exit(0 if verdict.safe else 6)
+        from runner.cli.as_document import done_document
+
+        output.print_document(done_document(record, verdict))
+    else:
+        _show(verdict)
+    sys.exit(0 if verdict.safe else UNSAFE)
+
+
+def _show(verdict: Verdict) -> None:
+    from runner.domain.quantities import pluralise
+
     for each in verdict.left_out:
         click.echo(f"left on the box: {each}", err=True)
     if verdict.safe:
@@ -60,5 +64,4 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     else:
         click.echo("NOT safe to destroy:")
         for reason in verdict.reasons:
-            options.say_untrusted(f"  {reason}")
-    sys.exit(0 if verdict.safe else 6)
+            output.print_untrusted(f"  {reason}")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 if TYPE_CHECKING:
-    from runner.domain.run import Run
     from runner.workflow.fetch import Fetched
 
 SHOWN = 10  # of what is not fetched
@@ -34,27 +33,16 @@ def command(run: str | None, into: Path | None, as_json: bool) -> None:
     from runner.workflow.fetch import fetch
 
     record = store.find_started(run)
-    fetched = fetch(record, options.reporter(as_json), into=into)
+    fetched = fetch(record, output.reporter(as_json), into=into)
     if as_json:
-        return options.print_json(as_document(record, fetched))
-    say(fetched)
+        from runner.cli.as_document import fetch_document
+
+        return output.print_document(fetch_document(record, fetched))
+    show(fetched)
 
 
-def as_document(run: Run, fetched: Fetched) -> dict[str, object]:
-    """What ``--json`` prints of a fetch."""
-    return {
-        "run_id": run.run_id,
-        "into": str(fetched.into),
-        "complete": fetched.complete,
-        "new": [{"path": artifact.path, "size": artifact.size, "sha256": artifact.sha256} for artifact in fetched.new],
-        "kept": fetched.kept,
-        "bytes": fetched.bytes,
-        "left_out": [{"path": each.path, "why": each.why} for each in fetched.left_out],
-    }
-
-
-def say(fetched: Fetched) -> None:
-    """What a person reads after a fetch."""
+def show(fetched: Fetched) -> None:
+    """Prints what a fetch brought, for a person."""
     from runner.domain.quantities import format_size, pluralise
 
     here = f", {fetched.kept} here already" if fetched.kept else ""

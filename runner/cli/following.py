@@ -1,70 +1,68 @@
-"""What ``submit --follow`` does once a run has started: its log to the end, its outputs home, its model tested."""
+"""``submit --follow``: what a terminal shows of it, or its one document."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-from runner.cli import options
-from runner.cli.fetch import as_document, say
-from runner.cli.logs import said_end
-from runner.cli.output import LogPrinter
-from runner.domain.errors import GpurunError
+from runner.cli import fetch, output, smoke_test
+from runner.cli.logs import how_it_ended
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.workflow.fetch import fetch
-from runner.workflow.listing import document as of_record
-from runner.workflow.logs import show
-from runner.workflow.status import raise_for
+from runner.local_model.report import SmokeReport
+from runner.workflow.fetch import Fetched
+from runner.workflow.follow_up import first_error, follow_up
 
 
 def follow_all(runs: list[Run], report: Reporter, as_json: bool) -> None:
-    """Each run in turn; one that failed does not keep the others from coming home. Raises the first failure at the end.
+    """Follows each run to its end, fetches and tests it. Raises the first run's error after all of them.
 
-    With ``--json`` one document holds all of it, errors too, and the exit code is the first failure's.
+    With ``--json`` one document holds all of it, errors too, and the exit code is the first error's.
     """
-    documents: list[dict[str, Any]] = []
-    failures: list[GpurunError] = []
-    for run in runs:
-        document: dict[str, Any] = {}
-        documents.append(document)
-        try:
-            _follow(run, report, as_json, document)
-        except GpurunError as error:
-            failures.append(error)
-            document["error"] = error.as_json()
-        documents[-1] = {**of_record(run), **document}
+    followed = follow_up(runs, report, Hidden() if as_json else Terminal(report))
+    error = first_error(followed)
     if as_json:
-        options.print_json({"runs": documents})
-        sys.exit(failures[0].exit_code if failures else 0)
-    if failures:
-        raise failures[0]
+        from runner.cli.as_document import followed_document
+
+        output.print_document({"runs": [followed_document(each) for each in followed]})
+        sys.exit(error.exit_code if error else 0)
+    if error:
+        raise error
 
 
-def _follow(run: Run, report: Reporter, as_json: bool, document: dict[str, Any]) -> None:
-    printer = LogPrinter(silent=as_json)
-    status = show(run, report, printer, until_end=True, tail=None)
-    printer.finish()
-    if status is not None and status.outcome == "succeeded":
-        report.note(said_end(run))
-    fetched = fetch(run, report)
-    document["fetched"] = as_document(run, fetched)
-    if not as_json:
-        say(fetched)
-    if status is not None:
-        raise_for(status)
-    if run.job.recipe and run.job.smoke_test.enabled:
-        document["smoke_test"] = _smoke_test(run, report, as_json)
+class Terminal:
+    """Prints the log, the outputs and the smoke tests of one run after another."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self._printer = output.LogPrinter()
+
+    def log(self, data: bytes) -> None:
+        self._printer(data)
+
+    def log_ended(self, run: Run) -> None:
+        self._printer.finish()
+        self._printer = output.LogPrinter()
+        if run.status is not None and run.status.outcome == "succeeded":
+            self._report.note(how_it_ended(run))
+
+    def fetched(self, fetched: Fetched) -> None:
+        fetch.show(fetched)
+
+    def tested(self, report: SmokeReport) -> None:
+        smoke_test.show(report)
 
 
-def _smoke_test(run: Run, report: Reporter, as_json: bool) -> list[dict[str, Any]]:
-    from runner.cli.smoke_test import say as say_model
-    from runner.workflow.smoke import raise_for as raise_for_models
-    from runner.workflow.smoke import smoke_test, target_of
+class Hidden:
+    """Shows nothing: the document comes at the end."""
 
-    folder, _ = target_of(run.run_id)
-    reports = smoke_test(folder, report, run=run, device="auto")
-    for model in reports if not as_json else ():
-        say_model(model)
-    raise_for_models(reports)
-    return [model.as_json() for model in reports]
+    def log(self, data: bytes) -> None:
+        pass
+
+    def log_ended(self, run: Run) -> None:
+        pass
+
+    def fetched(self, fetched: Fetched) -> None:
+        pass
+
+    def tested(self, report: SmokeReport) -> None:
+        pass

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 from runner.cli.table import print_rows
 
 
@@ -22,13 +22,13 @@ def command(context: click.Context, as_json: bool) -> None:
     """Known boxes and their pinned keys."""
     if context.invoked_subcommand is not None:
         return
-    from dataclasses import asdict
-
     from runner.workflow.hosts import known
 
     hosts = known()
     if as_json:
-        return options.print_json({"hosts": [asdict(host) for host in hosts]})
+        from runner.cli.as_document import hosts_document
+
+        return output.print_document(hosts_document(hosts))
     rows = [
         [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"]
         for host in hosts
@@ -45,7 +45,7 @@ def forget_command(name: str, as_json: bool) -> None:
 
     removed = forget(name)
     if as_json:
-        return options.print_json({"host": name, "keys_removed": removed})
+        return output.print_document({"host": name, "keys_removed": removed})
     click.echo(f"{name} is forgotten ({removed} key{'' if removed == 1 else 's'}).")
 
 
@@ -59,7 +59,7 @@ def set_command(name: str, volume: str, as_json: bool) -> None:
 
     set_volume(name, volume)
     if as_json:
-        return options.print_json({"host": name, "volume": volume})
+        return output.print_document({"host": name, "volume": volume})
     click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 
 @click.command(
@@ -21,7 +21,7 @@ def command(name: str | None, as_json: bool) -> None:
 
     file, findings = write_draft(Path.cwd(), name)
     if as_json:
-        return options.print_json({"file": str(file), "findings": findings.notes})
+        return output.print_document({"file": str(file), "findings": findings.notes})
     for note in findings.notes:
         click.echo(f"  {note}", err=True)
     click.echo(

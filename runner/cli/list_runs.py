@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 from runner.cli.table import print_rows
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
     if host is not None:
         return _on_host(host, as_json)
     from runner import store
-    from runner.workflow.listing import document
 
     runs, damaged = store.load_all(limit=None if everything else LATEST)
     more = 0 if everything else max(0, len(store.run_ids()) - LATEST)
     if as_json:
+        from runner.cli.run_documents import run_document
+
         errors = [error.message for error in damaged]
-        return options.print_json({"runs": [document(run) for run in runs], "damaged": errors, "more": more})
+        return output.print_document({"runs": [run_document(run) for run in runs], "damaged": errors, "more": more})
     rows = [_row(run) for run in runs]
     columns = ("run", "host", "status", "as of", "step", "cost")
     print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST", shrink=SHRINK, drop=DROP)
@@ -72,18 +73,14 @@ def _as_of(run: Run) -> str:
 
 
 def _on_host(host: str, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from runner.workflow.listing import document, in_words
+    from runner.workflow.listing import in_words
     from runner.workflow.status import on_host
 
-    found = on_host(host, options.reporter(as_json))
+    found = on_host(host, output.reporter(as_json))
     if as_json:
-        runs = [
-            {**(document(run) if run else {"run_id": status.run_id, "host": host}), "status": asdict(status)}
-            for status, run in found
-        ]
-        return options.print_json({"host": host, "runs": runs})
+        from runner.cli.run_documents import list_of_host_document
+
+        return output.print_document(list_of_host_document(host, found))
     rows = [
         [status.run_id, in_words(status), _when(status.started_at), "" if run else "another machine's"]
         for status, run in found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 if TYPE_CHECKING:
     from runner.domain.run import Run
@@ -32,31 +32,32 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_js
     from runner import store
     from runner.cli.output import LogPrinter, Shown
     from runner.domain import places
-    from runner.workflow.listing import document
     from runner.workflow.logs import show
     from runner.workflow.status import error_of, raise_for
 
     record = store.find_started(run)
-    report = options.reporter(as_json)
+    report = output.reporter(as_json)
     printer = LogPrinter(raw=raw, silent=as_json)
     log = places.run_folder(record.run_id) / "log"
     with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
         status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
     printer.finish()
     if as_json:
-        options.print_json({**document(record), "log": str(log)})
+        from runner.cli.run_documents import run_document
+
+        output.print_document({**run_document(record), "log": str(log)})
         error = error_of(status) if until_end and status is not None else None
         sys.exit(error.exit_code if error else 0)
     if until_end and status is not None:
         raise_for(status)
-        report.note(f"{said_end(record)}. next: gpurun fetch {record.run_id}")
+        report.note(f"{how_it_ended(record)}. next: gpurun fetch {record.run_id}")
 
 
-def said_end(run: Run) -> str:
+def how_it_ended(run: Run) -> str:
     """How a run ended, how long it took and what it cost."""
     from runner.domain.quantities import format_duration
     from runner.workflow.listing import cost, describe, elapsed
 
     price = cost(run)
     paid = f", {price:.2f}" if price is not None else ""
-    return f"{run.run_id}: {describe(run)} after {format_duration(elapsed(run))}{paid}"
+    return f"{run.run_id}: {describe(run)} after {format_duration(elapsed(run.status))}{paid}"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-
-from runner.domain.progress import Reporter, Silent
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,20 +68,6 @@ def job_options(function: F) -> F:
     return function
 
 
-def reporter(as_json: bool) -> Reporter:
-    """Where a workflow reports: the terminal, or nowhere for ``--json``."""
-    if as_json:
-        return Silent()
-    from runner.cli.render import terminal_reporter
-
-    return terminal_reporter()
-
-
-def print_json(value: Any) -> None:
-    """The one document of ``--json``."""
-    click.echo(json.dumps(value, indent=1, default=str))
-
-
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Run ids that begin so, the newest first, for the shell. As the two below: from this machine's records alone."""
     from runner import store
@@ -120,10 +103,3 @@ def complete_checkpoint(ctx: click.Context, param: click.Parameter, incomplete: 
     except GpurunError:
         return []
     return [name for name in (str(param.default), *reversed(names)) if name.startswith(incomplete)]
-
-
-def say_untrusted(text: str, prefix: str = "") -> None:
-    """One line on stdout that may hold names from a box; its indent is kept."""
-    from runner.domain.terminal import clean
-
-    click.echo(prefix + " " * (len(text) - len(text.lstrip())) + clean(text, 2000))

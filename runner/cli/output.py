@@ -1,12 +1,55 @@
-"""Log bytes to stdout: filtered for a reader's terminal, or raw."""
+"""What commands print on stdout: the document of ``--json``, lines that may hold names from a box, and log bytes."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from runner.domain.terminal import TerminalFilter
+import click
+
+from runner.domain.progress import Reporter, Silent
+from runner.domain.terminal import TerminalFilter, clean
+
+if TYPE_CHECKING:
+    from runner.cli.documents import Document
+
+LONGEST_LINE = 2000  # characters of untrusted text
+
+
+def reporter(as_json: bool) -> Reporter:
+    """Where a workflow reports its progress: stderr, or nowhere with ``--json``."""
+    if as_json:
+        return Silent()
+    from runner.cli.render import terminal_reporter
+
+    return terminal_reporter()
+
+
+def print_document(document: Document) -> None:
+    """Prints the one document of ``--json``."""
+    print_json(document)
+
+
+def print_json(value: object) -> None:
+    """Prints a JSON value in ASCII, and null for a number that is not finite, since JSON has no such numbers."""
+    click.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def print_untrusted(text: str, prefix: str = "") -> None:
+    """Prints one line that may hold names from a box, without control sequences; its indent is kept."""
+    click.echo(prefix + " " * (len(text) - len(text.lstrip())) + clean(text, LONGEST_LINE))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class LogPrinter:

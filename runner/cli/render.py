@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -128,9 +127,3 @@ class _Quiet:
     def update(self, done: float | None = None, total: float | None = None, note: str | None = None) -> None:
         if note is not None:
             self.note = one_line(note, 100)
-
-
-def print_lines(lines: Sequence[str]) -> None:
-    """Plain lines on stdout, cleaned."""
-    for line in lines:
-        click.echo(clean(line, 2000))

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 
 @click.command(
@@ -30,15 +30,17 @@ def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_jso
     Exit 10 for a run that has failed by the time the box confirms its start.
     """
     from runner import store
-    from runner.cli.submit import failures_of, say_started
-    from runner.workflow.listing import document
+    from runner.cli.submit import show_started
     from runner.workflow.resume import resume
+    from runner.workflow.status import failures_of
 
-    report = options.reporter(as_json)
+    report = output.reporter(as_json)
     new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
-        options.print_json(document(new))
+        from runner.cli.run_documents import run_document
+
+        output.print_document(run_document(new))
         sys.exit(max((error.exit_code for error in failures_of([new])), default=0))
-    say_started(new, report)
+    show_started(new, report)
     for error in failures_of([new]):
         raise error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 
 @click.command(
@@ -54,8 +54,6 @@ def command(
     seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Prompts in, text out: any checkpoint of a run, while it trains or after it."""
-    from dataclasses import asdict
-
     from runner import store
     from runner.domain.errors import UserError
     from runner.local_model.messages import Sampling
@@ -69,10 +67,11 @@ def command(
     sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
     chosen = SampleOptions(checkpoint, base, device, sampling)
     there = on_box or not is_here(record, checkpoint)
-    answers = sample(record, chosen, typed() if interactive else prompts, options.reporter(as_json), on_box=there)
+    answers = sample(record, chosen, typed() if interactive else prompts, output.reporter(as_json), on_box=there)
     if as_json:
-        options.print_json({"run_id": record.run_id, "on_box": there, "answers": [asdict(said) for said in answers]})
-        return
+        from runner.cli.as_document import sample_document
+
+        return output.print_document(sample_document(record, answers, on_box=there))
     for said in answers:
         show(said.prompt, said.text, interactive)
 

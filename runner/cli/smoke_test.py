@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 from runner.domain.errors import SmokeTestFailed
 
 if TYPE_CHECKING:
@@ -39,30 +39,23 @@ if TYPE_CHECKING:
 @options.json_option
 def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> None:
     """Load what was fetched, predict, and compare with what the box predicted for the same inputs."""
-    from runner.workflow.smoke import smoke_test, target_of
+    from runner.workflow.smoke import raise_for, smoke_test, target_of
 
     folder, run = target_of(target)
-    _print(smoke_test(folder, options.reporter(as_json), run=run, device=device, inputs=inputs), as_json)
-
-
-def _print(reports: list[SmokeReport], as_json: bool) -> None:
-    """Raises SmokeTestFailed after the figures; with ``--json`` the one document says it, and the exit code."""
-    from runner.workflow.smoke import raise_for
-
+    reports = smoke_test(folder, output.reporter(as_json), run=run, device=device, inputs=inputs)
     if as_json:
-        passed = all(report.passed for report in reports)
-        options.print_json({"passed": passed, "models": [report.as_json() for report in reports]})
-        if not passed:
-            sys.exit(SmokeTestFailed.exit_code)
-        return
+        from runner.cli.as_document import smoke_test_document
+
+        document = smoke_test_document(run, reports)
+        output.print_document(document)
+        sys.exit(0 if document["passed"] else SmokeTestFailed.exit_code)
     for report in reports:
-        say(report)
+        show(report)
     raise_for(reports)
 
 
-def say(report: SmokeReport) -> None:
-    """What a person reads of one model."""
-    from runner.cli.render import print_lines
+def show(report: SmokeReport) -> None:
+    """Prints what was measured of one model, for a person."""
     from runner.domain.quantities import format_duration, format_size
 
     device = report.device if report.device_name == report.device else f"{report.device} ({report.device_name})"
@@ -77,7 +70,8 @@ def say(report: SmokeReport) -> None:
         counted = " / ".join(f"{count} {label}" for label, count in report.counts.items())
         lines.append(f"{report.samples} samples: {counted}")
     lines += [f"… {text}" for text in report.texts[:3]]
-    print_lines([*lines, *_verdict(report)])
+    for line in [*lines, *_verdict(report)]:
+        output.print_untrusted(line)
 
 
 def _verdict(report: SmokeReport) -> list[str]:

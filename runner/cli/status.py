@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 from runner.domain.errors import RunLost
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ def command(run: str | None, as_json: bool) -> None:
     from runner import store
     from runner.workflow.status import refresh_status
 
-    seen = refresh_status(store.find(run), options.reporter(as_json))
+    seen = refresh_status(store.find(run), output.reporter(as_json))
     if as_json:
-        options.print_json(seen.as_json())
-    else:
-        from runner.cli.render import print_lines
+        from runner.cli.run_documents import run_now_document
 
-        print_lines([f"{name:<10}{value}" for name, value in _facts(seen) if value])
+        output.print_document(run_now_document(seen))
+    else:
+        for name, value in _facts(seen):
+            if value:
+                output.print_untrusted(f"{name:<10}{value}")
     if seen.not_there:
         sys.exit(RunLost.exit_code)
 

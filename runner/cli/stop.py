@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import click
 
-from runner.cli import options
-
-if TYPE_CHECKING:
-    from runner.workflow.stop import Stopped
+from runner.cli import options, output
 
 
 @click.command(
@@ -32,24 +27,18 @@ def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool
     if runs and everything:
         raise click.UsageError("name runs, or give --all")
     records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
-    stopped = stop_all(records, options.reporter(as_json), grace)
+    stopped = stop_all(records, output.reporter(as_json), grace)
     if as_json:
-        documents = [_document(each) for each in stopped]
-        return options.print_json({"runs": documents} if everything or len(runs) > 1 else documents[0])
+        from runner.cli.as_document import stop_document
+
+        found = [stop_document(each) for each in stopped]
+        return output.print_document({"runs": found} if everything or len(runs) > 1 else found[0])
     for each in stopped:
         click.echo(f"{each.run.run_id}: {describe(each.run)}; no process of it is left.")
         for holder in each.device_holders:
-            options.say_untrusted(
+            output.print_untrusted(
                 f"a process that is not this run's has a GPU open: pid {holder.pid} ({holder.command}), GPU "
                 + ", ".join(map(str, holder.gpus))
             )
     if not stopped:
         click.echo("no run is under way")
-
-
-def _document(stopped: Stopped) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from runner.workflow.listing import document
-
-    return {**document(stopped.run), "device_holders": [asdict(each) for each in stopped.device_holders]}

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
-from runner.domain.errors import GpurunError
+from runner.cli import options, output
 
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
@@ -58,7 +57,7 @@ def command(
     """
     from runner.jobfile import load_runs
 
-    report = options.reporter(as_json)
+    report = output.reporter(as_json)
     loaded = [run for path in jobs for run in load_runs(path, overrides)]
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run goes with one job")
@@ -66,51 +65,45 @@ def command(
         from runner.workflow.check import check
 
         checked = check([job for job, _ in loaded], host, report, volume=volume, strict=strict, checksum=checksum)
-        sys.exit(_say_checked(checked, as_json))
+        sys.exit(_show_checked(checked, as_json))
+    from runner.workflow.status import failures_of
     from runner.workflow.submit import Options, submit
 
     runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id))
-    if as_json and not follow:
-        from runner.workflow.listing import document
-
-        options.print_json({"runs": [document(run) for run in runs]})
-        sys.exit(max((error.exit_code for error in failures_of(runs)), default=0))
-    for run in runs:
-        say_started(run, report)
+    if not as_json:
+        for run in runs:
+            show_started(run, report)
     if follow:
         from runner.cli.following import follow_all
-        from runner.workflow.submission.records import interruption_explained
 
-        with interruption_explained(runs):
-            follow_all(runs, report, as_json)
-    for error in failures_of(runs):
+        follow_all(runs, report, as_json)
+    failures = failures_of(runs)
+    if as_json and not follow:
+        from runner.cli.run_documents import run_document
+
+        output.print_document({"runs": [run_document(run) for run in runs]})
+        sys.exit(max((error.exit_code for error in failures), default=0))
+    for error in failures:
         raise error
 
 
-def failures_of(runs: list[Run]) -> list[GpurunError]:
-    """Of the runs that are over already: how those ended that did not succeed."""
-    from runner.workflow.status import error_of, recorded_status
+def _show_checked(checked: list[Checked], as_json: bool) -> int:
+    """Prints what ``--dry-run`` found, job for job; gives the exit code."""
+    from runner.cli.check import NOT_READY, show
 
-    seen = [each.status for each in map(recorded_status, runs) if each and each.status]
-    return [error for error in map(error_of, seen) if error]
-
-
-def _say_checked(checked: list[Checked], as_json: bool) -> int:
-    """What ``--dry-run`` found, job for job; the exit code."""
-    from runner.cli.check import NOT_READY, say
-
-    ready = all(each.ready for each in checked)
     if as_json:
-        options.print_json({"ready": ready, "jobs": [each.as_json() for each in checked]})
+        from runner.cli.as_document import dry_run_document
+
+        output.print_document(dry_run_document(checked))
     for each in () if as_json else checked:
         if len(checked) > 1:
             click.echo(f"\n{each.job}")
-        say(each)
-    return 0 if ready else NOT_READY
+        show(each)
+    return 0 if all(each.ready for each in checked) else NOT_READY
 
 
-def say_started(run: Run, report: Reporter) -> None:
-    """How a run that the box has confirmed is, and what to type next."""
+def show_started(run: Run, report: Reporter) -> None:
+    """Prints how a run is that the box has confirmed, and what to type next."""
     if run.status and run.status.finished:
         return report.note(f"{run.run_id} is over: {run.status.outcome}. next: gpurun logs    gpurun fetch")
     report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options
+from runner.cli import options, output
 
 if TYPE_CHECKING:
     from runner.domain.job import Job
@@ -26,7 +26,7 @@ def command(jobs: tuple[str, ...], overrides: tuple[str, ...], schema: bool, as_
     from runner.jobfile import InvalidJobFile, examine, json_schema
 
     if schema:
-        options.print_json(json_schema())
+        output.print_json(json_schema())
         return 0
     if not jobs:
         raise click.UsageError("name a job file, or --schema.")
@@ -35,7 +35,9 @@ def command(jobs: tuple[str, ...], overrides: tuple[str, ...], schema: bool, as_
         job, found = examine(path, list(overrides))
         checked.append((path, job, InvalidJobFile(found).problems))
     if as_json:
-        options.print_json({"jobs": [_as_json(*one) for one in checked]})
+        from runner.cli.as_document import job_file_part
+
+        output.print_document({"jobs": [job_file_part(*one) for one in checked]})
     else:
         _print(checked)
     return 2 if any(problems for _, _, problems in checked) else 0
@@ -51,19 +53,3 @@ def _print(checked: list[tuple[str, Job | None, list[Problem]]]) -> None:
             click.echo(f"ok  {escaped(path)}  ({job.summary})")
             for warning in job.warnings:
                 click.echo(f"warning: {escaped(path)}: {warning}", err=True)
-
-
-def _as_json(path: str, job: Job | None, problems: list[Problem]) -> dict[str, Any]:
-    good = job is not None and not problems
-    found = [
-        {
-            "path": problem.path,
-            "line": problem.place.line,
-            "column": problem.place.column,
-            "set": problem.place.override or None,
-            "message": problem.message,
-        }
-        for problem in problems
-    ]
-    job_facts = {"job": job.wire(), "summary": job.summary, "warnings": list(job.warnings)} if good and job else {}
-    return {"path": path, "ok": good, "problems": found, **job_facts}

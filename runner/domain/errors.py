@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree. Caught once, in ``runner/cli/group.py``.
+"""Everything that can go wrong, as one tree. Caught once, in ``runner/cli/errors.py``.
 
 A message says what happened; ``meaning`` what it means for the run on the box; ``hint`` the next thing to type.
 """
@@ -17,16 +17,6 @@ class GpurunError(Exception):
         self.meaning = meaning
         self.hint = hint
         self.retryable = retryable
-
-    def as_json(self) -> dict[str, str | int]:
-        """What ``--json`` prints under ``error``."""
-        return {
-            "kind": type(self).__name__,
-            "exit_code": self.exit_code,
-            "message": self.message,
-            "meaning": self.meaning,
-            "hint": self.hint,
-        }
 
 
 class Interrupted(KeyboardInterrupt):

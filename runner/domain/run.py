@@ -96,11 +96,6 @@ class Run:
         """The message that ended its submission before the start; empty for one that started or was cut off."""
         return self.not_started.message if self.not_started and not self.launched else ""
 
-    @property
-    def status_json(self) -> dict[str, Any] | None:
-        """The status as ``--json`` shows it; None before anything was seen."""
-        return self.status.as_json() if self.status else None
-
     def as_json(self) -> dict[str, Any]:
         """The record as it is on disk."""
         return {
@@ -122,7 +117,7 @@ class Run:
             "experiment": self.experiment,
             "submission": self.submission,
             "not_started": asdict(self.not_started) if self.not_started else None,
-            "status": self.status_json,
+            "status": self.status.as_json() if self.status else None,
             "status_at": self.status_at,
             "fetched_at": self.fetched_at,
             "fetched_into": self.fetched_into,

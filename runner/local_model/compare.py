@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from runner.local_model.messages import Measured
 
@@ -38,9 +38,6 @@ class Comparison:
     agree: int
     answers: int
     problems: tuple[str, ...]
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def allowed_difference(reference_dtype: str, dtype: str, device: str, scale: float, override: float | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from runner.local_model.compare import Comparison
@@ -33,9 +33,6 @@ class SmokeReport:
     def passed(self) -> bool:
         """Whether the model loaded, and predicted what it predicted on the box if that is known."""
         return self.comparison is None or not self.comparison.problems
-
-    def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "folder": str(self.folder), "passed": self.passed}
 
 
 def count_labels(counts: Sequence[int] | None, labels: tuple[str, ...]) -> dict[str, int] | None:

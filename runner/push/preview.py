@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from runner.push.selection import LeftOut, Selection
 
@@ -28,10 +27,6 @@ class Preview:
     files: list[Item]
     left_out: list[LeftOut]
     left_out_count: int
-
-    def json(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
-        return asdict(self)
 
 
 def preview(selection: Selection, most: int = 8) -> Preview:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
@@ -30,14 +29,6 @@ class Checked:
     @property
     def ready(self) -> bool:
         return all(finding.verdict != "fail" for finding in self.findings)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "job": self.job,
-            "ready": self.ready,
-            "findings": [asdict(finding) for finding in self.findings],
-            "would_send": {name: shown.json() for name, shown in self.previews.items()},
-        }
 
 
 def check(

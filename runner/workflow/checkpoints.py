@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from remote_payload.agent.verbs.checkpoints import list_checkpoints
 from runner.domain.answers.reading import Fields
@@ -27,9 +26,6 @@ class Checkpoint:
     here: bool
     on_box: bool
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def checkpoints(run: Run, report: Reporter) -> list[Checkpoint]:
     """All of them, oldest first, the finished model last. What is here alone is listed when the box cannot be reached."""
@@ -46,6 +42,11 @@ def checkpoints(run: Run, report: Reporter) -> list[Checkpoint]:
         there = {}
     names = sorted(here | there, key=lambda name: (name == "best", name))
     return [_merge(name, here.get(name), there.get(name)) for name in names]
+
+
+def metric_of(run: Run) -> str:
+    """The metric that chooses the best checkpoint of this run."""
+    return str(run.job.setting("evaluation", "metric") or "loss")
 
 
 def fetched(run: Run) -> dict[str, Path]:

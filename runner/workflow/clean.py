@@ -6,6 +6,7 @@ it was named.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runner import store
@@ -15,6 +16,7 @@ from runner.domain.errors import UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.transport.link import Link
+from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.home import compare, look_at
 from runner.workflow.keep import Candidate, Decided, decide
 
@@ -45,6 +47,29 @@ def choose(
         return Choice(named, tuple(run_id for run_id, home in homes.items() if not home.reasons(leave_behind=True)))
     decided = decide([Candidate(run, held, homes.get(run.run_id)) for run, held in wanted], keep, named)
     return Choice(named, tuple(each.run_id for each in decided if each.goes), decided)
+
+
+def clean_box(
+    host: str,
+    report: Reporter,
+    confirm: Callable[[Choice, Cleaned], bool],
+    *,
+    names: tuple[str, ...] = (),
+    experiment: str | None = None,
+    keep: int = 1,
+    everything: bool = False,
+) -> tuple[Choice, Cleaned, bool]:
+    """Shows ``confirm`` what may go on a box, and deletes that where it returns True. One connection for both.
+
+    Gives the choice, what was deleted or would be, and whether it was.
+    """
+    with connect(resolve_or_start_host(host), report) as link:
+        choice = choose(link, report, names, experiment, keep)
+        found = clean(link, report, choice, dry_run=True, everything=everything)
+        wanted = confirm(choice, found)
+        if wanted:
+            found = clean(link, report, choice, dry_run=False, everything=everything)
+    return choice, found, wanted
 
 
 def clean(link: Link, report: Reporter, choice: Choice, *, dry_run: bool, everything: bool) -> Cleaned:

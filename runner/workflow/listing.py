@@ -1,42 +1,17 @@
-"""One run from its local record alone: the document of ``--json`` and the line of ``gpurun list``. Nobody is asked, little is loaded."""
+"""What the local records tell about runs: status, step, cost and checkpoints. Nobody is asked, little is loaded."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.run import Run
 
 _NAME = re.compile(rb"step-[0-9]{1,12}")
-
-
-def document(run: Run) -> dict[str, Any]:
-    """What every command's ``--json`` says of a run: its record and the status as last seen. Times are epoch seconds."""
-    return {
-        "run_id": run.run_id,
-        "job_name": run.job.name,
-        "host": run.host,
-        "address": run.address or None,
-        "created_at": run.created_at,
-        "attempted": run.attempted,
-        "launched": run.launched,
-        "not_started": asdict(run.not_started) if run.not_started else None,
-        "parent": run.parent,
-        "experiment": run.experiment,
-        "submission": run.submission,
-        "status": run.status_json,
-        "seen_at": run.status_at,
-        "elapsed_seconds": elapsed(run),
-        "cost": cost(run),
-        "fetched_into": run.fetched_into,
-        "done": run.done,
-    }
 
 
 def describe(run: Run) -> str:
@@ -79,16 +54,15 @@ def listdir(folder: Path) -> list[str]:
         return []
 
 
-def elapsed(run: Run) -> float | None:
-    """Seconds of the run as last seen, by the box's clock alone: ours may be hours away from it."""
-    status = run.status
+def elapsed(status: Status | None) -> float | None:
+    """Seconds of a run at the time of this status, by the box's clock alone: ours may be hours away from it."""
     until = (status.ended_at or status.now) if status else None
     return None if status is None or status.started_at is None or until is None else max(0.0, until - status.started_at)
 
 
 def cost(run: Run) -> float | None:
-    """What it has cost as last seen, in the job's own currency."""
-    price, seconds = run.job.price_per_hour, elapsed(run)
+    """What the run has cost as last seen, in the job's own currency; None without ``price_per_hour``."""
+    price, seconds = run.job.price_per_hour, elapsed(run.status)
     return price * seconds / 3600 if price and seconds is not None else None
 
 

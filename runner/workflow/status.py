@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from runner import store
 from runner.domain.answers.status import Status
@@ -15,7 +15,7 @@ from runner.domain.terminal import clean, clean_lines
 from runner.transport.link import Link
 from runner.workflow.connect import connect, connect_to_run, resolve_or_start_host
 from runner.workflow.follow import remember_status
-from runner.workflow.listing import cost, document, elapsed
+from runner.workflow.listing import cost, elapsed
 
 NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
@@ -32,7 +32,7 @@ class Seen:
     @property
     def elapsed(self) -> float | None:
         """Seconds of the run so far, by the box's own clock."""
-        return elapsed(self.run)
+        return elapsed(self.run.status)
 
     @property
     def not_there(self) -> bool:
@@ -55,9 +55,6 @@ class Seen:
             return None
         pace = ms / 1000 if isinstance(ms, int | float) and ms > 0 else self.elapsed / done
         return (total - done) * pace
-
-    def as_json(self) -> dict[str, Any]:
-        return {**document(self.run), "unreachable": self.unreachable, "eta_seconds": self.eta}
 
 
 def refresh_status(run: Run, report: Reporter) -> Seen:
@@ -124,6 +121,11 @@ def raise_for(status: Status) -> None:
     """Raises the error whose exit code says how the run ended; nothing for one that succeeded or still runs."""
     if error := error_of(status):
         raise error
+
+
+def failures_of(runs: Iterable[Run]) -> list[GpurunError]:
+    """Of the runs whose record says that they are over: the error of each that did not succeed."""
+    return [error for run in runs if run.status and (error := error_of(run.status))]
 
 
 def error_of(status: Status) -> GpurunError | None:

@@ -213,11 +213,11 @@ def told(
                 shutil.copy(recording.outputs / name, staging / name)
 
     @contextlib.contextmanager
-    def connect(host: Host, first_contact: Any) -> Iterator[Link]:
+    def open_link(host: Host, first_contact: Any) -> Iterator[Link]:
         yield Link(host, replaying(answer_with(answer), recording.root), 0.001)
 
     patch.setattr(connecting, "resolve_or_start_host", lambda typed, volume=None: Host(typed, "box", 22, "root"))
-    patch.setattr(connecting, "connect", connect)
+    patch.setattr(connecting, "open_link", open_link)
     patch.setattr(rsync, "push", lambda *args, **options: None)
     patch.setattr(rsync, "pull", pull)
     patch.setattr(tarball, "push", lambda *args, **options: None)

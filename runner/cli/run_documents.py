@@ -1,0 +1,97 @@
+"""The document of one run, which ``list``, ``status``, ``submit`` and all others print in the same shape, and of the runs on a box."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner.cli import documents
+from runner.workflow.listing import cost, elapsed
+
+if TYPE_CHECKING:
+    from runner.domain.answers.status import Status
+    from runner.domain.run import Run
+    from runner.workflow.status import Seen
+
+
+def run_document(run: Run) -> documents.Run:
+    """A run from its local record, with the status as the box reported it last. Nobody is asked."""
+    why = run.not_started
+    return {
+        "run_id": run.run_id,
+        "job_name": run.job.name,
+        "host": run.host,
+        "address": run.address or None,
+        "created_at": run.created_at,
+        "attempted": run.attempted,
+        "launched": run.launched,
+        "not_started": {"cause": why.cause, "message": why.message, "hint": why.hint} if why else None,
+        "parent": run.parent,
+        "experiment": run.experiment,
+        "submission": run.submission,
+        "status": _status(run.status) if run.status else None,
+        "seen_at": run.status_at,
+        "elapsed_seconds": elapsed(run.status),
+        "cost": cost(run),
+        "fetched_into": run.fetched_into,
+        "done": run.done,
+    }
+
+
+def _status(status: Status) -> documents.Status:
+    ended = status.exit
+    return {
+        "run_id": status.run_id,
+        "phase": status.phase,
+        "outcome": status.outcome,
+        "cause": status.cause,
+        "exit": {"kind": ended["kind"], "number": ended["number"], "at": ended["at"]} if ended else None,
+        "orphaned": status.orphaned,
+        "stalled": status.stalled,
+        "pid": status.pid,
+        "gpus": list(status.gpus),
+        "started_at": status.started_at,
+        "ended_at": status.ended_at,
+        "now": status.now,
+        "progress": status.progress,
+        "log_size": status.log_size,
+        "generation": status.generation,
+        "evidence": status.evidence,
+        "advice": status.advice,
+    }
+
+
+def run_now_document(seen: Seen) -> documents.RunNow:
+    return {**run_document(seen.run), "unreachable": seen.unreachable, "eta_seconds": seen.eta}
+
+
+def list_of_host_document(host: str, found: Iterable[tuple[Status, Run | None]]) -> documents.ListOfHost:
+    """The runs on a box with their statuses of this moment. What only the record knows is None for runs of other machines."""
+    now = time.time()
+    return {"host": host, "runs": [_on_host(host, status, run, now) for status, run in found]}
+
+
+def _on_host(host: str, status: Status, run: Run | None, now: float) -> documents.Run:
+    if run is not None:
+        return run_document(replace(run, status=status, status_at=now))
+    return {
+        "run_id": status.run_id,
+        "job_name": None,
+        "host": host,
+        "address": None,
+        "created_at": None,
+        "attempted": True,
+        "launched": True,
+        "not_started": None,
+        "parent": None,
+        "experiment": None,
+        "submission": None,
+        "status": _status(status),
+        "seen_at": now,
+        "elapsed_seconds": elapsed(status),
+        "cost": None,
+        "fetched_into": None,
+        "done": False,
+    }
