@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.forecast import (
@@ -18,10 +19,10 @@ from remote_payload.forecast.forecast import (
 from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError
 from runner.domain.job import Job
-from runner.domain.sweep import SweepRun, expand
+from runner.domain.sweep import expand
 from runner.workflow.submission.checks import Finding
 
-# What "auto" takes: the attention projections, as the families name them.
+# What ``targets: auto`` means: the attention projections, as the model families name them.
 ATTENTION = (
     "q_proj",
     "k_proj",
@@ -36,40 +37,48 @@ ATTENTION = (
 )
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """The LoRA adapter that a job trains; rank 0 for none."""
+
+    rank: int = 0
+    targets: tuple[str, ...] | str = ATTENTION
+    dropout: float = 0.0
+
+
 def forecast(job: Job, box: Box) -> list[Finding]:
-    """How much VRAM the job will want on each GPU and how much disk for checkpoints, and what to set when that does not fit."""
+    """How much VRAM the job will need on each GPU and how much disk for checkpoints, and what to set when that does not fit."""
     if not job.recipe:
         return []
     try:
-        model, wanted = Architecture.from_config(_config(job)), shape_of(job, box)
+        model, shape = Architecture.from_config(_config(job)), shape_of(job, box)
     except (GpurunError, ValueError, KeyError, TypeError, OSError) as error:
         return [Finding("VRAM forecast", "warn", f"not possible: {error}")]
     capacity = min((gpu.memory_total for gpu in box.gpus), default=0)
     batch = int(job.settings.get("batch", {}).get("size", 1))
-    micro = job.settings.get("batch", {}).get("micro", "auto")
-    if micro == "auto":
-        fits = largest_micro_batch(model, wanted, -(-batch // _ranks(job, box)), capacity) if capacity else 1
-        wanted = shape_of(job, box, max(fits, 1))
-    memory = _finding(forecast_memory(model, wanted), wanted, batch, capacity, automatic=micro == "auto")
-    return [memory, *_disk(job, model, wanted, box)]
+    automatic = job.settings.get("batch", {}).get("micro", "auto") == "auto"
+    if automatic:
+        fits = largest_micro_batch(model, shape, -(-batch // _ranks(job, box)), capacity) if capacity else 1
+        shape = shape_of(job, box, max(fits, 1))
+    memory = _memory(forecast_memory(model, shape), shape, batch, capacity, automatic=automatic)
+    return [memory, *_disk(job, model, shape, box)]
 
 
 def shape_of(job: Job, box: Box, micro_batch: int | None = None) -> TrainingShape:
-    """The forecast's terms for a recipe's settings."""
-    settings: dict[str, Any] = job.settings
-    batch, lora = settings.get("batch", {}), _lora(job)
+    """The forecast's terms for a recipe's settings; ``micro_batch`` in sequences on one GPU, by default the job's own, else 1."""
+    settings, adapter = job.settings, _adapter(job)
+    batch = settings.get("batch", {})
     given = batch.get("micro")
     half = settings.get("precision", "auto") != "fp32" and bool(box.gpus)
-    rank = int(lora.get("rank") or 0)
+    both_answers_of_a_pair = 2 if job.recipe == "preference" else 1
     return TrainingShape(
         micro_batch=micro_batch or (given if isinstance(given, int) else 1),
-        length=int(settings.get("max_length") or 512)
-        * (2 if job.recipe == "preference" else 1),  # both answers of a pair
-        weights="bfloat16" if (half and rank) or settings.get("weights") == "bf16" else "float32",
+        length=int(settings.get("max_length") or 512) * both_answers_of_a_pair,
+        weights="bfloat16" if (half and adapter.rank) or settings.get("weights") == "bf16" else "float32",
         autocast=half,
-        lora_rank=rank,
-        lora_targets=_targets(lora.get("targets", "auto")),
-        lora_dropout=float(lora.get("dropout", 0.0)),
+        lora_rank=adapter.rank,
+        lora_targets=adapter.targets,
+        lora_dropout=adapter.dropout,
         checkpoint_activations=bool(batch.get("activation_checkpointing")),
         language_head=job.recipe != "classify",
         masked=job.recipe == "classify",
@@ -83,55 +92,61 @@ def _ranks(job: Job, box: Box) -> int:
     return max(job.resources.processes or (len(box.gpus) if wanted == "all" else wanted), 1)
 
 
-def _lora(job: Job) -> dict[str, Any]:
-    """The adapter's rank, targets and dropout: the job's own, or those of the adapter that it goes on with."""
-    adapter = job.settings.get("adapter")
-    if not adapter:
-        found: dict[str, Any] = job.settings.get("lora", {})
-        return found
-    config = json.loads((job.folder / str(adapter) / "adapter_config.json").read_text("utf-8"))
-    return {"rank": config["r"], "targets": config.get("target_modules"), "dropout": config.get("lora_dropout", 0.0)}
+def _adapter(job: Job) -> Adapter:
+    """The job's own adapter, or the one that it goes on with (``settings.adapter``)."""
+    folder = job.settings.get("adapter")
+    if not folder:
+        lora = job.settings.get("lora", {})
+        return Adapter(int(lora.get("rank") or 0), _targets(lora.get("targets", "auto")), float(lora.get("dropout", 0)))
+    config = json.loads((job.folder / str(folder) / "adapter_config.json").read_text("utf-8"))
+    return Adapter(int(config["r"]), _targets(config.get("target_modules")), float(config.get("lora_dropout", 0)))
 
 
-def _targets(wanted: Any) -> tuple[str, ...] | str:
+def _targets(wanted: object) -> tuple[str, ...] | str:
     if wanted == "auto":
         return ATTENTION
     return tuple(wanted) if isinstance(wanted, list | tuple) else "all-linear"
 
 
 def _disk(job: Job, model: Architecture, shape: TrainingShape, box: Box) -> list[Finding]:
-    """What the checkpoints of the run, or of all runs of its sweep, will take; nothing where their number is not known yet."""
-    kept = job.settings.get("checkpoint", {})
-    epochs = [run.overrides.get("settings.epochs", job.settings.get("epochs")) for run in _runs(job)]
-    every, keep = kept.get("every_epochs"), kept.get("keep")
-    if keep is not None:
-        made = [keep + 1] * len(epochs)  # the best one is kept beside the latest
-    elif every and not kept.get("every_steps") and not job.settings.get("max_steps"):
-        made = [
-            checkpoints_of_a_run(float(each or 1), every, start=bool(kept.get("at_start")), final=False)
-            for each in epochs
-        ]
-    else:
+    """What the checkpoints of the run, or of all runs of its sweep, will take; nothing where their number is not known yet.
+
+    A resumable checkpoint holds the optimizer's state too, the others hold the model alone.
+    """
+    counts = _checkpoint_counts(job)
+    if not counts:
         return []
     whole, bare = (checkpoint_bytes(model, shape, resumable) for resumable in (True, False))
-    resumable = sum(min(count, kept.get("resumable") or count) for count in made)
-    total = resumable * whole + (sum(made) - resumable) * bare + len(made) * bare  # and the finished model
-    runs = f"{len(made)} runs, " if len(made) > 1 else ""
-    said = (
-        f"{total / GIB:,.0f} GiB: {runs}{sum(made)} checkpoints of {bare / GIB:.1f} GiB, {resumable} of them resumable"
+    most_resumable = job.settings.get("checkpoint", {}).get("resumable")
+    resumable = sum(min(count, most_resumable or count) for count in counts)
+    total = resumable * whole + (sum(counts) - resumable) * bare + len(counts) * bare  # and the finished model
+    runs = f"{len(counts)} runs, " if len(counts) > 1 else ""
+    text = (
+        f"{total / GIB:,.0f} GiB: {runs}{sum(counts)} checkpoints of {bare / GIB:.1f} GiB, {resumable} of them"
+        f" resumable; {box.disk_free / GIB:,.0f} GiB are free"
     )
-    free = box.disk_free
-    if total <= free:
-        return [Finding("disk forecast", "ok", f"{said}; {free / GIB:,.0f} GiB are free")]
+    if total <= box.disk_free:
+        return [Finding("disk forecast", "ok", text)]
     hint = "Set settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
-    return [Finding("disk forecast", "warn", f"{said}; {free / GIB:,.0f} GiB are free", hint)]
+    return [Finding("disk forecast", "warn", text, hint)]
 
 
-def _runs(job: Job) -> list[SweepRun]:
-    return expand(job.name, {field: list(values) for field, values in (job.sweep or {}).items()})
+def _checkpoint_counts(job: Job) -> list[int]:
+    """How many checkpoints each run of the job keeps; empty where the settings alone do not tell."""
+    wanted = job.settings.get("checkpoint", {})
+    every, keep = wanted.get("every_epochs"), wanted.get("keep")
+    runs = expand(job.name, {field: list(values) for field, values in (job.sweep or {}).items()})
+    if keep is not None:
+        return [keep + 1] * len(runs)  # the best one is kept beside the latest
+    if not every or wanted.get("every_steps") or job.settings.get("max_steps"):
+        return []
+    epochs = [run.overrides.get("settings.epochs", job.settings.get("epochs")) for run in runs]
+    start = bool(wanted.get("at_start"))
+    return [checkpoints_of_a_run(float(each or 1), every, start=start, final=False) for each in epochs]
 
 
-def _config(job: Job) -> dict[str, Any]:
+def _config(job: Job) -> Mapping[str, object]:
+    """The model's ``config.json``: of a folder of the job, or from the hub; for a model built from scratch what it will say."""
     if job.recipe == "pretrain":
         shape = job.settings["model"]
         widths = {"n_layer": shape["layers"], "n_embd": shape["width"], "n_head": shape["heads"]}
@@ -151,22 +166,21 @@ def _config(job: Job) -> dict[str, Any]:
     return hub.fetch_config(model, job.settings.get("revision"))
 
 
-def _finding(found: MemoryForecast, shape: TrainingShape, batch: int, capacity: int, *, automatic: bool) -> Finding:
-    total = found.total / GIB
+def _memory(found: MemoryForecast, shape: TrainingShape, batch: int, capacity: int, *, automatic: bool) -> Finding:
     parts = ", ".join(
         f"{name} {size / GIB:.1f}"
         for name, size in sorted(found.parts.items(), key=lambda part: -part[1])
         if size > GIB // 20
     )
-    said = f"{total:.1f} GiB with micro-batch {shape.micro_batch} of effective {batch} ({parts})"
+    text = f"{found.total / GIB:.1f} GiB with micro-batch {shape.micro_batch} of effective {batch} ({parts})"
     if not capacity:
-        return Finding("VRAM forecast", "ok", said)
-    said += f"; the GPU has {capacity / GIB:.0f} GiB"
+        return Finding("VRAM forecast", "ok", text)
+    text += f"; the GPU has {capacity / GIB:.0f} GiB"
     if found.total <= capacity:
-        return Finding("VRAM forecast", "ok", said)
+        return Finding("VRAM forecast", "ok", text)
     hint = (
         "Set settings.batch.activation_checkpointing: true, or a shorter length."
         if automatic
         else "Set settings.batch.micro: auto (the effective batch stays), or activation_checkpointing: true."
     )
-    return Finding("VRAM forecast", "warn", said, hint)
+    return Finding("VRAM forecast", "warn", text, hint)
