@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.domain.progress import Stage
 from runner.hub.access import as_error, commit_of, refusal
 from runner.hub.client import TIMEOUT, api, endpoint
 from runner.hub.explain import HubUnreachable
 from runner.hub.login import find_token
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils.tqdm import tqdm
 
 MAX_CONFIG = 4 * 1024 * 1024
 # What loading a model needs, and nothing that could run: no code, no pickles, one copy of the weights.
@@ -68,18 +71,17 @@ def fetch_model(model: str, revision: str | None, stage: Stage) -> Path:
     return Path(folder)
 
 
-def _bar_into(stage: Stage) -> Any:
-    """A tqdm class that draws nothing and passes bytes on to ``stage``."""
-    from tqdm import tqdm
+def _bar_into(stage: Stage) -> type[tqdm]:
+    """A progress bar class for the hub's client that draws nothing and reports bytes to ``stage``."""
+    from huggingface_hub.utils.tqdm import tqdm
 
     most = 0.0
 
-    class Bar(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
+    class Bar(tqdm):
+        def __init__(self, *args: object, **kwargs: object) -> None:
             self.in_bytes = kwargs.get("unit") == "B"
             self.bytes = 0.0
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> None:
             nonlocal most
