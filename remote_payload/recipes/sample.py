@@ -1,9 +1,10 @@
-"""Tries a model: prompts in, text out. Not a recipe that trains; run on the box beside one that does, or at home.
+"""Asks a model: prompts in, text out. It trains nothing; ``gpurun sample`` runs it on the box, also while a run trains there.
 
     python -m remote_payload.recipes.sample --outputs outputs --checkpoint latest --prompt "In the year 1834,"
 
-Prompts come from ``--prompt``, or as lines of JSON (``{"prompt": …}``) on stdin until it ends. stdout carries one JSON object a line:
-``{"loaded": {…}}``, then ``{"prompt", "text", "tokens", "seconds", "ended"}`` for each, or ``{"error": …}`` and exit code 2.
+Prompts come from ``--prompt``, or as lines of JSON (``{"prompt": …}``) on stdin until it ends. It prints the lines of ``answers.py``: which
+model was loaded, then an answer to each prompt; or an error, with exit code 2. On the laptop ``runner/local_model/worker/sample.py``
+calls the same functions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -30,18 +30,31 @@ from remote_payload.train.files import read_json_object
 from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.results.checkpoint_model import Network, load_any, load_base
 
-SPARE = 2 * 2**30  # bytes of GPU memory that are left to whoever else uses it
+SPARE = 2 * 2**30  # bytes of GPU memory that stay free for a run on the same GPU
 WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt
 
 
 @dataclass(frozen=True)
+class Form:
+    """How prompts were put to the model in training: in its chat template, in a prompt template, or as they are.
+
+    ``end_tokens`` end an answer; without any the tokenizer's own does.
+    """
+
+    chat: bool = False
+    system_prompt: str | None = None
+    prompt_template: str | None = None
+    end_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Model:
-    """A model that is ready to be asked. ``about`` is its gpurun.json, ``base`` is true for the model that training began with."""
+    """A model that is ready to be asked; ``base`` is true for the one that training began with."""
 
     folder: Path
     network: Network
     tokenizer: PreTrainedTokenizerBase
-    about: dict[str, Any]
+    form: Form
     base: bool
 
 
@@ -51,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder or find_model(options.outputs, options.checkpoint)
         device = choose_device(options.device, folder)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        model = load(folder, device, dtype, base=options.base, base_path=options.base_path)
+        model = load(folder, device, dtype, base=options.base)
         print(to_line(describe(model)), flush=True)
         sampling = Sampling(
             options.max_new_tokens, options.temperature, options.top_p, options.repetition_penalty, options.seed
@@ -65,14 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="sample", description="Tries a model: prompts in, text out.")
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(prog="sample", description="Asks a model: prompts in, text out.")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--outputs", type=Path, help="a run's outputs, in which --checkpoint is looked for")
     where.add_argument("--folder", type=Path, help="a checkpoint or a finished model")
     parser.add_argument("--checkpoint", default="latest", help="latest, best or a checkpoint's name")
     parser.add_argument("--prompt", action="append", default=[], help="may be given several times")
     parser.add_argument("--base", action="store_true", help="the model that training began with")
-    parser.add_argument("--base-path", help="where the base model lies on this machine")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most probable token each time")
@@ -121,12 +134,23 @@ def load(
 
     Raises InputError for a folder that holds neither a checkpoint nor a finished model.
     """
-    about = read_json_object(folder / "gpurun.json")
+    form = _read_form(folder / "gpurun.json")
     path = str(base_path) if base_path else None
     if not base:
-        return Model(folder, *load_any(folder, path, device, dtype), about, base)
+        return Model(folder, *load_any(folder, path, device, dtype), form, base)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    return Model(folder, load_base(folder, path, device, dtype), tokenizer, about, base)
+    return Model(folder, load_base(folder, path, device, dtype), tokenizer, form, base)
+
+
+def _read_form(file: Path) -> Form:
+    """Raises InputError when there is no such file."""
+    about = read_json_object(file)
+    return Form(
+        chat=bool(about.get("chat")),
+        system_prompt=about.get("system_prompt"),
+        prompt_template=about.get("prompt_template"),
+        end_tokens=tuple(about.get("end_tokens") or ()),
+    )
 
 
 def describe(model: Model) -> Loaded:
@@ -138,7 +162,7 @@ def describe(model: Model) -> Loaded:
 
 
 def prompts(given: list[str]) -> Iterator[str]:
-    """Those of the command line; without any, lines of stdin as they come."""
+    """The prompts of the command line; without any, those on stdin as they come. Raises InputError for a line that is none."""
     if given:
         yield from given
         return
@@ -153,21 +177,20 @@ def prompts(given: list[str]) -> Iterator[str]:
 def answer(model: Model, prompt: str, sampling: Sampling) -> Answer:
     """The answer to one prompt, which is put into the form that the model was trained on."""
     started = time.perf_counter()
-    asked, chat = as_asked(model.tokenizer, prompt, model.about)
+    asked, chat = as_asked(model.tokenizer, prompt, model.form)
     ids = with_room(model.network, prompt_ids(model.tokenizer, asked, add_special_tokens=not chat))
-    ends = model.about.get("end_tokens") or [model.tokenizer.eos_token_id]
+    ends = model.form.end_tokens or (model.tokenizer.eos_token_id,)
     (found,) = generate(model.network, model.tokenizer, [ids], sampling, ends)
     return Answer(prompt, found.text, len(found.ids), round(time.perf_counter() - started, 3), found.ended)
 
 
-def as_asked(tokenizer: Any, prompt: str, about: dict[str, Any]) -> tuple[str, bool]:
+def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str, form: Form) -> tuple[str, bool]:
     """The prompt inside the chat template or the prompt template of training, and whether it was the chat template."""
-    if about.get("chat"):
-        system = about.get("system_prompt")
-        messages = [{"role": "system", "content": system}] if system else []
+    if form.chat:
+        messages = [{"role": "system", "content": form.system_prompt}] if form.system_prompt else []
         asked = Conversation([*messages, {"role": "user", "content": prompt}], None, "the prompt")
         return render(tokenizer, asked, answering=True), True
-    template = about.get("prompt_template") or ""
+    template = form.prompt_template or ""
     if len(set(PLACEHOLDER.findall(template))) == 1:
         return PLACEHOLDER.sub(lambda _: prompt, template), False
     return prompt, False

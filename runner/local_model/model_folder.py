@@ -48,6 +48,7 @@ class ModelFolder:
 
     @property
     def folder(self) -> Path:
+        """Where the model is."""
         return self.inspected.folder
 
 
@@ -119,7 +120,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     base = _object(given.get("base"))
     kind = given.get("kind") if about is not None else _kind_of(config, adapter or {})
     if not isinstance(kind, str) or kind not in KINDS:
-        raise _bad(folder, f"its {DESCRIPTION if about else CONFIG} does not say what kind of model it is")
+        raise _bad(folder, f"its {DESCRIPTION if about else CONFIG} does not name a kind of model that gpurun knows")
     labels, length = given.get("labels") or [], given.get("max_length")
     return ModelFolder(
         inspected=inspected,

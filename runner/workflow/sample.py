@@ -23,8 +23,6 @@ from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
 
 MODULE = "remote_payload.recipes.sample"
-
-
 ON_BOX = "Try it on the box: gpurun sample --on-box"
 
 

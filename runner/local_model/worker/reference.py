@@ -24,7 +24,7 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class Input:
-    """A text to classify, or a prompt after any chat template; then ``add_special_tokens`` is what the tokenizer is told."""
+    """A text to classify, or a prompt, the chat template applied; ``add_special_tokens`` is the tokenizer's argument for it."""
 
     text: str
     add_special_tokens: bool = True
