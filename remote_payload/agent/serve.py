@@ -15,10 +15,11 @@ import traceback
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Tuple, cast
 
 from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import Frame, ProtocolError
 from remote_payload.agent.wire.redact import redact
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 # Each is the function ``def NAME(request: Request) -> dict`` of the module ``verbs/NAME.py``.
 VERBS = (

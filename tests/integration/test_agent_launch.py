@@ -437,7 +437,7 @@ def test_a_supervisor_that_cannot_start_is_quoted_since_its_log_goes_with_the_fo
         f"import sys; sys.path.insert(0, {str(broken)!r}); from remote_payload.agent.__main__ import main; main()",
     ]
     with running_agent(home, start) as agent:
-        (broken / "remote_payload" / "agent" / "supervisor.py").write_text(
+        (broken / "remote_payload" / "agent" / "run" / "supervisor.py").write_text(
             "raise ImportError('no module named _posixsubprocess')\n"
         )
         with pytest.raises(NotStarted, match=r"could not start: .*ImportError: no module named _posixsubprocess"):

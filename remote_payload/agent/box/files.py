@@ -1,32 +1,68 @@
-"""Small files written so that a reader sees the old or the new one, never half of it, and read within a bound."""
+"""Files and folders that appear under their name when they are complete, never before; and small files read within a bound."""
 
 import json
 import os
-from typing import Any, Dict, Optional
+import shutil
+import threading
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional
 
 MAX_JSON_FILE = 64 * 1024 * 1024
 
 
-def write_json(path: str, value: Any, mode: int = 0o600) -> None:
-    """Writes ``value`` under a temporary name beside ``path``, fsyncs and renames.
+def write_json(path: str, value: Any) -> None:
+    """Writes ``value`` as JSON, as ``write_whole`` does."""
+    write_whole(path, json.dumps(value, separators=(",", ":"), sort_keys=True).encode("ascii"))
 
-    Raises OSError; ``path`` is then as it was.
+
+def write_whole(path: str, content: bytes) -> None:
+    """Writes ``content`` under a temporary name beside ``path`` (mode 0600), fsyncs and renames: a reader sees the old file or the new one.
+
+    An empty folder of that name is replaced too. Raises OSError; ``path`` is then as it was.
     """
-    temporary = "%s.tmp-%d" % (path, os.getpid())
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    temporary = _temporary(path, "tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, separators=(",", ":"), sort_keys=True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
+        remove_empty_folder(path)
         os.rename(temporary, path)
     except BaseException:
         remove_quietly(temporary)
         raise
 
 
+@contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """A folder to fill under a temporary name beside ``path``, renamed at the end of the block and removed where the block fails.
+
+    Raises OSError.
+    """
+    temporary = _temporary(path, "partial")
+    try:
+        os.makedirs(temporary)
+        yield temporary
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _temporary(path: str, kind: str) -> str:
+    """A name that no other process and no other thread of this one uses."""
+    return "%s.%s-%d-%d" % (path, kind, os.getpid(), threading.get_ident())
+
+
+def remove_empty_folder(path: str) -> None:
+    """Removes a folder where a file should be. Raises OSError where it holds something."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.rmdir(path)
+
+
 def read_json(path: str) -> Optional[Dict[str, Any]]:
-    """The JSON object in ``path``; None when there is none, or it is torn, too big or something else."""
+    """The JSON object in ``path``; None where the file is missing, too large, or anything else."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_JSON_FILE + 1)

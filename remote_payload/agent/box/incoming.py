@@ -7,23 +7,23 @@ tar put a changed file beside the old one and rename it.
 
 import os
 import shutil
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import ATTEMPT, KEY, BoxPaths
-from remote_payload.agent.wire.request import AgentError
 
 KEPT = 5  # earlier attempts that a new one may take files from; more are removed
 
 
-def split(written: object) -> Tuple[str, str]:
+def split(written: Optional[str]) -> Tuple[str, str]:
     """``<name>/<attempt>`` in its two parts. Raises AgentError for anything else."""
-    name, _, attempt = written.partition("/") if isinstance(written, str) else ("", "", "")
+    name, _, attempt = (written or "").partition("/")
     if not KEY.fullmatch(name) or not ATTEMPT.fullmatch(attempt):
         raise AgentError("TransferFailed", "unusable name for what is pushed: %.100r" % (written,))
     return name, attempt
 
 
-def place(paths: BoxPaths, written: object) -> str:
+def place(paths: BoxPaths, written: Optional[str]) -> str:
     """The folder of ``<name>/<attempt>``."""
     return paths.incoming("/".join(split(written)))
 

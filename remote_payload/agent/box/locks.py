@@ -12,8 +12,8 @@ import os
 import stat
 from typing import Dict, Optional
 
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
-from remote_payload.agent.wire.request import AgentError
 
 # Lustre without "-o flock", NFS without a lock daemon, some FUSE filesystems.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)

@@ -13,12 +13,13 @@ import shutil
 import stat
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
-from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.box.files import new_folder, read_json, write_json
 from remote_payload.agent.wire.marks import content_mark, mark, together, whole_seconds
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
-# Path → [size, mtime in ns], or [link target].
-Entries = Dict[str, List[Union[int, str]]]
+# [size, mtime in ns], or [link target].
+Entry = List[Union[int, str]]
+Entries = Dict[str, Entry]  # by path
 
 # Filesystems without hard links (network volumes, some FUSE), across two of them, or one inode linked too often.
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)
@@ -180,16 +181,10 @@ def link_into(source: str, folder: str, entries: Entries) -> None:
 
 
 def _link_entries(source: str, target: str, entries: Entries) -> None:
-    partial = "%s.partial-%d" % (target, os.getpid())
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "already there", target)
-    os.makedirs(partial)
-    try:
+    with new_folder(target) as partial:
         link_into(source, partial, entries)
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _link(source: str, target: str) -> None:

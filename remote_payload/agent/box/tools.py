@@ -5,7 +5,7 @@ import shutil
 from typing import Optional, Sequence
 
 from remote_payload.agent.box.command import CommandFailed, Report, run
-from remote_payload.agent.wire.request import AgentError
+from remote_payload.agent.wire.errors import AgentError
 
 # What gpurun may ask for: the tool, and the package of Debian and Ubuntu that brings it.
 PACKAGES = {

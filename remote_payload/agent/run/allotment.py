@@ -17,8 +17,9 @@ from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run import alive, owner, slot
+from remote_payload.agent.run.order import read_launch
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
-from remote_payload.agent.wire.request import AgentError
 
 VARIABLE = "GPURUN_GPUS"  # of every process of a run: the names of its GPUs
 LIMIT = 30.0  # seconds that a submission waits for others to decide
@@ -161,7 +162,8 @@ def _given(run: RunPaths, names: Dict[str, str], box: alive.Box) -> Tuple[str, .
     if known is not None:
         return tuple(names[str(number)] for number in known.gpus if str(number) in names)
     members = alive.of(run, box).members
-    if not members or (read_json(run.launch) or {}).get("gpus") == 0:
+    launch = read_launch(run)
+    if not members or (launch is not None and launch.gpus == 0):
         return ()
     told = {each for process in members for each in (processes.variable(process.pid, VARIABLE) or "").split()}
     return tuple(sorted(told or names.values()))

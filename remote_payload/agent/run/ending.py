@@ -1,22 +1,45 @@
-"""Ends every process of a run and nobody else's: TERM, time to save, then KILL until nothing is left to be seen.
+"""Ends every process of a run and nobody else's: TERM, time to save, then KILL until no process of it is found.
 
-Which they are is ``alive.find``'s to say: torchrun gives each worker a session of its own, and a double fork leaves the tree.
+``alive.find`` finds them: torchrun gives each worker a session of its own, and a double fork leaves the tree.
 """
 
+import os
 import signal
 import time
 from typing import Any, Callable, Dict, Iterable, List
 
-from remote_payload.agent.box import processes
+from remote_payload.agent.box import locks, processes
+from remote_payload.agent.box.files import remove_quietly, write_whole
 from remote_payload.agent.box.processes import Process
+from remote_payload.agent.wire.paths import RunPaths, volatile_folder
 
 GRACE = 45.0  # seconds between TERM and KILL
-GRACE_FILE = "stop"  # in the run's volatile folder: the grace that ``stop`` was asked for
+LONGEST_GRACE = 3600.0
+GRACE_FILE = "stop"  # in the run's volatile folder: the grace that ``stop`` was asked for, in seconds
 KILL_LIMIT = 10.0  # seconds of KILL without effect, after which the survivors are named
 PAUSE = 0.05
 SHOWN = 200  # characters of a command line
 
 Find = Callable[[], List[Process]]
+
+
+def request_grace(run: RunPaths, seconds: float) -> None:
+    """For ``stop``: how long the supervisor shall wait between TERM and KILL. Raises OSError."""
+    write_whole(os.path.join(locks.make_volatile(run.run_id), GRACE_FILE), b"%f\n" % seconds)
+
+
+def requested_grace(run: RunPaths) -> float:
+    """What ``request_grace`` wrote, GRACE where there is nothing usable."""
+    try:
+        with open(os.path.join(volatile_folder(run.run_id), GRACE_FILE), encoding="ascii") as file:
+            return max(0.0, min(float(file.read(32)), LONGEST_GRACE))
+    except (OSError, ValueError):
+        return GRACE
+
+
+def forget_grace(run: RunPaths) -> None:
+    """Removes what ``request_grace`` wrote."""
+    remove_quietly(os.path.join(volatile_folder(run.run_id), GRACE_FILE))
 
 
 def signal_all(members: Iterable[Process], number: int) -> None:

@@ -1,10 +1,13 @@
-"""``owner.json``: who guards a run, what it started and on which GPUs. Read with every value checked: the file lies where a payload
-or a person can damage it, and what is told of the run must then still be true.
+"""``owner.json``: the supervisor of a run, what it started and on which GPUs. Every value is checked when the file is read: it lies where
+a payload or a person can damage it, and the status of the run must still be true then.
 """
 
+import os
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from remote_payload.agent.box.files import read_json
+from remote_payload.agent.box import cgroup, processes
+from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.wire.fields import is_whole
 from remote_payload.agent.wire.paths import RunPaths
 
 
@@ -17,53 +20,64 @@ class Payload(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What the supervisor wrote down; None or empty where nothing usable is said."""
+    """What the supervisor wrote down. A field is None or empty where the file holds nothing usable for it."""
 
-    pid: Optional[int] = None
-    start: Optional[int] = None
+    pid: int
+    start: int
     boot_id: Optional[str] = None
     first_start: Optional[int] = None  # PID 1's
-    oom_kills: Optional[int] = None
+    oom_kills: Optional[int] = None  # of the container, before the payload started
     waiting: Optional[str] = None  # what for
     payload: Optional[Payload] = None
     gpus: Tuple[int, ...] = ()
     started_at: Optional[float] = None
 
 
+def this_process() -> Owner:
+    """This process as the supervisor of a run that has not started anything yet."""
+    me = processes.read(os.getpid())
+    return Owner(os.getpid(), me.start if me else 0, processes.boot_id(), processes.first_start(), cgroup.oom_kills())
+
+
+def write(run: RunPaths, owner: Owner) -> None:
+    """Raises OSError."""
+    value = dict(owner._asdict(), payload=owner.payload._asdict() if owner.payload else None)
+    write_json(run.owner, {name: field for name, field in value.items() if field is not None})
+
+
 def read(run: RunPaths) -> Optional[Owner]:
-    """The run's owner, None when there is none or nothing in the file makes sense."""
-    told = read_json(run.owner)
-    return parse(told) if told else None
+    """The run's owner, None where the file is missing or names no usable supervisor."""
+    value = read_json(run.owner)
+    return _parse(value) if value else None
 
 
-def parse(told: Dict[str, Any]) -> Optional[Owner]:
-    """An owner from JSON; None without a usable supervisor in it."""
-    pid, start = _integer(told.get("pid")), _integer(told.get("start"))
+def _parse(value: Dict[str, Any]) -> Optional[Owner]:
+    pid, start = _whole(value.get("pid")), _whole(value.get("start"))
     if pid is None or start is None:
         return None
-    gpus = told.get("gpus")
+    gpus = value.get("gpus")
     return Owner(
         pid,
         start,
-        _text(told.get("boot_id")),
-        _integer(told.get("first_start")),
-        _integer(told.get("oom_kills")),
-        _text(told.get("waiting")),
-        _payload(told.get("payload")),
-        tuple(each for each in gpus if _integer(each) is not None) if isinstance(gpus, list) else (),
-        _moment(told.get("started_at")),
+        _text(value.get("boot_id")),
+        _whole(value.get("first_start")),
+        _whole(value.get("oom_kills")),
+        _text(value.get("waiting")),
+        _payload(value.get("payload")),
+        tuple(each for each in gpus if _whole(each) is not None) if isinstance(gpus, list) else (),
+        _moment(value.get("started_at")),
     )
 
 
-def _payload(told: Any) -> Optional[Payload]:
-    if not isinstance(told, dict):
+def _payload(value: Any) -> Optional[Payload]:
+    if not isinstance(value, dict):
         return None
-    pid, start = _integer(told.get("pid")), _integer(told.get("start"))
-    return None if pid is None or start is None else Payload(pid, start, _text(told.get("autogroup")))
+    pid, start = _whole(value.get("pid")), _whole(value.get("start"))
+    return None if pid is None or start is None else Payload(pid, start, _text(value.get("autogroup")))
 
 
-def _integer(value: Any) -> Optional[int]:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
+def _whole(value: Any) -> Optional[int]:
+    return value if is_whole(value) and 0 <= value < 1 << 63 else None
 
 
 def _text(value: Any) -> Optional[str]:

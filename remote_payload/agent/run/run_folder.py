@@ -5,11 +5,12 @@ import fcntl
 import os
 import posixpath
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import Iterable, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.launch_request import Code, DataLink, Expected
 from remote_payload.agent.wire.paths import KEY, BoxPaths, RunPaths, check_run_id
-from remote_payload.agent.wire.request import AgentError
 
 LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
 NOT_INHERITED = "logs"  # a resumed run writes its own
@@ -20,13 +21,13 @@ NO_ROOM = (
 )
 
 
-def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
+def take_code(paths: BoxPaths, run: RunPaths, code: Code) -> None:
     """Puts the pushed code in place: by rename of the attempt that ``incoming`` names, or by hard links from an earlier run.
 
     Raises AgentError PushDiffers where it is not what the laptop meant (``marks``), TransferInterrupted when it is not there (any more).
     """
-    if code.get("incoming"):
-        pushed = _own_attempt(paths, run, code)
+    if code.incoming:
+        pushed = _own_attempt(paths, run, code.incoming)
         if not os.path.isdir(pushed):
             raise AgentError(
                 "TransferInterrupted",
@@ -34,85 +35,80 @@ def take_code(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
                 "Submit again: what arrived is not sent twice.",
             )
         os.rename(pushed, run.code)
-        snapshot.record_code(run, str(code.get("digest") or ""), code.get("read_at"))
-    elif code.get("link_from"):
+        snapshot.record_code(run, code.digest, code.read_at)
+    elif code.link_from:
         try:
-            snapshot.link_code(paths.run(check_run_id(code["link_from"])), run)
+            snapshot.link_code(paths.run(check_run_id(code.link_from)), run)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            message = "the code of run %s is not what it was when it was offered" % code["link_from"]
+            message = "the code of run %s is not what it was when it was offered" % code.link_from
             raise AgentError("PushDiffers", message) from None
     else:
         os.mkdir(run.code, 0o700)
         return snapshot.record_code(run, "")
-    must_match(run.code, code, "the code")
+    must_match(run.code, code.expected, "the code")
 
 
-def must_match(tree: str, meant: Dict[str, Any], what: str) -> None:
-    """Raises AgentError PushDiffers where ``tree`` does not have the fingerprint ``marks`` of what the laptop meant."""
-    contents, permissions = bool(meant.get("contents")), meant.get("permissions") is not False
-    if snapshot.fingerprint(tree, contents, permissions) != meant.get("marks"):
+def must_match(tree: str, expected: Expected, what: str) -> None:
+    """Raises AgentError PushDiffers where ``tree`` is not what the laptop sent."""
+    if snapshot.fingerprint(tree, expected.contents, expected.permissions) != expected.marks:
         raise AgentError("PushDiffers", "%s that arrived on the box is not what lies here" % what)
 
 
-def give_code_back(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> None:
-    """After a launch that did not come off: the pushed code lies in ``incoming/`` again, for the next try."""
-    if code.get("incoming") and os.path.isdir(run.code):
-        back = _own_attempt(paths, run, code)
+def give_code_back(paths: BoxPaths, run: RunPaths, code: Code) -> None:
+    """After a launch that failed: the pushed code lies in ``incoming/`` again, for the next try."""
+    if code.incoming and os.path.isdir(run.code):
+        back = _own_attempt(paths, run, code.incoming)
         os.makedirs(os.path.dirname(back), 0o700, exist_ok=True)
         os.rename(run.code, back)
 
 
-def _own_attempt(paths: BoxPaths, run: RunPaths, code: Dict[str, Any]) -> str:
-    name, attempt = incoming.split(code["incoming"])
+def _own_attempt(paths: BoxPaths, run: RunPaths, written: str) -> str:
+    name, attempt = incoming.split(written)
     if name != run.run_id:
         raise AgentError("LaunchError", "the code of %s was pushed for another run" % run.run_id)
     return paths.incoming(name + "/" + attempt)
 
 
-def link_data(paths: BoxPaths, run: RunPaths, data: List[Dict[str, Any]]) -> None:
-    """Makes each ``{path, key}`` appear at its own relative path in the code as a link to ``data/<key>``.
-
-    ``member`` names the one file in there, for data that is a file rather than a folder.
-    """
+def link_data(paths: BoxPaths, run: RunPaths, data: Iterable[DataLink]) -> None:
+    """Makes all data appear in the code, as links to ``data/<key>`` or to the one file in there."""
     for entry in data:
-        key = entry.get("key")
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise AgentError("LaunchError", "unusable data key %r" % (key,))
-        member = entry.get("member")
-        if member is not None and (not isinstance(member, str) or "/" in member or not _stays_inside(member)):
-            raise AgentError("LaunchError", "unusable data file %r" % (member,))
-        source = os.path.join(paths.data(key), member) if member else paths.data(key)
+        if not KEY.fullmatch(entry.key):
+            raise AgentError("LaunchError", "unusable data key %r" % entry.key)
+        member = entry.member
+        if member is not None and ("/" in member or not _stays_inside(member)):
+            raise AgentError("LaunchError", "unusable data file %r" % member)
+        source = os.path.join(paths.data(entry.key), member) if member else paths.data(entry.key)
         if not os.path.exists(source):
             raise AgentError(
-                "TransferInterrupted", "the data %s did not arrive on the box" % entry.get("path"), "Submit again."
+                "TransferInterrupted", "the data %s did not arrive on the box" % entry.path, "Submit again."
             )
-        place = _place(run, entry.get("path"))
+        place = _place(run, entry.path)
         _clear(place)
         os.symlink(source, place)
 
 
-def link_outputs(run: RunPaths, names: List[Any]) -> None:
+def link_outputs(run: RunPaths, names: Iterable[str]) -> None:
     """Makes each output name in the code a link to ``outputs/<name>``. What the code holds there (a ``.gitkeep``) comes along."""
     os.makedirs(run.outputs, 0o700, exist_ok=True)
     for name in names:
         place = _place(run, name)
-        target = os.path.join(run.outputs, str(name))
+        target = os.path.join(run.outputs, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.isdir(place) and not os.path.islink(place):
             # Copies: the pushed files are shared with other runs.
             shutil.copytree(place, target, symlinks=True, dirs_exist_ok=True)
-        if not posixpath.splitext(str(name))[1]:  # results.json is a file: the link waits for it to be written
+        if not posixpath.splitext(name)[1]:  # results.json is a file: the link waits for it to be written
             os.makedirs(target, exist_ok=True)
         _clear(place)
         os.symlink(target, place)
 
 
-def gather_outputs(run: RunPaths, names: List[Any]) -> None:
+def gather_outputs(run: RunPaths, names: Iterable[str]) -> None:
     """After the end: what the payload put in the place of an output's link (a rename over it, a folder made anew) is an output too."""
     for name in names:
-        place, target = os.path.join(run.code, str(name)), os.path.join(run.outputs, str(name))
+        place, target = os.path.join(run.code, name), os.path.join(run.outputs, name)
         if os.path.islink(place) or not os.path.lexists(place):
             continue
         if os.path.isdir(target) and os.path.isdir(place):
@@ -171,9 +167,9 @@ def _link(old: str, new: str) -> bool:
         return False
 
 
-def _place(run: RunPaths, name: object) -> str:
+def _place(run: RunPaths, name: Optional[str]) -> str:
     """A relative path in the code as an absolute one, its parents made. Raises AgentError when it leads out, by itself or by a link."""
-    if not isinstance(name, str) or not _stays_inside(name):
+    if name is None or not _stays_inside(name):
         raise AgentError("LaunchError", "unusable path in the job: %r" % (name,))
     place = os.path.normpath(os.path.join(run.code, name))
     parent = os.path.dirname(place)

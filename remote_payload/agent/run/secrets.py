@@ -9,7 +9,7 @@ import time
 from typing import Dict, List
 
 from remote_payload.agent.box import locks
-from remote_payload.agent.box.files import remove_quietly
+from remote_payload.agent.box.files import remove_quietly, write_whole
 from remote_payload.agent.run import alive
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id, volatile_folder
 
@@ -25,9 +25,7 @@ def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
     variables = {name: value for name, value in secrets.items() if name != TOKEN}
     if secrets.get(TOKEN):
         path = os.path.join(locks.make_volatile(run_id), TOKEN_FILE)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(secrets[TOKEN])
+        write_whole(path, secrets[TOKEN].encode("utf-8"))
         variables[TOKEN_PATH] = path
     return variables
 

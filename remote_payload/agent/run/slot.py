@@ -6,6 +6,7 @@ Between the two it says that the payload was started, which nothing else says fo
 import os
 from typing import Optional
 
+from remote_payload.agent.box.files import remove_empty_folder, write_whole
 from remote_payload.agent.box.locks import make_volatile
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
 from remote_payload.agent.wire.protocol import SLOT_SIZE, ExitRecord, decode_slot, empty_slot, encode_slot
@@ -49,7 +50,8 @@ def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -
         if descriptor is not None:
             os.pwrite(descriptor, raw, 0)
             os.fsync(descriptor)
-        if _read(run.exit_slot) != decode_slot(raw):  # no descriptor, or it is of a file that is no longer there
+        if _read(run.exit_slot) != decode_slot(raw):  # no descriptor, or it is of a file that was removed
+            remove_empty_folder(run.exit_slot)
             target = os.open(run.exit_slot, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             os.pwrite(target, raw, 0)
             os.fsync(target)
@@ -58,8 +60,7 @@ def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -
         if not os.path.isdir(run.folder):
             return  # with the run's folder went all that it had to show
         make_volatile(run.run_id)
-        with open(_copy(run), "wb") as file:
-            file.write(raw)
+        write_whole(_copy(run), raw)
 
 
 def read(run: RunPaths) -> Optional[ExitRecord]:

@@ -1,12 +1,12 @@
-"""Starts the payload: forked and held back until its pid is on the disk, then executed. No shell sees a word of it."""
+"""Starts the payload: forked, paused until its pid is on the disk, then executed. No shell reads its command."""
 
 import errno
 import os
 import signal
 import sys
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
-from remote_payload.agent.box import badge
+from remote_payload.agent.box import badge, daemon
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell would have exited with
@@ -20,54 +20,59 @@ def agent_command(*arguments: str) -> List[str]:
     return [sys.executable, "-I", "-S", "-c", STARTER, origin, *arguments]
 
 
-def search_path(interpreter: Optional[str], variables: Dict[str, Any]) -> str:
+def box_environment() -> Dict[str, str]:
+    """The box's own variables, without those of this SSH session and of any other run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "GPURUN_"))}
+
+
+def search_path(interpreter: Optional[str], variables: Dict[str, str]) -> str:
     """The payload's PATH: the job's own if it sets one, else the box's with the interpreter's folder first."""
     if "PATH" in variables:
-        return str(variables["PATH"])
+        return variables["PATH"]
     path = os.environ.get("PATH") or STANDARD_PATH
     return "%s:%s" % (os.path.dirname(interpreter), path) if interpreter else path
 
 
-def program(word: str, interpreter: Optional[str], variables: Dict[str, Any]) -> str:
-    """What a command's first word starts: ``python`` is the run's own interpreter, since many a box has only python3 or
-    another version under that name. A job that sets PATH itself has its way."""
+def program(word: str, interpreter: Optional[str], variables: Dict[str, str]) -> str:
+    """The program that a command's first word names. ``python`` is the run's own interpreter, since many boxes have only python3, or
+    another version under that name; but not where the job sets PATH itself."""
     return interpreter if interpreter and word in ("python", "python3") and "PATH" not in variables else word
 
 
-class Held(NamedTuple):
-    """A child that waits for the word: ``go`` lets it execute, ``failed`` tells whether it could."""
+class PausedChild(NamedTuple):
+    """A child that has not executed the payload yet; ``permission`` and ``failure`` are ends of its pipes."""
 
     pid: int
-    go_descriptor: int
-    failed_descriptor: int
+    permission: int
+    failure: int
 
-    def go(self) -> Optional[str]:
-        """Lets the payload start; None once it runs, or why it could not (the same line is in its log)."""
-        os.write(self.go_descriptor, b"g")
-        os.close(self.go_descriptor)
-        with os.fdopen(self.failed_descriptor, "rb") as failed:
-            return failed.read().decode("utf-8", "replace") or None
+    def execute(self) -> Optional[str]:
+        """Lets the child execute the payload; None once it runs, or why it could not (the same line is in its log)."""
+        os.write(self.permission, b"g")
+        os.close(self.permission)
+        with os.fdopen(self.failure, "rb") as failure:
+            return failure.read().decode("utf-8", "replace") or None
 
 
-def hold(run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str) -> Held:
-    """Forks a child in a session of its own, with the run's badge and the log as its output; it executes nothing before ``go``.
+def fork_paused(run_id: str, argv: Sequence[str], folder: str, environment: Dict[str, str], log: str) -> PausedChild:
+    """Forks a child in a session of its own, with the run's badge and the log as its output; it executes nothing before ``execute``.
 
     Should the supervisor die first, the child ends by itself. Only to be called while there is one thread.
     """
-    waiting, go = os.pipe()
-    failed, failing = os.pipe()
+    waiting, permission = os.pipe()
+    failure, failing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(go)
+        os.close(permission)
         _become(run_id, argv, folder, environment, log, waiting, failing)
     os.close(waiting)
     os.close(failing)
-    os.read(failed, 1)  # it has its session and its badge now, or has ended
-    return Held(pid, go, failed)
+    os.read(failure, 1)  # it has its session and its badge now, or has ended
+    return PausedChild(pid, permission, failure)
 
 
 def _become(
-    run_id: str, argv: List[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
+    run_id: str, argv: Sequence[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
 ) -> NoReturn:
     status = NOT_EXECUTABLE
     try:
@@ -79,10 +84,10 @@ def _become(
         os.dup2(output, 2)
         os.close(output)
         _reset_signals()
-        _reset_oom_score()
+        daemon.set_oom_score("0")  # the supervisor asks to be spared when memory runs out; the payload is not
         if os.read(waiting, 1):
             os.chdir(folder)
-            os.execvpe(argv[0], argv, environment)
+            os.execvpe(argv[0], list(argv), environment)
     except OSError as failure:
         # execvpe reports a folder of PATH that it may not read rather than that nothing was found.
         nowhere = _is_nowhere(argv[0], environment)
@@ -121,12 +126,3 @@ def _reset_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def _reset_oom_score() -> None:
-    """The supervisor asks to be spared when memory runs out; the payload is not."""
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("0")
-    except OSError:
-        pass

@@ -134,14 +134,14 @@ def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
 def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
     """The status of one run, as ARCHITECTURE.md lists it."""
     facts = collect(run, box or Box())
-    known = facts.owner or Owner()
+    known = facts.owner
     status = dict(derive(facts), run_id=run.run_id)
     record = facts.slot
     progress = events.last(run.events)
     status["exit"] = {"kind": record.kind, "number": record.number, "at": record.at} if record else None
-    status["pid"] = known.payload.pid if known.payload else None
-    status["gpus"] = list(known.gpus)
-    status["started_at"] = known.started_at
+    status["pid"] = known.payload.pid if known and known.payload else None
+    status["gpus"] = list(known.gpus) if known else []
+    status["started_at"] = known.started_at if known else None
     status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
     status["now"] = time.time()  # by the clock that the other times are from: the laptop's may be hours apart
     status["progress"] = progress
@@ -152,18 +152,19 @@ def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
 
 
 def _evidence(
-    run: RunPaths, status: Dict[str, Any], facts: Facts, known: Owner, ended: Dict[str, Any]
+    run: RunPaths, status: Dict[str, Any], facts: Facts, known: Optional[Owner], ended: Dict[str, Any]
 ) -> Dict[str, Any]:
     """The line of the log that shows why, and what to change; the cause with it where no supervisor lived to say so."""
     if status["phase"] == "prepared":
-        return {"evidence": known.waiting}
+        return {"evidence": known.waiting if known else None}
     if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled", "interrupted"):
         return {}  # of a box that was restarted no line of the log can tell
     if facts.slot is not None and ended.get("evidence"):
         return {"evidence": ended["evidence"], "advice": ended.get("advice")}
     if status["cause"] == "not_started":
         return {}
-    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills_since(known.oom_kills), disk_is_full(run.folder))
+    oom_kills = oom_kills_since(known.oom_kills if known else None)
+    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills, disk_is_full(run.folder))
     if status["outcome"] == "timed_out" and found.advice is None:
         return {}  # a step like any other, at which the time was over
     answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}

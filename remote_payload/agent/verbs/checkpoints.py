@@ -5,8 +5,9 @@ import re
 from typing import Any, Dict, List, Optional
 
 from remote_payload.agent.box.files import read_json
-from remote_payload.agent.wire.paths import check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import is_number, is_whole
+from remote_payload.agent.wire.request import Request
 
 LARGEST = 1 << 48  # of a step, and of a file's bytes
 FARTHEST = 1e300
@@ -15,7 +16,7 @@ NAME = re.compile(r"step-[0-9]{1,12}")
 
 def checkpoints(request: Request) -> Dict[str, Any]:
     """``{checkpoints: [{name, step, metrics, size, resumable}], best}``, oldest first. Raises AgentError RunLost."""
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    run = request.run()
     if not os.path.isdir(run.folder):
         raise AgentError("RunLost", "run %s has no folder on the box" % run.run_id)
     return list_checkpoints(run.outputs)
@@ -59,14 +60,14 @@ def _step(value: Any) -> Optional[int]:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    return is_whole(value) and 0 <= value <= LARGEST
 
 
 def _numbers(metrics: Any) -> Dict[str, float]:
-    """Those that JSON and arithmetic can bear: a run that diverged has others."""
+    """The metrics that are finite numbers: a run that diverged has others."""
     named = metrics.items() if isinstance(metrics, dict) else ()
     return {str(name)[:100]: value for name, value in named if _is_finite(value)}
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -FARTHEST <= value <= FARTHEST
+    return is_number(value) and -FARTHEST <= value <= FARTHEST

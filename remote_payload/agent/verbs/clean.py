@@ -17,8 +17,8 @@ from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run import alive, state
 from remote_payload.agent.verbs import seal
-from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths, RunPaths, check_run_id, volatile_folder
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths, RunPaths, volatile_folder
+from remote_payload.agent.wire.request import Request
 
 YOUNG = 3600.0  # seconds
 REMOVED = ".removed-"  # begins the name of what is being deleted
@@ -43,10 +43,11 @@ def clean(request: Request) -> Dict[str, Any]:
     when they are in ``run_ids`` (named) or ``fetched`` (home and verified). ``everything`` also takes what a later run could
     use again: data, environments and caches that no run uses now. What could not be deleted is ``kept``.
     """
-    dry_run = request.args.get("dry_run") is not False
-    may_go = _run_ids(request.args.get("run_ids")) | _run_ids(request.args.get("fetched"))
+    asked = request.fields("UnknownRun")
+    dry_run, everything = asked.flag("dry_run", default=True), asked.flag("everything")
+    may_go = {*asked.run_ids("run_ids"), *asked.run_ids("fetched")}
     answer: Dict[str, List[Dict[str, Any]]] = {"removed": [], "kept": []}
-    for item in _items(request.paths, may_go, request.args.get("everything") is True):
+    for item in _items(request.paths, may_go, everything):
         if request.cancelled.is_set():
             break
         path = posixpath.relpath(item.path, request.paths.root)
@@ -228,10 +229,3 @@ def _read(path: str) -> str:
             return file.read(MAX_READ)
     except OSError:
         return ""
-
-
-def _run_ids(value: Any) -> Set[str]:
-    try:
-        return {check_run_id(run_id) for run_id in value or ()}
-    except (ValueError, TypeError) as error:
-        raise AgentError("UnknownRun", str(error)) from None

@@ -7,7 +7,8 @@ import zlib
 from typing import Any, Dict, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.request import Request
 
 MOST = 100  # differences that are named
 
@@ -16,7 +17,7 @@ def compare(request: Request) -> Dict[str, Any]:
     """``{differs: [{path, why}], count}`` of the attempt ``incoming`` against the list that follows as a compressed blob: JSON, for each
     path ``[size, seconds, mode, sha256 or null]`` or ``[target]``.
     """
-    tree = incoming.place(request.paths, request.args.get("incoming"))
+    tree = incoming.place(request.paths, request.fields().optional_text("incoming"))
     try:
         meant = json.loads(zlib.decompress(b"".join(request.blobs())).decode("ascii"))
         there = dict(snapshot.walk(tree))

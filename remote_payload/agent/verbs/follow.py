@@ -7,8 +7,10 @@ from typing import Any, Dict, Optional, Tuple
 from remote_payload.agent.box.watch import Watch
 from remote_payload.agent.run import alive, slot, state
 from remote_payload.agent.run.tail import Tail
-from remote_payload.agent.wire.paths import RunPaths, check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.paths import RunPaths
+from remote_payload.agent.wire.request import Request
 
 LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
 SAY_EVERY = 60.0  # seconds after which the status is told again, so that a silent run is not taken for a silent box
@@ -24,7 +26,7 @@ def follow(request: Request) -> Dict[str, Any]:
     orphaned or stalled change, and every minute.
     Raises AgentError for a run that is not there.
     """
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    run = request.run()
     follower = Follower(request, run)
     try:
         follower.follow()
@@ -44,17 +46,22 @@ class Follower:
     def __init__(self, request: Request, run: RunPaths) -> None:
         self._request = request
         self._run = run
-        log, events = request.args.get("log") or {}, request.args.get("events") or {}
+        asked = request.fields()
+        self._until_end = asked.flag("until_end", default=True)
         self.log = Tail(
             run.log,
-            _offset(log),
-            str(log.get("generation") or ""),
+            _offset(asked.fields("log")),
+            asked.fields("log").text("generation"),
             request.log,
-            lambda said: request.progress({"log": said}),
-            _lines(request.args.get("tail")),
+            lambda change: request.progress({"log": change}),
+            _lines(asked),
         )
         self.events = Tail(
-            run.events, _offset(events), "", request.events, lambda said: request.progress({"events": said})
+            run.events,
+            _offset(asked.fields("events")),
+            "",
+            request.events,
+            lambda change: request.progress({"events": change}),
         )
         self._watch = Watch(run.folder)
         self._looker: Optional[threading.Thread] = None
@@ -67,10 +74,9 @@ class Follower:
 
     def follow(self) -> None:
         """Until the run is over, or the laptop has had enough."""
-        until_end = self._request.args.get("until_end", True)
         while not self._request.cancelled.is_set():
             # Asked before the last bytes are read, so that none written before the end is missed.
-            over = not until_end or self._is_over()
+            over = not self._until_end or self._is_over()
             sent = self.log.pump() | self.events.pump()
             if over and not sent:
                 return
@@ -121,12 +127,14 @@ class Follower:
         return str(status["phase"])
 
 
-def _offset(place: Dict[str, Any]) -> int:
-    offset = place.get("offset") or 0
-    if not isinstance(offset, int) or offset < 0:
-        raise AgentError("GpurunError", "%r is not an offset" % (offset,))
+def _offset(asked: Fields) -> int:
+    offset = asked.whole("offset")
+    if offset < 0:
+        raise AgentError("GpurunError", "%d is not an offset" % offset)
     return offset
 
 
-def _lines(count: Any) -> Optional[int]:
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+def _lines(asked: Fields) -> Optional[int]:
+    """How many of the last lines are wanted; None for all."""
+    count = asked.optional_whole("tail")
+    return count if count is not None and count >= 0 else None

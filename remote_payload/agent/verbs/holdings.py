@@ -65,10 +65,9 @@ def _folder_of(pid: int) -> str:
 
 def _roots(request: Request, box: Box, folders: Dict[str, str]) -> List[BoxPaths]:
     """This agent's root, the one in the home folder, those that the laptop remembers, and those of runs that live; each once."""
-    more = request.args.get("roots")
-    candidates = [str(path) for path in more or ()]
+    candidates = request.fields().texts("roots")
     for text in (*folders.values(), *(processes.command(pid) for pid in box.everything if processes.is_agent(pid))):
-        candidates += [root for root in ROOT.findall(text) if _is_here(root, request.paths.root)]
+        candidates = candidates + [root for root in ROOT.findall(text) if _is_here(root, request.paths.root)]
     places: Dict[str, BoxPaths] = {}
     for path in (
         request.paths.root,

@@ -9,8 +9,9 @@ import tempfile
 import zipfile
 from typing import Any, Dict, Iterator
 
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import SAFE_PATH, SHA256
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 MAX_ZIP = 64 << 20
 MAX_UNPACKED = 256 << 20
@@ -23,9 +24,9 @@ def install_payload(request: Request) -> Dict[str, Any]:
     Nothing stands under the final name before all of it does. Raises AgentError TransferFailed for bytes that do not
     have this sha256, and for a zip that would write anywhere else.
     """
-    sha256 = request.args.get("sha256")
-    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
-        raise AgentError("TransferFailed", "not a sha256: %.100r" % (sha256,))
+    sha256 = request.fields("TransferFailed").text("sha256")
+    if not SHA256.fullmatch(sha256):
+        raise AgentError("TransferFailed", "not a sha256: %.100r" % sha256)
     final = request.paths.payload(sha256)
     if os.path.isdir(final):
         for _ in request.blobs():

@@ -4,7 +4,8 @@ import shutil
 from typing import Any, Dict
 
 from remote_payload.agent.box.tools import PACKAGES, install
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.request import Request
 
 
 def install_tools(request: Request) -> Dict[str, Any]:
@@ -12,9 +13,10 @@ def install_tools(request: Request) -> Dict[str, Any]:
 
     Raises AgentError BoxNotReady with the command to type where it may not install, or could not.
     """
-    asked = request.args.get("tools")
-    if not isinstance(asked, list) or not all(isinstance(tool, str) and tool in PACKAGES for tool in asked):
-        raise AgentError("GpurunError", "no such tool to install: %.200r" % (asked,))
+    asked = request.fields().texts("tools")
+    unknown = [tool for tool in asked if tool not in PACKAGES]
+    if unknown or not asked:
+        raise AgentError("GpurunError", "no such tool to install: %.200r" % unknown)
     absent = [tool for tool in asked if shutil.which(tool) is None]
     if absent:
         install([PACKAGES[tool] for tool in absent], lambda line: request.progress({"line": line}))

@@ -8,8 +8,9 @@ from remote_payload.agent.box.files import read_json
 from remote_payload.agent.run.alive import is_supervised
 from remote_payload.agent.run.manifest import Progress, build, find
 from remote_payload.agent.run.state import status_of
-from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths
+from remote_payload.agent.wire.request import Request
 
 TELL_EVERY = 0.3  # seconds between two reports of progress
 
@@ -19,9 +20,9 @@ def manifest(request: Request) -> Dict[str, Any]:
 
     Raises AgentError RunLost for a run of which nothing is left.
     """
-    root = request.args.get("root")
-    paths = BoxPaths(root) if isinstance(root, str) else request.paths
-    run = paths.run(check_run_id(request.args.get("run_id")))
+    asked = request.fields()
+    root = asked.optional_text("root")
+    run = (request.paths if root is None else BoxPaths(root)).run(asked.run_id())
     if not os.path.isdir(run.folder):
         raise AgentError(
             "RunLost",

@@ -6,16 +6,18 @@ what has no mark there. Or it is what the same push has brought just now, when f
 
 import base64
 import os
-import shutil
 import stat
 import zlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box import incoming, snapshot
-from remote_payload.agent.box.files import read_json
+from remote_payload.agent.box.files import new_folder, read_json
+from remote_payload.agent.box.snapshot import Entry
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 GONE = b"\0" * MARK  # stands for a file that is no longer there: nothing has this mark
 
@@ -34,6 +36,29 @@ def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:
     return {"run_id": run.run_id, "marks": base64.b64encode(marks).decode("ascii"), "read_at": read_at}
 
 
+class NewFile(NamedTuple):
+    """One file that travels with the request, or (``target``) a link."""
+
+    path: str
+    target: Optional[str]
+    size: int
+    mtime_ns: int
+    mode: int
+
+
+class PatchRequest(NamedTuple):
+    """The attempt to make, and its base. ``without`` are numbers of files in the base, in the order of paths; ``marks`` is the fingerprint
+    that the result must have.
+    """
+
+    incoming: Optional[str]
+    earlier: Optional[str]  # the base: an attempt, or else
+    run_id: Optional[str]  # a run's code
+    without: FrozenSet[int]
+    files: List[NewFile]
+    marks: str
+
+
 def patch(request: Request) -> Dict[str, Any]:
     """Makes the attempt ``incoming`` from the code of run ``run_id`` or from the attempt ``earlier``: links to its files but those
     numbered in ``without`` (in the order of paths), and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose
@@ -41,48 +66,62 @@ def patch(request: Request) -> Dict[str, Any]:
 
     Raises AgentError TransferInterrupted where that does not give the tree that ``marks`` names; there is nothing then.
     """
-    args = request.args
-    target = incoming.place(request.paths, args.get("incoming"))
-    source, listed = _source(request.paths, args)
+    asked = _read(request.fields("TransferInterrupted"))
+    source, listed = _source(request.paths, asked)
     content = memoryview(_unpacked(request))
-    gone = set(args["without"])
-    kept = {path: entry for number, (path, entry) in enumerate(listed) if number not in gone}
-    partial = "%s.partial-%d" % (target, os.getpid())
+    kept = {path: entry for number, (path, entry) in enumerate(listed) if number not in asked.without}
     try:
-        os.makedirs(partial)
-        snapshot.link_into(source, partial, kept)
-        for file in args["files"]:
-            content = content[_write(partial, file, content) :]
-        if content or not _is_meant(partial, [*kept, *(file["path"] for file in args["files"])], args):
-            raise _impossible("what it begins with is not what it was")
-        os.rename(partial, target)
+        with new_folder(incoming.place(request.paths, asked.incoming)) as tree:
+            snapshot.link_into(source, tree, kept)
+            for file in asked.files:
+                content = content[_write(tree, file, content) :]
+            if content or not _is_expected(tree, [*kept, *(file.path for file in asked.files)], asked):
+                raise _failed("the files it begins with were changed")
     except OSError as error:
-        raise _impossible(error.strerror or "the file system refused") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return {"files": len(kept) + len(args["files"])}
+        raise _failed(error.strerror or "the file system refused") from error
+    return {"files": len(kept) + len(asked.files)}
 
 
-def _source(paths: BoxPaths, args: Dict[str, Any]) -> Tuple[str, List[Tuple[str, List[Any]]]]:
-    """The tree to begin with and what of it counts, in the order of paths."""
-    if args.get("earlier"):
-        tree = incoming.place(paths, args["earlier"])
+def _read(asked: Fields) -> PatchRequest:
+    return PatchRequest(
+        asked.optional_text("incoming"),
+        asked.optional_text("earlier"),
+        None if "earlier" in asked else asked.run_id(),
+        frozenset(asked.wholes("without")),
+        [_read_file(file) for file in asked.list_of_fields("files")],
+        asked.text("marks"),
+    )
+
+
+def _read_file(asked: Fields) -> NewFile:
+    path = asked.text("path")
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise _failed("a path that leads out of the code")
+    return NewFile(
+        path, asked.optional_text("target"), asked.whole("size"), asked.whole("mtime_ns"), asked.whole("mode")
+    )
+
+
+def _source(paths: BoxPaths, asked: PatchRequest) -> Tuple[str, List[Tuple[str, Entry]]]:
+    """The tree to begin with and its listed files, in the order of paths."""
+    if asked.earlier:
+        tree = incoming.place(paths, asked.earlier)
         try:
             return tree, sorted(snapshot.describe(tree).items())
         except OSError as error:
-            raise _impossible(error.strerror or "it cannot be read") from None
-    run = paths.run(check_run_id(args.get("run_id")))
+            raise _failed(error.strerror or "it cannot be read") from None
+    run = paths.run(check_run_id(asked.run_id))
     return run.code, _in_order(run)
 
 
-def _is_meant(tree: str, listed: List[str], args: Dict[str, Any]) -> bool:
-    """Marks with exact times where the base is a run's (the laptop was told them), in whole seconds where it is an attempt."""
-    if args.get("earlier"):
-        return bool(snapshot.fingerprint(tree) == args["marks"])
-    return bool(together([_mark_of(tree, path) for path in listed]) == args["marks"])
+def _is_expected(tree: str, listed: List[str], asked: PatchRequest) -> bool:
+    """Marks with exact times where the base is a run's (the probe offered them), in whole seconds where it is an attempt."""
+    if asked.earlier:
+        return snapshot.fingerprint(tree) == asked.marks
+    return together([_mark_of(tree, path) for path in listed]) == asked.marks
 
 
-def _in_order(run: RunPaths) -> List[Tuple[str, List[Any]]]:
+def _in_order(run: RunPaths) -> List[Tuple[str, Entry]]:
     recorded = read_json(run.snapshot) or {}
     return sorted(recorded.get("entries", {}).items())
 
@@ -102,30 +141,27 @@ def _unpacked(request: Request) -> bytes:
     try:
         content = packed.decompress(b"".join(request.blobs()), MAX_BYTES)
     except zlib.error:
-        raise _impossible("what was sent arrived damaged") from None
+        raise _failed("what was sent arrived damaged") from None
     if packed.unconsumed_tail or not packed.eof:
-        raise _impossible("what was sent is not whole")
+        raise _failed("what was sent is not whole")
     return content
 
 
-def _write(tree: str, file: Dict[str, Any], content: memoryview) -> int:
-    """Puts one file or link in place; the number of bytes of ``content`` that were its own."""
-    path = str(file["path"])
-    if path.startswith("/") or ".." in path.split("/"):
-        raise _impossible("a path that leads out of the code")
-    place = os.path.join(tree, path)
+def _write(tree: str, file: NewFile, content: memoryview) -> int:
+    """Writes one file or link; how many bytes of ``content`` belong to it."""
+    place = os.path.join(tree, file.path)
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    if "target" in file:
-        os.symlink(str(file["target"]), place)
+    if file.target is not None:
+        os.symlink(file.target, place)
         return 0
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as opened:
-        size = opened.write(content[: file["size"]])
+        size = opened.write(content[: file.size])
         opened.flush()
-        os.fchmod(descriptor, file["mode"])
-        os.utime(descriptor, ns=(file["mtime_ns"], file["mtime_ns"]))
+        os.fchmod(descriptor, file.mode)
+        os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
     return size
 
 
-def _impossible(why: str) -> AgentError:
+def _failed(why: str) -> AgentError:
     return AgentError("TransferInterrupted", "the changed files could not be put in place: %s" % why)

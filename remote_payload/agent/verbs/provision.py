@@ -12,8 +12,10 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools
 from remote_payload.agent.box.command import CommandCancelled, CommandFailed
 from remote_payload.agent.box.interpreters import Interpreter
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers still run on
 INSTALL_UV = "curl -LsSf https://astral.sh/uv/install.sh | sh"
@@ -44,7 +46,7 @@ Run = Callable[..., None]
 
 
 class Wanted(NamedTuple):
-    """What the request asks for, checked. ``ranges`` is None where only an installer can read the requirements."""
+    """What the request asks for. ``ranges`` is None where only an installer can read the requirements."""
 
     key: str
     python: Optional[str]
@@ -62,7 +64,7 @@ def provision(request: Request) -> Dict[str, Any]:
     ``missing`` are the requirements that a given interpreter lacks. Raises AgentError EnvironmentFailed.
     """
     started = time.monotonic()
-    wanted = _check(request.args)
+    wanted = _read(request.fields("EnvironmentFailed"))
     final = request.paths.env(wanted.key)
     cuda = interpreters.driver_cuda()
     if wanted.interpreter:
@@ -96,22 +98,20 @@ def _provide(
     return interpreters.ask(os.path.join(final, "bin", "python")), how, installer
 
 
-def _check(args: Dict[str, Any]) -> Wanted:
-    key, python, text, ranges = (args.get(name) for name in ("key", "python", "requirements", "ranges"))
-    interpreter, named = args.get("interpreter"), args.get("interpreters") or []
-    if not isinstance(key, str) or not KEY.fullmatch(key):
-        raise AgentError("EnvironmentFailed", "not a key of an environment: %.100r" % (key,))
-    if python is not None and not (isinstance(python, str) and re.fullmatch(r"3(\.\d{1,2}){1,2}", python)):
-        raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % (python,))
-    if not isinstance(named, list) or not all(isinstance(path, str) for path in [*named, interpreter or ""]):
-        raise AgentError("EnvironmentFailed", "interpreters are paths")
-    return Wanted(key, python, str(text or ""), read_ranges(ranges or text), interpreter, named)
+def _read(asked: Fields) -> Wanted:
+    key, python, text = asked.text("key"), asked.optional_text("python"), asked.text("requirements")
+    if not KEY.fullmatch(key):
+        raise AgentError("EnvironmentFailed", "not a key of an environment: %.100r" % key)
+    if python is not None and not re.fullmatch(r"3(\.\d{1,2}){1,2}", python):
+        raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % python)
+    ranges = parse_ranges(asked.texts("ranges") or [text])
+    return Wanted(key, python, text, ranges, asked.optional_text("interpreter"), asked.texts("interpreters"))
 
 
-def read_ranges(ranges: Any) -> Optional[List[requirement.Requirement]]:
-    """A text or a list of lines as requirements; None where there is more in it than names and versions."""
+def parse_ranges(lines: Sequence[str]) -> Optional[List[requirement.Requirement]]:
+    """Lines as requirements; None where a line has more than a name and versions."""
     try:
-        return requirement.parse("\n".join(map(str, ranges)) if isinstance(ranges, list) else str(ranges or ""))
+        return requirement.parse("\n".join(lines))
     except ValueError:
         return None
 

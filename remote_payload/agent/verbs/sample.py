@@ -7,11 +7,12 @@ import subprocess
 import threading
 from typing import Any, Dict, List
 
-from remote_payload.agent.box.files import read_json
-from remote_payload.agent.run import state
-from remote_payload.agent.verbs.launch import box_environment
-from remote_payload.agent.wire.paths import RunPaths, check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.run import spawn, state
+from remote_payload.agent.run.order import LaunchFile, read_launch
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.paths import RunPaths
+from remote_payload.agent.wire.request import Request
 
 MODULE = re.compile(r"remote_payload\.recipes\.[a-z_]+")
 LINE_LIMIT = 1 << 20  # bytes of a line that travel
@@ -26,16 +27,19 @@ def sample(request: Request) -> Dict[str, Any]:
     With ``listen`` what the laptop uploads is its standard input, as it comes. Raises AgentError when the run has none of
     gpurun's own training code, or the process failed without a line.
     """
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
-    command = _command(run, request.args)
-    said: List[str] = []
-    listens = request.args.get("listen") is True
+    run, asked = request.run(), request.fields("LaunchError")
+    launched = read_launch(run)
+    if launched is None:
+        raise AgentError("RunLost", "run %s has no folder on the box, or never started" % run.run_id)
+    command = _command(run, launched, asked)
+    stderr: List[str] = []
+    listens = asked.flag("listen")
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE if listens else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=run.code,
-        env=_environment(run), start_new_session=True,
+        env=_environment(run, launched), start_new_session=True,
     )  # fmt: skip
     threads = [
-        threading.Thread(target=_keep_errors, args=(process, said), daemon=True),
+        threading.Thread(target=_keep_errors, args=(process, stderr), daemon=True),
         threading.Thread(target=_end_with, args=(process, request), daemon=True),
     ] + ([threading.Thread(target=_feed, args=(process, request), daemon=True)] if listens else [])
     for thread in threads:
@@ -48,53 +52,48 @@ def sample(request: Request) -> Dict[str, Any]:
     code = process.wait()
     threads[0].join()
     if code and not lines:
-        raise AgentError("ArtifactError", "the model could not be tried:\n%s" % "".join(said)[-LAST_ERRORS:].strip())
+        raise AgentError("ArtifactError", "the model could not be tried:\n%s" % "".join(stderr)[-LAST_ERRORS:].strip())
     return {"code": code}
 
 
-def _command(run: RunPaths, args: Dict[str, Any]) -> List[str]:
-    plan = read_json(run.launch)
-    if plan is None:
-        raise AgentError("RunLost", "run %s has no folder on the box, or never started" % run.run_id)
-    module, arguments = args.get("module"), args.get("arguments") or []
-    if not isinstance(module, str) or not MODULE.fullmatch(module):
-        raise AgentError("LaunchError", "%r is no module of the payload" % (module,))
-    argv = plan["argv"]
-    if "-m" not in argv or not str(argv[-1]).startswith("remote_payload."):
+def _command(run: RunPaths, launched: LaunchFile, asked: Fields) -> List[str]:
+    module, argv = asked.text("module"), launched.argv
+    if not MODULE.fullmatch(module):
+        raise AgentError("LaunchError", "%r is no module of the payload" % module)
+    if "-m" not in argv or not argv[-1].startswith("remote_payload."):
         raise AgentError(
             "LaunchError",
             "run %s is of a program of your own, so gpurun does not know how to ask its model" % run.run_id,
             "Try the fetched files with your own code.",
         )
-    return [argv[0], "-m", module, *[str(argument) for argument in arguments]]
+    return [argv[0], "-m", module, *asked.texts("arguments")]
 
 
-def _environment(run: RunPaths) -> Dict[str, str]:
-    plan = read_json(run.launch) or {}
+def _environment(run: RunPaths, launched: LaunchFile) -> Dict[str, str]:
     gpus = state.status_of(run)["gpus"]
-    environment = dict(box_environment(), **plan["environment"])
+    environment = dict(spawn.box_environment(), **launched.environment)
     environment.update(
         CUDA_VISIBLE_DEVICES=",".join(str(gpu) for gpu in gpus), HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"
     )
     return {name: value for name, value in environment.items() if name not in NOT_OURS}
 
 
-def _keep_errors(process: "subprocess.Popen[bytes]", said: List[str]) -> None:
+def _keep_errors(process: "subprocess.Popen[bytes]", stderr: List[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        said.append(line.decode("utf-8", "replace"))
-        del said[:-50]
+        stderr.append(line.decode("utf-8", "replace"))
+        del stderr[:-50]
 
 
 def _feed(process: "subprocess.Popen[bytes]", request: Request) -> None:
-    """The laptop's words to the process, until there are no more."""
+    """What the laptop uploads goes to the process, until the upload ends."""
     assert process.stdin is not None
     try:
         with process.stdin as incoming:
-            for said in request.blobs():
-                incoming.write(said)
+            for blob in request.blobs():
+                incoming.write(blob)
                 incoming.flush()
-    except (OSError, AgentError):  # it has ended, or nobody talks to it any more
+    except (OSError, AgentError):  # the process has ended, or the laptop is gone
         pass
 
 

@@ -9,8 +9,10 @@ from remote_payload.agent.box import incoming
 from remote_payload.agent.box.files import read_json, remove_quietly, write_json
 from remote_payload.agent.box.snapshot import Entries, describe, digest_of, stat_digest
 from remote_payload.agent.run.run_folder import must_match
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.launch_request import read_expected
 from remote_payload.agent.wire.paths import KEY, BoxPaths
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 
 def seal(request: Request) -> Dict[str, Any]:
@@ -20,19 +22,19 @@ def seal(request: Request) -> Dict[str, Any]:
     and was changed on the box is replaced. Raises AgentError PushDiffers when it is not what was meant, and
     TransferInterrupted when it is gone.
     """
-    paths, args = request.paths, request.args
-    key, digest = _name(args.get("key")), str(args.get("digest") or "")
-    source, target = incoming.place(paths, args.get("incoming")), paths.data(key)
-    name = incoming.split(args.get("incoming"))[0]
+    paths, asked = request.paths, request.fields("TransferFailed")
+    key, digest, attempt = _key(asked.text("key")), asked.text("digest"), asked.text("incoming")
+    source, target = incoming.place(paths, attempt), paths.data(key)
+    name = incoming.split(attempt)[0]
     if has_data(paths, key, digest):
         incoming.forget(paths, name)  # another submit pushed the same
         return _answer(paths, key, describe(target))
     if not os.path.isdir(source):
         raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
-    must_match(source, args, "the data")
+    must_match(source, read_expected(asked), "the data")
     entries = describe(source)
     _settle(paths, source, target)
-    record = {"digest": digest, "stat": digest_of(entries), "read_at": args.get("read_at")}
+    record = {"digest": digest, "stat": digest_of(entries), "read_at": asked.optional_whole("read_at")}
     write_json(_record(paths, key), record)
     incoming.forget(paths, name)
     return _answer(paths, key, entries)
@@ -80,10 +82,10 @@ def _record(paths: BoxPaths, key: str) -> str:
     return posixpath.join(posixpath.dirname(paths.data(key)), ".%s.json" % key)  # no key begins with a dot
 
 
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not KEY.fullmatch(value):
-        raise AgentError("TransferFailed", "unusable name for pushed data: %.100r" % (value,))
-    return value
+def _key(key: str) -> str:
+    if not KEY.fullmatch(key):
+        raise AgentError("TransferFailed", "unusable name for pushed data: %.100r" % key)
+    return key
 
 
 def _remove(path: str) -> None:

@@ -60,8 +60,9 @@ def stale(request: Request) -> Dict[str, Any]:
     ended. ``held`` is ``[{gpu, bytes}]``. ``gpus`` in the request, a list of such numbers, narrows the look; ``kill`` also
     ends the others, except processes of runs that are not over.
     """
-    numbers = request.args.get("gpus")
-    found = _Candidates(request.paths, set(numbers) if isinstance(numbers, list) else None)
+    asked = request.fields()
+    numbers = set(asked.wholes("gpus")) if asked.is_a("gpus", list) else None
+    found = _Candidates(request.paths, numbers)
     ended: List[Dict[str, Any]] = []
     survivors: List[Process] = []
     for run_id, members in found.left_over.items():
@@ -69,7 +70,7 @@ def stale(request: Request) -> Dict[str, Any]:
         survivors += ending.terminate(find, GRACE, ending.KILL_LIMIT)
         ended += members
     others = found.others
-    if request.args.get("kill") is True:
+    if asked.flag("kill"):
         mine = [each for each in others if not each["kept"]]
         survivors += ending.terminate(_Tree([each["pid"] for each in mine]), GRACE, ending.KILL_LIMIT)
         ended += mine

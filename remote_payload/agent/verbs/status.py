@@ -1,18 +1,17 @@
-"""What the runs of this box are doing."""
+"""Verb ``status``: what the runs of this box are doing."""
 
 from typing import Any, Dict
 
 from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run.alive import Box
 from remote_payload.agent.run.state import status_of
-from remote_payload.agent.wire.paths import check_run_id
 from remote_payload.agent.wire.request import Request
 
 
 def status(request: Request) -> Dict[str, Any]:
-    """Verb: ``{runs: [status]}`` of ``run_ids``, or of every run on the box, newest first."""
-    run_ids = request.args.get("run_ids")
-    if run_ids is None:
-        run_ids = [run.run_id for run in runs_newest_first(request.paths)]
+    """``{runs: [status]}`` of ``run_ids``, or of every run on the box, newest first. Raises AgentError for what is no run id."""
+    asked = request.fields()
+    named = [request.paths.run(run_id) for run_id in asked.run_ids("run_ids")]
+    runs = named if "run_ids" in asked else runs_newest_first(request.paths)
     box = Box()
-    return {"runs": [status_of(request.paths.run(check_run_id(run_id)), box) for run_id in run_ids]}
+    return {"runs": [status_of(run, box) for run in runs]}

@@ -12,10 +12,11 @@ from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.run import alive, ending, owner, secrets, slot, state
 from remote_payload.agent.run.alive import Box
-from remote_payload.agent.run.ending import GRACE
-from remote_payload.agent.wire.paths import RunPaths, check_run_id
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is overruled
 TOLD_WITHIN = 10.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
@@ -28,8 +29,7 @@ def stop(request: Request) -> Dict[str, Any]:
     Nobody survives is the proof of success; who holds the GPUs all the same is somebody else. ``grace`` seconds lie between
     TERM and KILL. Goes on when the laptop is gone. Raises AgentError for a run that is not there.
     """
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
-    grace = _grace(request.args.get("grace"))
+    run, grace = request.run(), _grace(request.fields())
     before = state.status_of(run)
     if before.get("cause") == "folder_deleted":
         raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
@@ -48,18 +48,18 @@ def stop(request: Request) -> Dict[str, Any]:
     }
 
 
-def _grace(asked: Any) -> float:
-    if asked is None:
-        return GRACE
-    if isinstance(asked, bool) or not isinstance(asked, (int, float)) or not 0 <= asked <= 3600:
-        raise AgentError("GpurunError", "a grace of %r seconds" % (asked,))
-    return float(asked)
+def _grace(asked: Fields) -> float:
+    seconds = asked.optional_number("grace")
+    if seconds is None:
+        return ending.GRACE
+    if not 0 <= seconds <= ending.LONGEST_GRACE:
+        raise AgentError("GpurunError", "a grace of %g seconds" % seconds)
+    return seconds
 
 
 def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
     """Asks it to end the payload and waits until it has; False when it does not answer."""
-    with open(os.path.join(locks.make_volatile(run.run_id), ending.GRACE_FILE), "w", encoding="ascii") as file:
-        file.write("%f\n" % grace)
+    ending.request_grace(run, grace)
     deadline = time.monotonic() + grace + PATIENCE
     asked: Optional[Process] = None
     told = -1

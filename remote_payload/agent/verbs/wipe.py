@@ -3,13 +3,13 @@
 from typing import Any, Dict
 
 from remote_payload.agent.run import alive, secrets
-from remote_payload.agent.wire.paths import check_run_id
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.request import Request
 
 
 def wipe(request: Request) -> Dict[str, Any]:
     """Verb: removes a run's secrets and looks again: ``{left: []}`` is the proof. Refused while the run lasts."""
-    run = request.paths.run(check_run_id(request.args.get("run_id")))
+    run = request.run()
     if alive.of(run).anything:
         raise AgentError(
             "LaunchError",

@@ -5,26 +5,12 @@ import threading
 from typing import Any, Callable, Dict, Iterator
 
 from remote_payload.agent.wire import protocol
-from remote_payload.agent.wire.paths import BoxPaths
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
 # Blobs waiting for a verb that is slower than the link: 16 MiB at most, then the laptop is made to wait.
 WAITING_BLOBS = 16
-
-
-class AgentError(Exception):
-    """What the laptop raises under the class ``kind`` of ``runner/domain/errors.py``, if it is one of those that a box may name
-    (``runner/transport/session.py``), and else as a HostError."""
-
-    def __init__(self, kind: str, message: str, hint: str = "", meaning: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.hint = hint
-        self.meaning = meaning
-
-    def answer(self) -> Dict[str, str]:
-        """The ERROR frame's JSON."""
-        return {"kind": self.kind, "message": self.message, "hint": self.hint, "meaning": self.meaning}
 
 
 class Request:
@@ -43,6 +29,14 @@ class Request:
         self._send = send
         self._stream = stream
         self._blobs: "queue.Queue[bytes]" = queue.Queue(WAITING_BLOBS)
+
+    def fields(self, kind: str = "GpurunError") -> Fields:
+        """The arguments as typed fields; one of another type is an AgentError ``kind``."""
+        return Fields(self.args, kind)
+
+    def run(self) -> RunPaths:
+        """The paths of the run that the argument ``run_id`` names. Raises AgentError where that is not a run id."""
+        return self.paths.run(self.fields().run_id())
 
     def progress(self, value: Dict[str, Any]) -> None:
         """Tells the laptop how far the verb is; any JSON object."""

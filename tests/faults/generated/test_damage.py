@@ -26,8 +26,9 @@ from remote_payload.agent.run import allotment, state
 from remote_payload.agent.verbs import clean, launch, stop
 from remote_payload.agent.verbs.wipe import wipe
 from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths, volatile_folder
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 from tests.support.agent import FROM_SOURCE, run_id, wait_until
 from tests.support.payloads import Truth
 from tests.support.trials import trials

@@ -9,9 +9,10 @@ import pytest
 from remote_payload.agent import serve
 from remote_payload.agent.serve import Server, explain, frames, without_secrets
 from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import Frame, ProtocolError
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 from runner.domain import errors
 
 

@@ -10,19 +10,15 @@ import threading
 import pytest
 
 from remote_payload.agent.box import locks
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
-from remote_payload.agent.wire.request import AgentError
 
 
 @pytest.fixture(autouse=True)
 def volatile(tmp_path, monkeypatch):
     """A folder of this test's own instead of the machine's."""
     folder = tmp_path / "volatile"
-    for module in ("locks",):
-        monkeypatch.setattr(
-            f"remote_payload.agent.{module}.volatile_folder",
-            lambda run_id=None: str(folder / run_id if run_id else folder),
-        )
+    monkeypatch.setattr(locks, "volatile_folder", lambda run_id=None: str(folder / run_id if run_id else folder))
     return folder
 
 

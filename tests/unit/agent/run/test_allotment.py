@@ -15,9 +15,9 @@ from remote_payload.agent.box import badge, gpus, locks, processes
 from remote_payload.agent.box.files import write_json
 from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.run import allotment, slot, waiting
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
-from remote_payload.agent.wire.request import AgentError
 
 pytestmark = pytest.mark.stand_in
 

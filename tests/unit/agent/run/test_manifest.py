@@ -10,9 +10,11 @@ import pytest
 
 from remote_payload.agent.box import locks
 from remote_payload.agent.run import manifest, slot
+from remote_payload.agent.verbs.manifest import manifest as verb
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 from runner.domain.answers.manifest import parse_manifest
 
 RUN_ID = "legal-20260102-142030-3a41"
@@ -144,7 +146,7 @@ def ask(run, **args):
     request = Request({"run_id": RUN_ID, **args}, BoxPaths(os.path.dirname(os.path.dirname(run.folder))))
     told = []
     request.progress = told.append
-    return manifest.manifest(request), told
+    return verb(request), told
 
 
 def test_the_verb_gives_what_the_supervisor_wrote(run):

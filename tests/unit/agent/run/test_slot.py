@@ -50,3 +50,21 @@ def test_a_slot_that_is_torn_at_any_byte_is_empty(run):
 def test_an_exit_that_the_disk_does_not_take_is_kept_in_memory(run):
     slot.write(run, RECORD)  # no slot at all: as on a filesystem that has turned read-only
     assert slot.read(run) == RECORD
+
+
+def test_an_exit_is_written_in_the_place_of_an_empty_folder(run, tmp_path):
+    descriptor = slot.allocate(run)
+    os.unlink(run.exit_slot)
+    os.mkdir(run.exit_slot)
+    slot.write(run, RECORD, descriptor)
+    os.close(descriptor)
+    assert (
+        os.path.isfile(run.exit_slot) and not (tmp_path / "exit").exists()
+    )  # not only in memory, which a restart empties
+    assert slot.read(run) == RECORD
+
+
+def test_an_exit_is_kept_in_memory_where_a_folder_with_something_in_it_took_the_slots_place(run, tmp_path):
+    os.makedirs(run.exit_slot + "/full")
+    slot.write(run, RECORD)
+    assert (tmp_path / "exit").exists() and slot.read(run) == RECORD

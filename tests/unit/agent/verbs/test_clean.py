@@ -9,9 +9,10 @@ import pytest
 from remote_payload.agent.box import locks, snapshot
 from remote_payload.agent.run import slot
 from remote_payload.agent.verbs import clean, seal
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 OLD, NEW, GOING = (f"legal-2026010{day}-142030-7f3{day}" for day in (1, 2, 3))
 

@@ -11,8 +11,9 @@ import pytest
 
 from remote_payload.agent.box import builders, interpreters
 from remote_payload.agent.verbs import provision as verb
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 
 SIX = "six==1.17.0\n"
 
@@ -48,7 +49,7 @@ def without_uv(monkeypatch):
 
 
 def provision(box, request=None, **args):
-    args = {"key": "key-1", "python": None, "requirements": SIX, "ranges": "six>=1.16", **args}
+    args = {"key": "key-1", "python": None, "requirements": SIX, "ranges": ["six>=1.16"], **args}
     request = request or Request(args, box)
     request.args = args
     lines = []
@@ -99,7 +100,7 @@ def test_a_new_environment_is_built_with_uv_then_reused_in_no_time(box):
 
 
 def test_without_uv_pip_builds_it_and_console_scripts_start_under_the_final_name(box, without_uv):
-    built = provision(box, requirements="six==1.17.0\ncharset-normalizer==3.4.2\n", ranges="")
+    built = provision(box, requirements="six==1.17.0\ncharset-normalizer==3.4.2\n", ranges=[])
     assert (built["how"], built["installer"]) == ("built", "pip")
     script = Path(box.env("key-1"), "bin", "normalizer")
     assert script.read_text().startswith("#!" + box.env("key-1"))
@@ -130,14 +131,14 @@ def test_the_interpreter_that_the_job_names_is_used_and_what_it_lacks_is_told(bo
 def test_a_named_interpreter_that_does_not_run_is_a_named_error(box, path, why):
     with pytest.raises(AgentError, match=why) as failure:
         provision(box, interpreter=path)
-    assert failure.value.kind == "EnvironmentFailed" and "provision.interpreter" in failure.value.hint
+    assert failure.value.kind == "EnvironmentFailed" and "environment.interpreter" in failure.value.hint
 
 
 @pytest.mark.stand_in
 def test_an_interpreter_with_torch_gets_a_layer_with_only_what_it_lacks(box):
     stand_in_torch(site_of(box.base))
     locked = "torch==2.14.0\nsix==1.16.0 ; python_version >= '3.8'\nsix==1.0 ; python_version < '3'\nx[y]>=3\n"
-    answer = provision(box, requirements=locked, ranges="torch>=2.6\nsix>=1.16")
+    answer = provision(box, requirements=locked, ranges=["torch>=2.6", "six>=1.16"])
     assert (answer["how"], answer["installer"]) == ("overlaid", "pip")
     source = "import six, torch; print(six.__version__, torch.__version__); print(six.__file__); print(torch.__file__)"
     versions, six, torch = python(answer["interpreter"], source).splitlines()
@@ -145,7 +146,7 @@ def test_an_interpreter_with_torch_gets_a_layer_with_only_what_it_lacks(box):
     assert six.startswith(box.env("key-1")) and torch.startswith(str(box.base))
     ran = subprocess.run([Path(box.env("key-1"), "bin", "torchrun")], capture_output=True, text=True, timeout=60)
     assert ran.stdout.strip() == "running under " + box.env("key-1"), ran.stderr
-    assert provision(box, ranges="torch>=2.6\nsix>=1.16")["how"] == "reused"
+    assert provision(box, ranges=["torch>=2.6", "six>=1.16"])["how"] == "reused"
 
 
 def wheel(folder, name, version, requires=""):
@@ -171,7 +172,7 @@ def test_a_layer_never_brings_a_torch_of_its_own_a_new_environment_is_built_inst
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     locked = "torch==2.14.0\ngpurun-needs-torch==1.0\n"
-    answer = provision(box, requirements=locked, ranges="torch>=2.6\ngpurun-needs-torch")
+    answer = provision(box, requirements=locked, ranges=["torch>=2.6", "gpurun-needs-torch"])
     assert (answer["how"], answer["installer"]) == ("built", "uv")
     assert any("building a new environment instead" in line for line in answer["lines"])
     assert leftovers(box) == []
@@ -181,7 +182,7 @@ def test_a_layer_never_brings_a_torch_of_its_own_a_new_environment_is_built_inst
 def test_an_interpreter_whose_torch_is_out_of_range_is_not_built_upon(box):
     stand_in_torch(site_of(box.base), "1.13.1")
     with pytest.raises(AgentError, match=r"do not bring what is needed: torch>=2\.6"):
-        provision(box, ranges="torch>=2.6\nsix>=1.16")
+        provision(box, ranges=["torch>=2.6", "six>=1.16"])
     assert leftovers(box) == [] and not os.path.exists(box.env("key-1"))
 
 
@@ -189,7 +190,7 @@ def test_requirements_that_cannot_be_met_show_the_installers_words_and_leave_not
     with pytest.raises(AgentError, match=r"six==99\.0") as failure:
         provision(box, requirements="six==99.0\n")
     assert failure.value.kind == "EnvironmentFailed"
-    assert "provision.requirements" in failure.value.hint
+    assert "environment.requirements" in failure.value.hint
     assert leftovers(box) == [] and not os.path.exists(box.env("key-1"))
 
 
@@ -212,7 +213,7 @@ def test_a_python_that_cannot_be_downloaded_is_no_matter_of_the_package_index(bo
 def test_a_python_that_nobody_has_and_no_uv_names_both(box, without_uv):
     with pytest.raises(AgentError, match=r"Python 3\.5 is not on the box, and uv") as failure:
         provision(box, python="3.5")
-    assert "provision.python" in failure.value.hint
+    assert "environment.python" in failure.value.hint
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
@@ -235,7 +236,7 @@ from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
 interpreters._candidates = lambda named: [sys.argv[2]]
 builders.find_uv = lambda folder: sys.argv[3]
-args = {"key": "key-1", "requirements": "six==1.17.0", "ranges": "six"}
+args = {"key": "key-1", "requirements": "six==1.17.0", "ranges": ["six"]}
 print(provision.provision(Request(args, BoxPaths(sys.argv[1])))["how"], flush=True)
 """
 
@@ -274,7 +275,7 @@ def test_a_build_killed_half_way_leaves_nothing_under_the_final_name_and_the_nex
 
 
 def provision_and_tell(box, request, waiting):
-    request.args = {"key": "key-1", "python": None, "requirements": SIX, "ranges": "six>=1.16"}
+    request.args = {"key": "key-1", "python": None, "requirements": SIX, "ranges": ["six>=1.16"]}
     request.progress = lambda value: waiting.set() if "waiting" in value["line"] else None
     return verb.provision(request)["how"]
 
@@ -299,7 +300,7 @@ def test_a_cancelled_build_ends_its_commands_and_leaves_nothing(box, monkeypatch
     slow.write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr(builders, "find_uv", lambda folder: str(slow))
-    request = Request({"key": "key-1", "requirements": SIX, "ranges": ""}, box)
+    request = Request({"key": "key-1", "requirements": SIX, "ranges": []}, box)
     pids = []
 
     def cancel(value):

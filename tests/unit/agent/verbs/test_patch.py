@@ -8,8 +8,9 @@ import pytest
 
 from remote_payload.agent.box import snapshot
 from remote_payload.agent.verbs import patch as agent
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
-from remote_payload.agent.wire.request import AgentError, Request
+from remote_payload.agent.wire.request import Request
 from runner.jobfile.load import load
 from runner.push import patch as laptop
 from runner.push.selection import select_code
@@ -106,7 +107,7 @@ def test_a_change_between_the_offer_and_the_patch_is_noticed(box, project):
     (project / "run.sh").write_text("# changed\n")
     made = laptop.make_patch(select(project), agent.offer(box, "code"))
     Path(box.run(FIRST).code, "train.py").write_text("# written meanwhile\n")
-    with pytest.raises(AgentError, match="is not what it was") as raised:
+    with pytest.raises(AgentError, match="files it begins with were changed") as raised:
         push(box, project, made)
     assert raised.value.kind == "TransferInterrupted" and os.listdir(box.incoming(SECOND)) == []
 

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from remote_payload.agent.box import bounded, gpus, interpreters, snapshot
+from remote_payload.agent.box import bounded, gpus, interpreters, machine, snapshot
 from remote_payload.agent.verbs import probe
+from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
 from runner.domain.answers.box import Box
@@ -84,11 +85,20 @@ def test_no_interpreter_is_named_that_lacks_something(box, wanted):
 
 @pytest.mark.parametrize(
     "args",
-    [{"data": [{"key": "../../etc", "digest": ""}, 7]}, {"env_key": "../x"}, {"payload": "../x"}, {"code_digest": 5}],
+    [{"data": [{"key": "../../etc", "digest": ""}]}, {"env_key": "../x"}, {"payload": "../x"}, {"code_digest": "../x"}],
 )
 def test_names_that_lead_elsewhere_are_not_looked_at(box, args):
     have = ask(box, **args)["have"]
     assert not have["data"] and not have["env"] and not have["payload"] and not have["code"]
+
+
+@pytest.mark.parametrize(
+    ("args", "named"), [({"data": [{"key": "k"}, 7]}, r"data\[1\]"), ({"code_digest": 5}, "code_digest")]
+)
+def test_an_argument_of_another_type_is_refused_by_name(box, args, named):
+    with pytest.raises(AgentError, match=named + " in the request is a number"):
+        ask(box, **args)
+    assert not os.path.exists(box.root)
 
 
 def shim(tmp_path, monkeypatch, name, script):
@@ -129,7 +139,7 @@ def test_a_full_an_inode_full_and_a_read_only_disk_are_told_apart_from_a_good_on
     (tmp_path / "volume").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / "volume"], check=True)
     try:
-        found = probe.disk(str(tmp_path / "volume" / ".gpurun-box"))
+        found = machine.disk(str(tmp_path / "volume" / ".gpurun-box"))
     finally:
         subprocess.run(["umount", tmp_path / "volume"], check=True)
     assert found["writable"] is False and why in found["error"]

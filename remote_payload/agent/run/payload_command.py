@@ -1,0 +1,64 @@
+"""How the payload is started: its argv, its environment and its limits, as ``launch.json`` holds them."""
+
+import os
+from typing import Dict, Tuple
+
+from remote_payload.agent.run import run_folder, spawn
+from remote_payload.agent.run.order import LOG_LIMIT, LaunchFile
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.launch_request import LaunchRequest
+from remote_payload.agent.wire.paths import BoxPaths, RunPaths
+
+
+def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int) -> LaunchFile:
+    """What the supervisor starts on ``gpus`` GPUs. The run's code must be in place: ``python`` may have to be linked beside it."""
+    environment = variables(paths, run, asked)
+    environment["PATH"] = run_folder.offer_python(run, asked.interpreter, environment["PATH"])
+    return LaunchFile(
+        argv=arguments(asked, gpus),
+        environment=environment,
+        outputs=asked.outputs,
+        gpus=gpus,
+        queue=asked.queue,
+        time_limit=asked.time_limit,
+        log_limit=asked.log_limit or LOG_LIMIT,
+        resume=asked.resume,
+    )
+
+
+def arguments(asked: LaunchRequest, gpus: int) -> Tuple[str, ...]:
+    """The payload's argv: the job's own command with ``{gpus}`` and ``{processes}`` replaced, or a module, under torchrun if asked.
+
+    ``{gpus}`` is 0 on the CPU; ``{processes}`` is for a launcher: the job's number, else one a GPU, at least 1.
+    Raises AgentError LaunchError where there is nothing to start.
+    """
+    processes = str(asked.processes or gpus or 1)
+    if asked.command:
+        words = [word.replace("{gpus}", str(gpus)).replace("{processes}", processes) for word in asked.command]
+        return (spawn.program(words[0], asked.interpreter, asked.variables), *words[1:])
+    if not asked.interpreter or not asked.module:
+        raise AgentError("LaunchError", "neither a command nor a module to start")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes) if asked.torchrun else ()
+    return (asked.interpreter, *launcher, "-m", asked.module)
+
+
+def variables(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str, str]:
+    """The payload's variables on top of the box's own, without secrets; ARCHITECTURE.md, "What the payload meets"."""
+    path = spawn.search_path(asked.interpreter, asked.variables)
+    found = {"PATH": path, "HF_HOME": paths.hf_home, "PYTHONUNBUFFERED": "1"}
+    if asked.payload:
+        places = [paths.payload(asked.payload), os.environ.get("PYTHONPATH")]
+        found["PYTHONPATH"] = ":".join(place for place in places if place)
+    found.update(asked.variables)
+    found.update(
+        GPURUN_RUN_ID=run.run_id,
+        GPURUN_RUN_DIR=run.folder,
+        GPURUN_OUTPUTS=run.outputs,
+        GPURUN_EVENTS=run.events,
+        CUDA_DEVICE_ORDER="PCI_BUS_ID",  # NVML's order, which gpurun counts in
+    )
+    if os.environ.get("GPURUN_FAKE_GPUS"):  # tests only: torch finds no GPU where a run was given such a one
+        found["GPURUN_FAKE_GPUS"] = os.environ["GPURUN_FAKE_GPUS"]
+    if asked.resume:
+        found["GPURUN_RESUME"] = asked.resume.checkpoint
+    return found

@@ -1,0 +1,123 @@
+"""What the verb ``launch`` is asked for: read once, every value with its type checked."""
+
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+
+from remote_payload.agent.wire.errors import AgentError
+from remote_payload.agent.wire.fields import Fields
+
+ALL = "all"  # GPUs: as many as the box has
+
+
+class Expected(NamedTuple):
+    """What a pushed tree must be: ``marks`` is its fingerprint, over contents instead of times where ``contents``."""
+
+    marks: Optional[str]
+    contents: bool = False
+    permissions: bool = True  # False where the filesystem of the box keeps none
+
+
+class Code(NamedTuple):
+    """Where the run's code comes from: the attempt ``incoming`` that a push wrote, or the code of the run ``link_from``, or nowhere."""
+
+    incoming: Optional[str] = None
+    link_from: Optional[str] = None
+    digest: str = ""
+    read_at: Optional[int] = None  # when the laptop last saw that it was so, by the laptop's clock
+    expected: Expected = Expected(None)
+
+
+class DataLink(NamedTuple):
+    """The data ``key`` appears in the code at ``path``; ``member`` is the one file of it that is meant, where the data is a file."""
+
+    path: Optional[str]
+    key: str
+    member: Optional[str]
+
+
+class Resume(NamedTuple):
+    """The run whose outputs this one begins with, and the checkpoint that it goes on from."""
+
+    run_id: str
+    checkpoint: str
+
+
+class LaunchRequest(NamedTuple):
+    """One run as it was asked for. ``secrets`` come into no file and no error."""
+
+    run_id: str
+    job: Dict[str, Any]  # the resolved job, kept as job.json
+    code: Code
+    data: Tuple[DataLink, ...]
+    outputs: Tuple[str, ...]
+    interpreter: Optional[str]
+    payload: Optional[str]  # the sha256 of the training package
+    command: Tuple[str, ...]  # either this or the module
+    module: Optional[str]
+    torchrun: bool
+    processes: Optional[int]
+    variables: Dict[str, str]
+    secrets: Dict[str, str]
+    gpus: Union[int, str]  # a number, or ALL
+    queue: bool
+    time_limit: Optional[float]  # seconds
+    log_limit: Optional[int]  # bytes
+    resume: Optional[Resume]
+
+    def __repr__(self) -> str:
+        return "LaunchRequest(%r)" % self.run_id  # the fields hold secrets
+
+
+def read(asked: Fields) -> LaunchRequest:
+    """The request. Raises AgentError for a field of another type."""
+    return LaunchRequest(
+        run_id=asked.run_id(),
+        job=asked.mapping("job"),
+        code=_read_code(asked.fields("code")),
+        data=tuple(map(_read_data, asked.list_of_fields("data"))),
+        outputs=tuple(asked.texts("outputs")),
+        interpreter=asked.optional_text("interpreter"),
+        payload=asked.optional_text("payload"),
+        command=tuple(asked.texts("command")),
+        module=asked.optional_text("module"),
+        torchrun=asked.flag("torchrun"),
+        processes=asked.optional_whole("processes"),
+        variables=asked.text_by_name("variables"),
+        secrets=asked.text_by_name("secrets"),
+        gpus=_read_gpus(asked),
+        queue=asked.flag("queue"),
+        time_limit=asked.optional_number("time_limit"),
+        log_limit=asked.optional_whole("log_limit"),
+        resume=_read_resume(asked.optional_fields("resume")),
+    )
+
+
+def read_expected(asked: Fields) -> Expected:
+    """The fields that say what a pushed tree must be."""
+    return Expected(asked.optional_text("marks"), asked.flag("contents"), asked.flag("permissions", default=True))
+
+
+def _read_code(asked: Fields) -> Code:
+    return Code(
+        asked.optional_text("incoming") or None,
+        asked.optional_text("link_from") or None,
+        asked.text("digest"),
+        asked.optional_whole("read_at"),
+        read_expected(asked),
+    )
+
+
+def _read_data(asked: Fields) -> DataLink:
+    return DataLink(asked.optional_text("path"), asked.text("key"), asked.optional_text("member"))
+
+
+def _read_gpus(asked: Fields) -> Union[int, str]:
+    if asked.is_a("gpus", str) and asked.text("gpus") == ALL:
+        return ALL
+    wanted = asked.whole("gpus")
+    if wanted < 0:
+        raise AgentError("LaunchError", "%d GPUs" % wanted)
+    return wanted
+
+
+def _read_resume(asked: Optional[Fields]) -> Optional[Resume]:
+    return None if asked is None else Resume(asked.run_id(), asked.text("checkpoint") or "auto")
