@@ -10,12 +10,15 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from typing import Dict, Optional
 
+from remote_payload.agent.box.files import remove_empty_folder, remove_quietly
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
 
 # Lustre without "-o flock", NFS without a lock daemon, some FUSE filesystems.
+TRY_EVERY = 0.02  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _tried: Dict[str, bool] = {}  # whether a folder's filesystem can lock
 
@@ -73,10 +76,8 @@ def _can_lock(folder: str) -> bool:
 def take_run(run: RunPaths) -> Optional[int]:
     """The run's lock as a descriptor, None while somebody holds it. Raises OSError."""
     os.makedirs(os.path.dirname(run.lock), 0o700, exist_ok=True)
-    path = run_lock(run)
-    if os.path.isdir(path):
-        os.rmdir(path)  # whoever made that: a lock is a file
-    return take(path)
+    remove_empty_folder(run_lock(run))
+    return take(run_lock(run))
 
 
 def take(path: str) -> Optional[int]:
@@ -90,6 +91,16 @@ def take(path: str) -> Optional[int]:
             os.close(descriptor)
             return None
         os.close(descriptor)  # removed between our open and our lock, or only somebody asking: again
+
+
+def take_within(path: str, seconds: float) -> Optional[int]:
+    """``take``, tried again until ``seconds`` are over; None if somebody holds the lock all the while."""
+    deadline = time.monotonic() + seconds
+    descriptor = take(path)
+    while descriptor is None and time.monotonic() < deadline:
+        time.sleep(TRY_EVERY)
+        descriptor = take(path)
+    return descriptor
 
 
 def is_held(path: str) -> bool:
@@ -106,10 +117,7 @@ def is_held(path: str) -> bool:
 
 def drop(path: str, descriptor: int) -> None:
     """Frees a lock and removes its file, in the order in which nobody can be misled."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+    remove_quietly(path)
     os.close(descriptor)
 
 

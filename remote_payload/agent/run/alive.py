@@ -9,7 +9,7 @@ some kernels keep no badge.
 
 import os
 import re
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from remote_payload.agent.box import badge, locks, processes
 from remote_payload.agent.box.processes import Process
@@ -66,8 +66,16 @@ class Box:
         return self._everything
 
     def marked(self) -> Dict[str, Set[int]]:
-        """Pids that show by themselves to which run they belong, by run id."""
+        """Pids that show by themselves to which run they belong (``run_of``), by run id."""
         return self._marked if self.everything else {}
+
+    def runs_by_pid(self, runs: Iterable[RunPaths]) -> Dict[int, str]:
+        """The run that each process belongs to: one of ``runs`` by any sign, or, where it is none of these, the one that it names."""
+        found = {pid: run_id for run_id, pids in self.marked().items() for pid in pids}
+        for run in runs:
+            for process in self.members(run.run_id, owner.read(run)):
+                found.setdefault(process.pid, run.run_id)
+        return found
 
     def life(self, run: RunPaths) -> Life:
         """What lives of a run now."""

@@ -198,11 +198,7 @@ def _busy(available: List[Gpu], wanted: int, before: List[Allotment], taken: Dic
 def _deciding(paths: BoxPaths, limit: float) -> Iterator[bool]:
     """Whether the decision is ours alone for the length of the block; waits up to ``limit`` seconds for it."""
     os.makedirs(paths.locks, 0o700, exist_ok=True)
-    path, deadline = locks.lock_file(os.path.join(paths.locks, "gpus")), time.monotonic() + limit
-    descriptor = locks.take(path)
-    while descriptor is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        descriptor = locks.take(path)
+    descriptor = locks.take_within(locks.lock_file(os.path.join(paths.locks, "gpus")), limit)
     try:
         yield descriptor is not None
     finally:

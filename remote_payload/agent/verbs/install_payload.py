@@ -3,12 +3,12 @@
 import hashlib
 import os
 import posixpath
-import shutil
 import stat
 import tempfile
 import zipfile
-from typing import Any, Dict, Iterator
+from typing import IO, Any, Dict, Iterator
 
+from remote_payload.agent.box.files import new_folder
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import SAFE_PATH, SHA256
 from remote_payload.agent.wire.request import Request
@@ -33,26 +33,25 @@ def install_payload(request: Request) -> Dict[str, Any]:
             pass
         return {}
     os.makedirs(posixpath.dirname(final), exist_ok=True)
-    work = tempfile.mkdtemp(prefix=sha256[:16] + ".partial-", dir=posixpath.dirname(final))
-    try:
-        archive, tree = posixpath.join(work, "zip"), posixpath.join(work, "tree")
+    with tempfile.TemporaryFile(dir=posixpath.dirname(final)) as archive:
         _receive(request.blobs(), archive, sha256)
-        _unpack(archive, tree)
-        _settle(tree, final)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        try:
+            with new_folder(final) as tree:
+                _unpack(archive, tree)
+        except OSError:
+            if not os.path.isdir(final):  # else another submit was faster: the same bytes
+                raise
     return {}
 
 
-def _receive(blobs: Iterator[bytes], archive: str, sha256: str) -> None:
+def _receive(blobs: Iterator[bytes], archive: IO[bytes], sha256: str) -> None:
     digest, size = hashlib.sha256(), 0
-    with open(archive, "wb") as file:
-        for blob in blobs:
-            size += len(blob)
-            if size > MAX_ZIP:
-                raise AgentError("TransferFailed", "the training package is larger than %d MiB" % (MAX_ZIP >> 20))
-            digest.update(blob)
-            file.write(blob)
+    for blob in blobs:
+        size += len(blob)
+        if size > MAX_ZIP:
+            raise AgentError("TransferFailed", "the training package is larger than %d MiB" % (MAX_ZIP >> 20))
+        digest.update(blob)
+        archive.write(blob)
     if digest.hexdigest() != sha256:
         message = "the training package arrived damaged: its sha256 is %s…, not %s…" % (
             digest.hexdigest()[:12],
@@ -61,7 +60,7 @@ def _receive(blobs: Iterator[bytes], archive: str, sha256: str) -> None:
         raise AgentError("TransferFailed", message, "Try again.")
 
 
-def _unpack(archive: str, tree: str) -> None:
+def _unpack(archive: IO[bytes], tree: str) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
@@ -80,12 +79,4 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(member.external_attr >> 16)
     inside = SAFE_PATH.fullmatch(name) and not name.startswith("/") and ".." not in name.split("/")
     if not inside or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise AgentError("TransferFailed", "the training package has a member that cannot be: %.100r" % name)
-
-
-def _settle(tree: str, final: str) -> None:
-    try:
-        os.rename(tree, final)
-    except OSError:
-        if not os.path.isdir(final):  # another submit was faster: the same bytes
-            raise
+        raise AgentError("TransferFailed", "the training package has an unusable member: %.100r" % name)

@@ -159,15 +159,16 @@ def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
 def _lock(final: str, request: Request) -> Iterator[int]:
     """Held while one builds ``final``; the others wait and say so. In memory: network volumes know no flock."""
     path = os.path.join(locks.make_volatile(), "env-%08x.lock" % zlib.crc32(os.fsencode(final)))
-    waited = 0.0
     descriptor = locks.take(path)
+    half_seconds = 0
     while descriptor is None:
-        if waited % 10 == 0:
+        if half_seconds % 20 == 0:
+            waited = half_seconds // 2
             request.progress({"line": "another submit builds this environment; waiting (%d s)" % waited})
-        if request.cancelled.wait(0.5):
+        if request.cancelled.is_set():
             raise AgentError("EnvironmentFailed", "cancelled while another submit builds the environment")
-        waited += 0.5
-        descriptor = locks.take(path)
+        half_seconds += 1
+        descriptor = locks.take_within(path, 0.5)
     try:
         yield descriptor
     finally:

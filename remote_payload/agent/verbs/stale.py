@@ -11,7 +11,7 @@ import pwd
 import re
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from remote_payload.agent.box import badge, bounded, gpus, processes
+from remote_payload.agent.box import bounded, gpus, processes
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run import alive, ending, state
@@ -88,17 +88,17 @@ class _Candidates:
     """Processes with a GPU open: those of finished runs by run id, and the others."""
 
     def __init__(self, paths: BoxPaths, numbers: Optional[Set[int]]) -> None:
-        everything = processes.scan()
+        box = alive.Box()
+        runs = box.runs_by_pid(runs_newest_first(paths))
         spared = processes.self_and_ancestors()
-        badges = {badge.of(run.run_id): run.run_id for run in runs_newest_first(paths)}
         over: Dict[str, bool] = {}
         self.left_over: Dict[str, List[Dict[str, Any]]] = {}
         self.others: List[Dict[str, Any]] = []
-        for process in everything.values():
+        for process in box.everything.values():
             opened = processes.gpus_open(process.pid)
             if not opened or (numbers is not None and not numbers & set(opened)):
                 continue
-            run_id = alive.run_of(process.pid) or badges.get(badge.read(process.pid) or 0)
+            run_id = runs.get(process.pid)
             about = describe(process, opened, run_id)
             if process.pid in spared or processes.is_agent(process.pid):
                 about["kept"] = "gpurun itself, or what started it"

@@ -101,6 +101,16 @@ def test_a_folder_of_another_user_is_refused(volatile):
         locks.make_volatile()
 
 
+def test_a_lock_that_becomes_free_in_time_is_taken(tmp_path):
+    path = str(tmp_path / "lock")
+    held = locks.take(path)
+    assert locks.take_within(path, 0.1) is None
+    threading.Timer(0.2, os.close, (held,)).start()
+    descriptor = locks.take_within(path, 20)
+    assert descriptor is not None and locks.is_held(path)
+    os.close(descriptor)
+
+
 def test_where_the_filesystem_cannot_lock_the_lock_lies_in_memory(tmp_path, volatile, monkeypatch):
     run = BoxPaths(str(tmp_path / "root")).run("x-20260102-142030-7f3a")
     real = fcntl.flock

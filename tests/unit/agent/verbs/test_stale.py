@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent.box import badge, processes
+from remote_payload.agent.box import badge, locks, processes
 from remote_payload.agent.run import slot
 from remote_payload.agent.verbs import stale
 from remote_payload.agent.wire.paths import BoxPaths
@@ -21,6 +21,12 @@ RUN_ID = "legal-20260102-142030-57a1"
 FORKS = (
     "import os, sys, time; f = open(sys.argv[1]); c = os.fork()\n"
     "if not c: f.close(); print(os.getppid(), os.getpid(), flush=True)\n"
+    "time.sleep(60)"
+)
+# A child without environment that has the GPU open; its parent, which carries the cookie, has not.
+BARE_CHILD = (
+    "import os, sys, time\n"
+    "if not os.fork(): os.execve(sys.executable, [sys.executable, '-c', sys.argv[2], sys.argv[1]], {})\n"
     "time.sleep(60)"
 )
 HOLD = "import sys, time; f = open(sys.argv[1]); print('ready', flush=True); time.sleep(60)"
@@ -91,6 +97,26 @@ def has_ended(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
     except FileNotFoundError:
         return True
+
+
+def test_a_process_that_belongs_to_a_living_run_by_its_parent_alone_is_never_ended(box, start):
+    run = box.run(RUN_ID)
+    os.makedirs(run.folder)
+    lock = locks.take_run(run)
+    start(BARE_CHILD, cookie=RUN_ID, words=[HOLD])
+    answer = ask(box, kill=True)
+    os.close(lock)
+    assert answer["ended"] == [] and [each["run_id"] for each in answer["others"]] == [RUN_ID]
+    assert answer["others"][0]["kept"] == "a run of gpurun that is not over"
+    assert not has_ended(answer["others"][0]["pid"])
+
+
+def test_what_a_finished_run_left_without_any_sign_of_its_own_is_ended(box, start):
+    finished(box)
+    parent = start(BARE_CHILD, cookie=RUN_ID, words=[HOLD])
+    answer = ask(box)
+    assert [each["run_id"] for each in answer["ended"]] == [RUN_ID] and answer["others"] == []
+    assert has_ended(answer["ended"][0]["pid"]) and parent.wait(10) == -signal.SIGTERM
 
 
 def test_what_a_finished_run_left_is_ended_with_its_tree_though_it_ignores_term(box, start):
