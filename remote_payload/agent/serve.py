@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Tuple, cast
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple, cast
 
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.errors import AgentError
@@ -124,12 +124,12 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def find_verb(verb: Any) -> Callable[[Request], Dict[str, Any]]:
+def find_verb(verb: Any) -> Callable[[Request], Mapping[str, Any]]:
     """The function behind a verb. Raises AgentError for one that this version does not know."""
     if not isinstance(verb, str) or verb not in VERBS:
         raise AgentError("GpurunError", "the agent on the box knows no request %r" % (verb,))
     found = getattr(importlib.import_module("remote_payload.agent.verbs." + verb), verb)
-    return cast(Callable[[Request], Dict[str, Any]], found)
+    return cast(Callable[[Request], Mapping[str, Any]], found)
 
 
 def explain(verb: Any, error: BaseException) -> Dict[str, str]:

@@ -207,7 +207,7 @@ def test_an_exit_that_the_supervisor_told_while_stop_waited_is_kept_though_its_s
     folder = paths.run(run)
     main = read_json(folder.owner)["payload"]
     os.unlink(folder.exit_slot)
-    os.mkdir(folder.exit_slot)
+    os.makedirs(os.path.join(folder.exit_slot, "full"))  # an empty folder would be replaced
     open(os.path.join(folder.code, "go"), "w").close()
     copy = os.path.join(volatile_folder(run), "exit")  # where the exit is told when the slot does not take it
     wait_until(lambda: os.path.exists(copy))

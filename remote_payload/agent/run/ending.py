@@ -3,15 +3,20 @@
 ``alive.find`` finds them: torchrun gives each worker a session of its own, and a double fork leaves the tree.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Iterable, List
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List
 
 from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.files import remove_quietly, write_whole
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import ProcessShown
 
 GRACE = 45.0  # seconds between TERM and KILL
 LONGEST_GRACE = 3600.0
@@ -83,7 +88,7 @@ def kill(find: Find, limit: float) -> List[Process]:
     return members
 
 
-def describe(members: Iterable[Process]) -> List[Dict[str, Any]]:
+def describe(members: Iterable[Process]) -> List[ProcessShown]:
     """Processes as the laptop shows them."""
     return [
         {"pid": process.pid, "command": processes.command(process.pid)[:SHOWN] or process.name, "state": process.state}

@@ -5,16 +5,21 @@ While it trains only what can no longer change is listed: files in complete fold
 unfinished and odd names are never listed, nor what the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import posixpath
 import stat
 import time
 import unicodedata
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.wire.paths import RunPaths
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Artifact, LeftOut, Manifest
 
 APPEND_ONLY = (".jsonl", ".log")
 UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
@@ -29,7 +34,7 @@ SETTLED_NS = 2 * 10**9
 Progress = Callable[[int, int], None]
 
 
-def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Dict[str, Any]:
+def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Manifest:
     """The manifest of ``run``'s outputs: ``{complete, files: [{path, size, sha256, mtime}], folders, left_out}``.
 
     ``complete`` says that the run is over: then every regular file is listed. Paths are relative to ``outputs/``;
@@ -55,11 +60,18 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
     return {"complete": complete, "files": files, "folders": folders, "left_out": left_out}
 
 
-def write(run: RunPaths) -> Dict[str, Any]:
+def write(run: RunPaths) -> Manifest:
     """Builds the manifest of a run that is over and writes ``manifest.json``; gives it. Raises OSError."""
     built = build(run, complete=True)
     write_json(run.manifest, built)
     return built
+
+
+def read(run: RunPaths) -> Optional[Manifest]:
+    """The manifest that ``write`` wrote, None where the file is missing or damaged."""
+    value = read_json(run.manifest)
+    usable = value is not None and all(isinstance(value.get(name), list) for name in ("files", "folders", "left_out"))
+    return cast("Manifest", value) if usable else None
 
 
 def append_only(path: str) -> bool:
@@ -68,10 +80,10 @@ def append_only(path: str) -> bool:
     return name.endswith(APPEND_ONLY) or "tfevents" in name
 
 
-def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[Dict[str, Any]]]:
+def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
     outputs = run.outputs
     found: Dict[str, os.stat_result] = {}
-    left_out: List[Dict[str, Any]] = []
+    left_out: List[LeftOut] = []
     links: List[str] = []
     for path, status in _walk(outputs, _wanted(run), left_out):
         if stat.S_ISREG(status.st_mode):
@@ -123,9 +135,7 @@ def _twins(found: Dict[str, os.stat_result]) -> List[str]:
     return twins
 
 
-def _walk(
-    outputs: str, wanted: Optional[List[str]], left_out: List[Dict[str, Any]]
-) -> Iterator[Tuple[str, os.stat_result]]:
+def _walk(outputs: str, wanted: Optional[List[str]], left_out: List[LeftOut]) -> Iterator[Tuple[str, os.stat_result]]:
     folders = [""] if os.path.isdir(outputs) and not os.path.islink(outputs) else []
     while folders:
         below = folders.pop()
@@ -167,13 +177,13 @@ def _unlistable(path: str, name: str) -> str:
     return ""
 
 
-def _leave_out(left_out: List[Dict[str, Any]], path: str, why: str, dispensable: bool = False) -> None:
+def _leave_out(left_out: List[LeftOut], path: str, why: str, dispensable: bool = False) -> None:
     """``dispensable``: no result is lost without it. Those that would be lost are named first."""
-    entry: Dict[str, Any] = {"path": ascii(path)[1:-1][:200], "why": why}
+    shown = ascii(path)[1:-1][:200]
     if dispensable:
-        left_out.append(dict(entry, dispensable=True))
+        left_out.append({"path": shown, "why": why, "dispensable": True})
     else:
-        left_out.insert(0, entry)
+        left_out.insert(0, {"path": shown, "why": why})
     del left_out[MAX_LEFT_OUT:]
 
 
@@ -213,7 +223,7 @@ class _Hashes:
         self._progress = progress
         self._done, self._total = 0, sum(status.st_size for status in found.values())
 
-    def entry(self, path: str, grows: bool) -> Optional[Dict[str, Any]]:
+    def entry(self, path: str, grows: bool) -> Optional[Artifact]:
         """The file's line of the manifest; None when it is gone, no regular file, or written to while it was read."""
         for _ in range(2):
             try:

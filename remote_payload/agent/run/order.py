@@ -9,7 +9,6 @@ from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
-from remote_payload.agent.wire.launch_request import Resume
 from remote_payload.agent.wire.paths import RunPaths
 
 LOG_LIMIT = 1 << 30  # bytes, where the job names no limit
@@ -25,13 +24,12 @@ class LaunchFile(NamedTuple):
     queue: bool = False
     time_limit: Optional[float] = None  # seconds
     log_limit: int = LOG_LIMIT  # bytes
-    resume: Optional[Resume] = None
+    resume: Optional[Dict[str, Any]] = None  # as it was asked for
 
 
 def write_launch(run: RunPaths, launch: LaunchFile) -> None:
     """Raises OSError."""
-    resume = launch.resume._asdict() if launch.resume else None
-    write_json(run.launch, dict(launch._asdict(), resume=resume))
+    write_json(run.launch, launch._asdict())
 
 
 def read_launch(run: RunPaths) -> Optional[LaunchFile]:
@@ -44,7 +42,6 @@ def read_launch(run: RunPaths) -> Optional[LaunchFile]:
 
 
 def _parse_launch(fields: Fields) -> LaunchFile:
-    resume = fields.optional_fields("resume")
     return LaunchFile(
         tuple(fields.texts("argv")),
         fields.text_by_name("environment"),
@@ -53,7 +50,7 @@ def _parse_launch(fields: Fields) -> LaunchFile:
         fields.flag("queue"),
         fields.optional_number("time_limit"),
         fields.whole("log_limit") or LOG_LIMIT,
-        Resume(resume.run_id(), resume.text("checkpoint") or "auto") if resume else None,
+        fields.mapping("resume") or None,
     )
 
 

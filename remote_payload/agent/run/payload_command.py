@@ -22,7 +22,7 @@ def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int)
         queue=asked.queue,
         time_limit=asked.time_limit,
         log_limit=asked.log_limit or LOG_LIMIT,
-        resume=asked.resume,
+        resume=asked.resume._asdict() if asked.resume else None,
     )
 
 

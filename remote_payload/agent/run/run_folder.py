@@ -1,16 +1,21 @@
 """Fills a run's folder: the code it was pushed with, links to data and outputs, and what an earlier run left to go on from."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
 import posixpath
 import shutil
-from typing import Iterable, List, Optional
+from typing import TYPE_CHECKING, Iterable, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import Code, DataLink, Expected
 from remote_payload.agent.wire.paths import KEY, BoxPaths, RunPaths, check_run_id
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.launch_request import Code, DataLink
+    from remote_payload.agent.wire.marks import Expected
 
 LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
 NOT_INHERITED = "logs"  # a resumed run writes its own

@@ -4,16 +4,22 @@
 trusted, and no file for its form: each may have been damaged or removed.
 """
 
+from __future__ import annotations
+
 import os
 import time
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box import cgroup
 from remote_payload.agent.run import alive, causes, events, owner, slot
 from remote_payload.agent.run.alive import Box, Life
+from remote_payload.agent.run.causes import Explanation
 from remote_payload.agent.run.owner import Owner
 from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.protocol import SLOT_KINDS, ExitRecord
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import State, Status
 
 ALMOST_NOTHING = 1 << 20  # bytes
 OUTCOMES = {"timeout": ("timed_out", "time_limit"), "cancelled": ("cancelled", "stopped")}
@@ -33,7 +39,7 @@ class Facts(NamedTuple):
     damaged: bool = False  # the files that would show whether the payload was started are damaged or removed
 
 
-def derive(facts: Facts) -> Dict[str, Any]:
+def derive(facts: Facts) -> State:
     """Phase, outcome and cause, whether the run is orphaned or stalled; from facts alone."""
     life = facts.life
     left = bool(life.members) and not life.supervised
@@ -49,11 +55,11 @@ def derive(facts: Facts) -> Dict[str, Any]:
     return _finished("lost", "vanished" if _was_started(facts) or facts.damaged else "not_started")
 
 
-def _going(phase: str, facts: Facts, orphaned: bool) -> Dict[str, Any]:
+def _going(phase: str, facts: Facts, orphaned: bool) -> State:
     return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts.life)}
 
 
-def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> Dict[str, Any]:
+def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> State:
     return {"phase": "finished", "outcome": outcome, "cause": cause, "orphaned": orphaned, "stalled": False}
 
 
@@ -131,46 +137,50 @@ def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
     return ExitRecord(told["kind"], told["number"], float(at) if isinstance(at, (int, float)) else 0.0)
 
 
-def status_of(run: RunPaths, box: Optional[Box] = None) -> Dict[str, Any]:
+def status_of(run: RunPaths, box: Optional[Box] = None) -> Status:
     """The status of one run, as ARCHITECTURE.md lists it."""
     facts = collect(run, box or Box())
-    known = facts.owner
-    status = dict(derive(facts), run_id=run.run_id)
-    record = facts.slot
-    progress = events.last(run.events)
-    status["exit"] = {"kind": record.kind, "number": record.number, "at": record.at} if record else None
-    status["pid"] = known.payload.pid if known and known.payload else None
-    status["gpus"] = list(known.gpus) if known else []
-    status["started_at"] = known.started_at if known else None
-    status["ended_at"] = record.at if record else _last_sign(run) if status["phase"] == "finished" else None
-    status["now"] = time.time()  # by the clock that the other times are from: the laptop's may be hours apart
-    status["progress"] = progress
-    status["log_size"], status["generation"] = log_identity(run.log)
-    status.update(evidence=None, advice=None)
-    status.update(_evidence(run, status, facts, known, progress.get("ended") or {}))
+    state, recorded, record, progress = derive(facts), facts.owner, facts.slot, events.last(run.events)
+    finished = state["phase"] == "finished"
+    log_size, log_generation = log_identity(run.log)
+    status: Status = {
+        **state,
+        "run_id": run.run_id,
+        "exit": {"kind": record.kind, "number": record.number, "at": record.at} if record else None,
+        "pid": recorded.payload.pid if recorded and recorded.payload else None,
+        "gpus": list(recorded.gpus) if recorded else [],
+        "started_at": recorded.started_at if recorded else None,
+        "ended_at": record.at if record else _last_sign(run) if finished else None,
+        "now": time.time(),  # by the clock that the other times are from: the laptop's may be hours apart
+        "progress": progress,
+        "log_size": log_size,
+        "generation": log_generation,
+        "evidence": recorded.waiting if recorded and state["phase"] == "prepared" else None,
+        "advice": None,
+    }
+    shown = explain(run, state, facts, progress.get("ended") or {}) if finished else None
+    if shown is not None:
+        status["cause"], status["evidence"], status["advice"] = shown
     return status
 
 
-def _evidence(
-    run: RunPaths, status: Dict[str, Any], facts: Facts, known: Optional[Owner], ended: Dict[str, Any]
-) -> Dict[str, Any]:
-    """The line of the log that shows why, and what to change; the cause with it where no supervisor lived to say so."""
-    if status["phase"] == "prepared":
-        return {"evidence": known.waiting if known else None}
-    if status["phase"] != "finished" or status["outcome"] in ("succeeded", "cancelled", "interrupted"):
-        return {}  # of a box that was restarted no line of the log can tell
-    if facts.slot is not None and ended.get("evidence"):
-        return {"evidence": ended["evidence"], "advice": ended.get("advice")}
-    if status["cause"] == "not_started":
-        return {}
-    oom_kills = oom_kills_since(known.oom_kills if known else None)
-    found = causes.explain(facts.slot, causes.tail(run.log), oom_kills, disk_is_full(run.folder))
-    if status["outcome"] == "timed_out" and found.advice is None:
-        return {}  # a step like any other, at which the time was over
-    answer: Dict[str, Any] = {"evidence": found.evidence, "advice": found.advice}
-    if facts.slot is not None and status["outcome"] == "failed":
-        answer["cause"] = found.cause
-    return answer
+def explain(run: RunPaths, state: State, facts: Facts, ended: Dict[str, Any]) -> Optional[Explanation]:
+    """The line of the log that shows why a finished run did not succeed, and what to change; None where no line can show it.
+
+    The cause is the state's own, but for a failed run whose supervisor did not live to write one.
+    """
+    outcome, cause, record = state["outcome"], state["cause"], facts.slot
+    if outcome in ("succeeded", "cancelled", "interrupted") or cause is None:
+        return None  # no line of the log can tell of a box that was restarted
+    if record is not None and ended.get("evidence"):
+        return Explanation(cause, ended["evidence"], ended.get("advice"))
+    if cause == "not_started":
+        return None
+    oom_kills = oom_kills_since(facts.owner.oom_kills if facts.owner else None)
+    found = causes.explain(record, causes.tail(run.log), oom_kills, disk_is_full(run.folder))
+    if outcome == "timed_out" and found.advice is None:
+        return None  # a step like any other, during which the time was over
+    return found if record is not None and outcome == "failed" else found._replace(cause=cause)
 
 
 def oom_kills_since(before: Optional[int]) -> int:

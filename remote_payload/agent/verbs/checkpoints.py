@@ -1,20 +1,25 @@
 """Verb ``checkpoints``: which complete checkpoints and models a run has, by what their own manifests say."""
 
+from __future__ import annotations
+
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from remote_payload.agent.box.files import read_json
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import is_number, is_whole
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Checkpoint, Checkpoints
+
 LARGEST = 1 << 48  # of a step, and of a file's bytes
 FARTHEST = 1e300
 NAME = re.compile(r"step-[0-9]{1,12}")
 
 
-def checkpoints(request: Request) -> Dict[str, Any]:
+def checkpoints(request: Request) -> Checkpoints:
     """``{checkpoints: [{name, step, metrics, size, resumable}], best}``, oldest first. Raises AgentError RunLost."""
     run = request.run()
     if not os.path.isdir(run.folder):
@@ -22,7 +27,7 @@ def checkpoints(request: Request) -> Dict[str, Any]:
     return list_checkpoints(run.outputs)
 
 
-def list_checkpoints(outputs: str) -> Dict[str, Any]:
+def list_checkpoints(outputs: str) -> Checkpoints:
     """The same of any ``outputs`` folder, a fetched one too. Folders without a manifest are not complete and left out."""
     folder = os.path.join(outputs, "checkpoints")
     names = sorted(name for name in _names(folder) if NAME.fullmatch(name))
@@ -30,7 +35,7 @@ def list_checkpoints(outputs: str) -> Dict[str, Any]:
     best = _describe(os.path.join(outputs, "models", "best"), "best")
     if best is not None:
         metrics = read_json(os.path.join(outputs, "models", "best", "metrics.json")) or {}
-        best.update(step=_step(metrics.pop("step", None)), metrics=_numbers(metrics))
+        best["step"], best["metrics"] = _step(metrics.pop("step", None)), _numbers(metrics)
     return {"checkpoints": [each for each in found if each], "best": best}
 
 
@@ -41,7 +46,7 @@ def _names(folder: str) -> List[str]:
         return []
 
 
-def _describe(folder: str, name: str) -> Optional[Dict[str, Any]]:
+def _describe(folder: str, name: str) -> Optional[Checkpoint]:
     manifest = read_json(os.path.join(folder, "manifest.json"))
     if manifest is None or not isinstance(manifest.get("files"), list):
         return None

@@ -5,13 +5,15 @@ Data, environments, payloads and agents go once no run that stays refers to them
 to a submission under way and stays.
 """
 
+from __future__ import annotations
+
 import functools
 import os
 import posixpath
 import re
 import shutil
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional, Set
 
 from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.snapshot import runs_newest_first
@@ -19,6 +21,9 @@ from remote_payload.agent.run import alive, state
 from remote_payload.agent.verbs import seal
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths, RunPaths, volatile_folder
 from remote_payload.agent.wire.request import Request
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Cleaned
 
 YOUNG = 3600.0  # seconds
 REMOVED = ".removed-"  # begins the name of what is being deleted
@@ -36,7 +41,7 @@ class Item(NamedTuple):
     remove: Callable[[], None]
 
 
-def clean(request: Request) -> Dict[str, Any]:
+def clean(request: Request) -> Cleaned:
     """``{removed: [{path, bytes}], kept: [{path, bytes, why}]}``, paths relative to the root; progress ``{line}``.
 
     A dry run, which is assumed unless ``dry_run`` is false, tells as ``removed`` what would go. Runs with outputs or a log go
@@ -46,7 +51,7 @@ def clean(request: Request) -> Dict[str, Any]:
     asked = request.fields("UnknownRun")
     dry_run, everything = asked.flag("dry_run", default=True), asked.flag("everything")
     may_go = {*asked.run_ids("run_ids"), *asked.run_ids("fetched")}
-    answer: Dict[str, List[Dict[str, Any]]] = {"removed": [], "kept": []}
+    answer: Cleaned = {"removed": [], "kept": []}
     for item in _items(request.paths, may_go, everything):
         if request.cancelled.is_set():
             break

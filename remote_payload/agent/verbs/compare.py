@@ -1,19 +1,24 @@
 """Verb ``compare``: in what a pushed tree is not what the laptop meant, name by name. Asked only where the fingerprints differ."""
 
+from __future__ import annotations
+
 import json
 import os
 import stat
 import zlib
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Compared, Difference
+
 MOST = 100  # differences that are named
 
 
-def compare(request: Request) -> Dict[str, Any]:
+def compare(request: Request) -> Compared:
     """``{differs: [{path, why}], count}`` of the attempt ``incoming`` against the list that follows as a compressed blob: JSON, for each
     path ``[size, seconds, mode, sha256 or null]`` or ``[target]``.
     """
@@ -25,12 +30,14 @@ def compare(request: Request) -> Dict[str, Any]:
         raise AgentError("TransferInterrupted", "the list of files arrived damaged") from None
     except OSError as error:
         raise AgentError("TransferInterrupted", "what was pushed cannot be read: %s" % error.strerror) from None
-    found: List[Dict[str, str]] = []
+    found: List[Difference] = []
     for path, facts in meant.items():
         why = _why(os.path.join(tree, path), there[path], facts) if path in there else "missing"
         if why:
             found.append({"path": path, "why": why})
-    found += [{"path": path, "why": "too much"} for path in there if path not in meant]
+    for path in there:
+        if path not in meant:
+            found.append({"path": path, "why": "too much"})
     return {"differs": found[:MOST], "count": len(found)}
 
 

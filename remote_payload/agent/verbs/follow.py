@@ -1,8 +1,10 @@
 """The verb ``follow``: a run's log and events as they are written, from the byte where the laptop left off, until the run is over."""
 
+from __future__ import annotations
+
 import threading
 import time
-from typing import Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from remote_payload.agent.box.watch import Watch
 from remote_payload.agent.run import alive, slot, state
@@ -12,6 +14,9 @@ from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Followed
+
 LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
 SAY_EVERY = 60.0  # seconds after which the status is told again, so that a silent run is not taken for a silent box
 CANCEL_WITHIN = 0.5
@@ -19,7 +24,7 @@ SETTLE = 5.0  # seconds that leftovers of the payload may go on writing after it
 GATHER = 0.02  # seconds of output in one frame, when there is much of it
 
 
-def follow(request: Request) -> Dict[str, Any]:
+def follow(request: Request) -> Followed:
     """LOG and EVENTS frames until the run is over (``until_end``, else up to now): ``{status, generation, log_offset, events_offset}``.
 
     PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start, whenever phase,

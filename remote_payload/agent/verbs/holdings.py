@@ -4,9 +4,11 @@ A run may lie below another root than this agent's: below the home folder when a
 round. A run may also have no folder any more and still live; then only its processes show it.
 """
 
+from __future__ import annotations
+
 import os
 import re
-from typing import Any, Dict, List, Set
+from typing import TYPE_CHECKING, Dict, List, Set
 
 from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.snapshot import runs_newest_first
@@ -16,12 +18,15 @@ from remote_payload.agent.run.state import status_of
 from remote_payload.agent.wire.paths import ROOT_NAME, RUN_ID, SAFE_PATH, BoxPaths, RunPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Holdings, ProcessLeft, PushHeld, RunHeld
+
 ROOT = re.compile(r"/[A-Za-z0-9._/-]*/" + re.escape(ROOT_NAME) + r"(?=/)")
 EMBEDDED = "/local-box/home/" + ROOT_NAME
 MAX_NAMED = 20  # processes of one run, by name
 
 
-def holdings(request: Request) -> Dict[str, Any]:
+def holdings(request: Request) -> Holdings:
     """``{runs: [{root, left, status}], pushes: [{root, name, run_id}], homeless: [{run_id, left}]}``.
 
     ``roots`` are more folders to look below. ``left`` are processes of the run, ``[{pid, command}]``; ``homeless`` are runs
@@ -84,20 +89,20 @@ def _is_here(path: str, root: str) -> bool:
     return path.startswith(root) if EMBEDDED in root else EMBEDDED not in path
 
 
-def _run(paths: BoxPaths, run: RunPaths, box: Box) -> Dict[str, Any]:
+def _run(paths: BoxPaths, run: RunPaths, box: Box) -> RunHeld:
     status = status_of(run, box)
     status["progress"] = {}  # large, and nobody asks here how far a run is
     return {"root": paths.root, "left": _left(run, box), "status": status}
 
 
-def _left(run: RunPaths, box: Box) -> List[Dict[str, Any]]:
+def _left(run: RunPaths, box: Box) -> List[ProcessLeft]:
     members = alive.of(run, box).members[:MAX_NAMED]
     return [{"pid": process.pid, "command": processes.command(process.pid)[:200]} for process in members]
 
 
-def _pushes(paths: BoxPaths) -> List[Dict[str, Any]]:
+def _pushes(paths: BoxPaths) -> List[PushHeld]:
     """What waits under ``incoming/``; an empty folder is nothing."""
-    pushes = []
+    pushes: List[PushHeld] = []
     for name in _names(paths.incoming("")):
         path = paths.incoming(name)
         if any(files for _, _, files in os.walk(path)) or os.path.isfile(path):

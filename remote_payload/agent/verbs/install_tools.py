@@ -1,14 +1,19 @@
 """Installs tools of the system that a run needs and the box lacks."""
 
+from __future__ import annotations
+
 import shutil
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from remote_payload.agent.box.tools import PACKAGES, install
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Installed
 
-def install_tools(request: Request) -> Dict[str, Any]:
+
+def install_tools(request: Request) -> Installed:
     """Verb: sees that ``tools`` are there. Gives ``{installed, present}``; progress ``{line}``.
 
     Raises AgentError BoxNotReady with the command to type where it may not install, or could not.

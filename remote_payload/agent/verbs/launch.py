@@ -4,11 +4,13 @@ The run's lock is taken first, ``mkdir runs/<id>`` is the claim, and the lock go
 claim whose lock is free and that has no owner never started anything. A request that finds the folder attaches to the run.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from remote_payload.agent.box import gpus, incoming, locks
 from remote_payload.agent.box.files import read_json, write_json
@@ -23,11 +25,14 @@ from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.redact import redact
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Launched
+
 CONFIRM_LIMIT = 60.0  # seconds for the supervisor to confirm the start
 QUOTED = 3  # lines of a supervisor that could not start
 
 
-def launch(request: Request) -> Dict[str, Any]:
+def launch(request: Request) -> Launched:
     """Starts the run, or attaches to it: ``{attached, status, code}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
     paths, asked = request.paths, launch_request.read(request.fields("LaunchError"))
     run = paths.run(asked.run_id)
@@ -50,7 +55,7 @@ def launch(request: Request) -> Dict[str, Any]:
     return _answer(run, attached=False)
 
 
-def _answer(run: RunPaths, attached: bool) -> Dict[str, Any]:
+def _answer(run: RunPaths, attached: bool) -> Launched:
     """``code`` is the digest of the code that runs: a request that attaches may have sent another."""
     digest = (read_json(run.snapshot) or {}).get("digest")
     return {"attached": attached, "status": state.status_of(run), "code": digest}

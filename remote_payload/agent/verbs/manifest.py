@@ -1,21 +1,25 @@
 """What a run has to show, asked for at its end or while it still trains."""
 
+from __future__ import annotations
+
 import os
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
-from remote_payload.agent.box.files import read_json
 from remote_payload.agent.run.alive import is_supervised
-from remote_payload.agent.run.manifest import Progress, build, find
+from remote_payload.agent.run.manifest import Progress, build, find, read
 from remote_payload.agent.run.state import status_of
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Manifest
+
 TELL_EVERY = 0.3  # seconds between two reports of progress
 
 
-def manifest(request: Request) -> Dict[str, Any]:
+def manifest(request: Request) -> Manifest:
     """Verb: the manifest of ``run_id`` (below ``root``, by itself the agent's); progress ``{done, total}`` in bytes while it hashes.
 
     Raises AgentError RunLost for a run of which nothing is left.
@@ -33,13 +37,13 @@ def manifest(request: Request) -> Dict[str, Any]:
     while over and not os.path.exists(run.manifest) and is_supervised(run):
         request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
         _give_up(request)
-    written = read_json(run.manifest)
-    if written is None or not isinstance(written.get("files"), list):
+    written = read(run)
+    if written is None:
         return build(run, complete=over, progress=_teller(request))
     return _with_what_came_later(run, written, _teller(request))
 
 
-def _with_what_came_later(run: RunPaths, written: Dict[str, Any], progress: Progress) -> Dict[str, Any]:
+def _with_what_came_later(run: RunPaths, written: Manifest, progress: Progress) -> Manifest:
     """What the run had at its end, and what was renamed or copied into ``outputs/`` since.
 
     What was listed stays listed as it was then: that it is gone or changed must not look as if there had been no such result.
@@ -50,7 +54,7 @@ def _with_what_came_later(run: RunPaths, written: Dict[str, Any], progress: Prog
         return written
     now = build(run, complete=True, progress=progress)
     later = [entry for entry in now["files"] if entry["path"] not in listed]
-    return dict(now, files=written["files"] + later)
+    return {**now, "files": written["files"] + later}
 
 
 def _teller(request: Request) -> Progress:

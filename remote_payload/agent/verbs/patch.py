@@ -4,11 +4,13 @@ The earlier one is a run's code, of which the probe offered the marks (``marks.p
 what has no mark there. Or it is what the same push has brought just now, when files were edited meanwhile.
 """
 
+from __future__ import annotations
+
 import base64
 import os
 import stat
 import zlib
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.box.files import new_folder, read_json
@@ -18,6 +20,9 @@ from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id
 from remote_payload.agent.wire.request import Request
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Patched
 
 GONE = b"\0" * MARK  # stands for a file that is no longer there: nothing has this mark
 
@@ -59,7 +64,7 @@ class PatchRequest(NamedTuple):
     marks: str
 
 
-def patch(request: Request) -> Dict[str, Any]:
+def patch(request: Request) -> Patched:
     """Makes the attempt ``incoming`` from the code of run ``run_id`` or from the attempt ``earlier``: links to its files but those
     numbered in ``without`` (in the order of paths), and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose
     bytes follow as one compressed blob.

@@ -1,5 +1,7 @@
 """Verb ``provision``: an interpreter with the packages a run needs, by the cheapest way there is on this box."""
 
+from __future__ import annotations
+
 import functools
 import os
 import re
@@ -7,7 +9,7 @@ import shutil
 import time
 import zlib
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools
 from remote_payload.agent.box.command import CommandCancelled, CommandFailed
@@ -16,6 +18,9 @@ from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY
 from remote_payload.agent.wire.request import Request
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Provisioned
 
 OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers still run on
 INSTALL_UV = "curl -LsSf https://astral.sh/uv/install.sh | sh"
@@ -56,7 +61,7 @@ class Wanted(NamedTuple):
     named: List[str]
 
 
-def provision(request: Request) -> Dict[str, Any]:
+def provision(request: Request) -> Provisioned:
     """Verb: ``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
 
     The interpreter that the job names is used as it is; else the environment of this key if it stands, an interpreter of

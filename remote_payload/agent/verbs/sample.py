@@ -1,11 +1,13 @@
 """Verb ``sample``: a module of the payload in a run's own environment, beside the run, for as long as somebody listens."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal
 import subprocess
 import threading
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
 from remote_payload.agent.run import spawn, state
 from remote_payload.agent.run.order import LaunchFile, read_launch
@@ -14,6 +16,9 @@ from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Sampled
+
 MODULE = re.compile(r"remote_payload\.recipes\.[a-z_]+")
 LINE_LIMIT = 1 << 20  # bytes of a line that travel
 LAST_ERRORS = 2000  # characters of stderr in an error
@@ -21,7 +26,7 @@ LAST_ERRORS = 2000  # characters of stderr in an error
 NOT_OURS = ("GPURUN_RUN_ID", "GPURUN_EVENTS", "GPURUN_RESUME")
 
 
-def sample(request: Request) -> Dict[str, Any]:
+def sample(request: Request) -> Sampled:
     """Runs ``module`` with ``arguments``: a progress ``{line}`` for each line it prints, ``{code}`` at its end.
 
     With ``listen`` what the laptop uploads is its standard input, as it comes. Raises AgentError when the run has none of

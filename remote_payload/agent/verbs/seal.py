@@ -1,21 +1,26 @@
 """Verb ``seal``: pushed data gets its final name once it is whole, and is known by a digest from then on."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 import shutil
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any
 
 from remote_payload.agent.box import incoming
 from remote_payload.agent.box.files import read_json, remove_quietly, write_json
 from remote_payload.agent.box.snapshot import Entries, describe, digest_of, stat_digest
 from remote_payload.agent.run.run_folder import must_match
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import read_expected
+from remote_payload.agent.wire.marks import read_expected
 from remote_payload.agent.wire.paths import KEY, BoxPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Sealed
 
-def seal(request: Request) -> Dict[str, Any]:
+
+def seal(request: Request) -> Sealed:
     """Moves the attempt that ``incoming`` names to ``data/<key>`` where it is what the laptop meant (``marks``).
 
     Gives ``{key, path, files, bytes}``; asking again after a lost answer gives the same. Data that lies under this key
@@ -40,7 +45,7 @@ def seal(request: Request) -> Dict[str, Any]:
     return _answer(paths, key, entries)
 
 
-def _answer(paths: BoxPaths, key: str, entries: Entries) -> Dict[str, Any]:
+def _answer(paths: BoxPaths, key: str, entries: Entries) -> Sealed:
     sizes = [int(entry[0]) for entry in entries.values() if len(entry) == 2]
     return {"key": key, "path": paths.data(key), "files": len(entries), "bytes": sum(sizes)}
 

@@ -5,11 +5,13 @@ candidate is a process of our own pid namespace that has /dev/nvidia<n> open. Me
 has open is reported, not fought.
 """
 
+from __future__ import annotations
+
 import functools
 import os
 import pwd
 import re
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
 
 from remote_payload.agent.box import bounded, gpus, processes
 from remote_payload.agent.box.processes import Process
@@ -18,6 +20,9 @@ from remote_payload.agent.run import alive, ending, state
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.redact import redact
 from remote_payload.agent.wire.request import Request
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import GpuMemory, GpuUser, Stale
 
 GRACE = 10.0  # seconds between TERM and KILL
 NOT_IDLE = 20  # a GPU is held when more than one part in so many of its memory is in use: drivers keep some
@@ -53,7 +58,7 @@ DESKTOP = (
 SCREEN = re.compile(r"/dev/(dri/card\d+|fb\d+)")  # CUDA opens neither
 
 
-def stale(request: Request) -> Dict[str, Any]:
+def stale(request: Request) -> Stale:
     """``{ended, others, held, survivors}``: lists of processes ``{pid, user, age, command, memory, gpus, run_id, kept}``.
 
     ``age`` in seconds, ``memory`` resident bytes, ``gpus`` the <n> of /dev/nvidia<n>; ``kept`` says why a process is never
@@ -63,7 +68,7 @@ def stale(request: Request) -> Dict[str, Any]:
     asked = request.fields()
     numbers = set(asked.wholes("gpus")) if asked.is_a("gpus", list) else None
     found = _Candidates(request.paths, numbers)
-    ended: List[Dict[str, Any]] = []
+    ended: List[GpuUser] = []
     survivors: List[Process] = []
     for run_id, members in found.left_over.items():
         find = functools.partial(alive.find, request.paths.run(run_id))
@@ -92,8 +97,8 @@ class _Candidates:
         runs = box.runs_by_pid(runs_newest_first(paths))
         spared = processes.self_and_ancestors()
         over: Dict[str, bool] = {}
-        self.left_over: Dict[str, List[Dict[str, Any]]] = {}
-        self.others: List[Dict[str, Any]] = []
+        self.left_over: Dict[str, List[GpuUser]] = {}
+        self.others: List[GpuUser] = []
         for process in box.everything.values():
             opened = processes.gpus_open(process.pid)
             if not opened or (numbers is not None and not numbers & set(opened)):
@@ -159,7 +164,7 @@ def protection(process: Process) -> Optional[str]:
     return "it draws a screen" if processes.opened(process.pid, SCREEN) else None
 
 
-def describe(process: Process, opened: List[int], run_id: Optional[str]) -> Dict[str, Any]:
+def describe(process: Process, opened: List[int], run_id: Optional[str]) -> GpuUser:
     """A process as a person recognises it; its command without tokens, bounded, printable."""
     command = " ".join(command_line(process.pid)) or process.name
     return {
@@ -183,7 +188,7 @@ def command_line(pid: int) -> List[str]:
         return []
 
 
-def held_by_nobody() -> List[Dict[str, int]]:
+def held_by_nobody() -> List[GpuMemory]:
     """GPUs with memory in use that no process we see has open: ``[{gpu, bytes}]``."""
     seen = {number for pid in processes.scan() for number in processes.gpus_open(pid)}
     found = gpus.list_gpus() or []

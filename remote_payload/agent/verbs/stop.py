@@ -3,10 +3,12 @@
 A supervisor that does not answer is overruled, and an orphaned run is ended from here. An exit that came first is kept.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.processes import Process
@@ -18,12 +20,15 @@ from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import DeviceHolder, Stopped
+
 PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is overruled
 TOLD_WITHIN = 10.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
 LOOK_EVERY = 0.1
 
 
-def stop(request: Request) -> Dict[str, Any]:
+def stop(request: Request) -> Stopped:
     """Ends a run: ``{status, survivors: [{pid, command, state}], device_holders: [{pid, command, state, gpus}]}``.
 
     Nobody survives is the proof of success; who holds the GPUs all the same is somebody else. ``grace`` seconds lie between
@@ -108,11 +113,11 @@ def _tell(request: Request, left: int) -> None:
     request.progress({"line": "%d process%s left" % (left, "" if left == 1 else "es"), "alive": left})
 
 
-def _device_holders(gpus: List[int]) -> List[Dict[str, Any]]:
+def _device_holders(gpus: List[int]) -> List[DeviceHolder]:
     """Who has the run's GPUs open all the same: other runs cannot, so that these are somebody else's."""
-    holders = []
+    holders: List[DeviceHolder] = []
     for process in processes.scan().values():
         shared = sorted(set(processes.gpus_open(process.pid)) & set(gpus))
         if shared and not processes.is_agent(process.pid):
-            holders.append(dict(ending.describe([process])[0], gpus=shared))
+            holders.append({**ending.describe([process])[0], "gpus": shared})
     return holders

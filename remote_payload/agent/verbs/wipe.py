@@ -1,13 +1,18 @@
 """Removes the secrets of a run that is over."""
 
-from typing import Any, Dict
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from remote_payload.agent.run import alive, secrets
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.answers import Wiped
 
-def wipe(request: Request) -> Dict[str, Any]:
+
+def wipe(request: Request) -> Wiped:
     """Verb: removes a run's secrets and looks again: ``{left: []}`` is the proof. Refused while the run lasts."""
     run = request.run()
     if alive.of(run).anything:

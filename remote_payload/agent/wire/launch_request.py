@@ -4,16 +4,9 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.marks import Expected, read_expected
 
 ALL = "all"  # GPUs: as many as the box has
-
-
-class Expected(NamedTuple):
-    """What a pushed tree must be: ``marks`` is its fingerprint, over contents instead of times where ``contents``."""
-
-    marks: Optional[str]
-    contents: bool = False
-    permissions: bool = True  # False where the filesystem of the box keeps none
 
 
 class Code(NamedTuple):
@@ -89,11 +82,6 @@ def read(asked: Fields) -> LaunchRequest:
         log_limit=asked.optional_whole("log_limit"),
         resume=_read_resume(asked.optional_fields("resume")),
     )
-
-
-def read_expected(asked: Fields) -> Expected:
-    """The fields that say what a pushed tree must be."""
-    return Expected(asked.optional_text("marks"), asked.flag("contents"), asked.flag("permissions", default=True))
 
 
 def _read_code(asked: Fields) -> Code:

@@ -1,11 +1,29 @@
 """Eight bytes for each file of a tree, over all that makes it the file it should be; laptop and box compute them alike."""
 
+from __future__ import annotations
+
 import hashlib
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, NamedTuple, Optional
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.fields import Fields
 
 MARK = 8  # bytes
 MAX_OFFERED = 5000  # files; the marks of more would be longer than what rsync says
 MAX_BYTES = 4 << 20  # of replaced files, before compression
+
+
+class Expected(NamedTuple):
+    """What a pushed tree must be: ``marks`` is its fingerprint, over contents instead of times where ``contents``."""
+
+    marks: Optional[str]
+    contents: bool = False
+    permissions: bool = True  # False where the filesystem of the box keeps none
+
+
+def read_expected(asked: Fields) -> Expected:
+    """The fields of a request that say what a pushed tree must be."""
+    return Expected(asked.optional_text("marks"), asked.flag("contents"), asked.flag("permissions", default=True))
 
 
 def mark(path: bytes, size: int, mtime_ns: int, mode: int, target: Optional[bytes] = None) -> bytes:

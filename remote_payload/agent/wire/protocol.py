@@ -14,7 +14,7 @@ stream 0, is sent every few seconds of silence: nothing for ``SILENCE_LIMIT`` se
 import json
 import struct
 import zlib
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 VERSION = 1
 
@@ -74,7 +74,7 @@ def encode(kind: bytes, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(kind, stream, len(payload)) + payload
 
 
-def encode_json(kind: bytes, stream: int, value: Dict[str, Any]) -> bytes:
+def encode_json(kind: bytes, stream: int, value: Mapping[str, Any]) -> bytes:
     """One JSON frame as bytes; non-finite floats become null, since JSON has none."""
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)

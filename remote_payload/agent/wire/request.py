@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, Mapping
 
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.errors import AgentError
@@ -38,7 +38,7 @@ class Request:
         """The paths of the run that the argument ``run_id`` names. Raises AgentError where that is not a run id."""
         return self.paths.run(self.fields().run_id())
 
-    def progress(self, value: Dict[str, Any]) -> None:
+    def progress(self, value: Mapping[str, Any]) -> None:
         """Tells the laptop how far the verb is; any JSON object."""
         self._send(protocol.encode_json(protocol.PROGRESS, self._stream, value))
 

@@ -11,10 +11,10 @@ from remote_payload.agent.run import order, owner
 from remote_payload.agent.run.order import LaunchFile, Order, Start
 from remote_payload.agent.run.owner import Owner, Payload
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import Resume
 from remote_payload.agent.wire.paths import RunPaths
 
 RUN = "x-20260102-142030-7f3a"
+RESUME = {"run_id": RUN, "checkpoint": "auto"}
 # As gpurun wrote them before these files had types.
 OLD_OWNER = {
     "boot_id": "b1", "first_start": 50, "gpus": [0, 1], "oom_kills": 3, "payload": {"autogroup": "/autogroup-9", "pid": 8, "start": 101},
@@ -84,15 +84,13 @@ def test_this_process_can_be_found_by_what_is_written_of_it(run):
 
 
 def test_a_launch_is_read_as_it_was_written_and_as_an_older_gpurun_wrote_it(run):
-    launch = LaunchFile(("python",), {"A": "1"}, ("out",), 2, True, 60.0, 1024, Resume(RUN, "auto"))
+    launch = LaunchFile(("python",), {"A": "1"}, ("out",), 2, True, 60.0, 1024, RESUME)
     order.write_launch(run, launch)
     assert order.read_launch(run) == launch
     assert set(json.loads(Path(run.launch).read_text())) == set(OLD_LAUNCH)  # an older gpurun reads it too
     Path(run.launch).write_text(json.dumps(OLD_LAUNCH))
     found = order.read_launch(run)
-    assert found == LaunchFile(
-        tuple(OLD_LAUNCH["argv"]), {"PATH": "/bin"}, ("out",), 2, False, None, 1024, Resume(RUN, "auto")
-    )
+    assert found == LaunchFile(tuple(OLD_LAUNCH["argv"]), {"PATH": "/bin"}, ("out",), 2, False, None, 1024, RESUME)
 
 
 @pytest.mark.parametrize("damaged", ["", "{", '{"argv": "true"}', '{"argv": [], "environment": {"A": 1}}'])

@@ -210,5 +210,5 @@ def test_no_line_of_the_log_is_shown_for_a_box_that_was_restarted(tmp_path):
     Path(run.log).write_text("step 47\n")
     finished = {"phase": "finished", "cause": "box_restarted"}
     for outcome, shown in (("interrupted", None), ("timed_out", None), ("lost", "step 47")):
-        told = state._evidence(run, {**finished, "outcome": outcome}, Facts("x"), OWNER, {})
-        assert told.get("evidence") == shown
+        explained = state.explain(run, {**finished, "outcome": outcome}, Facts("x"), {})
+        assert (explained and explained.evidence) == shown

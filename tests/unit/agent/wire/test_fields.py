@@ -5,7 +5,8 @@ import pytest
 from remote_payload.agent.wire import launch_request
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
-from remote_payload.agent.wire.launch_request import Code, DataLink, Expected, Resume
+from remote_payload.agent.wire.launch_request import Code, DataLink, Resume
+from remote_payload.agent.wire.marks import Expected
 
 RUN = "x-20260102-142030-7f3a"
 WRONG = [
