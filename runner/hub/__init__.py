@@ -1,8 +1,8 @@
-"""Hugging Face, asked from this machine: who am I, may I read this model, what is in it.
+"""Asks Hugging Face from this machine: whose token this is, which models it may read, and for their files.
 
-What would fail on the rented box for want of access fails here first, before anything is pushed. The real client does
-the talking, so ``HF_ENDPOINT``, ``HF_TOKEN``, a stored login and proxies mean here what they mean everywhere else; it
-is imported inside the functions that need it.
+A model that the rented box could not read is found here first, before anything is pushed. huggingface_hub makes the requests, so
+``HF_ENDPOINT``, ``HF_TOKEN``, a stored login and proxies mean what they mean everywhere; it is imported inside the functions that
+need it.
 """
 
 from runner.hub.access import ModelAccess, check_access, commit_of, require_access

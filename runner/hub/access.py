@@ -1,4 +1,4 @@
-"""May this machine's token read the models that a job names."""
+"""Asks the hub whether this machine's token may read the models that a job names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONCURRENT = 8
 
 @dataclass(frozen=True)
 class ModelAccess:
-    """The hub's word on one model: ``problem`` and ``hint`` say why not, ``readable`` None that it gave no word."""
+    """The hub's answer for one model: ``readable`` is None where it gave none; ``problem`` and ``hint`` explain a False or None."""
 
     id: str
     revision: str | None
@@ -33,7 +33,7 @@ class ModelAccess:
 
 
 def check_access(models: Sequence[tuple[str, str | None]], *, token: str | None) -> list[ModelAccess]:
-    """For each ``(id, revision)``: may ``token`` read it, and at which commit. All at once; no refusal is raised."""
+    """For each ``(id, revision)``: whether ``token`` may read it, and its commit. Asked all at once; a refusal is no exception."""
     client = api()
     with ThreadPoolExecutor(max_workers=CONCURRENT) as pool:
         return list(pool.map(lambda model: _check(client, model[0], model[1], token), models))
@@ -46,7 +46,7 @@ def require_access(
     allow_write_token: bool = False,
     strict: bool = False,
 ) -> tuple[Identity | None, list[ModelAccess]]:
-    """What has to hold before a push: a token that is fit to travel, and every model readable with it.
+    """Checks before a push that the token may be lent to a box and that it can read every model; gives both.
 
     Raises HubAccessDenied for a refused or write-scoped token, and for models that cannot be read (all in one message).
     A hub that cannot be reached is a warning, since the box may reach it; with ``strict`` it raises HubUnreachable.
@@ -70,7 +70,7 @@ def require_access(
 
 
 def commit_of(model: str, revision: str | None = None) -> str:
-    """The commit that a branch or tag of ``model`` stands for now. Raises HubAccessDenied or HubUnreachable."""
+    """The present commit of a branch or tag of ``model``. Raises HubAccessDenied or HubUnreachable."""
     answers = check_access([(model, revision)], token=find_token())
     raise_refusals(answers, strict=True)
     if not answers[0].commit:
@@ -79,7 +79,7 @@ def commit_of(model: str, revision: str | None = None) -> str:
 
 
 def raise_refusals(answers: Sequence[ModelAccess], *, strict: bool) -> None:
-    """Raises HubAccessDenied naming every refused model; with ``strict`` HubUnreachable for those without a verdict."""
+    """Raises HubAccessDenied naming every refused model; with ``strict`` HubUnreachable for those without an answer."""
     refused = [answer for answer in answers if answer.readable is False]
     unknown = [answer for answer in answers if answer.readable is None]
     if refused:
@@ -110,6 +110,6 @@ def _check(client: HfApi, model: str, revision: str | None, token: str | None) -
 
 
 def refusal(error: Exception, model: str, revision: str | None, token: str | None) -> ModelAccess:
-    """A client's exception as the hub's word on ``model``."""
+    """An exception of the client as the hub's answer for ``model``."""
     readable, problem, hint = explain(error, model, revision, token)
     return ModelAccess(model, revision, readable, problem=problem, hint=hint)

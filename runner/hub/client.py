@@ -1,4 +1,4 @@
-"""The hub's own client, told where the hub is and how long to wait."""
+"""The hub's own client, with the address of the hub and limits on waiting."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TIMEOUT = 10.0  # seconds for each of: connecting, sending, waiting for an answe
 
 
 def endpoint() -> str:
-    """``HF_ENDPOINT`` as it is now (the client only remembers what it was when it was imported), or the public hub."""
+    """The present ``HF_ENDPOINT`` (the client reads it only when it is imported), or the public hub."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or PUBLIC_HUB
 
 
 def api() -> HfApi:
-    """The client, with bounded waiting."""
+    """The client. Each of its requests waits at most TIMEOUT."""
     from huggingface_hub import HfApi, get_session
 
-    # whoami and auth_check take no time-out, and the client's own default is to wait for ever.
+    # whoami and auth_check have no parameter for a time limit, and by default the client waits for ever.
     get_session().timeout = TIMEOUT
     return HfApi(endpoint=endpoint(), library_name="gpurun")

@@ -1,8 +1,9 @@
-"""What an exception of the hub's client means for the user: a sentence, and what to do."""
+"""Explains an exception of the hub's client to the user: one sentence, and what to do."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 from remote_payload.agent.wire.redact import redact
 from runner.domain.errors import HostError
@@ -12,13 +13,22 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class HubUnreachable(HostError):
-    """The hub did not answer, or answered with trouble of its own."""
+    """The hub did not answer, or answered with an error of its own."""
+
+
+class HttpResponse(Protocol):
+    """As much of an HTTP response of the hub as is read here."""
+
+    status_code: int
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
 
 def explain(error: Exception, model: str, revision: str | None, token: str | None) -> tuple[bool | None, str, str]:
-    """``(False, problem, hint)`` for a refusal, ``(None, problem, hint)`` where the hub gave no verdict.
+    """Whether the model can be read (False, or None where the hub did not tell), the problem, and a hint.
 
-    Raises ``error`` itself when it is neither the hub's nor the network's.
+    Raises ``error`` itself when neither the hub nor the network is its cause.
     """
     from huggingface_hub import errors
 
@@ -45,25 +55,26 @@ def explain(error: Exception, model: str, revision: str | None, token: str | Non
             f"the token of this machine may not read {model}",
             f"widen its permissions; see {page}",
         )
-    # The hub does not tell a missing model from a private one, and says 401 for both to those who are not logged in.
+    # The hub answers alike for a missing model and a private one, with 401 to those who are not logged in.
     private = "" if token else f"; if it is private, {LOG_IN}"
     return False, f"no such model, or a private one: {model}", f"check the name at {page}{private}"
 
 
-def hub_answer(error: BaseException) -> Any:
-    """The HTTP response behind a chain of exceptions (snapshot_download wraps it), None where there was none."""
+def hub_answer(error: BaseException) -> HttpResponse | None:
+    """The HTTP response in a chain of exceptions (snapshot_download wraps it), None where there is none."""
     from huggingface_hub.errors import HfHubHTTPError
 
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, HfHubHTTPError):
-            return link.response
+            response: HttpResponse = link.response
+            return response
         link = link.__cause__ or link.__context__
     return None
 
 
 def trouble(error: Exception, token: str | None) -> str:
-    """One line for a hub that gave no verdict. Raises ``error`` itself when it is none of the network's."""
+    """One line about a hub that could not be asked. Raises ``error`` itself when the network is not its cause."""
     from huggingface_hub import errors
 
     answer = hub_answer(error)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub.utils.tqdm import tqdm
 
 MAX_CONFIG = 4 * 1024 * 1024
-# What loading a model needs, and nothing that could run: no code, no pickles, one copy of the weights.
+# The files that are needed to load a model, and none that could run code: no scripts, no pickles, one copy of the weights.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 UNWANTED = ["onnx/*", "openvino/*", "original/*"]
 
@@ -26,8 +26,8 @@ def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     token = find_token()
-    # A commit's files are taken from the cache without a request; and a hub that is down is found out before hf_hub_download
-    # tries it for twenty seconds.
+    # With a commit the file may come from the cache without a request; and a hub that is down is noticed here, before
+    # hf_hub_download tries it for twenty seconds.
     commit = commit_of(model, revision)
     try:
         path = hf_hub_download(
@@ -47,9 +47,9 @@ def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def fetch_model(model: str, revision: str | None, stage: Stage) -> Path:
-    """A model's folder in this machine's cache: safetensors, configuration, tokenizer; what is missing is downloaded.
+    """A model's folder in this machine's cache: safetensors, configuration, tokenizer. Missing files are downloaded.
 
-    A broken download goes on where it stopped; bytes go to ``stage``. Raises HubAccessDenied or HubUnreachable.
+    A broken download goes on where it stopped; ``stage`` shows the bytes. Raises HubAccessDenied or HubUnreachable.
     """
     from huggingface_hub import snapshot_download
 
@@ -86,7 +86,7 @@ def _bar_into(stage: Stage) -> type[tqdm]:
         def update(self, n: float | None = 1) -> None:
             nonlocal most
             self.bytes += n or 0
-            # The client keeps two bars of bytes, off the wire and onto the disk; the one that is ahead is shown.
+            # The client has two bars of bytes, one for the network and one for the disk; the one that is ahead is shown.
             if self.in_bytes and self.bytes > most:
                 most = self.bytes
                 stage.update(done=most, total=self.total or None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 from runner.domain.errors import HostError, HubAccessDenied, StateError
 from runner.hub.client import api
@@ -13,7 +12,7 @@ from runner.hub.explain import HubUnreachable, hub_answer, trouble
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose token this is; ``role`` is ``read``, ``write``, ``fineGrained``, or ``login`` where the hub tells none."""
+    """Whose token this is; ``role`` is ``read``, ``write``, ``fineGrained``, or ``login`` where the hub names no role."""
 
     name: str
     role: str
@@ -47,8 +46,9 @@ def who_am_i() -> Identity | None:
         answer = api().whoami(token=token)
     except Exception as error:
         raise _refused_or_unreachable(error, token) from None
-    role = _role(answer)
-    return Identity(str(answer.get("name", "?")), role, _can_write(answer, role), token)
+    role = _inside(answer, "auth", "accessToken", "role")
+    role = role if isinstance(role, str) else "login"
+    return Identity(str(_inside(answer, "name") or "?"), role, _can_write(answer, role), token)
 
 
 def refuse_write_token(identity: Identity) -> None:
@@ -67,20 +67,26 @@ def refuse_write_token(identity: Identity) -> None:
     )
 
 
-def _role(answer: dict[str, Any]) -> str:
-    role = ((answer.get("auth") or {}).get("accessToken") or {}).get("role")
-    return role if isinstance(role, str) else "login"
-
-
-def _can_write(answer: dict[str, Any], role: str) -> bool:
-    """Whether the token may change something on the hub. One whose scope the hub does not tell counts as able to."""
+def _can_write(answer: object, role: str) -> bool:
+    """Whether the token may change something on the hub. One whose permissions the hub does not tell counts as able to."""
     if role != "fineGrained":
         return role != "read"
-    scopes = answer["auth"]["accessToken"].get("fineGrained") or {}
-    permissions = list(scopes.get("global") or [])
-    for scope in scopes.get("scoped") or []:
-        permissions.extend(scope.get("permissions") or [])
+    granted = _inside(answer, "auth", "accessToken", "fineGrained")
+    permissions = _items(_inside(granted, "global"))
+    for scope in _items(_inside(granted, "scoped")):
+        permissions += _items(_inside(scope, "permissions"))
     return any(str(permission).endswith((".write", ".admin")) for permission in permissions)
+
+
+def _inside(value: object, *names: str) -> object:
+    """The value under these names, one inside the other; None where one of them is missing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _items(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
 
 
 def _refused_or_unreachable(error: Exception, token: str) -> HostError:

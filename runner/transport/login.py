@@ -1,4 +1,4 @@
-"""Which keys are offered to a box, in which order, and what is said when it takes none of them."""
+"""The keys that are offered to a box, in their order, and the error when it accepts none of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import paramiko
 from paramiko.auth_strategy import AuthFailure, AuthSource, AuthStrategy, InMemoryPrivateKey
@@ -20,9 +19,9 @@ from runner.transport.paramiko_private import agent_keys
 
 
 class KeysInOrder(AuthStrategy):
-    """The keys OpenSSH would offer, in its order: named files first (through the agent where it holds them), then the agent's others.
+    """The keys that OpenSSH would offer, in its order: named files first (through the ssh agent if it holds them), then the agent's others.
 
-    A named file may be a public key whose private half only the agent has. A key with a certificate is offered with it first.
+    A named file may be a public key whose private half only the agent holds. A key that has a certificate is offered with it first.
     """
 
     def __init__(self, host: Host) -> None:
@@ -42,8 +41,8 @@ class KeysInOrder(AuthStrategy):
             for key in agent.values():
                 yield from self._offers(key, certificates)
 
-    def _named(self, path: str, agent: dict[bytes, Any]) -> Any:
-        """The key of a file, or the agent's key of the same public half; None for one that cannot be used, which is noted."""
+    def _named(self, path: str, agent: dict[bytes, paramiko.PKey]) -> paramiko.PKey | None:
+        """The key in a file, or the agent's key with the same public half; None for one that cannot be used, which is remembered."""
         public = _public_half(path)
         if public in agent:
             return agent.pop(public)
@@ -56,13 +55,13 @@ class KeysInOrder(AuthStrategy):
                 self.absent.append(path)
         return None
 
-    def _offers(self, key: Any, certificates: list[PublicBlob]) -> Iterator[AuthSource]:
+    def _offers(self, key: paramiko.PKey, certificates: list[PublicBlob]) -> Iterator[AuthSource]:
         own = [key.public_blob] if key.public_blob is not None else []  # NAME-cert.pub beside the file
         for certificate in [*own, *(each for each in certificates if _certifies(each, key.asbytes())), None]:
             key.public_blob = certificate  # each source is tried before the next one is asked for
             yield InMemoryPrivateKey(self.host.user, key)
 
-    def _agent_keys(self) -> tuple[Any, ...]:
+    def _agent_keys(self) -> tuple[paramiko.PKey, ...]:
         if not self.host.agent_socket:
             return ()
         client = socket.socket(socket.AF_UNIX)
@@ -106,7 +105,7 @@ def _certifies(certificate: PublicBlob, key: bytes) -> bool:
 
 
 def refused(host: Host, error: Exception) -> AuthFailed:
-    """What was tried, and what to do: by what the box accepts, and by keys that could not be used here."""
+    """The error for a login that the box refused: which keys were tried and which were not, and what to do."""
     strategy = error.result.strategy if isinstance(error, AuthFailure) else None
     if isinstance(strategy, KeysInOrder):
         host = strategy.host  # a jump host may be the one that refused
@@ -124,7 +123,7 @@ def refused(host: Host, error: Exception) -> AuthFailed:
 
 
 def _accepted(error: Exception) -> list[str]:
-    """The ways to log in that the box named."""
+    """The authentication methods that the box named."""
     results = [each.result for each in error.result] if isinstance(error, AuthFailure) else [error]
     named = [each.allowed_types for each in results if isinstance(each, paramiko.BadAuthenticationType)]
     return [clean(name, 40) for name in named[-1]][:8] if named else []

@@ -1,9 +1,9 @@
 """The laptop's end of the agent's channel: requests out, frames in, silence noticed.
 
-The handshake waits for the first request and carries it along, so that starting the agent costs no round trip of its own.
-Requests overlap: each is a stream with a queue of its own, filled by one reader thread, which waits while a queue is full: no
-more than ``WAITING`` frames of a stream are held, however fast the box sends. A link that says nothing for
-``SILENCE_LIMIT`` seconds is dead, whatever TCP believes; every request then fails with LinkLost.
+The agent is started when the first request is made and gets it together with its start, which costs no round trip of its own.
+Requests may overlap: each is a stream with its own queue. One thread reads frames and fills the queues, and waits while one is
+full: no more than ``WAITING`` frames of a stream are held, however fast the box sends. A link over which nothing comes for
+``SILENCE_LIMIT`` seconds is dead, even if TCP has not noticed; every request then fails with LinkLost.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.protocol import Frame
@@ -25,11 +25,12 @@ from runner.domain.terminal import clean
 
 WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
 
-Progress = Callable[[dict[str, Any]], None]
+# The JSON object of a frame from the box. None of its fields is checked; ``Fields`` reads them.
+Json = dict[str, object]
 # Starts the agent with the first frames, and whether all of these may be seen by other users of the box; gives its root folder.
 StartAgent = Callable[[bytes, bool], str]
 
-# What an ERROR of the agent may be here, so that the box chooses no exit code of the laptop's own, and no retry.
+# The errors that an agent may name, so that the box can choose neither an exit code of the laptop's own nor a retry.
 ERRORS = {
     kind.__name__: kind
     for kind in (
@@ -41,7 +42,7 @@ ERRORS = {
     )
 }  # fmt: skip
 
-# Requests that hold nothing which other users of the box may not see in its process list.
+# Requests that other users of the box may see in its process list: they hold no secret.
 PUBLIC = frozenset(("probe", "status", "follow", "stop", "manifest", "holdings"))
 
 
@@ -54,7 +55,7 @@ class Pipe(Protocol):
 
 
 class Patience:
-    """How many seconds of silence about one request are borne. Paused while it is the laptop that owes the next word."""
+    """For how many seconds nothing may be heard of one request. Paused while the box waits for the laptop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -62,7 +63,7 @@ class Patience:
         self._paused = False
 
     def begin(self) -> None:
-        """Something was heard, or nobody listened until now."""
+        """Counts from now on: something was heard, or nobody was reading until now."""
         self._since = time.monotonic()
 
     def pause(self) -> None:
@@ -85,8 +86,8 @@ class AgentSession:
         self.where = where
         self._start_agent = start_agent
         self._starting = threading.Lock()
-        self._early: bytes | None = b""  # what is to be said once the agent runs; None from then on
-        self._public = True  # whether all of it may be seen
+        self._early: bytes | None = b""  # frames to send together with the agent's start; None once it was started
+        self._public = True  # whether other users of the box may see all of these
         self._root = ""
         self._streams: dict[int, queue.Queue[Frame | None]] = {}
         self._numbers = itertools.count(1)
@@ -106,7 +107,7 @@ class AgentSession:
                 raise self._dead
             if self._early is None:
                 return
-            with self._writing:  # nobody else speaks before the agent does
+            with self._writing:  # nothing else is sent before the agent runs
                 early, self._early = self._early, None
                 try:
                     self._root = self._start_agent(early, self._public)
@@ -115,25 +116,13 @@ class AgentSession:
                     raise
             threading.Thread(target=self._read_frames, name="agent-frames", daemon=True).start()
 
-    def call(
-        self, verb: str, args: dict[str, Any], *, progress: Progress | None = None, blobs: Iterable[bytes] = ()
-    ) -> dict[str, Any]:
-        """One request, answered. Raises the agent's error under its own class, or LinkLost."""
-        for frame in self.stream(verb, args, blobs=blobs):
-            if frame.type == protocol.PROGRESS and progress is not None:
-                progress(document(frame, self.where))
-            elif frame.type == protocol.RESULT:
-                return document(frame, self.where)
-        raise self._dead or _lost(self.where)
-
     def stream(
-        self, verb: str, args: dict[str, Any], *, blobs: Iterable[bytes] = (), patience: Patience | None = None
+        self, verb: str, args: Mapping[str, object], *, blobs: Iterable[bytes] = (), patience: Patience | None = None
     ) -> Iterator[Frame]:
-        """The frames of one request up to and including its RESULT; an ERROR is raised. Leaving early cancels the request.
+        """The frames of one request up to and including its RESULT. Leaving the iteration early cancels the request.
 
-        Raises Unanswered once ``patience`` is over.
-
-        ``blobs`` that are not there yet (an iterator) are sent from a thread of their own, as they come.
+        ``blobs`` are uploaded with the request; an iterator's in a thread of their own, as they come. Raises the agent's error, LinkLost,
+        and Unanswered once ``patience`` is over.
         """
         number = next(self._numbers)
         inbox: queue.Queue[Frame | None] = queue.Queue(WAITING)
@@ -160,9 +149,7 @@ class AgentSession:
                 finished = item.type == protocol.RESULT
                 yield item
         except KeyboardInterrupt:
-            finished = (
-                True  # half a packet may have been sent: whatever is sent now could block, and hide the interrupt
-            )
+            finished = True  # half a packet may have been sent: sending now could block, and hide the interrupt
             raise
         finally:
             self._streams.pop(number, None)
@@ -195,7 +182,7 @@ class AgentSession:
             self._send(protocol.encode(protocol.BLOB, number))
 
     def _upload_quietly(self, number: int, blobs: Iterable[bytes]) -> None:
-        with contextlib.suppress(GpurunError):  # whoever reads the answers is told
+        with contextlib.suppress(GpurunError):  # the thread that reads the answers raises it
             self._upload(number, blobs)
 
     def _send(self, data: bytes, public: bool = True) -> None:
@@ -229,14 +216,14 @@ class AgentSession:
             self._offer(number, inbox, None)
 
     def _offer(self, number: int, inbox: queue.Queue[Frame | None], item: Frame | None) -> None:
-        """Hands a frame over, waiting while its reader is behind; dropped once nobody reads."""
+        """Puts a frame into the queue once there is room; drops it when nobody reads the stream any more."""
         while self._streams.get(number) is inbox:
             with contextlib.suppress(queue.Full):
                 return inbox.put(item, timeout=0.2)
 
 
-def document(frame: Frame, where: str = "the box") -> dict[str, Any]:
-    """A frame's JSON. Raises HostError for what is none, or is a flood."""
+def document(frame: Frame, where: str) -> Json:
+    """The JSON object of a frame. Raises AbsurdAnswer where there is none, or one too large."""
     try:
         return frame.json()
     except protocol.ProtocolError as error:
@@ -269,12 +256,13 @@ def _unanswered(verb: str, seconds: float, where: str) -> Unanswered:
     )
 
 
-def _error(verb: str, answer: dict[str, Any], where: str) -> GpurunError:
-    """The agent's error as the class it names, of those that it may name."""
-    said = Fields(answer)
+def _error(verb: str, answer: Json, where: str) -> GpurunError:
+    """The agent's error as the class that it names, if it is one of ERRORS."""
+    fields = Fields(answer)
     try:
-        kind, message, hint = (said(name, optional(text)) or "" for name in ("kind", "message", "hint"))
-        meaning = said("meaning", optional(text)) or ""
+        kind, message, hint, meaning = (
+            fields(name, optional(text)) or "" for name in ("kind", "message", "hint", "meaning")
+        )
     except Impossible as error:
         return _absurd(where, error.inside(verb + ".error"))
     return ERRORS.get(kind, HostError)(message or "the agent failed without a word", meaning=meaning, hint=hint)

@@ -55,8 +55,8 @@ def replaying(answer: Answer, root: str = ROOT) -> Agent:
     """An agent of the laptop's whose box says what ``answer`` gives."""
     pipe = ReplayPipe(answer)
 
-    def handshake(early: bytes, public: bool) -> str:
+    def already_started(early: bytes, public: bool) -> str:
         pipe.write(early)
         return root
 
-    return Agent(AgentSession(pipe, "root@box", handshake))
+    return Agent(AgentSession(pipe, "root@box", already_started))

@@ -32,7 +32,7 @@ def test_an_interrupt_while_a_request_is_sent_stays_an_interrupt() -> None:
 
     pipe = BlockedPipe()
     with pytest.raises(KeyboardInterrupt):
-        AgentSession(pipe, "the box", interrupted).call("manifest", {})
+        list(AgentSession(pipe, "the box", interrupted).stream("manifest", {}))
     assert pipe.written == []
 
 
