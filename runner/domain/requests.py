@@ -69,19 +69,24 @@ class PatchedLink(TypedDict):
 
 
 class PatchBase(TypedDict, total=False):
-    """What is patched: a run's code, or an earlier attempt of the same push. One of the two."""
+    """The tree that is patched: a run's code, or an earlier attempt of the same push. One of the two."""
 
     run_id: str
     earlier: str
 
 
-class PatchRequest(PatchBase):
-    """The new attempt ``incoming``: the base without the entries of these numbers, and with these files."""
+class PatchedTree(PatchBase):
+    """The base without the entries of these numbers and with these files, and the marks of the result."""
 
-    incoming: str
     without: list[int]
     files: list[PatchedFile | PatchedLink]
     marks: str
+
+
+class PatchRequest(PatchedTree):
+    """The same, and the attempt that it becomes."""
+
+    incoming: str
 
 
 class CodeRequest(Expected):

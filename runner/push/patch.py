@@ -7,9 +7,9 @@ import binascii
 import os
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 from remote_payload.agent.wire.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together, whole_seconds
+from runner.domain.requests import PatchBase, PatchedFile, PatchedLink, PatchedTree
 from runner.push.base import Base
 from runner.push.digest import fingerprint
 from runner.push.selection import Entry, Selection
@@ -19,9 +19,9 @@ MAX_FILES = 500
 
 @dataclass(frozen=True)
 class Patch:
-    """The arguments of the agent's ``patch`` but for the attempt's name, and the bytes that go with them."""
+    """The agent's ``patch`` request without the attempt's name, and the bytes that go with it."""
 
-    args: dict[str, Any]
+    args: PatchedTree
     data: bytes
     total_bytes: int  # of the files, before compression
 
@@ -43,7 +43,7 @@ def make_patch(selection: Selection, offered: object) -> Patch | None:
     wanted = set(marks)
     changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
     without = [number for number, its in enumerate(there) if its not in wanted]
-    return _made(selection, changed, {"run_id": offered.get("run_id"), "without": without, "marks": together(marks)})
+    return _made(selection, changed, {"run_id": str(offered.get("run_id"))}, without, together(marks))
 
 
 def patch_attempt(attempt: str, before: Selection, now: Selection) -> Patch | None:
@@ -51,15 +51,16 @@ def patch_attempt(attempt: str, before: Selection, now: Selection) -> Patch | No
     there, wanted = set(before.files), set(now.files)
     changed = [entry for entry in now.files if entry not in there]
     without = [number for number, entry in enumerate(before.files) if entry not in wanted]
-    return _made(now, changed, {"earlier": attempt, "without": without, "marks": fingerprint(now)})
+    return _made(now, changed, {"earlier": attempt}, without, fingerprint(now))
 
 
-def _made(selection: Selection, changed: list[Entry], args: dict[str, Any]) -> Patch | None:
+def _made(selection: Selection, changed: list[Entry], base: PatchBase, without: list[int], marks: str) -> Patch | None:
     total = sum(entry.size for entry in changed if entry.kind == "file")
     if len(changed) > MAX_FILES or total > MAX_BYTES:
         return None
     content = b"".join(_content(selection, entry) for entry in changed if entry.kind == "file")
-    return Patch({**args, "files": [_described(entry) for entry in changed]}, zlib.compress(content), total)
+    files = [_described(entry) for entry in changed]
+    return Patch({**base, "without": without, "files": files, "marks": marks}, zlib.compress(content), total)
 
 
 def _marks(offered: object) -> list[bytes]:
@@ -80,7 +81,7 @@ def _mark_among(known: set[bytes], entry: Entry, doubted: bool) -> bytes:
     return rounded if rounded in known else exact
 
 
-def _described(entry: Entry) -> dict[str, Any]:
+def _described(entry: Entry) -> PatchedFile | PatchedLink:
     if entry.kind == "link":
         return {"path": entry.path, "target": entry.target}
     return {"path": entry.path, "size": entry.size, "mtime_ns": entry.mtime_ns, "mode": entry.mode}

@@ -32,7 +32,7 @@ class Finding:
 def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
     """What the box is and has, in one request. Raises HostError when its answer cannot be true."""
     with report.stage("probe") as stage:
-        box = link.agent.probe(plan.probe_args(run_id, link.host))
+        box = link.agent.probe(plan.probe_request(run_id, link.host))
         stage.update(note=f"{len(box.gpus)} GPUs" if box.gpus else f"{box.cpus} CPUs, no GPU")
     return box
 

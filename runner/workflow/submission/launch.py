@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from runner import store
 from runner.domain.errors import NotStarted, PushDiffers, RunLost
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
+from runner.domain.requests import LaunchRequest, ResumeRequest
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
@@ -86,7 +86,7 @@ def _request_launch(
     """Secrets go into this one request, on the agent's stdin, and nowhere else."""
     store.update(run, attempted=True)  # from here on the run may be there, whether an answer arrives or not
     with report.stage("launch") as stage:
-        answer = link.agent.launch(run.run_id, _request(run, plan, interpreter, pushed, token, resumption))
+        answer = link.agent.launch(_request(run, plan, interpreter, pushed, token, resumption))
         run.code = answer.code
         remember_status(run, answer.status)
         stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
@@ -96,10 +96,13 @@ def _request_launch(
 
 def _request(
     run: Run, plan: Plan, interpreter: str, pushed: Pushed, token: str | None, resumption: Resumption | None
-) -> dict[str, Any]:
+) -> LaunchRequest:
     job = plan.job
-    resume = {"run_id": resumption.earlier.run_id, "checkpoint": resumption.checkpoint} if resumption else None
+    resume: ResumeRequest | None = (
+        {"run_id": resumption.earlier.run_id, "checkpoint": resumption.checkpoint} if resumption else None
+    )
     return {
+        "run_id": run.run_id,
         "job": run.job.wire(),
         "interpreter": interpreter,
         "command": list(job.command) if job.command else None,
@@ -114,7 +117,9 @@ def _request(
         # A recipe writes to $GPURUN_OUTPUTS; its manifest obeys them.
         "outputs": list(job.outputs or ()) if job.command else [],
         "resume": resume,
-        **pushed.args,
+        "code": pushed.code_request,
+        "data": list(pushed.data),
+        "payload": pushed.payload,
     }
 
 

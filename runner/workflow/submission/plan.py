@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from runner.domain.errors import TransferFailed, UserError
 from runner.domain.host import Host
 from runner.domain.job import Job
+from runner.domain.requests import Expected, ProbeRequest
 from runner.domain.run import Run
 from runner.jobfile import changed_since
 from runner.push.digest import Contents, digest, fingerprint, read_contents
@@ -40,7 +40,7 @@ class Tree:
         return self.name or "code"
 
     @property
-    def meant(self) -> dict[str, Any]:
+    def meant(self) -> Expected:
         """What the box compares with what has arrived."""
         marks = fingerprint(self.selection, self.contents, self.permissions)
         return {
@@ -97,7 +97,7 @@ class Plan:
         """What is allowed and probably not meant."""
         return [*self.job.warnings, *(each for tree in self.trees for each in warnings(tree.title, tree.selection))]
 
-    def probe_args(self, run_id: str | None, host: Host) -> dict[str, Any]:
+    def probe_request(self, run_id: str | None, host: Host) -> ProbeRequest:
         """What the box is asked in one request."""
         return {
             "run_id": run_id,

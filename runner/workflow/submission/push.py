@@ -16,6 +16,7 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import PushDiffers, TransferError, TransferFailed
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
+from runner.domain.requests import CodeRequest, DataRequest
 from runner.domain.terminal import clean
 from runner.push.base import Base, new_attempt
 from runner.push.digest import changed, listed
@@ -38,16 +39,18 @@ class Pushed:
     code: Tree | None
     attempt: str | None
     link_from: str | None
-    data: tuple[dict[str, Any], ...]
+    data: tuple[DataRequest, ...]
     payload: str | None
     read_at: int  # when the code was seen to be at rest, by this machine's clock
 
     @property
-    def args(self) -> dict[str, Any]:
-        """The launch's arguments."""
-        where = {"incoming": self.attempt, "link_from": self.link_from, "read_at": self.read_at}
-        code = {**where, **self.code.meant} if self.code else None
-        return {"code": code, "data": list(self.data), "payload": self.payload}
+    def code_request(self) -> CodeRequest | None:
+        """The launch's argument for the code; None for a job without any."""
+        if self.code is None:
+            return None
+        return {
+            "incoming": self.attempt, "link_from": self.link_from, "read_at": self.read_at, **self.code.meant,
+        }  # fmt: skip
 
 
 def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pushed:
@@ -75,7 +78,7 @@ def push_code_anew(link: Link, job: Job, pushed: Pushed, run_id: str, left: int,
     return replace(pushed, code=tree, attempt=attempt, link_from=None, read_at=int(time.time()))
 
 
-def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report: Reporter) -> dict[str, Any]:
+def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report: Reporter) -> DataRequest:
     """Sends one of the data where the box lacks it; the launch's argument for it."""
     if not has(box, plan, tree.name):
         name = tree.key
