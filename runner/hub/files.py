@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.domain.progress import Stage
 from runner.hub.access import as_error, commit_of, refusal
@@ -21,8 +21,8 @@ WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 UNWANTED = ["onnx/*", "openvino/*", "original/*"]
 
 
-def fetch_config(model: str, revision: str | None = None) -> dict[str, Any]:
-    """``config.json`` of a model. Raises HubAccessDenied, or HubUnreachable (also for a file that is none)."""
+def fetch_config(model: str, revision: str | None = None) -> dict[str, object]:
+    """``config.json`` of a model. Raises HubAccessDenied, or HubUnreachable (also for a file that holds no JSON object)."""
     from huggingface_hub import hf_hub_download
 
     token = find_token()
