@@ -23,7 +23,7 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
-from remote_payload.train.loop.task import MicroBatch
+from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.classifier import build_classifier, load_tokenizer, longest_input
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results.classifier_results import ClassifierResults

@@ -18,9 +18,10 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import Weights, best_weights
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import MicroBatch, Progress
-from remote_payload.train.model.causal import CausalLoss, base_of, check_length, load_network, load_tokenizer
-from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.loop.progress import Progress
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import CausalLoss, TokenLoss, base_of
+from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.checkpoint_model import load_any

@@ -25,8 +25,9 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
-from remote_payload.train.loop.task import MicroBatch
-from remote_payload.train.model.causal import CausalLoss, load_adapter, load_network
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.causal_files import load_adapter, load_network
 from remote_payload.train.model.model_facts import ModelFacts, prompting_of, read_model_facts
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
@@ -83,7 +84,7 @@ def main(run: Run) -> None:
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(task, task.held_out, questions, outcome.progress.micro)
+            report = results.report(task, task.held_out, questions, outcome.progress.micro_batch_rows)
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 

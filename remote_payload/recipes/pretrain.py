@@ -18,10 +18,10 @@ from remote_payload.train.evaluation.continuations import write_continuations
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import MicroBatch, Progress
+from remote_payload.train.loop.progress import Progress
+from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.attention import ATTENTION
-from remote_payload.train.model.causal import CausalLoss
-from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.model.causal import CausalLoss, TokenLoss
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.publish import publish

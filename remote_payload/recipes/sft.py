@@ -20,10 +20,10 @@ from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
-from remote_payload.train.loop.task import MicroBatch
-from remote_payload.train.model.causal import CausalLoss, check_length, load_network, load_tokenizer
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import CausalLoss, TokenLoss
+from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
 from remote_payload.train.model.lora import add_lora
-from remote_payload.train.model.losses import TokenLoss
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
@@ -69,7 +69,7 @@ def main(run: Run) -> None:
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(task, documents["test"], questions, outcome.progress.micro)
+            report = results.report(task, documents["test"], questions, outcome.progress.micro_batch_rows)
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 

@@ -32,7 +32,7 @@ from remote_payload.settings.training import Lora
 from remote_payload.train.data.labelled import Example, LabelledTexts, Tokenised
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.flops import flops_per_token
-from remote_payload.train.loop.task import Outcome
+from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss
 from remote_payload.train.model.classifier import Classifier

@@ -30,7 +30,7 @@ from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder,
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import ranked
 from remote_payload.train.loop.optimizer import load_named_state, named_state, placed_like
-from remote_payload.train.loop.task import Scored
+from remote_payload.train.loop.progress import Scored
 
 SPARE_DISK = 256 * 2**20  # bytes that a save leaves free: logs and events must go on
 

@@ -23,12 +23,13 @@ from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import judge
 from remote_payload.train.loop.checkpoint import NoSpace, prune_checkpoints, save_checkpoint, strip_checkpoints
+from remote_payload.train.loop.fitting import FittingSteps
 from remote_payload.train.loop.flops import mfu, peak_memory
+from remote_payload.train.loop.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
 from remote_payload.train.loop.resuming import go_on
 from remote_payload.train.loop.schedule import due, rate
 from remote_payload.train.loop.signals import BrokenOff, Clock, Requests
-from remote_payload.train.loop.step import StepFacts, Stepper
-from remote_payload.train.loop.task import EARLY, FINISHED, STOPPED, Outcome, Progress, Task
+from remote_payload.train.loop.step import StepFacts, Stepper, Task
 from remote_payload.train.loop.watchdog import StallDetector, Watchdog, watching
 from remote_payload.train.run import Run
 
@@ -47,7 +48,8 @@ class Loop:
         self.flops_per_token, self.extras = flops_per_token, extras
         self.on_best, self.on_evaluation, self.on_stop = on_best, on_evaluation, on_stop
         self.progress = Progress(seed=run.settings.seed, steps_per_epoch=task.steps_per_epoch)
-        self.stepper = Stepper(run, model, task, self.progress)
+        self.stepper = Stepper(run, model, task)
+        self.fitting = FittingSteps(run, self.stepper, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
         self.requests = Requests()
         self.watchdog, self.stall_detector = Watchdog(run.telemetry), StallDetector()
@@ -73,14 +75,14 @@ class Loop:
         """Weights the same on all ranks, then the micro-batch, then resume, then compilation."""
         self.world.replicate(self.model)
         rng.seed_everything(self.settings.seed, self.world.rank)
-        self.progress.micro = self.progress.probed = self.stepper.find_micro_batch()
+        self.progress.micro_batch_rows = self.progress.probed = self.fitting.find()
         if path := go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
             self.saved_step = self.progress.step
             self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
         self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
         self.maybe_compile()
         self.run.log(
-            f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro} rows of full length, "
+            f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro_batch_rows} rows of full length, "
             f"{self.world.size} device(s) {self.world.device.type}, {self.total} steps of {self.task.steps_per_epoch} an epoch"
         )
 
@@ -135,7 +137,7 @@ class Loop:
         """One step of the plan, and what it was like. Raises TrainingError when its loss or gradient is not finite."""
         started = time.perf_counter()
         lr = self.settings.optimizer.learning_rate * rate(self.settings.schedule, self.progress.step - 1, self.total)
-        facts = self.stepper.step(self.progress.step, work, lr, self.requests)
+        facts = self.fitting.step(work, lr, self.requests)
         if not facts.finite:
             self.give_up(facts)
         self.progress.tokens += facts.tokens
@@ -187,7 +189,7 @@ class Loop:
                 torch.no_grad(),
                 self.requests.breaking(self.world.size == 1),
             ):
-                metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro))
+                metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro_batch_rows))
         except BrokenOff:
             self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
             return None

@@ -15,11 +15,11 @@ ON_CPU = 4096  # tokens: enough to keep a few cores busy, few enough not to fill
 HEADROOM = 0.92  # share of the device's memory that the probe may use; fragmentation grows later
 
 
-def derive(world: World, share: int, row: int, attempt: Callable[[int], None]) -> int:
+def largest_that_fits(world: World, share: int, row: int, attempt: Callable[[int], None]) -> int:
     """The largest power of two of rows, up to ``share`` (this rank's part of the effective batch), for which ``attempt`` fits.
 
     ``attempt(size)`` makes one optimizer step on the longest rows there are, of ``row`` tokens each, and undoes it. On a CPU,
-    which has no such edge, it is a number of tokens. All ranks get the same answer.
+    which has no such limit, it is a number of tokens. All ranks get the same answer.
     Raises TrainingError when not even one row fits.
     """
     if world.device.type != "cuda":
@@ -62,8 +62,8 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def smaller(size: int, step: int) -> int:
-    """Half the micro-batch. Raises TrainingError when there is nothing left to halve."""
+def halved(size: int, step: int) -> int:
+    """Half the micro-batch. Raises TrainingError at one row, which cannot be halved."""
     if size <= 1:
         raise TrainingError(
             f"out of GPU memory at step {step} with one row at a time; set batch.activation_checkpointing: true, lower "

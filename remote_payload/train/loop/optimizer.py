@@ -1,4 +1,4 @@
-"""AdamW with the usual two groups, and one pass over the gradients that normalises and clips them."""
+"""AdamW with the usual two groups, and its state by the names of the parameters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from remote_payload.train.distributed import unwrapped
 
 
 def build_optimizer(model: nn.Module, settings: Any, device: torch.device) -> torch.optim.AdamW:
@@ -27,21 +25,6 @@ def build_optimizer(model: nn.Module, settings: Any, device: torch.device) -> to
         eps=settings.epsilon,
         fused=device.type in ("cpu", "cuda"),
     )
-
-
-@torch.no_grad()
-def normalise_and_clip(parameters: list[nn.Parameter], scale: float, limit: float) -> float:
-    """Multiplies the gradients by ``scale``, and further down to a norm of ``limit`` (0: no limit). Returns the norm before.
-
-    One multiplication does both: a gradient of summed losses has to be divided by their count anyway.
-    """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return 0.0
-    norm = float(unwrapped(torch.nn.utils.get_total_norm(gradients))) * scale
-    factor = scale * min(1.0, limit / (norm + 1e-6)) if limit else scale
-    torch._foreach_mul_(gradients, factor)
-    return norm
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch import nn
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.best import judge
 from remote_payload.train.loop.checkpoint import discard_later, discard_leftovers, find_checkpoint, load_checkpoint
-from remote_payload.train.loop.task import Progress, Task
+from remote_payload.train.loop.progress import Progress
+from remote_payload.train.loop.step import Task
 from remote_payload.train.run import Run
 
 
@@ -30,9 +31,9 @@ def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Ta
     if path is None:
         run.log("no checkpoint yet: starting from the beginning")
         return None
-    saved = Progress(**load_checkpoint(path, run.world, model, optimizer))
+    saved = Progress.from_state(load_checkpoint(path, run.world, model, optimizer))
     _same_plan(run, path, saved, progress)
-    saved.micro, saved.probed = _micro_batch(run, saved, progress), progress.probed
+    saved.micro_batch_rows, saved.probed = _micro_batch(run, saved, progress), progress.probed
     saved.seed, saved.steps_per_epoch = progress.seed, progress.steps_per_epoch
     judge(saved, run.settings.evaluation.metric, run.higher_is_better)
     vars(progress).update(vars(saved))
@@ -58,8 +59,8 @@ def _same_plan(run: Run, path: Path, saved: Progress, now: Progress) -> None:
 def _micro_batch(run: Run, saved: Progress, now: Progress) -> int:
     """What an OOM left, where as much fits as did then; otherwise (another GPU, or a number in the job) what is known now."""
     if run.settings.batch.micro == "auto" and saved.probed == now.probed:
-        return saved.micro
-    return now.micro
+        return saved.micro_batch_rows
+    return now.micro_batch_rows
 
 
 def _forget_later(run: Run, path: Path, step: int) -> None:

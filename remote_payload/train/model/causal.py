@@ -1,38 +1,23 @@
-"""Causal language models: loading, the loss of a batch, saving, and loading what was saved."""
+"""A causal language model whose forward pass is its loss.
+
+The cross-entropy over a large vocabulary is computed in chunks: the logits of all tokens never exist at once, forward or
+backward. A batch of 8 × 1024 tokens over 151,936 words is 4.6 GiB of fp32 logits, and as much again for their gradient. Here
+a chunk of rows is turned into logits, a loss and (in training) its gradient, and forgotten. The gradient is computed in the
+forward pass, so nothing is computed twice.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-import transformers
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from remote_payload.train.download import BaseModel, base_source
+from remote_payload.train.data.packing import IGNORED
 from remote_payload.train.errors import InputError
-from remote_payload.train.files import read_json_object
-from remote_payload.train.model.attention import ATTENTION
-from remote_payload.train.model.lora import save_adapter
-from remote_payload.train.model.losses import TokenLoss, TokenScores, chunked_cross_entropy, chunked_scores
-from remote_payload.train.model.model_facts import (
-    FORMAT,
-    ModelFacts,
-    Prompting,
-    WeightsFacts,
-    read_model_facts,
-    write_model_facts,
-)
-
-transformers.utils.logging.disable_progress_bar()  # a log is no terminal
-# peft 0.21 asks for the attribute by the name that transformers 5.23 renamed; nothing for our users to act on.
-warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 Network: TypeAlias = PreTrainedModel | PeftModel
 
@@ -82,154 +67,130 @@ def base_of(network: Network) -> PreTrainedModel:
     return network.get_base_model() if isinstance(network, PeftModel) else network
 
 
-def load_config(model: str, revision: str | None = None) -> Any:
-    """The model's config. Raises InputError when there is no such model, or none that generates text."""
-    with _explained(model):
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+CHUNK_BYTES = {
+    "cuda": 256 << 20
+}  # fp32 logits of one chunk; large enough on a GPU that the matrix product stays efficient
+CHUNK_BYTES_ELSEWHERE = 32 << 20
 
 
-def load_tokenizer(
-    model: str,
-    revision: str | None = None,
-    *,
-    chat: bool,
-    chat_template: str | None = None,
-    pad_token: str | None = None,
-) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token and, for ``chat``, a chat template.
+class TokenLoss(NamedTuple):
+    """Of the tokens that count: the summed loss in nats (fp32, differentiable), their number, those guessed."""
 
-    ``chat_template`` is a Jinja file that replaces the tokenizer's, ``pad_token`` a token of its vocabulary. Raises InputError
-    naming the setting that supplies what is missing.
+    sum: Tensor
+    count: Tensor
+    correct: Tensor
+
+
+@torch.compiler.disable  # a loop with in-place steps: nothing to fuse, and its buffer would be copied
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenLoss:
+    """Cross-entropy of ``hidden @ weight.T`` against ``targets``, equal to torch's with ``reduction="sum"``.
+
+    ``hidden`` is ``[..., width]``, ``weight`` ``[vocabulary, width]`` (an output head without bias), ``targets``
+    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED``. The product is computed
+    in the autocast dtype where autocast is on, the softmax and the loss in fp32.
     """
-    with _explained(model):
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise InputError(f"settings.model: {model} has no fast tokenizer, so its tokens cannot be traced to the text")
-    if pad_token is not None:
-        if pad_token not in tokenizer.get_vocab():
-            raise InputError(f"settings.pad_token: {pad_token!r} is not in the vocabulary of {model}")
-        tokenizer.pad_token = pad_token
-    if tokenizer.pad_token_id is None:
-        example = f", for example {tokenizer.eos_token!r}" if tokenizer.eos_token else ""
-        raise InputError(f"settings.pad_token: the tokenizer of {model} has no padding token; name one{example}")
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"settings.model: the tokenizer of {model} has no end token, so no answer would ever end")
-    if chat_template is not None:
-        tokenizer.chat_template = _read_template(chat_template)
-    if chat and not tokenizer.chat_template:
-        raise InputError(
-            f"settings.chat_template: the tokenizer of {model} has no chat template; name a Jinja file with one, or give "
-            "settings.prompt_template for data of prompts and completions"
-        )
-    return tokenizer
+    hidden, targets = _counted(hidden, targets)
+    rows = chunk_rows or rows_per_chunk(weight)
+    loss, correct = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows)
+    return TokenLoss(loss, torch.tensor(len(targets), device=hidden.device), correct)
 
 
-def _read_template(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"settings.chat_template: {path}: {error}") from None
+def chunked_log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
+    """``[tokens]``: each counted target's log-probability in fp32, in order; for losses that weigh tokens (DPO).
 
-
-def load_network(
-    model: str, revision: str | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
-    """The model with weights of ``dtype`` on ``device``, attending as packing needs it. Safetensors only, no remote code."""
-    with _explained(model):
-        network = AutoModelForCausalLM.from_pretrained(
-            model,
-            revision=revision,
-            dtype=dtype,
-            attn_implementation=ATTENTION,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    return network.to(device)
-
-
-def check_length(network: PreTrainedModel, max_length: int) -> None:
-    """Raises InputError for texts that the model has no positions for (GPT-2's are learned)."""
-    positions = getattr(network.config, "n_positions", None)
-    if positions is not None and max_length > positions:
-        raise InputError(f"settings.max_length: {max_length}, but this model has {positions} positions")
-
-
-def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> PeftModel:
-    """The adapter in ``folder`` on its base model. Raises InputError when it is incomplete or made for another base."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):  # without the second peft would look for a pickle
-        if not (Path(folder) / name).is_file():
-            raise InputError(f"{folder}: no adapter here, {name} is missing")
-    try:
-        return PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
-    except (RuntimeError, ValueError) as error:
-        made_for = read_json_object(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
-        own = getattr(network.config, "_name_or_path", "") or network.config.model_type
-        detail = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({detail})") from None
-
-
-def save_causal(
-    network: Network,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    base: BaseModel | None,
-    prompting: Prompting,
-    weights: WeightsFacts | None = None,
-) -> None:
-    """What ``load_causal`` needs: adapter or whole model as safetensors, the tokenizer with its template, gpurun.json.
-
-    ``prompting`` and ``weights`` go into gpurun.json. A model trained from nothing has no base.
+    Differentiable; a chunk's logits are computed again in the backward pass instead of being kept.
     """
-    adapter = isinstance(network, PeftModel)
-    if adapter:
-        save_adapter(network, folder, base.name)
-    else:
-        network.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    dtype = str(network.dtype).removeprefix("torch.")
-    write_model_facts(folder, {**causal_facts(base, adapter), "dtype": dtype, **prompting, **(weights or {})})
+    hidden, targets = _counted(hidden, targets)
+    rows = chunk_rows or rows_per_chunk(weight)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([checkpoint(_log_probabilities, h, weight, t, use_reentrant=False) for h, t in parts])
 
 
-def causal_facts(base: BaseModel | None, adapter: bool) -> ModelFacts:
-    """What gpurun.json says of every causal language model."""
-    return {"format": FORMAT, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
+class TokenScores(NamedTuple):
+    """Of each token that counts, in order: its log-probability (fp32), and whether it was the most probable."""
+
+    log_probability: Tensor
+    correct: Tensor
 
 
-def load_saved(network: Network, folder: Path) -> None:
-    """Puts what ``save_causal`` wrote of this very network back into it."""
-    if isinstance(network, PeftModel):
-        set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
-    else:
-        network.load_state_dict(load_network(str(folder), dtype=network.dtype).state_dict())
+@torch.no_grad()
+def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenScores:
+    """What ``chunked_cross_entropy`` sums up, token by token, for measuring examples one by one."""
+    hidden, targets = _counted(hidden, targets)
+    rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
+    head, parts = weight.to(dtype), ([], [])
+    for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = (part.to(dtype) @ head.T).float()
+        parts[0].append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        parts[1].append(logits.argmax(-1) == wanted)
+    return TokenScores(torch.cat(parts[0]), torch.cat(parts[1]))
 
 
-def load_causal(
-    folder: str | Path,
-    base_path: str | Path | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Network, PreTrainedTokenizerBase]:
-    """Model (in eval mode) and tokenizer of a folder that a recipe saved: ``gpurun.json`` says what it is.
-
-    ``base_path`` is where the base model of an adapter lies; without it the base is what gpurun.json names. Raises InputError
-    for a folder that is no causal language model, or an adapter for another base.
-    """
-    folder = Path(folder)
-    about = read_model_facts(folder, "causal_lm")
-    with _explained(str(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    if not about.get("adapter"):
-        return load_network(str(folder), device=device, dtype=dtype).eval(), tokenizer
-    source, revision = base_source(about.get("base") or {}, base_path)
-    network = load_network(source, revision, device=device, dtype=dtype)
-    return load_adapter(network, folder).to(device).eval(), tokenizer
+def rows_per_chunk(weight: Tensor) -> int:
+    """How many tokens' fp32 logits fit the chunk's budget of memory."""
+    budget = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE)
+    return max(16, budget // (4 * weight.shape[0]))
 
 
-@contextmanager
-def _explained(model: str) -> Iterator[None]:
-    """Turns transformers' ways of saying that a model cannot be had into one line about ``settings.model``."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"settings.model: {model} cannot be loaded: {first}") from error
+def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose target counts; the others cost no head at all (in chat data they are most)."""
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    rows = (targets != IGNORED).nonzero().squeeze(-1)
+    return (hidden, targets) if len(rows) == len(targets) else (hidden[rows], targets[rows])
+
+
+def _log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    dtype = _product_dtype(hidden)
+    logits = torch.nn.functional.linear(hidden.to(dtype), weight.to(dtype)).float()
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        dtype = _product_dtype(hidden)
+        head = weight.to(dtype)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
+        # fp32 whatever the weight is: in bf16 a hundred chunks would add up with two digits of precision.
+        weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wants_weight else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(targets), rows):
+                part, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows]
+                logits = (part @ head.T).float()
+                correct += (logits.argmax(-1) == wanted).sum()
+                loss += _cross_entropy_in_place(logits, wanted)
+                gradient = logits.to(dtype)  # softmax minus one-hot, left there by the line above
+                if hidden_grad is not None:
+                    hidden_grad[start : start + rows] = gradient @ head
+                if weight_grad is not None:
+                    weight_grad += gradient.T @ part
+        ctx.weight_dtype = weight.dtype
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx: Any, loss_grad: Tensor, _: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        hidden_grad = None if hidden_grad is None else hidden_grad * loss_grad.to(hidden_grad.dtype)
+        weight_grad = None if weight_grad is None else (weight_grad * loss_grad).to(ctx.weight_dtype)
+        return hidden_grad, weight_grad, None, None
+
+
+def _cross_entropy_in_place(logits: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss of fp32 ``logits``, which are overwritten with their gradient: one buffer, no copies."""
+    logits -= logits.amax(dim=-1, keepdim=True)
+    wanted = targets.unsqueeze(-1)
+    chosen = logits.gather(-1, wanted)
+    total = logits.exp_().sum(dim=-1, keepdim=True)
+    logits /= total
+    logits.scatter_add_(-1, wanted, logits.new_full((1, 1), -1.0).expand(len(targets), 1))
+    return (total.log() - chosen).sum()

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from remote_payload.train.download import BaseModel
 from remote_payload.train.files import shown_path
-from remote_payload.train.loop.task import EvaluationResult, Outcome, Progress
+from remote_payload.train.loop.progress import EvaluationResult, Outcome, Progress
 from remote_payload.train.run import Run
 
 TEMPLATE = """\
@@ -150,7 +150,7 @@ def training_settings(run: Run, progress: Progress) -> dict[str, str | int]:
     schedule = f"{settings.schedule.name}, warm-up {settings.schedule.warmup:g}"
     return {
         "learning rate": f"{settings.optimizer.learning_rate:g}, {schedule}",
-        "effective batch": f"{settings.batch.size} (micro-batch {progress.micro}, {run.world.size} device(s))",
+        "effective batch": f"{settings.batch.size} (micro-batch {progress.micro_batch_rows}, {run.world.size} device(s))",
         "steps": progress.step,
         "seed": settings.seed,
     }

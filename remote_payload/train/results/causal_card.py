@@ -12,7 +12,7 @@ from remote_payload.train.download import BaseModel
 from remote_payload.train.evaluation.answers import Report
 from remote_payload.train.files import shown_path
 from remote_payload.train.loop.best import Weights, remark
-from remote_payload.train.loop.task import Outcome, Progress
+from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.model.causal import Network
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.results.card import (

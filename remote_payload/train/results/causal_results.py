@@ -21,9 +21,10 @@ from remote_payload.train.folders import recover_folder
 from remote_payload.train.loop.best import Weights, best_weights, model_folder, weights_facts, write_metrics
 from remote_payload.train.loop.checkpoint import load_weights
 from remote_payload.train.loop.micro_batch import release_memory
+from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.loop.signals import BrokenOff, Clock
-from remote_payload.train.loop.task import Outcome, Progress
-from remote_payload.train.model.causal import CausalLoss, Network, load_network, load_saved, save_causal
+from remote_payload.train.model.causal import CausalLoss, Network
+from remote_payload.train.model.causal_files import load_network, load_saved, save_causal
 from remote_payload.train.model.greedy_decoding import SmokePrompt
 from remote_payload.train.model.lora import weights_of
 from remote_payload.train.model.model_facts import Prompting

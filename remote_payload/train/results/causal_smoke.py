@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from remote_payload.train.files import write_json, write_json_lines
-from remote_payload.train.model.causal import load_causal
+from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.model.greedy_decoding import SmokePrompt, decode_greedily
 
 

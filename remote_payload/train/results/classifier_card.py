@@ -8,7 +8,7 @@ from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts
 from remote_payload.train.download import BaseModel
 from remote_payload.train.loop.best import Weights, remark
-from remote_payload.train.loop.task import Outcome, Progress
+from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.results.card import (
     Card,
     hub_metadata,

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.forecast import MemoryRecord, TrainingShape, forecast_memory
-from remote_payload.train.loop.task import Outcome
+from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.run import Run
 
 
@@ -22,7 +22,7 @@ def predicted_memory(
         return None
     lora = network.peft_config["default"] if isinstance(network, PeftModel) else None
     shape = TrainingShape(
-        micro_batch=outcome.progress.micro,
+        micro_batch=outcome.progress.micro_batch_rows,
         length=length,
         weights=str(network.dtype).removeprefix("torch."),
         autocast=run.world.device.type == "cuda" and run.settings.precision != "fp32",

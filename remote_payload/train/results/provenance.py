@@ -27,7 +27,7 @@ from remote_payload.train.download import BaseFacts, BaseModel
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import MANIFEST, ManifestFile, read_manifest
 from remote_payload.train.loop.best import Weights, weights_facts
-from remote_payload.train.loop.task import EvaluationResult, Outcome
+from remote_payload.train.loop.progress import EvaluationResult, Outcome
 from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.run import Run
 
@@ -94,7 +94,7 @@ def write_metadata(
         "batch": {
             "effective": settings.batch.size,
             "micro_requested": settings.batch.micro,
-            "micro_actual": outcome.progress.micro,
+            "micro_actual": outcome.progress.micro_batch_rows,
             "devices": run.world.size,
         },
         "seeds": {"seed": settings.seed, "rank_offset": "seed + rank"},

@@ -12,8 +12,8 @@ from torch import nn
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.micro_batch import release_memory
-from remote_payload.train.loop.task import MicroBatch
-from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import TokenLoss
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.sums import LossFunction, loss_of_the_model, token_metrics, token_sums
 

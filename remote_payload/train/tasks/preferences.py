@@ -22,8 +22,8 @@ from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.task import MicroBatch
-from remote_payload.train.model.losses import chunked_log_probabilities
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import chunked_log_probabilities
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.sums import add_up
 

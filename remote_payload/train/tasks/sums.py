@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from remote_payload.train.distributed import World
-from remote_payload.train.loop.task import MicroBatch
-from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.loop.step import MicroBatch
+from remote_payload.train.model.causal import TokenLoss
 
 LossFunction = Callable[
     [nn.Module, MicroBatch], TokenLoss

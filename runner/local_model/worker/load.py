@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.train.model.causal import load_causal
+from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.model.classifier import load_classifier
 from runner.local_model.messages import SmokeRequest
 from runner.local_model.weights import read_header

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
-from remote_payload.train.model.causal import save_causal
+from remote_payload.train.model.causal_files import save_causal
 from remote_payload.train.model.classifier import build_classifier, save_classifier
 from remote_payload.train.results.causal_smoke import write_causal_smoke
 from remote_payload.train.results.classifier_smoke import write_classifier_smoke

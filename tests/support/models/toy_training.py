@@ -23,7 +23,8 @@ from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.task import MicroBatch, Outcome
+from remote_payload.train.loop.progress import Outcome
+from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.run import Run, exit_code
 from remote_payload.train.telemetry import Telemetry
 from tests.support.models.tiny_models import tiny_model

@@ -18,7 +18,7 @@ from remote_payload.forecast.forecast import (
     kept_per_layer,
     largest_micro_batch,
 )
-from remote_payload.train.model.losses import CHUNK_BYTES
+from remote_payload.train.model.causal import CHUNK_BYTES
 
 COMMON = {
     "vocab_size": 64,

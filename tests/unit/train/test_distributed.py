@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from remote_payload.train.distributed import World, require_lent_gpus
+from remote_payload.train.distributed import World, buckets, require_lent_gpus
 from remote_payload.train.errors import TrainingError
-from remote_payload.train.loop.gradients import buckets
 from tests.support.models.toy_training import toy_run, toy_train
 
 CONSTANT = {"schedule": {"name": "constant", "warmup": 0}, "optimizer": {"learning_rate": 3e-3}}
@@ -60,7 +59,7 @@ def test_when_a_rank_dies_all_end_and_its_traceback_is_the_only_one(tmp_path: Pa
 
 
 def test_gradients_travel_in_pieces_of_one_dtype_and_every_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remote_payload.train.loop.gradients.BUCKET_BYTES", 100)
+    monkeypatch.setattr("remote_payload.train.distributed.BUCKET_BYTES", 100)
     sizes = [(10, torch.float32), (10, torch.float32), (20, torch.float32), (5, torch.bfloat16), (200, torch.float32)]
     parameters = [torch.nn.Parameter(torch.zeros(n, dtype=dtype)) for n, dtype in sizes]
     assert [[p.numel() for p in bucket] for bucket in buckets(parameters)] == [[10, 10], [20], [5], [200]]

@@ -8,7 +8,8 @@ from remote_payload.train.data.structured import Example
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, encode, overall
-from remote_payload.train.model.causal import CausalLoss, load_network
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.causal_files import load_network
 from tests.support.models.tiny_models import tiny_tokenizer
 
 ALONE = World(0, 1, 0, torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop import micro_batch
-from remote_payload.train.loop.micro_batch import derive, out_of_memory, smaller
+from remote_payload.train.loop.micro_batch import halved, largest_that_fits, out_of_memory
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import ToyTask, toy_run
 
@@ -29,7 +29,7 @@ def derived(monkeypatch: pytest.MonkeyPatch, share: int, row: float, total: floa
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         used["peak"] = size * row
 
-    return derive(World(0, 1, 0, torch.device("cuda", 0)), share, 2048, attempt)
+    return largest_that_fits(World(0, 1, 0, torch.device("cuda", 0)), share, 2048, attempt)
 
 
 @pytest.mark.stand_in
@@ -56,17 +56,19 @@ def test_the_largest_that_fits_with_headroom_is_derived(
 
 @pytest.mark.parametrize(("share", "row", "expected"), [(32, 128, 32), (32, 512, 8), (2, 512, 2), (32, 10_000, 1)])
 def test_on_a_cpu_it_is_a_number_of_tokens(share: int, row: int, expected: int) -> None:
-    assert derive(World(0, 1, 0, torch.device("cpu")), share, row, lambda size: None) == expected
+    assert largest_that_fits(World(0, 1, 0, torch.device("cpu")), share, row, lambda size: None) == expected
 
 
 def test_probing_leaves_weights_optimizer_and_random_numbers_as_they_were(tmp_path: Any) -> None:
+    from remote_payload.train.loop.fitting import FittingSteps
+    from remote_payload.train.loop.progress import Progress
     from remote_payload.train.loop.step import Stepper
 
     run, model = toy_run(tmp_path, {"dropout": 0.5}), tiny_model("llama")
     stepper = Stepper(run, model, ToyTask(run))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(3)
-    stepper.attempt(4)
+    FittingSteps(run, stepper, Progress()).attempt(4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not stepper.optimizer.state and all(parameter.grad is None for parameter in model.parameters())
     after = torch.rand(4)
@@ -85,6 +87,6 @@ def test_only_running_out_of_memory_counts_as_that() -> None:
 
 
 def test_halving_ends_at_one() -> None:
-    assert [smaller(size, 1) for size in (8, 5, 2)] == [4, 2, 1]
+    assert [halved(size, 1) for size in (8, 5, 2)] == [4, 2, 1]
     with pytest.raises(TrainingError, match="at step 7 with one row"):
-        smaller(1, 7)
+        halved(1, 7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import pytest
 
 from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.loop.task import Progress
+from remote_payload.train.loop.progress import Progress
 from tests.support.models.toy_training import ToyTask, toy_run, toy_train
 
 EVERY = {"epochs": 4, "evaluation": {"every_steps": 2}, "checkpoint": {"every_steps": 4, "keep": None}}
@@ -128,15 +129,21 @@ def test_checkpoints_after_the_one_that_is_gone_on_from_do_not_outlive_those_of_
 def test_a_resumed_run_takes_what_fits_its_own_gpu_and_keeps_what_an_oom_left_on_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits_now: int, expected: int
 ) -> None:
-    from remote_payload.train.loop.step import Stepper
+    from remote_payload.train.loop.fitting import FittingSteps
 
-    monkeypatch.setattr(Stepper, "find_micro_batch", lambda stepper: 4)
+    monkeypatch.setattr(FittingSteps, "find", lambda fitting: 4)
     run = toy_run(tmp_path, {**EVERY, "epochs": 2, "oom_on_rank": 0})
     _, first = toy_train(run)
-    assert (first.progress.micro, first.progress.probed) == (2, 4)
-    monkeypatch.setattr(Stepper, "find_micro_batch", lambda stepper: fits_now)
+    assert (first.progress.micro_batch_rows, first.progress.probed) == (2, 4)
+    monkeypatch.setattr(FittingSteps, "find", lambda fitting: fits_now)
     _, again = toy_train(toy_run(tmp_path, EVERY, resume="auto"))
-    assert (again.progress.micro, again.progress.probed) == (expected, fits_now)
+    assert (again.progress.micro_batch_rows, again.progress.probed) == (expected, fits_now)
+
+
+def test_the_state_of_an_older_checkpoint_is_read() -> None:
+    state = {**asdict(Progress(step=4, micro_batch_rows=2, probed=4)), "micro": 2}
+    del state["micro_batch_rows"]
+    assert Progress.from_state(state) == Progress(step=4, micro_batch_rows=2, probed=4)
 
 
 def test_a_best_that_was_judged_the_wrong_way_round_is_judged_again(tmp_path: Path) -> None:

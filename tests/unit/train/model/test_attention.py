@@ -9,7 +9,7 @@ from transformers.models.auto import AutoModelForCausalLM
 from remote_payload.train.data.packing import IGNORED, Document, first_fit_decreasing, pack
 from remote_payload.train.model import attention
 from remote_payload.train.model.attention import ATTENTION
-from remote_payload.train.model.losses import chunked_cross_entropy
+from remote_payload.train.model.causal import chunked_cross_entropy
 
 SHAPE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}

@@ -9,8 +9,8 @@ from transformers.models.auto import AutoModelForCausalLM
 from remote_payload.train.data.packing import Document, pack
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
-from remote_payload.train.model.causal import (
-    CausalLoss,
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.causal_files import (
     load_adapter,
     load_causal,
     load_config,

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from remote_payload.train.download import BaseModel
-from remote_payload.train.model.causal import load_causal, save_causal
+from remote_payload.train.model.causal_files import load_causal, save_causal
 from remote_payload.train.model.greedy_decoding import decode_greedily
 from remote_payload.train.results.causal_smoke import write_causal_smoke
 from tests.support.models.tiny_models import CAUSAL, tiny_model, tiny_tokenizer

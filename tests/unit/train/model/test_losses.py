@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from remote_payload.train.data.packing import IGNORED
-from remote_payload.train.model.losses import chunked_cross_entropy, chunked_log_probabilities
+from remote_payload.train.model.causal import chunked_cross_entropy, chunked_log_probabilities
 
 
 def batch(rows=37, width=16, vocabulary=101, dtype=torch.float32):
@@ -87,7 +87,7 @@ def test_log_probabilities_and_their_gradient_equal_torchs():
 
 MEASURE = """
 import json, torch
-from remote_payload.train.model.losses import chunked_cross_entropy
+from remote_payload.train.model.causal import chunked_cross_entropy
 torch.set_num_threads(1)
 rows, vocabulary = 1024, 150_000
 hidden, weight = torch.randn(rows, 16), torch.randn(vocabulary, 16)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.model.causal import load_causal, load_network
+from remote_payload.train.model.causal_files import load_causal, load_network
 from remote_payload.train.results.checkpoint_model import load_any
 from tests.support.models.recipe_process import run_recipe, run_recipe_here, succeeded
 from tests.support.models.tiny_models import CORPUS, save_tiny_model

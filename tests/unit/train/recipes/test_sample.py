@@ -12,7 +12,7 @@ from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import complete_folder
-from remote_payload.train.model.causal import load_network, save_causal
+from remote_payload.train.model.causal_files import load_network, save_causal
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
 from tests.support.models.tiny_models import tiny_tokenizer

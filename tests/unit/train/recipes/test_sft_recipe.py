@@ -13,7 +13,7 @@ import yaml
 
 from remote_payload.train.folders import read_manifest
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.model.causal import load_causal
+from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results import causal_results
 from tests.support.models.language_data import (
     conversations,

@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import shown_path
-from remote_payload.train.loop.task import EvaluationResult
-from remote_payload.train.model.causal import load_causal
+from remote_payload.train.loop.progress import EvaluationResult
+from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results.card import Card, hub_metadata, render_card
 from remote_payload.train.run import Run
 from tests.support.models.classify_job import classify_settings, write_texts

@@ -10,7 +10,8 @@ import torch
 from remote_payload.train.data.packing import Document
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.model.causal import CausalLoss, load_network
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.causal_files import load_network
 from remote_payload.train.tasks.rows import PackedRows, RowTask, TokenRows, dealt_out
 
 ALONE = World(0, 1, 0, torch.device("cpu"))

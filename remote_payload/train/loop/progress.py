@@ -1,0 +1,74 @@
+"""Where a training is, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from remote_payload.train.loop.signals import Requests
+
+
+class Scored(TypedDict):
+    """The metrics of one step: all that choosing the best needs."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+class EvaluationResult(Scored):
+    """An evaluation, as checkpoints and the record keep it."""
+
+    epoch: float
+    seconds: float  # that it took
+
+
+@dataclass
+class Progress:
+    """Where training is: all that a checkpoint holds besides tensors. The data position is (epoch, step in the epoch).
+
+    ``best``, ``best_step`` and ``without_better`` follow from the evaluations (best.py).
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    tokens: int = 0
+    micro_batch_rows: int = 0  # rows of full length that go through a device at once
+    probed: int = 0  # as many fitted when that was tried; micro_batch_rows is less after an OOM
+    seconds: float = 0.0  # of training, in all processes that took part in it
+    timed_tokens: int = 0  # tokens and seconds of the optimizer steps alone: the speed
+    timed_seconds: float = 0.0
+    seed: int | None = None  # what the data position means depends on these two
+    steps_per_epoch: int | None = None
+    best: float | None = None
+    best_step: int | None = None
+    without_better: int = 0
+    evaluations: list[EvaluationResult] = field(default_factory=list)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """From the ``state.json`` of a checkpoint; older ones call ``micro_batch_rows`` ``micro``."""
+        fields = {"micro_batch_rows" if name == "micro" else name: value for name, value in state.items()}
+        return cls(**fields)
+
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation of this very step."""
+        return any(entry["step"] == self.step for entry in self.evaluations)
+
+
+FINISHED, EARLY, STOPPED = "finished", "early stopping", "stopped"  # why training ended
+
+
+@dataclass
+class Outcome:
+    """The result of a training: ``reason`` is FINISHED, EARLY or STOPPED. Seconds and speed are of the whole run, resumed or not."""
+
+    progress: Progress
+    total: int
+    reason: str
+    seconds: float
+    peak_memory: int
+    losses: list[float]  # of this process's steps, resumed ones not included
+    tokens_per_second: float
+    mfu: float | None
+    requests: Requests  # signals are noticed until the process ends
