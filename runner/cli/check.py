@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runner.push.preview import Preview
     from runner.workflow.check import Checked
 
-NOT_READY = 3  # what stands in the way is the box's
+NOT_READY = 3  # the exit code when a submission would fail
 
 
 @click.command("check", epilog="\b\nExample:\n  gpurun check jobs/legal.yaml --host root@remote-gpu")
@@ -24,7 +24,11 @@ NOT_READY = 3  # what stands in the way is the box's
 def command(
     job: str, host: str, overrides: tuple[str, ...], volume: str | None, strict: bool, checksum: bool, as_json: bool
 ) -> None:
-    """Everything that can fail, before money is spent. Sends nothing, starts nothing; exit 3 when a submission would fail."""
+    """Check everything that could make a submission fail, before money is spent.
+
+    Looks at the job, the box and the access to models. Sends and starts nothing.
+    Exits with 3 if a submission would fail.
+    """
     from runner.jobfile import load
     from runner.workflow.check import check
 

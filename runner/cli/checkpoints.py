@@ -11,13 +11,16 @@ from runner.cli.table import print_rows
 @click.command(
     "checkpoints",
     epilog="\b\nExamples:\n  gpurun checkpoints\n  gpurun checkpoints --json\n"
-    "  gpurun resume --checkpoint step-000500     go on from one of them\n"
-    "  gpurun sample --checkpoint step-000500     try one of them",
+    "  gpurun resume --checkpoint step-000500     continue from one of them\n"
+    "  gpurun sample --checkpoint step-000500     generate text with one of them",
 )
 @options.run_argument
 @options.json_option
 def command(run: str | None, as_json: bool) -> None:
-    """The complete checkpoints of a run: step, metrics, size, and whether they are on the box, here or both."""
+    """List the complete checkpoints of a run.
+
+    Shows step, metric and size of each, and whether it is on the box, here or both.
+    """
     from runner import store
     from runner.domain.quantities import format_size
     from runner.workflow.checkpoints import checkpoints, metric_of

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.command(
     "clean",
-    epilog="\b\nExamples:\n  gpurun clean --host root@box            shows what may go, then asks\n"
-    "  gpurun clean --host root@box --yes\n  gpurun clean --host root@box RUN        this run too, although it is not home\n"
+    epilog="\b\nExamples:\n  gpurun clean --host root@box          shows what would be deleted, then asks\n"
+    "  gpurun clean --host root@box --yes\n  gpurun clean --host root@box RUN      this run too, fetched or not\n"
     "  gpurun clean --host root@box --experiment mayors --keep 1",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
 @options.host_option(required=False)
-@click.option("--dry-run", is_flag=True, help="Only show.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @click.option(
     "--all", "everything", is_flag=True, help="Environments, data and caches too, even if a later run could use them."
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 @click.option(
     "--experiment",
     metavar="NAME",
-    help="The runs of an experiment that are over and home, but of each submission the first --keep that are complete.",
+    help="The fetched runs of an experiment. Of each submission, the first --keep complete runs stay.",
 )
 @click.option(
-    "--keep", type=options.Count("runs"), default=1, show_default=True, help="With --experiment: how many stay."
+    "--keep",
+    type=options.Count("runs"),
+    default=1,
+    show_default=True,
+    help="With --experiment: how many runs of each submission stay.",
 )
 @options.json_option
 def command(
@@ -46,13 +50,17 @@ def command(
     keep: int,
     as_json: bool,
 ) -> None:
-    """What gpurun may delete on a box: never a live run, a stranger's file, or results that are not home (but for a RUN named)."""
+    """Delete old runs and unused files of gpurun on a box.
+
+    Never deletes a live run, files that gpurun did not make, or results that are not on this machine, except those of a RUN
+    that is given.
+    """
     from runner import store
     from runner.domain.quantities import format_size
     from runner.workflow.clean import clean_box
 
     if as_json and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: add --dry-run or --yes")
+        raise click.UsageError("with --json nothing is asked: add --dry-run or --yes")
     where = host or store.find(runs[0] if runs else None).host
     report = output.reporter(as_json)
 
@@ -97,4 +105,4 @@ def _confirmed() -> bool:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        raise click.UsageError("nobody answered, and nothing was deleted: add --yes, or --dry-run") from None
+        raise click.UsageError("there was no answer, and nothing was deleted: add --yes, or --dry-run") from None

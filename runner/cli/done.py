@@ -18,24 +18,29 @@ UNSAFE = 6  # the exit code where the box may not be destroyed yet
 @click.command(
     "done",
     epilog="\b\nExamples:\n  gpurun done && vastai destroy instance 12345\n"
-    "  gpurun done --give-up 7f3a       a run on that box whose results nobody needs, or that is not yours",
+    "  gpurun done --give-up 7f3a       nobody needs the results of run 7f3a",
 )
 @options.run_argument
 @click.option(
-    "--leave-behind", is_flag=True, help="Give up what is never fetched (links out of outputs/, devices, odd names)."
+    "--leave-behind",
+    is_flag=True,
+    help="Accept the loss of what is never fetched: links out of outputs/, devices, odd names.",
 )
 @click.option(
     "--give-up",
     multiple=True,
     metavar="RUN",
     shell_complete=options.complete_run,
-    help="Another run on the box, or what was pushed for one, may go with it. May be given several times.",
+    help="Accept the loss of another run on the box, or of what was pushed for one. May be repeated.",
 )
 @options.json_option
 def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_json: bool) -> None:
-    """Verify that every run on the box is over and home, wipe secrets, say "safe to destroy" or why not (exit 6).
+    """Check whether the box of a run may be destroyed.
 
-    It holds for the whole box: runs of other machines count too, and are a reason to say no.
+    Every run on the box has to be over, with its outputs verified on this machine. Then secrets are wiped from the box. Prints
+    "safe to destroy", or what is missing (exit 6).
+
+    Runs that other machines submitted count too: their results are not on this machine.
     """
     from runner import store
     from runner.workflow.done import done

@@ -12,23 +12,26 @@ from runner.cli import options, output
 if TYPE_CHECKING:
     from runner.workflow.fetch import Fetched
 
-SHOWN = 10  # of what is not fetched
+SHOWN = 10  # files that are not fetched
 
 
 @click.command(
     "fetch",
-    epilog="\b\nExamples:\n  gpurun fetch                while it trains: the checkpoints that are complete\n  gpurun fetch --into .",
+    epilog="\b\nExamples:\n  gpurun fetch            while it trains: the checkpoints that are complete\n  gpurun fetch --into .",
 )
 @options.run_argument
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where to; remembered for the next fetch.",
+    help="The folder for the outputs; remembered for the next fetch.",
 )
 @options.json_option
 def command(run: str | None, into: Path | None, as_json: bool) -> None:
-    """Bring outputs home, every file verified by sha256 before it gets its final name."""
+    """Copy a run's outputs to this machine, while it trains or after it.
+
+    Each file is verified by its sha256 before it gets its final name.
+    """
     from runner import store
     from runner.workflow.fetch import fetch
 

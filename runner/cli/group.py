@@ -16,20 +16,20 @@ from runner.cli.errors import closed_pipe_is_no_error, exit_for
 COMMANDS = {
     "init": ("init", "Write a commented job file for the code in this folder."),
     "validate": ("validate", "Check job files offline."),
-    "check": ("check", "Everything that can fail, before money is spent."),
-    "submit": ("submit", "Push, provision, log in, launch: start a run on a box."),
-    "list": ("list_runs", "All runs of this machine, or all on a box."),
-    "status": ("status", "One run: phase, step, ETA, loss, GPU, cost so far."),
-    "logs": ("logs", "The log, from where this machine left off."),
-    "fetch": ("fetch", "Bring outputs home, verified, while or after it trains."),
-    "smoke-test": ("smoke_test", "Load what was fetched and compare it with the box's own predictions."),
-    "stop": ("stop", "End a run's whole process tree, and prove it."),
-    "resume": ("resume", "Go on from the last good checkpoint, as a new run."),
-    "done": ("done", "Verify that all is home, wipe secrets, say whether the box may go."),
-    "checkpoints": ("checkpoints", "The checkpoints of a run."),
-    "sample": ("sample", "Try a checkpoint: prompts in, text out."),
-    "hosts": ("hosts", "Known boxes and their pinned keys."),
-    "clean": ("clean", "What gpurun may delete on a box."),
+    "check": ("check", "Check a job and a box before money is spent."),
+    "submit": ("submit", "Start a run on a box: check, push, provision, launch."),
+    "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
+    "status": ("status", "Show one run: phase, step, ETA, loss, GPU, cost so far."),
+    "logs": ("logs", "Print the log of a run, or follow it to the end."),
+    "fetch": ("fetch", "Copy a run's outputs to this machine, and verify them."),
+    "smoke-test": ("smoke_test", "Load the fetched model and compare it with the box."),
+    "stop": ("stop", "Stop runs: end all their processes."),
+    "resume": ("resume", "Continue from the last good checkpoint, as a new run."),
+    "done": ("done", "Check whether the box may be destroyed."),
+    "checkpoints": ("checkpoints", "List the checkpoints of a run."),
+    "sample": ("sample", "Generate text with a checkpoint."),
+    "hosts": ("hosts", "List the known boxes and their pinned keys."),
+    "clean": ("clean", "Delete old runs and unused files on a box."),
 }
 
 EPILOG = """\b
@@ -37,12 +37,12 @@ Examples:
   gpurun submit jobs/legal.yaml --host root@remote-gpu
   gpurun submit jobs/demo.yaml --host local --follow
   gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4"
-  gpurun logs -f          (every command without a run id means the latest run)
+  gpurun logs -f          without a run id, a command takes the latest run
 
 \b
-Exit codes: 0 done, 1 unexpected, 2 job file or arguments, 3 host, 4 transfer, 5 launch,
-6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost.
-Set GPURUN_HOME to keep local state elsewhere than ~/.gpurun. NO_COLOR is obeyed."""
+Exit codes: 0 done, 1 unexpected, 2 job file or arguments, 3 host, 4 transfer,
+5 launch, 6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost.
+GPURUN_HOME names the folder for local state (~/.gpurun). NO_COLOR is obeyed."""
 
 
 class Commands(click.Group):
@@ -88,7 +88,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gpurun")
 def gpurun() -> None:
-    """Train on a rented GPU box over SSH, and bring the model home, checked."""
+    """Train on a rented GPU box over SSH, and bring the tested model home."""
 
 
 def run(arguments: list[str]) -> None:

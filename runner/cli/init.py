@@ -14,7 +14,10 @@ from runner.cli import options, output
 @click.argument("name", required=False)
 @options.json_option
 def command(name: str | None, as_json: bool) -> None:
-    """Write a commented job file for the code in this folder: jobs/NAME.yaml, or NAME.yaml where there is no jobs/."""
+    """Write a commented job file for the code in this folder.
+
+    The file is jobs/NAME.yaml, or NAME.yaml if there is no folder jobs.
+    """
     from pathlib import Path
 
     from runner.jobfile.draft import write_draft

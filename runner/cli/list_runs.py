@@ -23,10 +23,13 @@ DROP = ("cost", "step", "as of")
     epilog="\b\nExamples:\n  gpurun list\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4",
 )
 @options.host_option(required=False)
-@click.option("--all", "everything", is_flag=True, help=f"All runs, not only the latest {LATEST}.")
+@click.option("--all", "everything", is_flag=True, help=f"List all runs, not only the latest {LATEST}.")
 @options.json_option
 def command(host: str | None, everything: bool, as_json: bool) -> None:
-    """All runs of this machine as last seen, or with --host all on a box as they are now."""
+    """List the runs of this machine as they were last seen.
+
+    With --host, list all runs on that box as they are now.
+    """
     if host is not None:
         return _on_host(host, as_json)
     from runner import store

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 
 @click.command(
     "logs",
-    epilog="\b\nExamples:\n  gpurun logs                the whole log; what is here already is not sent again\n"
-    "  gpurun logs -f             follow to the end; exits with the run's code (10 failed, 11 cancelled, 12 lost)\n"
-    "                             on a terminal that showed some of it before: go on from there\n"
+    epilog="\b\nExamples:\n  gpurun logs                  the whole log, as it is now\n"
+    "  gpurun logs -f               follow to the end\n"
     "  gpurun logs --tail 50\n  gpurun logs --raw > run.log",
 )
 @options.run_argument
 @click.option(
-    "-f", "--follow", "until_end", is_flag=True, help="Go on until the run ends, through sleep and lost networks."
+    "-f", "--follow", "until_end", is_flag=True, help="Follow until the run ends, through sleep and lost networks."
 )
 @click.option("--tail", type=options.Count("lines"), metavar="N", help="Begin with the last N lines.")
-@click.option("--raw", is_flag=True, help="Every byte as it is, control sequences too: for files and pipes.")
+@click.option("--raw", is_flag=True, help="Print every byte as it is, control sequences too, for files and pipes.")
 @options.json_option
 def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_json: bool) -> None:
-    """The log, from the byte where this machine left off."""
+    """Print the log of a run, or follow it to the end.
+
+    Bytes that are on this machine already are not sent again. With -f, a terminal that showed a part of the log before
+    continues from there, and the exit code is the run's: 10 failed, 11 cancelled, 12 lost.
+    """
     from runner import store
     from runner.cli.output import LogPrinter, Shown
     from runner.domain import places

@@ -1,4 +1,4 @@
-"""Options and arguments that commands share, spelt once."""
+"""The options and arguments that several commands share, and their completion."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Count(click.IntRange):
-    """A number of something; click would say "not a valid integer range"."""
+    """A number of things: an error names them, where click's own would be "not a valid integer range"."""
 
     def __init__(self, noun: str, least: int = 0) -> None:
         super().__init__(min=least)
         self.name = f"number of {noun}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Says of a number that is too small what it says of a word."""
+        """Raises the same error for a number that is too small as for a word."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
@@ -27,56 +27,54 @@ class Count(click.IntRange):
 
 
 def json_option(function: F) -> F:
-    """``--json``: one JSON document on stdout and nothing else there."""
+    """``--json``: the command prints one JSON document on stdout and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
 
 
 def run_argument(function: F) -> F:
-    """``[RUN]``: an id, its unique beginning or ending; the latest run when left out."""
+    """``[RUN]``: an id, its unique beginning or ending, or a job's name; without it the latest run."""
     return click.argument("run", required=False, shell_complete=complete_run)(function)
 
 
 def host_option(*, required: bool) -> Callable[[F], F]:
-    """``--host``: where the box is, in any spelling."""
+    """``--host``: the address of the box, in any of its forms."""
     text = "user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local."
     return click.option("--host", required=required, metavar="HOST", help=text, shell_complete=complete_host)
 
 
 def job_options(function: F) -> F:
-    """What every command that takes a job file and a host has in common."""
+    """The options of every command that takes a job file and a host."""
     for option in (
         click.option(
             "--set",
             "overrides",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Override a field of the job: settings.epochs=1.",
+            help="Override a field of the job, such as settings.epochs=1.",
         ),
         click.option(
             "--volume",
             metavar="DIR",
-            help="Work below DIR on the box instead of the home folder; remembered for the host.",
+            help="The folder on the box to work in, instead of the home folder; remembered for the host.",
         ),
         click.option(
-            "--strict", is_flag=True, help="Refuse a host that is not pinned yet, instead of showing and pinning it."
+            "--strict", is_flag=True, help="Refuse a host without a pinned key, instead of showing and pinning its key."
         ),
-        click.option(
-            "--checksum", is_flag=True, help="Read every file to decide what changed, instead of size and time."
-        ),
+        click.option("--checksum", is_flag=True, help="Compare files by content, not by size and time."),
     ):
         function = option(function)
     return function
 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Run ids that begin so, the newest first, for the shell. As the two below: from this machine's records alone."""
+    """For the shell: the run ids with this beginning, the newest first. As the two below, from this machine's records alone."""
     from runner import store
 
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]
 
 
 def complete_host(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Hosts that were reached before, in one word, the latest first."""
+    """For the shell: the hosts that were reached before and are one word, the latest first."""
     from runner import files
     from runner.domain import places
     from runner.domain.host import LOCAL
@@ -93,7 +91,7 @@ def _seen_at(entry: object) -> float:
 
 
 def complete_checkpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of the run's checkpoints: those that its events named and those that were fetched, the latest first."""
+    """For the shell: the checkpoints that the run's events name and those that were fetched, the latest first."""
     from runner import store
     from runner.domain.errors import GpurunError
     from runner.workflow.listing import checkpoint_names

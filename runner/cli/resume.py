@@ -11,7 +11,7 @@ from runner.cli import options, output
 
 @click.command(
     "resume",
-    epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.evaluation.every_epochs=null",
+    epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.epochs=5",
 )
 @options.run_argument
 @click.option(
@@ -20,14 +20,15 @@ from runner.cli import options, output
     show_default=True,
     metavar="NAME",
     shell_complete=options.complete_checkpoint,
-    help="Where to go on from; gpurun checkpoints lists them.",
+    help="The checkpoint to continue from; gpurun checkpoints lists them.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
 @options.json_option
 def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Go on from the last good checkpoint, as a new run: the old run's record, log and outputs stay as they are.
+    """Continue from the last good checkpoint, as a new run.
 
-    Exit 10 for a run that has failed by the time the box confirms its start.
+    The old run's record, log and outputs stay as they are. Exits with 10 if the new run has failed by the time the box
+    confirms its start.
     """
     from runner import store
     from runner.cli.submit import show_started

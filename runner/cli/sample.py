@@ -14,10 +14,10 @@ from runner.cli import options, output
 @click.command(
     "sample",
     epilog="\b\nExamples:\n"
-    '  gpurun sample --prompt "In the year 1834,"      the latest checkpoint: here if it was fetched, else on the box\n'
+    '  gpurun sample --prompt "In the year 1834,"\n'
     "  gpurun sample --checkpoint best --prompts prompts.txt\n"
     "  gpurun sample --checkpoint step-000500 --interactive --on-box\n"
-    "  gpurun sample --base --prompt Hello             the model that training began with",
+    "  gpurun sample --base --prompt Hello       the model that training began with",
 )
 @options.run_argument
 @click.option(
@@ -26,9 +26,11 @@ from runner.cli import options, output
     show_default=True,
     metavar="NAME",
     shell_complete=options.complete_checkpoint,
-    help="latest, best, or a name.",
+    help="latest, best, or the name of a checkpoint.",
 )
-@click.option("--prompt", "given", multiple=True, help="May be given several times; by itself the job's own prompts.")
+@click.option(
+    "--prompt", "given", multiple=True, help="A prompt. May be repeated. Without any, the prompts of the job are used."
+)
 @click.option(
     "--prompts",
     "file",
@@ -37,23 +39,42 @@ from runner.cli import options, output
     help='One prompt a line, or JSON Lines with "prompt".',
 )
 @click.option("--interactive", is_flag=True, help="Read prompts from the terminal, one a line.")
-@click.option("--base", is_flag=True, help="Ask the model that training began with.")
-@click.option("--on-box", is_flag=True, help="Ask on the box even where the checkpoint is here.")
+@click.option("--base", is_flag=True, help="Use the model that training began with.")
+@click.option("--on-box", is_flag=True, help="Generate on the box even if the checkpoint is on this machine.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where."
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="The device."
 )
-@click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="Longest answer.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0 is no chance at all.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, help="Nucleus.")
-@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed says the same.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="The most tokens of an answer."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=0.8,
+    show_default=True,
+    help="0 always takes the most likely token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.95,
+    show_default=True,
+    help="Choose among the most likely tokens of this probability.",
+)
+@click.option(
+    "--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.1, show_default=True, help="1 is none."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
 @options.json_option
 def command(
     run: str | None, checkpoint: str, given: tuple[str, ...], file: Path | None, interactive: bool, base: bool,
     on_box: bool, device: str, max_new_tokens: int, temperature: float, top_p: float, repetition_penalty: float,
     seed: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Prompts in, text out: any checkpoint of a run, while it trains or after it."""
+    """Generate text with a checkpoint of a run, while it trains or after it.
+
+    The checkpoint runs on this machine if it was fetched, otherwise on the box.
+    """
     from runner import store
     from runner.domain.errors import UserError
     from runner.local_model.messages import Sampling
@@ -63,7 +84,7 @@ def command(
     own = record.job.setting("prompts") or []
     prompts = [*given, *(read_prompts(file) if file else [])] or [str(prompt) for prompt in own]
     if not prompts and not interactive:
-        raise UserError("there is nothing to ask", hint="Give --prompt TEXT, --prompts FILE or --interactive.")
+        raise UserError("there is no prompt", hint="Give --prompt TEXT, --prompts FILE or --interactive.")
     sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
     chosen = SampleOptions(checkpoint, base, device, sampling)
     there = on_box or not is_here(record, checkpoint)
@@ -72,12 +93,12 @@ def command(
         from runner.cli.as_document import sample_document
 
         return output.print_document(sample_document(record, answers, on_box=there))
-    for said in answers:
-        show(said.prompt, said.text, interactive)
+    for answer in answers:
+        show(answer.prompt, answer.text, interactive)
 
 
 def typed() -> Iterator[str]:
-    """Lines of the terminal (or a pipe) until it is closed (Ctrl-D); empty ones are passed over."""
+    """The lines of stdin until it is closed (Ctrl-D), without the empty ones."""
     while True:
         if sys.stdin.isatty():
             click.echo("> ", nl=False, err=True)
@@ -89,7 +110,7 @@ def typed() -> Iterator[str]:
 
 
 def show(prompt: str, text: str, interactive: bool) -> None:
-    """What a person reads: a model can say anything, so nothing of it reaches the terminal but text."""
+    """Prints an answer for a person, without control sequences: a model can generate any text."""
     from runner.domain.terminal import clean_lines
 
     if not interactive:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(
     "smoke-test",
     epilog="\b\nExamples:\n"
-    "  gpurun smoke-test                    the latest run, on the best device there is\n"
+    "  gpurun smoke-test                    the latest run, on the best device\n"
     "  gpurun smoke-test --device mps\n"
     "  gpurun smoke-test ./models/best --inputs texts.jsonl",
 )
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "mps", "cuda", "cpu"]),
     default="auto",
     show_default=True,
-    help="Where to run it. One that is not there is a failure, not a pass.",
+    help="The device for the test. It fails if this machine has no such device.",
 )
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help='Ask these instead: JSON Lines with "text" (classifier) or "prompt". Nothing is compared then.',
+    help='Predict these instead: JSON Lines with "text" (classifier) or "prompt". Nothing is compared then.',
 )
 @options.json_option
 def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> None:
-    """Load what was fetched, predict, and compare with what the box predicted for the same inputs."""
+    """Load the fetched model on this machine, and compare it with the box.
+
+    The model predicts the inputs that it predicted on the box. Labels and logits are compared. Exits with 6 if they differ.
+    """
     from runner.workflow.smoke import raise_for, smoke_test, target_of
 
     folder, run = target_of(target)

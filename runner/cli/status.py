@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @options.run_argument
 @options.json_option
 def command(run: str | None, as_json: bool) -> None:
-    """One run: phase, outcome, step, ETA, loss, GPU, disk, cost so far. Exit 12 when its box does not know it."""
+    """Show one run: phase, outcome, step, ETA, loss, GPU, disk, cost so far.
+
+    Exits with 12 if the box does not know the run.
+    """
     from runner import store
     from runner.workflow.status import refresh_status
 

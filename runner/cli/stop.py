@@ -10,22 +10,25 @@ from runner.cli import options, output
 @click.command(
     "stop",
     epilog="\b\nExamples:\n  gpurun stop\n  gpurun stop --grace 0      kill at once, without a last checkpoint\n"
-    "  gpurun stop --all          every run that is not over, those that wait for a GPU too",
+    "  gpurun stop --all          runs that wait for a GPU too",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
-@click.option("--all", "everything", is_flag=True, help="Every run of this machine that is not over.")
+@click.option("--all", "everything", is_flag=True, help="Stop every run of this machine that is not over.")
 @click.option(
     "--grace", type=click.FloatRange(0, 3600), default=45, show_default=True, help="Seconds between TERM and KILL."
 )
 @options.json_option
 def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool) -> None:
-    """End whole process trees, and prove it. Without a run: the latest."""
+    """Stop runs: end all their processes, and check that none is left.
+
+    Without RUN, stops the latest run.
+    """
     from runner import store
     from runner.workflow.listing import describe
     from runner.workflow.stop import stop_all, unfinished
 
     if runs and everything:
-        raise click.UsageError("name runs, or give --all")
+        raise click.UsageError("give runs or --all, not both")
     records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
     stopped = stop_all(records, output.reporter(as_json), grace)
     if as_json:

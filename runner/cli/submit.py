@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   gpurun submit jobs/legal.yaml --host root@remote-gpu
-  gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4 -i ~/.ssh/key" --follow
+  gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4 -i ~/key"
   gpurun submit jobs/legal.yaml --host root@remote-gpu --dry-run
-  gpurun submit a.yaml b.yaml c.yaml --host root@8gpus        one connection for all
+  gpurun submit a.yaml b.yaml --host root@8gpus      one connection for both
   gpurun submit jobs/demo.yaml --host local --set settings.epochs=1
 
 \b
-Cut off half-way? Repeat it with --run ID: nothing is sent twice, and the run
-cannot start twice."""
+If a submission was interrupted, repeat it with --run ID. Nothing is sent
+twice, and the run cannot start twice."""
 
 
 @click.command("submit", epilog=EPILOG)
 @click.argument("jobs", nargs=-1, required=True, type=click.Path(), metavar="JOB...")
 @options.host_option(required=True)
 @options.job_options
-@click.option("--follow", "-f", is_flag=True, help="Go on to the log, fetch and smoke test.")
-@click.option("--dry-run", is_flag=True, help="Stop after the checks: nothing is sent or started.")
+@click.option("--follow", "-f", is_flag=True, help="Then follow the log, fetch the outputs and test the model.")
+@click.option("--dry-run", is_flag=True, help="Only check: send and start nothing.")
 @click.option(
-    "--kill-stale", is_flag=True, help="End processes that hold a GPU, whoever started them in this container."
+    "--kill-stale", is_flag=True, help="End processes in this container that hold a GPU, whoever started them."
 )
-@click.option("--run", "run_id", metavar="ID", help="Go on with a submission that was cut off, or attach to its run.")
+@click.option("--run", "run_id", metavar="ID", help="Continue an interrupted submission, or attach to its run.")
 @options.json_option
 def command(
     jobs: tuple[str, ...],
@@ -51,16 +51,20 @@ def command(
     run_id: str | None,
     as_json: bool,
 ) -> None:
-    """Check, push while the environment is built, log in, clear stale processes, launch.
+    """Start a run on a box.
 
-    Returns when the box has confirmed the start; the run needs this machine no more. Exit 10 for a run that has failed by then.
+    Checks the job and the box, pushes code and data while the box builds the environment, logs in to the hub, ends stale
+    GPU processes and launches.
+
+    Returns when the box has confirmed the start. From then on the run does not need this machine. Exits with 10 if the run
+    has failed by then.
     """
     from runner.jobfile import load_runs
 
     report = output.reporter(as_json)
     loaded = [run for path in jobs for run in load_runs(path, overrides)]
     if run_id and len(loaded) > 1:
-        raise click.UsageError("--run goes with one job")
+        raise click.UsageError("--run takes one job only")
     if dry_run:
         from runner.workflow.check import check
 

@@ -15,21 +15,26 @@ if TYPE_CHECKING:
 
 @click.command(
     "validate",
-    epilog="\b\nExamples:\n  gpurun validate jobs/*.yaml\n  gpurun validate --schema > job.schema.json   for your editor",
+    epilog="\b\nExamples:\n  gpurun validate jobs/*.yaml\n  gpurun validate --schema > job.schema.json     for your editor",
 )
 @click.argument("jobs", nargs=-1, type=click.Path())
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Check with a field overridden.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job for the check."
+)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of job files, for editors.")
 @options.json_option
 def command(jobs: tuple[str, ...], overrides: tuple[str, ...], schema: bool, as_json: bool) -> int:
-    """Check job files offline. Every problem is path:line:col: message; exit 2 if there is one."""
+    """Check job files offline.
+
+    Prints each problem as path:line:col: message. Exits with 2 if there is one.
+    """
     from runner.jobfile import InvalidJobFile, examine, json_schema
 
     if schema:
         output.print_json(json_schema())
         return 0
     if not jobs:
-        raise click.UsageError("name a job file, or --schema.")
+        raise click.UsageError("give a job file, or --schema.")
     checked = []
     for path in jobs:
         job, found = examine(path, list(overrides))

@@ -30,6 +30,20 @@ def test_help_and_list_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded(*arguments) == set()
 
 
+def commands() -> list[list[str]]:
+    from runner.cli.group import COMMANDS
+
+    return [[], *([name] for name in COMMANDS), ["hosts", "forget"], ["hosts", "set"]]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_fits_eighty_columns(words: list[str]) -> None:
+    from runner.cli.group import gpurun
+
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(gpurun, [*words, "--help"], prog_name="gpurun")
+    assert shown.exit_code == 0 and max(map(len, shown.output.splitlines())) <= 80, shown.output
+
+
 def test_every_command_of_the_table_exists_and_has_help() -> None:
     from click.testing import CliRunner
 

@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from runner.cli import output
 from runner.cli.as_document import followed_document
+from runner.cli.group import gpurun
 from runner.domain.errors import SmokeTestFailed
 from runner.domain.job import Job
 from runner.domain.run import Run
@@ -70,6 +72,13 @@ def test_a_followed_run_has_its_models_and_its_error() -> None:
         assert differences(document, TYPES["FollowedRun"], set()) == []
     assert document["error"] == {"kind": "SmokeTestFailed", "message": "a", "meaning": "", "hint": "b", "exit_code": 6}
     assert document["smoke_test"] and document["smoke_test"][0]["passed"]
+
+
+def test_json_may_stand_before_a_subcommand(tmp_path: Path) -> None:
+    shown = CliRunner(env={"GPURUN_HOME": str(tmp_path)}).invoke(
+        gpurun, ["hosts", "--json", "set", "root@1.2.3.4", "--volume", "/w"]
+    )
+    assert shown.exit_code == 0 and json.loads(shown.output) == {"host": "root@1.2.3.4", "volume": "/w"}
 
 
 def test_a_number_that_is_not_finite_is_null_and_text_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
