@@ -28,33 +28,22 @@ from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
 from remote_payload.train.files import read_json_object
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.results.checkpoint_model import Network, load_any, load_base
+from remote_payload.train.model.causal import Network
+from remote_payload.train.model.model_facts import Prompting, prompting_of, read_model_facts
+from remote_payload.train.results.checkpoint_model import load_any, load_base
 
 SPARE = 2 * 2**30  # bytes of GPU memory that stay free for a run on the same GPU
 WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt
 
 
 @dataclass(frozen=True)
-class Form:
-    """How prompts were put to the model in training: in its chat template, in a prompt template, or as they are.
-
-    ``end_tokens`` end an answer; without any the tokenizer's own does.
-    """
-
-    chat: bool = False
-    system_prompt: str | None = None
-    prompt_template: str | None = None
-    end_tokens: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Model:
-    """A model that is ready to be asked; ``base`` is true for the one that training began with."""
+    """A model that is ready to be asked, and how it was asked in training; ``base`` is true for the one that training began with."""
 
     folder: Path
     network: Network
     tokenizer: PreTrainedTokenizerBase
-    form: Form
+    prompting: Prompting
     base: bool
 
 
@@ -134,23 +123,12 @@ def load(
 
     Raises InputError for a folder that holds neither a checkpoint nor a finished model.
     """
-    form = _read_form(folder / "gpurun.json")
+    prompting = prompting_of(read_model_facts(folder))
     path = str(base_path) if base_path else None
     if not base:
-        return Model(folder, *load_any(folder, path, device, dtype), form, base)
+        return Model(folder, *load_any(folder, path, device, dtype), prompting, base)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    return Model(folder, load_base(folder, path, device, dtype), tokenizer, form, base)
-
-
-def _read_form(file: Path) -> Form:
-    """Raises InputError when there is no such file."""
-    about = read_json_object(file)
-    return Form(
-        chat=bool(about.get("chat")),
-        system_prompt=about.get("system_prompt"),
-        prompt_template=about.get("prompt_template"),
-        end_tokens=tuple(about.get("end_tokens") or ()),
-    )
+    return Model(folder, load_base(folder, path, device, dtype), tokenizer, prompting, base)
 
 
 def describe(model: Model) -> Loaded:
@@ -177,20 +155,21 @@ def prompts(given: list[str]) -> Iterator[str]:
 def answer(model: Model, prompt: str, sampling: Sampling) -> Answer:
     """The answer to one prompt, which is put into the form that the model was trained on."""
     started = time.perf_counter()
-    asked, chat = as_asked(model.tokenizer, prompt, model.form)
+    asked, chat = as_asked(model.tokenizer, prompt, model.prompting)
     ids = with_room(model.network, prompt_ids(model.tokenizer, asked, add_special_tokens=not chat))
-    ends = model.form.end_tokens or (model.tokenizer.eos_token_id,)
+    ends = model.prompting.get("end_tokens") or [model.tokenizer.eos_token_id]
     (found,) = generate(model.network, model.tokenizer, [ids], sampling, ends)
     return Answer(prompt, found.text, len(found.ids), round(time.perf_counter() - started, 3), found.ended)
 
 
-def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str, form: Form) -> tuple[str, bool]:
+def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting) -> tuple[str, bool]:
     """The prompt inside the chat template or the prompt template of training, and whether it was the chat template."""
-    if form.chat:
-        messages = [{"role": "system", "content": form.system_prompt}] if form.system_prompt else []
+    if prompting.get("chat"):
+        system = prompting.get("system_prompt")
+        messages = [{"role": "system", "content": system}] if system else []
         asked = Conversation([*messages, {"role": "user", "content": prompt}], None, "the prompt")
         return render(tokenizer, asked, answering=True), True
-    template = form.prompt_template or ""
+    template = prompting.get("prompt_template") or ""
     if len(set(PLACEHOLDER.findall(template))) == 1:
         return PLACEHOLDER.sub(lambda _: prompt, template), False
     return prompt, False

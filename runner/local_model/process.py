@@ -34,7 +34,18 @@ EXIT = 5.0  # seconds that the process has to end after it closed its output
 MAX_LINE = 4 << 20
 SOURCE = Path(__file__).resolve().parents[2]  # where `runner` and `remote_payload` are imported from
 # What the libraries need of this machine. No token, key or password is among them.
-KEPT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+KEPT = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "GPURUN_DEBUG",  # the process then ends with a traceback
+)
 KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "CUDA_", "DYLD_", "PYTORCH_", "TORCH_")
 
 ShowProgress = Callable[[Progress], None]

@@ -59,5 +59,5 @@ def test_a_device_that_is_not_there_is_refused(run_of: RunOf) -> None:
 
 
 def test_a_classifier_gets_no_prompts(run_of: RunOf) -> None:
-    with pytest.raises(InputError, match="expected causal_lm"):
+    with pytest.raises(InputError, match="not a causal_lm"):
         ask(run_of("bert") / "models/best", None, "The ship")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from remote_payload.recipes import sample
-from remote_payload.recipes.sample import Form, as_asked, choose_device, find_model
+from remote_payload.recipes.sample import as_asked, choose_device, find_model
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
@@ -117,10 +117,10 @@ def test_an_adapter_in_a_checkpoint_is_put_on_its_base(tiny_folder, capsys, tmp_
 
 def test_a_model_that_chats_is_asked_in_its_template():
     tokenizer = tiny_tokenizer()
-    asked, chat = as_asked(tokenizer, "Hello", Form(chat=True, system_prompt="Be brief."))
+    asked, chat = as_asked(tokenizer, "Hello", {"chat": True, "system_prompt": "Be brief."})
     assert chat and asked.startswith("<|im_start|>system\nBe brief.") and asked.endswith("<|im_start|>assistant\n")
-    assert as_asked(tokenizer, "x", Form(prompt_template="Input: {prompt}\nOutput:")) == ("Input: x\nOutput:", False)
-    assert as_asked(tokenizer, "x", Form(prompt_template="{a} and {b}")) == ("x", False)
+    assert as_asked(tokenizer, "x", {"prompt_template": "Input: {prompt}\nOutput:"}) == ("Input: x\nOutput:", False)
+    assert as_asked(tokenizer, "x", {"prompt_template": "{a} and {b}"}) == ("x", False)
 
 
 def test_a_prompt_longer_than_the_positions_keeps_its_end(tiny_folder, capsys, tmp_path):
