@@ -13,9 +13,9 @@ from runner.domain.host import Host
 from runner.transport import bundle
 from runner.transport.bootstrap.command import fits_command, new_nonce, opening, start_command, upload
 from runner.transport.bootstrap.handshake import Handshake, Need, Ready
-from runner.transport.dial import CONNECT_TIMEOUT
 from runner.transport.paramiko_private import execute
 from runner.transport.session import AgentSession
+from runner.transport.tcp import CONNECT_TIMEOUT
 
 # How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
 WINDOW = 32 * 1024 * 1024

@@ -19,8 +19,8 @@ from typing import Literal
 from runner.domain.errors import ConnectFailed, HostError, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean, clean_lines
-from runner.transport.dial import CONNECT_TIMEOUT
 from runner.transport.openssh import write_question
+from runner.transport.tcp import CONNECT_TIMEOUT
 
 CERTIFIED = "-cert-v01@openssh.com"  # ends the name of an algorithm with certificates
 LIMIT = 3 * CONNECT_TIMEOUT  # seconds for the whole answer

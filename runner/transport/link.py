@@ -1,4 +1,4 @@
-"""From a Host to a talking agent: connection, channel, handshake, session."""
+"""Opens a connection to a host and an agent on it: connection, channel, session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.host import Host
 from runner.transport.agent import Agent
-from runner.transport.dial import Dial
 from runner.transport.known_hosts import FirstContact
+from runner.transport.tcp import PendingConnection
 
-_loading = threading.Lock()  # two threads that import paramiko at once find it half made: its modules import each other
+_loading = (
+    threading.Lock()
+)  # paramiko's modules import each other: two threads that import it at once can find it half loaded
 
 
 def load() -> None:
-    """Loads paramiko and fabric, or waits while another thread does: they take 0.1 s, as long as the first packets."""
+    """Imports paramiko and fabric, or waits while another thread does: that takes 0.1 s, in which the first packets travel."""
     with _loading:
         import runner.transport.channel
         import runner.transport.ssh  # noqa: F401
@@ -25,7 +27,7 @@ def load() -> None:
 
 @dataclass(frozen=True)
 class Link:
-    """One box, connected: where it is, its agent, and how far away it is (``rtt``, seconds)."""
+    """A connected box: its host, its agent, and the time of a round trip to it (``rtt``, seconds)."""
 
     host: Host
     agent: Agent
@@ -33,24 +35,24 @@ class Link:
 
     @property
     def paths(self) -> BoxPaths:
-        """Every path of gpurun's on the box."""
+        """The paths of all that gpurun has on the box."""
         return BoxPaths(self.agent.root)
 
     @property
     def slow(self) -> bool:
-        """Whether compressing what is sent pays: over a real network it does, on loopback or a fast LAN it costs."""
+        """Whether compression saves time: it does over a real network, and costs time on loopback or a fast LAN."""
         return self.rtt > 0.01
 
 
 @contextmanager
 def open_link(host: Host, first_contact: FirstContact) -> Iterator[Link]:
     """An agent on the box for the length of the block. Raises the errors of ``open_connection``, and BoxNotReady."""
-    dialled = Dial(host)
+    tcp = PendingConnection(host)
     load()
     from runner.transport.channel import open_session
     from runner.transport.ssh import open_connection
 
-    connection = open_connection(host, dialled, first_contact)
+    connection = open_connection(host, tcp, first_contact)
     try:
         session, distance = open_session(connection.transport, host)
         try:

@@ -1,8 +1,8 @@
-"""Opens the one SSH connection: fabric, with its trusting defaults replaced before the first packet.
+"""Opens the one SSH connection with fabric, whose defaults are replaced before the first packet.
 
-Fabric installs ``AutoAddPolicy``, loads no known_hosts, and reads the user's ssh config with a parser that ignores
-``Include``. Here the Host was resolved by OpenSSH, the key is checked against gpurun's pins (gateways too), nothing is forwarded, and
-keys are offered in the order that OpenSSH would use.
+By default fabric accepts every new host key (``AutoAddPolicy``), loads no known_hosts, and reads the user's ssh config with a parser that
+ignores ``Include``. Here the Host was resolved by OpenSSH, each key is checked against gpurun's pins (those of gateways too), nothing is
+forwarded, and keys are offered in OpenSSH's order.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host, parse_address
 from runner.domain.terminal import clean
 from runner.transport import known_hosts, login
-from runner.transport.dial import CONNECT_TIMEOUT, Dial
 from runner.transport.first_contact import CERTIFIED, Answer, Question
 from runner.transport.known_hosts import FirstContact
 from runner.transport.paramiko_private import OFFERED, DirectTransport
 from runner.transport.ssh_tokens import expand, tokens
+from runner.transport.tcp import CONNECT_TIMEOUT, PendingConnection
 
-# paramiko logs what a peer sent, and its own tracebacks; without a handler of its own that lands on the user's terminal.
+# paramiko logs text from the other end, and its own tracebacks; without a handler Python prints them on the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 
-def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> fabric.Connection:
+def open_connection(host: Host, tcp: PendingConnection, first_contact: FirstContact) -> fabric.Connection:
     """An authenticated connection. Raises HostKeyChanged, AuthFailed or ConnectFailed; nothing has run on the box then."""
     policies = _policies(host, first_contact)
     try:
         try:
-            return _open(host, dialled, policies)
+            return _open(host, tcp, policies)
         except OtherKey:
-            return _open(host, Dial(host), policies)  # asks for a key of the type that OpenSSH was shown
+            return _open(host, PendingConnection(host), policies)  # asks for a key of the type that OpenSSH saw
     except OtherKey as other:
         raise known_hosts.two_faces(host, other.args[0]) from None
     finally:
@@ -48,48 +48,48 @@ def open_connection(host: Host, dialled: Dial, first_contact: FirstContact) -> f
             policy.close()
 
 
-def _open(host: Host, dialled: Dial, policies: list[PinPolicy]) -> fabric.Connection:
-    asked = time.monotonic()
+def _open(host: Host, tcp: PendingConnection, policies: list[PinPolicy]) -> fabric.Connection:
+    began = time.monotonic()
     hops = _hops(policies)
     try:
         first = next(iter(host.jumps), host)
-        if dialled.direct:
-            hops[0].connect_kwargs["sock"] = dialled.result()
+        if tcp.direct:
+            hops[0].connect_kwargs["sock"] = tcp.result()
         elif first.proxy_command:
             hops[0].connect_kwargs["sock"] = _proxy(first)
         hops[-1].open()
     except (GpurunError, OtherKey):
-        _hang_up(hops)
+        _close(hops)
         raise
     except Exception as error:
-        _hang_up(hops)
-        raise _explain(host, error, time.monotonic() - asked) from None
+        _close(hops)
+        raise _explain(host, error, time.monotonic() - began) from None
     hops[-1].transport.set_keepalive(15)
     return hops[-1]
 
 
 def _proxy(host: Host) -> paramiko.ProxyCommand:
-    """The host's ProxyCommand, running. OpenSSH gives it to a shell; fabric neither does nor knows the port."""
+    """The host's ProxyCommand, started by a shell as OpenSSH does; fabric uses no shell and does not expand the port."""
     known = tokens(parse_address(host.typed).name, host.hostname, str(host.port), host.user)
     return paramiko.ProxyCommand(shlex.join(["/bin/sh", "-c", f"exec {expand(host.proxy_command or '', known)}"]))
 
 
 def _policies(host: Host, first_contact: FirstContact) -> list[PinPolicy]:
-    """One for each hop, the box's last. A hop is asked about through those before it."""
+    """One policy for each hop, the box's last. OpenSSH is asked about a hop through the hops before it."""
     hops = (*host.jumps, host)
     return [PinPolicy(replace(hop, jumps=hops[:number]), first_contact) for number, hop in enumerate(hops)]
 
 
 def _hops(policies: list[PinPolicy]) -> list[fabric.Connection]:
-    """The connections of the hops, the first of which is opened from here and the last of which is the box's."""
+    """The connections of the hops, not opened yet: the first starts on this machine, the last ends at the box."""
     hops: list[fabric.Connection] = []
     for policy in policies:
         hops.append(_connection(policy, hops[-1] if hops else None))
     return hops
 
 
-def _hang_up(hops: list[fabric.Connection]) -> None:
-    """Closes what was half opened: an sshd takes ten of those, then refuses everybody."""
+def _close(hops: list[fabric.Connection]) -> None:
+    """Closes connections that are half opened: an sshd allows ten of them, then refuses new ones."""
     for hop in reversed(hops):
         hop.client.close()
 
@@ -97,7 +97,7 @@ def _hang_up(hops: list[fabric.Connection]) -> None:
 def _connection(policy: PinPolicy, gateway: fabric.Connection | None) -> fabric.Connection:
     host = policy.host
     config = fabric.Config(
-        lazy=True,  # no fabric.yml, no ssh config: the Host has said it all
+        lazy=True,  # reads no fabric.yml and no ssh config: everything is in the Host
         overrides={"load_ssh_configs": False, "forward_agent": False},
     )
     connection = fabric.Connection(
@@ -123,10 +123,10 @@ def _connection(policy: PinPolicy, gateway: fabric.Connection | None) -> fabric.
 
 
 class PinPolicy(paramiko.MissingHostKeyPolicy):
-    """Every host key is decided here: paramiko is given none, since it holds one of each type and knows no ``@revoked``.
+    """Decides about every host key. paramiko itself is given no known keys: it holds only one of each type, and ignores ``@revoked``.
 
-    A pinned host keeps its keys. A new one is what OpenSSH makes of it with the user's own settings: refused, known to the user, or
-    new to them too; then the key is shown, and pinned.
+    The key of a pinned host must be one of its pins. About a new host OpenSSH is asked, with the user's own settings: the key is refused,
+    or known to the user, or new to the user too; then its fingerprint is shown. An accepted key is pinned.
     """
 
     def __init__(self, host: Host, first_contact: FirstContact) -> None:
@@ -134,13 +134,13 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         self.pins = known_hosts.known(places.known_hosts(), host.known_as)
         self.first_contact = first_contact
         self.answer: Answer | None = None
-        # A host behind a jump host is asked about once the way there is trusted.
+        # OpenSSH is asked about a host behind a jump host only after the jump host is trusted.
         self._question = Question(host) if host.trust and not self.pins.keys and not host.jumps else None
 
     def transport(self, *args: Any, **options: Any) -> paramiko.Transport:
-        """One that asks for the types of the known keys first, as OpenSSH does: a host may have a key of each type."""
+        """A transport that prefers the types of the known keys, as OpenSSH does: a host may have a key of each type."""
         opened: paramiko.Transport = DirectTransport(*args, **options)
-        # paramiko knows no certificates: it checks the key that OpenSSH found certified.
+        # paramiko does not support host certificates: it checks the key that OpenSSH found certified.
         allowed = [name.removesuffix(CERTIFIED) for name in self.host.trust.algorithms] if self.host.trust else []
         names = [name for name in OFFERED["host key"] if not allowed or name in allowed]
         if not names:
@@ -165,19 +165,19 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
             raise known_hosts.revoked(self.host, seen)
         self._check_size(key)
         if not known:
-            self._meet(seen)
+            self._show_new(seen)
         if not self.pins.keys:
             known_hosts.pin(places.known_hosts(), self.host.known_as, seen)
 
-    def _meet(self, seen: known_hosts.Key) -> None:
-        """A key that neither gpurun nor the user has seen before."""
+    def _show_new(self, seen: known_hosts.Key) -> None:
+        """Shows a key that neither gpurun nor the user has seen before. Raises HostError where the user's settings refuse new keys."""
         if self.host.trust is not None and self.host.trust.strict:
             raise known_hosts.unknown_to_strict(self.host, seen)
-        if seen not in known_hosts.pinned(places.known_hosts(), self.host.hostname):  # the same machine's usual port
+        if seen not in known_hosts.pinned(places.known_hosts(), self.host.hostname):  # pinned for its port 22
             self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
 
     def _known_to_user(self, seen: known_hosts.Key) -> bool:
-        """Whether ``ssh`` would take this key without a question. Raises HostKeyChanged where it would refuse it."""
+        """Whether ``ssh`` would accept this key without asking the user. Raises HostKeyChanged where it would refuse the key."""
         if self.host.trust is None:
             return False
         if self.answer is None:
@@ -198,13 +198,13 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
             )
 
     def close(self) -> None:
-        """Ends a question that nobody waits for any more."""
+        """Ends the ssh that was asked, if its answer was not needed."""
         if self._question is not None:
             self._question.close()
 
 
 class OtherKey(Exception):
-    """The host showed us a key of another type than it showed OpenSSH; ``args[0]`` is the type to ask for."""
+    """The host showed gpurun a key of another type than it showed OpenSSH; ``args[0]`` is the type to request."""
 
 
 def _type_of(algorithm: str) -> str:
@@ -213,7 +213,7 @@ def _type_of(algorithm: str) -> str:
 
 
 def _explain(host: Host, error: Exception, took: float) -> HostError:
-    """Which of the ways to fail this was, in words, with what was tried; ``took`` seconds tell silence from a reset."""
+    """The error for a connection that could not be opened; ``took`` (seconds) distinguishes silence from a reset."""
     broke = _broke(error)
     if isinstance(error, paramiko.AuthenticationException) and not broke:
         return login.refused(host, error)
@@ -249,7 +249,7 @@ def _explain(host: Host, error: Exception, took: float) -> HostError:
     )
 
 
-# The word with which paramiko names what the two ends do not have in common: in plain words, and the setting of sshd.
+# For the word with which paramiko names the algorithms that the two ends do not share: their usual name, and sshd's setting for them.
 _ALGORITHMS = {
     "kex": ("key exchange", "KexAlgorithms"),
     "cipher": ("cipher", "Ciphers"),
@@ -271,15 +271,15 @@ def _offered(error: Exception) -> str:
 
 
 def _broke(error: BaseException | None) -> bool:
-    """Whether the other end hung up: paramiko hides it in the context of an error, or among the results of the keys tried."""
+    """Whether the other end closed the connection: paramiko hides that in an error's context, or in the results of the keys tried."""
     if isinstance(error, paramiko.auth_strategy.AuthFailure):
         tried = [each.result for each in error.result]
         return bool(tried) and isinstance(tried[0], Exception) and _broke(tried[0])
     while error is not None:
-        said = str(error)
-        if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError) or "saw EOF" in said:
+        message = str(error)
+        if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError) or "saw EOF" in message:
             return True
-        if said in ("Negotiation failed.", "No existing session", "Socket is closed") or isinstance(
+        if message in ("Negotiation failed.", "No existing session", "Socket is closed") or isinstance(
             error, paramiko.ProxyCommandFailure
         ):
             return True

@@ -95,7 +95,7 @@ class ReconnectingLink:
 
 
 def _install_python(host: Host, report: Reporter) -> None:
-    from runner.transport.python import install_python
+    from runner.transport.install_python import install_python
 
     with report.stage("install python3 on the box"):
         install_python(host, _first_contact(report, strict=False))
@@ -103,7 +103,7 @@ def _install_python(host: Host, report: Reporter) -> None:
 
 def fail_if_python_cannot_be_installed(host: Host, report: Reporter) -> None:
     """Raises BoxNotReady for a box without Python that ``gpurun submit`` could not install one on; nothing is changed there."""
-    from runner.transport.python import may_install_python
+    from runner.transport.install_python import may_install_python
 
     with report.stage("look whether Python can be installed"):
         may_install_python(host, _first_contact(report, strict=False))

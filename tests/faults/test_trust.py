@@ -18,11 +18,11 @@ from runner.domain import places
 from runner.domain.errors import HostError, HostKeyChanged
 from runner.domain.host import Host
 from runner.transport import known_hosts
-from runner.transport.dial import Dial
 from runner.transport.known_hosts import Key
 from runner.transport.openssh import ALIAS, ssh_argv
 from runner.transport.resolve import resolve
 from runner.transport.ssh import open_connection
+from runner.transport.tcp import PendingConnection
 from tests.support.box import Box
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
@@ -41,7 +41,7 @@ def refuse_new(host: Host, fingerprint: str) -> None:
 
 def by_paramiko(host: Host) -> str:
     try:
-        connection = open_connection(host, Dial(host), refuse_new)
+        connection = open_connection(host, PendingConnection(host), refuse_new)
     except (HostKeyChanged, Unknown):
         return "refused"
     connection.close()
@@ -288,7 +288,7 @@ def test_the_changed_key_of_a_jump_host_is_named_as_the_jump_hosts(rig: Rig) -> 
     rig.pin(rig.box, key_of(rig.box))
     rig.pin(rig.jump, rig.strangers["ed25519"])
     with pytest.raises(HostKeyChanged, match=rf"\[127\.0\.0\.1\]:{rig.jump.port} "):
-        open_connection(resolve("box"), Dial(resolve("box")), refuse_new)
+        open_connection(resolve("box"), PendingConnection(resolve("box")), refuse_new)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_nothing_is_forwarded_to_the_box_and_no_command_of_the_configuration_run
     rig.pin(rig.box, key_of(rig.box))
     host = resolve("box")
     question = 'echo "[$SSH_AUTH_SOCK][$CANARY][$DISPLAY]"'
-    connection = open_connection(host, Dial(host), refuse_new)
+    connection = open_connection(host, PendingConnection(host), refuse_new)
     assert asked(connection, question) == "[][][]\n"
     connection.close()
     answer = subprocess.run(

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from runner.domain.errors import AuthFailed, ConnectFailed, GpurunError, HostError
-from runner.transport.dial import Dial
 from runner.transport.link import open_link
 from runner.transport.openssh import ALIAS, ssh_argv
 from runner.transport.resolve import resolve
 from runner.transport.ssh import open_connection
+from runner.transport.tcp import PendingConnection
 from tests.support.box import Box
 from tests.support.box import box as box
 from tests.support.cli import Gpurun
@@ -67,7 +67,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, configure: Configure) -> Iterator[Cal
 
 def logs_in_with_both() -> None:
     host = resolve("box")
-    open_connection(host, Dial(host), lambda new, fingerprint: None).close()
+    open_connection(host, PendingConnection(host), lambda new, fingerprint: None).close()
     done = subprocess.run([*ssh_argv(host), ALIAS, "echo in"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.stdout == "in\n", done.stderr
 
@@ -75,7 +75,7 @@ def logs_in_with_both() -> None:
 def refusal() -> GpurunError:
     host = resolve("box")
     with pytest.raises(HostError) as caught:
-        open_connection(host, Dial(host), lambda new, fingerprint: None)
+        open_connection(host, PendingConnection(host), lambda new, fingerprint: None)
     return caught.value
 
 

@@ -22,8 +22,8 @@ from runner.domain.errors import (
 )
 from runner.domain.host import Host
 from runner.domain.terminal import clean_lines
-from runner.transport import quiet
 from runner.transport.openssh import ssh_argv
+from runner.transport.transfer import skip_login_output
 
 TIMEOUTS = (30, 35)  # rsync's exit codes for its own --timeout, and for no connection
 CUT = (10, 12, 20, 30, 35, 255)  # for a connection or another end that is no longer there
@@ -83,7 +83,7 @@ def run(host: Host, rsync: str, arguments: list[str], limit: float, meter: Meter
 
 
 def _copy(host: Host, rsync: str, arguments: list[str], limit: float, meter: Meter, progress: Progress | None) -> Ended:
-    filtered = [sys.executable, "-I", quiet.__file__] if host.known_as in _noisy else []
+    filtered = [sys.executable, "-I", skip_login_output.__file__] if host.known_as in _noisy else []
     remote_shell = " ".join(_quoted(word) for word in [*filtered, *ssh_argv(host)])
     process = subprocess.Popen(
         [rsync, "-e", remote_shell, *arguments],

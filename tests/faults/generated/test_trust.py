@@ -20,9 +20,9 @@ import pytest
 from runner.domain import places
 from runner.domain.errors import HostError, HostKeyChanged
 from runner.transport import known_hosts
-from runner.transport.dial import Dial
 from runner.transport.resolve import resolve
 from runner.transport.ssh import open_connection
+from runner.transport.tcp import PendingConnection
 from tests.support.box import Box
 from tests.support.cli import Gpurun
 from tests.support.trials import trials
@@ -203,7 +203,7 @@ def accepted_by_ssh(setup: Setup, config: Path, folder: Path) -> bool:
 def accepted_by_gpurun() -> tuple[bool, str]:
     host = resolve("box")
     try:
-        connected = open_connection(host, Dial(host), lambda new, fingerprint: None)
+        connected = open_connection(host, PendingConnection(host), lambda new, fingerprint: None)
     except HostError as error:
         return False, f"{type(error).__name__}: {error.message}"
     connected.close()
@@ -249,4 +249,4 @@ def _revoke_and_try_again(rig: Rig, config: Path, setup: Setup) -> None:
         file.write(f"@revoked * {pins[0].type} {pins[0].blob}\n")
     host = resolve("box")
     with pytest.raises(HostKeyChanged, match="revoke"):
-        open_connection(host, Dial(host), lambda new, fingerprint: None)
+        open_connection(host, PendingConnection(host), lambda new, fingerprint: None)

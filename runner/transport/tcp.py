@@ -1,4 +1,4 @@
-"""The first packet: TCP's handshake, under way while everything else is still being loaded."""
+"""The TCP connection to a host, opened in the background while the SSH libraries are still being loaded."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from runner.domain.host import Host
 CONNECT_TIMEOUT = 15  # seconds, for TCP and for the banner each
 
 
-class Dial:
-    """A TCP connection to a host, being opened from now on; to nobody where a jump host or a proxy command leads there."""
+class PendingConnection:
+    """A TCP connection that is being opened; none (``direct`` is False) where a jump host or a proxy command leads to the host."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._opened: socket.socket | None = None
         self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._connect, name="dial", daemon=True)
+        self._thread = threading.Thread(target=self._connect, name="tcp-connect", daemon=True)
         self.direct = not (host.jumps or host.proxy_command)
         if self.direct:
             self._thread.start()
@@ -32,7 +32,7 @@ class Dial:
     def _connect(self) -> None:
         try:
             self._opened = socket.create_connection((self._host.hostname, self._host.port), timeout=CONNECT_TIMEOUT)
-            # Without Nagle's delay, which costs small packets 40 ms each on a quiet link.
+            # Nagle's algorithm would delay each small packet by 40 ms.
             self._opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             self._error = error

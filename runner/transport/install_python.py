@@ -7,9 +7,9 @@ import paramiko
 from runner.domain.errors import BoxNotReady, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean_lines
-from runner.transport.dial import Dial
 from runner.transport.known_hosts import FirstContact
 from runner.transport.ssh import open_connection
+from runner.transport.tcp import PendingConnection
 
 LIMIT = 300.0  # seconds without a word from apt-get
 NO_APT, NOT_ROOT = 96, 97
@@ -54,7 +54,7 @@ def _must_be_allowed(code: int) -> None:
 
 def _run(host: Host, first_contact: FirstContact, script: str) -> tuple[int, bytes]:
     """The exit status of a line of sh, and the last that it wrote."""
-    connection = open_connection(host, Dial(host), first_contact)
+    connection = open_connection(host, PendingConnection(host), first_contact)
     try:
         channel = connection.transport.open_session(timeout=15)
         channel.settimeout(LIMIT)
