@@ -23,9 +23,9 @@ class Base:
     until: float
 
     @classmethod
-    def completed(cls, path: str, read_at: object) -> Base:
+    def completed(cls, path: str, read_at: int | None) -> Base:
         """A tree that was seen to be the selected one at ``read_at``; nothing is doubted where that was not written down."""
-        when = float(read_at) if isinstance(read_at, int) else math.inf
+        when = math.inf if read_at is None else float(read_at)
         return cls(path, when, when)
 
     @classmethod

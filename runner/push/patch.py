@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 
 from remote_payload.agent.wire.marks import MARK, MAX_BYTES, MAX_OFFERED, mark, together, whole_seconds
+from runner.domain.answers.box import EarlierCode
 from runner.domain.requests import PatchBase, PatchedFile, PatchedLink, PatchedTree
 from runner.push.base import Base
 from runner.push.digest import fingerprint
@@ -30,20 +31,20 @@ class Patch:
         return len(self.args["files"])
 
 
-def make_patch(selection: Selection, offered: object) -> Patch | None:
-    """What turns the code that a probe ``offered`` into the selected one; None where nothing was offered or rsync does it better.
+def make_patch(selection: Selection, earlier: EarlierCode | None) -> Patch | None:
+    """What turns the code of an earlier run into the selected one; None where there is none, or rsync does it better.
 
     Raises OSError for a file that cannot be read.
     """
-    there = _marks(offered)
-    if not there or not isinstance(offered, dict):
+    there = _marks(earlier) if earlier else []
+    if not earlier or not there:
         return None
-    known, base = set(there), Base.completed("", offered.get("read_at"))
+    known, base = set(there), Base.completed("", earlier.read_at)
     marks = [_mark_among(known, entry, base.doubts(entry)) for entry in selection.files]
     wanted = set(marks)
     changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
     without = [number for number, its in enumerate(there) if its not in wanted]
-    return _made(selection, changed, {"run_id": str(offered.get("run_id"))}, without, together(marks))
+    return _made(selection, changed, {"run_id": earlier.run_id}, without, together(marks))
 
 
 def patch_attempt(attempt: str, before: Selection, now: Selection) -> Patch | None:
@@ -63,10 +64,11 @@ def _made(selection: Selection, changed: list[Entry], base: PatchBase, without: 
     return Patch({**base, "without": without, "files": files, "marks": marks}, zlib.compress(content), total)
 
 
-def _marks(offered: object) -> list[bytes]:
+def _marks(earlier: EarlierCode) -> list[bytes]:
+    """The marks of the earlier code's files, in its order; none where they are damaged."""
     try:
-        packed = base64.b64decode(str(offered["marks"]), validate=True) if isinstance(offered, dict) else b""
-    except (KeyError, binascii.Error, ValueError):
+        packed = base64.b64decode(earlier.marks, validate=True)
+    except binascii.Error:
         return []
     return [packed[at : at + MARK] for at in range(0, min(len(packed), MAX_OFFERED * MARK), MARK)]
 

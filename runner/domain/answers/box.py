@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from remote_payload.agent.wire.paths import ATTEMPT, ROOT_NAME, RUN_ID, SAFE_PATH
 from runner.domain.answers.reading import (
@@ -17,6 +16,7 @@ from runner.domain.answers.reading import (
     mapping_of,
     matching,
     optional,
+    otherwise,
     shown,
     text,
     whole,
@@ -42,8 +42,44 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class TreeOnBox:
+    """A folder on the box that a push may take unchanged files from; ``read_at`` is when the laptop read it (its own clock, seconds)."""
+
+    path: str
+    read_at: int | None
+
+
+@dataclass(frozen=True)
+class EarlierCode:
+    """The code of an earlier run of the job, which a small patch may turn into the code of this one.
+
+    ``marks`` is base64 of one mark for each of its files (``remote_payload/agent/wire/marks.py``).
+    """
+
+    run_id: str
+    marks: str
+    read_at: int | None
+
+
+@dataclass(frozen=True)
+class Have:
+    """What the box has of a submission already. Nothing of it is there by default, or it was not asked for."""
+
+    code: str | None = None  # a run whose code is the same
+    code_base: TreeOnBox | None = None  # code of an earlier run
+    earlier_code: EarlierCode | None = None
+    data: dict[str, bool] = field(default_factory=dict)  # by key: whether it is complete there
+    data_bases: dict[str, TreeOnBox | None] = field(default_factory=dict)  # by key: an earlier version
+    attempts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unfinished pushes by name, the newest first
+    environment: bool = False
+    payload: bool = False  # the training package
+    interpreter: str | None = None  # one that has what the job requires
+    program: str | None = None  # the path of the command's first word
+
+
+@dataclass(frozen=True)
 class Box:
-    """Facts of one probe. ``have`` says what is there already (code, data, environment, payload)."""
+    """Facts of one probe."""
 
     root: str
     user: str
@@ -63,7 +99,7 @@ class Box:
     gpus: tuple[Gpu, ...]
     gpus_unknown: bool  # there may be GPUs, but asking for them hung or failed
     shm: int
-    have: dict[str, Any] = field(default_factory=dict)
+    have: Have = field(default_factory=Have)
     disk_error: str | None = None  # why it takes nothing
     obstacle: str | None = None  # why gpurun may not install the system's packages there
     install_rsync: str | None = None  # what a person types there for it
@@ -124,8 +160,8 @@ def _gpu(value: object) -> Gpu:
     )
 
 
-def _have(value: object, root: str) -> dict[str, Any]:
-    """What is there already; paths only below the root. Each is null or false where it is not there, or was not asked for."""
+def _have(value: object, root: str) -> Have:
+    """Paths only below the root."""
 
     def below_root(path: object) -> str:
         found = matching(SAFE_PATH)(path)
@@ -133,28 +169,27 @@ def _have(value: object, root: str) -> dict[str, Any]:
             raise Impossible(f"{shown(found)} is not below {root}")
         return found
 
-    def base(tree: object) -> dict[str, Any]:
-        named = Fields(tree)
-        return {"path": named("path", below_root), "read_at": named("read_at", optional(whole))}
-
-    def offered(patch: object) -> dict[str, Any]:
-        named = Fields(patch)
-        return {
-            "run_id": named("run_id", matching(RUN_ID)),
-            "marks": named("marks", matching(_BASE64)),
-            "read_at": named("read_at", optional(whole)),
-        }
+    def tree(found: object) -> TreeOnBox:
+        named = Fields(found)
+        return TreeOnBox(named("path", below_root), named("read_at", optional(whole)))
 
     there = Fields(value)
-    return {
-        "code": there("code", optional(matching(RUN_ID))),
-        "link_dest": there("link_dest", optional(base)),
-        "patch": there("patch", optional(offered)),
-        "data": there("data", optional(mapping_of(boolean))) or {},
-        "data_link_dest": there("data_link_dest", optional(mapping_of(optional(base)))) or {},
-        "attempts": there("attempts", optional(mapping_of(list_of(matching(ATTEMPT), 100)))) or {},
-        "env": there("env", optional(boolean)) or False,
-        "payload": there("payload", optional(boolean)) or False,
-        "interpreter": there("interpreter", optional(absolute_path)),
-        "program": there("program", optional(text)),
-    }
+    return Have(
+        code=there("code", optional(matching(RUN_ID))),
+        code_base=there("link_dest", optional(tree)),
+        earlier_code=there("patch", optional(_earlier_code)),
+        data=there("data", otherwise({}, mapping_of(boolean))),
+        data_bases=there("data_link_dest", otherwise({}, mapping_of(optional(tree)))),
+        attempts=there("attempts", otherwise({}, mapping_of(list_of(matching(ATTEMPT), 100)))),
+        environment=there("env", optional(boolean)) or False,
+        payload=there("payload", optional(boolean)) or False,
+        interpreter=there("interpreter", optional(absolute_path)),
+        program=there("program", optional(text)),
+    )
+
+
+def _earlier_code(value: object) -> EarlierCode:
+    code = Fields(value)
+    return EarlierCode(
+        code("run_id", matching(RUN_ID)), code("marks", matching(_BASE64)), code("read_at", optional(whole))
+    )

@@ -84,11 +84,11 @@ def _program(box: Box, plan: Plan) -> Iterator[Finding]:
     word, wanted = (plan.job.command or ("",))[0], plan.requirements
     if not word or ("/" in word and not word.startswith("/")) or "{" in word:
         return  # a recipe; a file of the code, which was looked at here; a number
-    found = box.have.get("program")
-    if isinstance(found, str):
+    found = box.have.program
+    if found is not None:
         yield Finding("program", "ok", clean(f"{word} is {found}" if found != word else f"{word} is there", 200))
         return
-    builds = wanted.interpreter is None and not box.have.get("interpreter") and not box.have.get("env")
+    builds = wanted.interpreter is None and not box.have.interpreter and not box.have.environment
     if builds and (wanted.ranges or word.startswith(("python", "pip"))) and not word.startswith("/"):
         return  # it may come with the environment that is built then
     if wanted.interpreter and word in ("python", "python3"):
@@ -179,7 +179,6 @@ def _occupied_gpus(box: Box, plan: Plan) -> Iterator[Finding]:
 def has(box: Box, plan: Plan, name: str) -> bool:
     """Whether the box has a tree of the plan already (``""`` is the code)."""
     if name == "":
-        return bool(box.have.get("code"))
-    data = box.have.get("data")
+        return bool(box.have.code)
     tree = next(tree for tree in plan.data if tree.name == name)
-    return isinstance(data, dict) and data.get(tree.key) is True
+    return box.have.data.get(tree.key, False)

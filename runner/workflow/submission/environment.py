@@ -20,9 +20,8 @@ def install_tools(link: Link, plan: Plan, box: Box, report: Reporter) -> None:
 def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
     """The interpreter that the payload will run with: given, found, reused or built. Raises EnvironmentFailed."""
     wanted = plan.requirements
-    ready = box.have.get("interpreter")
-    if isinstance(ready, str) and wanted.interpreter is None:
-        return ready
+    if box.have.interpreter is not None and wanted.interpreter is None:
+        return box.have.interpreter
     with report.stage("environment") as stage:
         found = link.agent.provision(
             key=wanted.key,

@@ -10,9 +10,8 @@ import json
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
-from runner.domain.answers.box import Box
+from runner.domain.answers.box import Box, TreeOnBox
 from runner.domain.errors import PushDiffers, TransferError, TransferFailed
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
@@ -55,17 +54,17 @@ class Pushed:
 
 def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pushed:
     """Sends what is missing. Raises TransferError; the run was not claimed then, and repeating the command goes on from there."""
-    if plan.payload and not box.have.get("payload"):
+    if plan.payload and not box.have.payload:
         with report.stage("send the training package", "bytes"):
             link.agent.install_payload(plan.payload.sha256, plan.payload.data)
     data = tuple(_push_data(link, plan, tree, box, run_id, report) for tree in plan.data)
-    payload, same = plan.payload.sha256 if plan.payload else None, box.have.get("code")
+    payload, same = plan.payload.sha256 if plan.payload else None, box.have.code
     if plan.code is None:
         return Pushed(None, None, None, data, payload, 0)
-    if isinstance(same, str):
+    if same is not None:
         report.note(f"code: unchanged since {same}, nothing to send")
         return Pushed(plan.code, None, same, data, payload, int(time.time()))
-    there = There((*_attempts(link, box, run_id), *_base(box.have["link_dest"])), box.have["patch"])
+    there = There((*_attempts(link, box, run_id), *_base(box.have.code_base)), box.have.earlier_code)
     tree, attempt = _at_rest(link, plan.job, plan.code, run_id, there, run_id, report)
     return Pushed(tree, attempt, None, data, payload, int(time.time()))
 
@@ -82,7 +81,7 @@ def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report
     """Sends one of the data where the box lacks it; the launch's argument for it."""
     if not has(box, plan, tree.name):
         name = tree.key
-        there = There((*_attempts(link, box, name), *_base(box.have["data_link_dest"].get(name))))
+        there = There((*_attempts(link, box, name), *_base(box.have.data_bases.get(name))))
         for left in reversed(range(TRIES)):
             try:
                 tree, attempt = _at_rest(link, plan.job, tree, name, there, run_id, report)
@@ -192,9 +191,9 @@ def _pattern(path: str) -> str:
 
 def _attempts(link: Link, box: Box, name: str) -> list[Base]:
     """What earlier pushes have brought that were cut off, the newest first."""
-    return [Base.attempt(link.paths.incoming(f"{name}/{each}")) for each in box.have["attempts"].get(name, ())]
+    return [Base.attempt(link.paths.incoming(f"{name}/{each}")) for each in box.have.attempts.get(name, ())]
 
 
-def _base(offered: dict[str, Any] | None) -> list[Base]:
+def _base(offered: TreeOnBox | None) -> list[Base]:
     """A tree that a probe offered to take unchanged files from."""
-    return [Base.completed(offered["path"], offered["read_at"])] if offered else []
+    return [Base.completed(offered.path, offered.read_at)] if offered else []

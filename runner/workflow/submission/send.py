@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runner.domain.answers.box import EarlierCode
 from runner.domain.errors import TransferInterrupted
 from runner.domain.progress import Reporter, Stage
 from runner.domain.quantities import pluralise
@@ -25,7 +26,7 @@ class There:
     """What the box has that this push may build on."""
 
     bases: tuple[Base, ...] = ()  # trees to take unchanged files from
-    offered: object = None  # the marks of a run's code, which a patch turns into ours
+    earlier_code: EarlierCode | None = None  # code of a run, which a patch may turn into ours
     attempt: str | None = None  # what this push has brought just now, of
     selection: Selection | None = None  # this selection, before files were edited
 
@@ -69,7 +70,7 @@ def _patch(tree: Tree, there: There) -> Patch | None:
     try:
         if there.attempt and there.selection:
             return patch_attempt(there.attempt, there.selection, tree.selection)
-        return make_patch(tree.selection, there.offered)
+        return make_patch(tree.selection, there.earlier_code)
     except OSError:  # a file went away meanwhile: it is noticed where the push ends
         return None
 

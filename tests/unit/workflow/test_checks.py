@@ -122,3 +122,22 @@ def test_absurd_facts_are_refused_by_name(facts: dict[str, Any]) -> None:
 def test_an_escape_in_a_gpu_name_does_not_reach_anybody() -> None:
     box = Box.parse({**GOOD, "gpus": [{**GPU, "name": "RTX\x1b]52;c;ZXZpbA==\x07 4090"}]})
     assert box.gpus[0].name == "RTX 4090"
+
+
+@pytest.mark.parametrize(
+    "have",
+    [
+        {"patch": {}},
+        {"patch": {"run_id": "legal-20260102-142030-9a7c", "marks": 5}},
+        {"patch": {"run_id": "legal-20260102-142030-9a7c", "marks": "*"}},
+        {"patch": {"run_id": "x", "marks": ""}},
+        {"patch": "marks"},
+        {"link_dest": {"path": "/etc", "read_at": None}},
+        {"data_link_dest": {"texts": {"path": "/root/.gpurun-box/../x"}}},
+        {"attempts": {"texts": ["../x"]}},
+        {"data": {"texts": "yes"}},
+    ],
+)
+def test_what_the_box_has_already_is_read_field_by_field(have):
+    with pytest.raises(Impossible, match=f"have.{next(iter(have))}"):
+        Box.parse({**GOOD, "have": have})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runner.domain.answers.box import Have
 from runner.domain.answers.verbs import Provisioned
 from runner.domain.errors import EnvironmentFailed
 from runner.domain.job import Environment, Job
@@ -20,7 +21,7 @@ def given(*missing: str) -> str:
     agent = SimpleNamespace(provision=lambda **wanted: found)
     link: Any = SimpleNamespace(agent=agent, host=SimpleNamespace(interpreters=()))
     plan: Any = SimpleNamespace(requirements=Requirements(None, "/opt/python", "", ("torch>=2.6",)))
-    box: Any = SimpleNamespace(have={})
+    box: Any = SimpleNamespace(have=Have())
     return provision(link, plan, box, Silent())
 
 

@@ -11,6 +11,7 @@ from remote_payload.agent.verbs import patch as agent
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
+from runner.domain.answers.box import EarlierCode
 from runner.jobfile.load import load
 from runner.push import patch as laptop
 from runner.push.selection import select_code
@@ -52,9 +53,15 @@ def select(project):
     return select_code(load(str(project / "job.yaml")))
 
 
+def earlier_code(box):
+    """What the agent offers, as the laptop reads it."""
+    offered = agent.offer(box, "code")
+    return EarlierCode(**offered) if offered else None
+
+
 def push(box, project, made=None):
     """What arrives; ``made`` is a patch that was made before."""
-    made = made or laptop.make_patch(select(project), agent.offer(box, "code"))
+    made = made or laptop.make_patch(select(project), earlier_code(box))
     os.makedirs(box.incoming(SECOND), exist_ok=True)
     request = Request({**made.args, "incoming": ATTEMPT}, box)
     request.offer_blob(made.data)
@@ -105,7 +112,7 @@ def test_what_the_earlier_run_changed_or_removed_is_sent_again(box, project):
 
 def test_a_change_between_the_offer_and_the_patch_is_noticed(box, project):
     (project / "run.sh").write_text("# changed\n")
-    made = laptop.make_patch(select(project), agent.offer(box, "code"))
+    made = laptop.make_patch(select(project), earlier_code(box))
     Path(box.run(FIRST).code, "train.py").write_text("# written meanwhile\n")
     with pytest.raises(AgentError, match="files it begins with were changed") as raised:
         push(box, project, made)
@@ -137,24 +144,24 @@ def test_a_file_whose_time_proves_nothing_is_sent(box, project):
     assert made.files == 5 and as_it_is(arrived) == as_it_is(project)
 
 
-@pytest.mark.parametrize("offered", [None, {}, {"marks": 5}, {"marks": "*"}, {"run_id": "x", "marks": ""}, "marks"])
+@pytest.mark.parametrize("offered", [None, EarlierCode(FIRST, "", None), EarlierCode(FIRST, "YQ", 5)])
 def test_a_box_that_offers_nothing_of_use_is_sent_everything(project, offered):
     assert laptop.make_patch(select(project), offered) is None
 
 
 def test_much_is_left_to_rsync(box, project, monkeypatch):
     (project / "train.py").write_text("x" * (agent.MAX_BYTES + 1))
-    assert laptop.make_patch(select(project), agent.offer(box, "code")) is None
+    assert laptop.make_patch(select(project), earlier_code(box)) is None
     (project / "train.py").write_text("small\n")
     monkeypatch.setattr(laptop, "MAX_FILES", 0)
-    assert laptop.make_patch(select(project), agent.offer(box, "code")) is None
+    assert laptop.make_patch(select(project), earlier_code(box)) is None
     monkeypatch.setattr(agent, "MAX_OFFERED", 2)
     assert agent.offer(box, "code") is None
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x"])
 def test_a_path_that_leads_out_is_refused(box, project, path):
-    made = laptop.make_patch(select(project), agent.offer(box, "code"))
+    made = laptop.make_patch(select(project), earlier_code(box))
     made.args["files"].append({"path": path, "target": "x"})
     with pytest.raises(AgentError, match="leads out"):
         push(box, project, made)
@@ -163,7 +170,7 @@ def test_a_path_that_leads_out_is_refused(box, project, path):
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"x" + data, lambda data: b""])
 def test_damaged_bytes_change_nothing(box, project, change):
     (project / "train.py").write_text("# changed\n")
-    made = laptop.make_patch(select(project), agent.offer(box, "code"))
+    made = laptop.make_patch(select(project), earlier_code(box))
     damaged = laptop.Patch(made.args, change(made.data), made.total_bytes)
     with pytest.raises(AgentError) as raised:
         push(box, project, damaged)
