@@ -1,9 +1,11 @@
-"""One line of requirements: may it be installed on a box, and if it is none, what was meant?"""
+"""One line of requirements: whether it can be installed on a box, and if not, what to write instead."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from runner.domain.flow import flow
 from runner.jobfile.problems import quoted
@@ -18,15 +20,17 @@ _REFUSED = {
 }
 _LOCAL = re.compile(r"@\s*file:")
 _PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]+@")
-_ADDRESS = re.compile(r"(?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh|git)://\S+(?:\s+;.*)?")
-_OPTIONS = (
-    "-i", "--index-url", "--extra-index-url", "--no-index", "--pre", "--no-binary", "--only-binary", "--prefer-binary",
-    "--require-hashes", "--trusted-host", "--use-feature",
-)  # fmt: skip
-# What nearly every line is; only others are worth loading the reader of the standard (20 ms).
-_PLAIN = re.compile(
-    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\[[A-Za-z0-9_,. -]*[A-Za-z0-9]\])?"
-    r"(?:\s*(?:==|>=|<=|~=|!=|<|>)\s*\d+(?:\.\d+)*(?:\s*,\s*(?:==|>=|<=|!=|<|>)\s*\d+(?:\.\d+)*)*)?"
+_ADDRESS = re.compile(r"((?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh|git)://\S+)(?:\s.*)?")
+_HASH = re.compile(r"\s--hash[= ](?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})(?=\s|$)")
+# Options that a requirements file may have (pip's documentation, "Requirements File Format") → whether a value follows.
+_OPTIONS = {
+    "-i": True, "--index-url": True, "--extra-index-url": True, "--no-index": False, "--pre": False, "--no-binary": True,
+    "--only-binary": True, "--prefer-binary": False, "--require-hashes": False, "--trusted-host": True, "--use-feature": True,
+}  # fmt: skip
+# What nearly every line is: loading packaging for the others takes 40 ms.
+PLAIN = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+    r"(?:[ ]*(?:==|>=|<=|!=|<|>)[ ]*[0-9]+(?:\.[0-9]+)*(?:[ ]*,[ ]*(?:==|>=|<=|!=|<|>)[ ]*[0-9]+(?:\.[0-9]+)*)*)?"
 )
 _INSTALL = re.compile(r"(?:(?:python3? -m |uv )?pip3?|conda|mamba)\s+install\s+(.*)")
 # Import name → the package that brings it, where pip knows none of that name or the wrong one.
@@ -48,10 +52,29 @@ def refusal(line: str) -> str | None:
     if _PASSWORD.search(line):
         return "an address with a password in it would be kept on the box"
     if line.startswith("-"):
-        option = re.split(r"[\s=]", line, maxsplit=1)[0]
-        return None if option in _OPTIONS else f"{quoted(line)} is no option that a requirements file has"
-    line = re.sub(r"\s--hash=\S+", "", line).strip()
-    return None if _ADDRESS.fullmatch(line) else _no_requirement(line)
+        return _wrong_option(line)
+    return _no_requirement(_HASH.sub("", line).strip())
+
+
+def _wrong_option(line: str) -> str | None:
+    """What is wrong with a line of options such as ``-i https://example.org/simple --pre``, or None."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return f"{quoted(line)}: a quote is opened and not closed"
+    while words:
+        option, equals, _ = words.pop(0).partition("=")
+        if not option.startswith("-"):
+            return f"{quoted(line)}: {quoted(option)} does not belong there, options have a line of their own"
+        if option not in _OPTIONS:
+            return f"{quoted(option)} is no option that a requirements file has"
+        if equals and not _OPTIONS[option]:
+            return f"{quoted(line)}: {option} takes no value"
+        if _OPTIONS[option] and not equals:
+            if not words or words[0].startswith("-"):
+                return f"{quoted(line)}: {option} needs a value"
+            words.pop(0)
+    return None
 
 
 def _no_requirement(line: str) -> str | None:
@@ -65,7 +88,7 @@ def _no_requirement(line: str) -> str | None:
         )
     if line.endswith((".whl", ".tar.gz", ".zip")) and "://" not in line:
         return f"{quoted(line)} is a file of this machine, which the box does not have"
-    if is_requirement(line):
+    if is_requirement(line, unnamed=True):
         return None
     for meant in _meant(line):
         if meant and all(map(is_requirement, meant)):
@@ -73,17 +96,21 @@ def _no_requirement(line: str) -> str | None:
     return f"{quoted(line)} is not a requirement, such as torch>=2.6"
 
 
-def is_requirement(line: str) -> bool:
-    """Whether a line is a package with versions, extras, a marker or an address, as the standard writes them."""
-    if _PLAIN.fullmatch(line):
+def is_requirement(line: str, unnamed: bool = False) -> bool:
+    """Whether a line is a package with versions, extras, a marker or an address, as the standard says (PEP 508).
+
+    ``unnamed`` allows an address alone, with or without a marker, which is pip's own addition to the standard.
+    """
+    if PLAIN.fullmatch(line):
         return True
     from packaging.requirements import InvalidRequirement, Requirement
 
+    address = _ADDRESS.fullmatch(line) if unnamed else None
     try:
-        Requirement(line)
-    except InvalidRequirement:
+        found = Requirement(f"package @ {line}" if address else line)
+        return found.url is None or bool(urlsplit(found.url).netloc)
+    except (InvalidRequirement, ValueError):  # urlsplit: an IPv6 address with one bracket
         return False
-    return True
 
 
 def _meant(line: str) -> Iterator[list[str]]:
