@@ -128,7 +128,7 @@ def done_document(run: Run, verdict: Verdict) -> documents.Done:
         "reasons": verdict.reasons,
         "files": verdict.files,
         "left_out": _left_out(verdict.left_out),
-        "home": sorted(verdict.homes),
+        "home": sorted(verdict.fetched),
         "given_up": list(verdict.given_up),
     }
 

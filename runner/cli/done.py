@@ -63,7 +63,8 @@ def _show(verdict: Verdict) -> None:
         click.echo(f"left on the box: {each}", err=True)
     if verdict.safe:
         click.echo(
-            f"{verdict.host}: {pluralise(len(verdict.homes), 'run')}, {pluralise(verdict.files, 'file')} home and verified, logs complete,"
+            f"{verdict.host}: {pluralise(len(verdict.fetched), 'run')}, {pluralise(verdict.files, 'file')} home and verified,"
+            " logs complete,"
             " no secret left. Safe to destroy."
         )
     else:

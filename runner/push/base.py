@@ -33,7 +33,7 @@ class Base:
         """What an attempt brought that was cut off, or whose files moved: the beginning is in its name, the end nobody knows."""
         return cls(path, float(path.rpartition("/")[2].partition("-")[0]), math.inf)
 
-    def doubts(self, entry: Entry) -> bool:
+    def may_differ(self, entry: Entry) -> bool:
         """Whether the entry's size and time do not prove that this tree has the same content."""
         return self.since - AMBIGUOUS <= entry.mtime_ns / 1e9 <= self.until + AMBIGUOUS
 

@@ -40,7 +40,7 @@ def make_patch(selection: Selection, earlier: EarlierCode | None) -> Patch | Non
     if not earlier or not there:
         return None
     known, base = set(there), Base.completed("", earlier.read_at)
-    marks = [_mark_among(known, entry, base.doubts(entry)) for entry in selection.files]
+    marks = [_mark_among(known, entry, base.may_differ(entry)) for entry in selection.files]
     wanted = set(marks)
     changed = [entry for entry, its in zip(selection.files, marks, strict=True) if its not in known]
     without = [number for number, its in enumerate(there) if its not in wanted]

@@ -57,11 +57,11 @@ def check(
 
 def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checked:
     job = plan.job
-    findings = [reached, *checks.look_at(box, plan)]
+    findings = [reached, *checks.examine(box, plan)]
     findings += _hub(job, report)
     findings += forecast(job, box)
     findings += [Finding("job", "warn", warning) for warning in plan.warnings]
-    findings += _sends(plan, {tree.name: checks.has(box, plan, tree.name) for tree in plan.trees})
+    findings += _sends(plan, {tree.name: checks.has_tree(box, plan, tree.name) for tree in plan.trees})
     return Checked(job.name, findings, _previews(plan))
 
 

@@ -17,8 +17,8 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.transport.link import Link
 from runner.workflow.connect import connect, resolve_or_start_host
-from runner.workflow.home import compare, look_at
-from runner.workflow.keep import Candidate, Decided, decide
+from runner.workflow.fetched_state import compare_with_local, list_holdings
+from runner.workflow.retention import Candidate, Decision, decide_retention
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Choice:
 
     named: tuple[str, ...]
     home: tuple[str, ...]
-    decided: list[Decided] = field(default_factory=list)
+    decided: list[Decision] = field(default_factory=list)
 
 
 def choose(
@@ -37,15 +37,15 @@ def choose(
 
     Raises UserError for a name, or an experiment, of which no run is on the box.
     """
-    box = look_at(link, report)
+    box = list_holdings(link, report)
     named = tuple(_named(box, name) for name in names)
     known = {run.run_id: run for run in store.load_all()[0]}
     here = [(known[held.run_id], held) for held in box.runs if held.run_id in known and held.root == link.paths.root]
     wanted = _of_experiment(here, experiment) if experiment else [pair for pair in here if pair[0].done]
-    homes = compare(link, [(run, held) for run, held in wanted if not held.going])
+    states = compare_with_local(link, [(run, held) for run, held in wanted if not held.going])
     if not experiment:
-        return Choice(named, tuple(run_id for run_id, home in homes.items() if not home.reasons(leave_behind=True)))
-    decided = decide([Candidate(run, held, homes.get(run.run_id)) for run, held in wanted], keep, named)
+        return Choice(named, tuple(run_id for run_id, state in states.items() if not state.reasons(leave_behind=True)))
+    decided = decide_retention([Candidate(run, held, states.get(run.run_id)) for run, held in wanted], keep, named)
     return Choice(named, tuple(each.run_id for each in decided if each.goes), decided)
 
 

@@ -17,18 +17,18 @@ from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
-from runner.workflow.home import AT_ONCE, Home, compare, look_at
+from runner.workflow.fetched_state import AT_ONCE, FetchedState, compare_with_local, list_holdings
 from runner.workflow.status import not_there
 
 
 @dataclass
 class Verdict:
-    """``safe`` when ``reasons`` is empty; each reason says what is missing and what to type. ``homes`` is what is here, by run."""
+    """``safe`` when ``reasons`` is empty; each reason says what is missing and what to type. ``fetched`` says what is here, by run."""
 
     run_id: str
     host: str
     reasons: list[str] = field(default_factory=list)
-    homes: dict[str, Home] = field(default_factory=dict)
+    fetched: dict[str, FetchedState] = field(default_factory=dict)
     given_up: tuple[str, ...] = ()
 
     @property
@@ -37,11 +37,11 @@ class Verdict:
 
     @property
     def files(self) -> int:
-        return sum(home.files for home in self.homes.values())
+        return sum(state.files for state in self.fetched.values())
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        return tuple(each for home in self.homes.values() for each in home.left_out)
+        return tuple(each for state in self.fetched.values() for each in state.left_out)
 
 
 def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tuple[str, ...] = ()) -> Verdict:
@@ -53,21 +53,23 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
     """
     known = {record.run_id: record for record in store.load_all()[0]}
     with connect_to_run(run, report) as link:
-        box = look_at(link, report)
+        box = list_holdings(link, report)
         if box.run(run.run_id) is None and run.run_id not in box.homeless and not run.done:
             raise not_there(run)
         verdict = Verdict(run.run_id, str(link.host), given_up=_named(box, give_up))
         first_asked = sorted(box.runs, key=lambda held: held.run_id != run.run_id)
         over = [held for held in first_asked if not held.going]
         kept = [held for held in over if held.run_id not in verdict.given_up]
-        verdict.homes = compare(link, [(known[held.run_id], held) for held in kept if held.run_id in known])
+        verdict.fetched = compare_with_local(
+            link, [(known[held.run_id], held) for held in kept if held.run_id in known]
+        )
         for held in first_asked:
             verdict.reasons += _reasons(held, known.get(held.run_id), verdict, leave_behind)
         verdict.reasons += _waiting(box, known, verdict)
         verdict.reasons += _wiped(link, over)
-    for home in verdict.homes.values():
-        if not home.reasons(leave_behind):
-            store.update(known[home.run_id], done=True)
+    for state in verdict.fetched.values():
+        if not state.reasons(leave_behind):
+            store.update(known[state.run_id], done=True)
     return verdict
 
 
@@ -104,7 +106,7 @@ def _reasons(held: Held, record: Run | None, verdict: Verdict, leave_behind: boo
         ]
     if held.left:
         return [f"processes of {run_id} are left, {held.left[0]} among them: gpurun stop {run_id} ends them"]
-    return [] if run_id in verdict.given_up else verdict.homes[run_id].reasons(leave_behind)
+    return [] if run_id in verdict.given_up else verdict.fetched[run_id].reasons(leave_behind)
 
 
 def _waiting(box: Holdings, known: dict[str, Run], verdict: Verdict) -> list[str]:

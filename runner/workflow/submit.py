@@ -73,7 +73,7 @@ def submit(
                     with background_thread() as hub:
                         granted = hub.submit(access.require, plan.job, report)
                         box = checks.probe(link, plan, run.run_id, report)
-                        checks.require(checks.look_at(box, plan))
+                        checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
                     try:
                         environment.install_tools(link, plan, box, report)

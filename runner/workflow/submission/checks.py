@@ -37,12 +37,12 @@ def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
     return box
 
 
-def look_at(box: Box, plan: Plan) -> list[Finding]:
+def examine(box: Box, plan: Plan) -> list[Finding]:
     """What the box is like, against what the job needs."""
     return [*_system(box, plan), *_program(box, plan), *_disk(box, plan), *_gpus(box, plan)]
 
 
-def require(findings: list[Finding]) -> None:
+def fail_if_not_ready(findings: list[Finding]) -> None:
     """Raises BoxNotReady with every failure at once."""
     bad = [finding for finding in findings if finding.verdict == "fail"]
     if bad:
@@ -114,7 +114,7 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
             "Delete files there, or name a volume that can be written: gpurun hosts set HOST --volume /workspace",
         )
         return
-    sends = sum(tree.selection.total_bytes for tree in plan.trees if not has(box, plan, tree.name))
+    sends = sum(tree.selection.total_bytes for tree in plan.trees if not has_tree(box, plan, tree.name))
     needed = max(plan.job.resources.disk or 0, sends) + OWN_NEEDS
     said = f"{format_size(box.disk_free)} free, {format_size(needed)} needed"
     if needed > box.disk_free:
@@ -176,7 +176,7 @@ def _occupied_gpus(box: Box, plan: Plan) -> Iterator[Finding]:
             yield Finding("GPU", "warn", used)
 
 
-def has(box: Box, plan: Plan, name: str) -> bool:
+def has_tree(box: Box, plan: Plan, name: str) -> bool:
     """Whether the box has a tree of the plan already (``""`` is the code)."""
     if name == "":
         return bool(box.have.code)

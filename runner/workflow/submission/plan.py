@@ -17,7 +17,7 @@ from runner.domain.requests import Expected, ProbeRequest
 from runner.domain.run import Run
 from runner.jobfile import changed_since
 from runner.push.digest import Contents, digest, fingerprint, read_contents
-from runner.push.doubts import refuse, warnings
+from runner.push.problems import fail_if_not_sendable, warnings
 from runner.push.selection import Selection, select_code, select_data
 from runner.transport import bundle
 
@@ -40,7 +40,7 @@ class Tree:
         return self.name or "code"
 
     @property
-    def meant(self) -> Expected:
+    def expected(self) -> Expected:
         """What the box compares with what has arrived."""
         marks = fingerprint(self.selection, self.contents, self.permissions)
         return {
@@ -148,7 +148,7 @@ def _is_wandb(line: str) -> bool:
     return re.match(r"wandb\b", line.strip(), re.IGNORECASE) is not None
 
 
-def look_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
+def select_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
     """The tree as it is now, without the files that gpurun's own output goes to. Raises TransferFailed when it cannot be sent now."""
     try:
         return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
@@ -174,7 +174,7 @@ def fail_if_job_changed(job: Job, run: Run) -> None:
 def _tree(job: Job, name: str, checksum: bool, own_output: Iterable[str] = ()) -> Tree:
     path = job.data_places[name] if name else job.folder
     selection = select_data(job, name, own_output) if name else select_code(job, own_output)
-    refuse(name or "code", selection)
+    fail_if_not_sendable(name or "code", selection)
     contents = read_contents(selection) if checksum else None
     return Tree(name, selection, digest(selection, contents), path.name if path.is_file() else None, contents)
 

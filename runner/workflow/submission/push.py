@@ -19,13 +19,13 @@ from runner.domain.requests import CodeRequest, DataRequest
 from runner.domain.terminal import clean
 from runner.push.base import Base, new_attempt
 from runner.push.digest import changed, listed
-from runner.push.doubts import NAMED, some
 from runner.push.own_output import receivers
+from runner.push.problems import MAX_NAMED, counted
 from runner.push.selection import OWN_OUTPUT
 from runner.transport.link import Link
-from runner.workflow.submission.checks import has
-from runner.workflow.submission.plan import Plan, Tree, look_again
-from runner.workflow.submission.send import There, send
+from runner.workflow.submission.checks import has_tree
+from runner.workflow.submission.plan import Plan, Tree, select_again
+from runner.workflow.submission.send import Reusable, send
 
 ROUNDS = 4  # the first, and three for files that are edited meanwhile
 TRIES = 3  # for a tree that does not arrive as it was meant
@@ -48,7 +48,7 @@ class Pushed:
         if self.code is None:
             return None
         return {
-            "incoming": self.attempt, "link_from": self.link_from, "read_at": self.read_at, **self.code.meant,
+            "incoming": self.attempt, "link_from": self.link_from, "read_at": self.read_at, **self.code.expected,
         }  # fmt: skip
 
 
@@ -64,27 +64,27 @@ def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pus
     if same is not None:
         report.note(f"code: unchanged since {same}, nothing to send")
         return Pushed(plan.code, None, same, data, payload, int(time.time()))
-    there = There((*_attempts(link, box, run_id), *_base(box.have.code_base)), box.have.earlier_code)
-    tree, attempt = _at_rest(link, plan.job, plan.code, run_id, there, run_id, report)
+    reusable = Reusable((*_attempts(link, box, run_id), *_base(box.have.code_base)), box.have.earlier_code)
+    tree, attempt = _push_until_unchanged(link, plan.job, plan.code, run_id, reusable, run_id, report)
     return Pushed(tree, attempt, None, data, payload, int(time.time()))
 
 
 def push_code_anew(link: Link, job: Job, pushed: Pushed, run_id: str, left: int, report: Reporter) -> Pushed:
     """After a launch that found another tree than was meant: all of the code once more. Raises PushDiffers when no tries are ``left``."""
     assert pushed.code is not None
-    tree = _doubted(link, pushed.code, pushed.attempt, left, report)
-    tree, attempt = _at_rest(link, job, look_again(job, tree, ()), run_id, There(), run_id, report)
+    tree = _after_difference(link, pushed.code, pushed.attempt, left, report)
+    tree, attempt = _push_until_unchanged(link, job, select_again(job, tree, ()), run_id, Reusable(), run_id, report)
     return replace(pushed, code=tree, attempt=attempt, link_from=None, read_at=int(time.time()))
 
 
 def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report: Reporter) -> DataRequest:
     """Sends one of the data where the box lacks it; the launch's argument for it."""
-    if not has(box, plan, tree.name):
+    if not has_tree(box, plan, tree.name):
         name = tree.key
-        there = There((*_attempts(link, box, name), *_base(box.have.data_bases.get(name))))
+        reusable = Reusable((*_attempts(link, box, name), *_base(box.have.data_bases.get(name))))
         for left in reversed(range(TRIES)):
             try:
-                tree, attempt = _at_rest(link, plan.job, tree, name, there, run_id, report)
+                tree, attempt = _push_until_unchanged(link, plan.job, tree, name, reusable, run_id, report)
             except TransferFailed:
                 if not _sealed_by_another(link, tree, name):
                     raise
@@ -93,12 +93,12 @@ def _push_data(link: Link, plan: Plan, tree: Tree, box: Box, run_id: str, report
                 _seal(link, tree, attempt)
                 break
             except PushDiffers:
-                tree, there = _doubted(link, tree, attempt, left, report), There()
+                tree, reusable = _after_difference(link, tree, attempt, left, report), Reusable()
     return {"path": tree.name, "key": tree.key, "member": tree.member}
 
 
 def _seal(link: Link, tree: Tree, attempt: str) -> None:
-    link.agent.seal({"incoming": attempt, "key": tree.key, "read_at": int(time.time()), **tree.meant})
+    link.agent.seal({"incoming": attempt, "key": tree.key, "read_at": int(time.time()), **tree.expected})
 
 
 def _sealed_by_another(link: Link, tree: Tree, name: str) -> bool:
@@ -110,16 +110,16 @@ def _sealed_by_another(link: Link, tree: Tree, name: str) -> bool:
         return False
 
 
-def _at_rest(
-    link: Link, job: Job, tree: Tree, name: str, there: There, run_id: str, report: Reporter
+def _push_until_unchanged(
+    link: Link, job: Job, tree: Tree, name: str, reusable: Reusable, run_id: str, report: Reporter
 ) -> tuple[Tree, str]:
     """Sends the tree, again where it was edited meanwhile: the tree at rest, and the attempt that holds it. Raises TransferError."""
     own_output: set[str] = set()
-    _say_own_output(tree, report)
+    _note_own_output(tree, report)
     for left in reversed(range(ROUNDS)):
         attempt = None
         try:
-            attempt = send(link, tree, name, there, report)
+            attempt = send(link, tree, name, reusable, report)
         except TransferFailed:
             if not changed(tree.selection):  # rsync's own words for a file that shrank under it say less
                 raise
@@ -127,27 +127,27 @@ def _at_rest(
         if attempt and not touched:
             break
         own_output |= receivers(tree.source, touched, run_id)
-        now = look_again(job, tree, own_output)
+        now = select_again(job, tree, own_output)
         moved = sorted({entry.path for entry in set(tree.selection.files) ^ set(now.selection.files)})
         if attempt and not moved:
             break  # only what is not sent came, went or changed
         if not left:
-            raise _restless(tree, moved)
-        report.note(f"{tree.title}: {some(moved, 'file')} changed during the push, sending again")
-        there = there.after(link, attempt, tree.selection) if attempt else there
+            raise _kept_changing(tree, moved)
+        report.note(f"{tree.title}: {counted(moved, 'file')} changed during the push, sending again")
+        reusable = reusable.after(link, attempt, tree.selection) if attempt else reusable
         tree = now
-        _say_own_output(tree, report, own_output)
+        _note_own_output(tree, report, own_output)
     assert attempt is not None
     return tree, attempt
 
 
-def _say_own_output(tree: Tree, report: Reporter, only: set[str] | None = None) -> None:
+def _note_own_output(tree: Tree, report: Reporter, only: set[str] | None = None) -> None:
     for left in tree.selection.left_out:
         if left.reason == OWN_OUTPUT and (only is None or left.path in only):
             report.note(f"{tree.title}: {clean(left.path)} is not sent: gpurun's own output goes there")
 
 
-def _doubted(link: Link, tree: Tree, attempt: str | None, left: int, report: Reporter) -> Tree:
+def _after_difference(link: Link, tree: Tree, attempt: str | None, left: int, report: Reporter) -> Tree:
     """What to push again after the box found another tree: without permissions where they are all that differs.
 
     Raises PushDiffers, with names, when no tries are ``left``.
@@ -156,7 +156,7 @@ def _doubted(link: Link, tree: Tree, attempt: str | None, left: int, report: Rep
         report.note(f"{tree.title}: it was changed on the box meanwhile, sending it")
         return tree
     differs = link.agent.compare(attempt, listed(tree.selection, tree.contents))
-    named = ", ".join(f"{each.path} ({each.why})" for each in differs[:NAMED])
+    named = ", ".join(f"{each.path} ({each.why})" for each in differs[:MAX_NAMED])
     if differs and all(each.why == "other permissions" for each in differs):
         report.warn(f"{tree.title}: the box's filesystem does not keep permissions: {named}")
         return replace(tree, permissions=False)
@@ -170,10 +170,10 @@ def _doubted(link: Link, tree: Tree, attempt: str | None, left: int, report: Rep
     return tree
 
 
-def _restless(tree: Tree, moved: list[str]) -> TransferFailed:
-    leave_out = f"code: {{exclude: [{', '.join(_pattern(path) for path in moved[:NAMED])}]}}"
+def _kept_changing(tree: Tree, moved: list[str]) -> TransferFailed:
+    leave_out = f"code: {{exclude: [{', '.join(_pattern(path) for path in moved[:MAX_NAMED])}]}}"
     return TransferFailed(
-        f"{some(moved, 'file')} changed during the push, {ROUNDS} times",
+        f"{counted(moved, 'file')} changed during the push, {ROUNDS} times",
         meaning="The run was not started: it would have trained on a mixture.",
         hint=(
             "Where the run does not need it, leave it out in the job file:\n" + leave_out + "\n"

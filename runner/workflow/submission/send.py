@@ -22,7 +22,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class There:
+class Reusable:
     """What the box has that this push may build on."""
 
     bases: tuple[Base, ...] = ()  # trees to take unchanged files from
@@ -30,15 +30,15 @@ class There:
     attempt: str | None = None  # what this push has brought just now, of
     selection: Selection | None = None  # this selection, before files were edited
 
-    def after(self, link: Link, attempt: str, selection: Selection | None = None) -> There:
+    def after(self, link: Link, attempt: str, selection: Selection | None = None) -> Reusable:
         """With one attempt more, newer than the others."""
         base = Base.attempt(link.paths.incoming(attempt))
-        return There((base, *self.bases), None, attempt if selection else None, selection)
+        return Reusable((base, *self.bases), None, attempt if selection else None, selection)
 
 
-def send(link: Link, tree: Tree, name: str, there: There, report: Reporter) -> str:
+def send(link: Link, tree: Tree, name: str, reusable: Reusable, report: Reporter) -> str:
     """Puts the tree below ``incoming/<name>``; the attempt's name. Raises TransferError."""
-    patch = _patch(tree, there)
+    patch = _patch(tree, reusable)
     if patch is not None:
         attempt = new_attempt(name)
         if _send_patch(link, tree, patch, attempt, report):
@@ -46,31 +46,31 @@ def send(link: Link, tree: Tree, name: str, there: There, report: Reporter) -> s
     names = [entry.path for entry in tree.selection.files]
     with report.stage(f"push {tree.title} ({pluralise(len(names), 'file')})", "bytes") as stage:
         stage.update(done=0, total=tree.selection.total_bytes)
-        if not there.bases and tarball.pays(len(names), tree.selection.total_bytes):
+        if not reusable.bases and tarball.pays(len(names), tree.selection.total_bytes):
             attempt = new_attempt(name)
-            if _all_at_once(link, tree, names, attempt, stage):
+            if _send_tar_stream(link, tree, names, attempt, stage):
                 return attempt
-            there = there.after(link, attempt)
+            reusable = reusable.after(link, attempt)
         for left in reversed(range(TRIES)):
             attempt = new_attempt(name)  # whatever the one before still does on the box, it does not do it here
             try:
-                _copy(link, tree, attempt, there.bases, stage)
+                _send_by_rsync(link, tree, attempt, reusable.bases, stage)
                 return attempt
             except TransferInterrupted as error:
                 if not left or not error.retryable:
                     raise
                 report.warn(f"{error.message}; going on from there")
-                there = there.after(link, attempt)
+                reusable = reusable.after(link, attempt)
     raise AssertionError("the last try returns or raises")
 
 
-def _patch(tree: Tree, there: There) -> Patch | None:
+def _patch(tree: Tree, reusable: Reusable) -> Patch | None:
     if tree.contents is not None or not tree.permissions:
         return None
     try:
-        if there.attempt and there.selection:
-            return patch_attempt(there.attempt, there.selection, tree.selection)
-        return make_patch(tree.selection, there.earlier_code)
+        if reusable.attempt and reusable.selection:
+            return patch_attempt(reusable.attempt, reusable.selection, tree.selection)
+        return make_patch(tree.selection, reusable.earlier_code)
     except OSError:  # a file went away meanwhile: it is noticed where the push ends
         return None
 
@@ -88,7 +88,7 @@ def _send_patch(link: Link, tree: Tree, patch: Patch, attempt: str, report: Repo
     return True
 
 
-def _all_at_once(link: Link, tree: Tree, names: list[str], attempt: str, stage: Stage) -> bool:
+def _send_tar_stream(link: Link, tree: Tree, names: list[str], attempt: str, stage: Stage) -> bool:
     """Whether a tar stream has brought everything; if not, rsync goes on from what it did."""
     total = tree.selection.total_bytes
 
@@ -104,11 +104,11 @@ def _all_at_once(link: Link, tree: Tree, names: list[str], attempt: str, stage: 
         return False
 
 
-def _copy(link: Link, tree: Tree, attempt: str, bases: Sequence[Base], stage: Stage) -> None:
+def _send_by_rsync(link: Link, tree: Tree, attempt: str, bases: Sequence[Base], stage: Stage) -> None:
     """rsync, with the bases' equal files as hard links. Files that a base may have with equal size and time and another content go
     apart from the others: of these only what differs is sent, wherever it differs.
     """
-    doubted = {entry.path for entry in tree.selection.files if any(base.doubts(entry) for base in bases)}
+    doubted = {entry.path for entry in tree.selection.files if any(base.may_differ(entry) for base in bases)}
     certain = [entry.path for entry in tree.selection.files if entry.path not in doubted]
     for names, ignore_times in ((certain, False), (sorted(doubted), True)):
         if names or not (ignore_times or doubted):  # an empty tree is a tree too

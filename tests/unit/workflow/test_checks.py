@@ -24,13 +24,13 @@ GOOD = {
 def look(resources: dict[str, Any], **facts: Any) -> list[checks.Finding]:
     job = read_job({"name": "x", "command": ["x"], "resources": resources}, Path("/"))
     plan = Plan(job, None, (), Requirements(None, None, "", ()), None, {})
-    return checks.look_at(Box.parse({**GOOD, **facts}), plan)
+    return checks.examine(Box.parse({**GOOD, **facts}), plan)
 
 
 def look_for_program(word: str, have: dict[str, Any], **environment: Any) -> list[tuple[str, str, str]]:
     job = read_job({"name": "x", "command": [word], "resources": {"gpus": 0}, "environment": environment}, Path("/"))
     plan = Plan(job, None, (), requirements_of(job), None, {})
-    found = checks.look_at(Box.parse({**GOOD, "have": have}), plan)
+    found = checks.examine(Box.parse({**GOOD, "have": have}), plan)
     return [(each.verdict, each.said, each.hint) for each in found if each.what == "program"]
 
 
@@ -92,7 +92,7 @@ def test_what_is_missing_is_found_before_anything_is_sent(
 def test_every_failure_is_said_at_once() -> None:
     found = look({"gpus": 4}, disk={"free": 0, "total": 1, "writable": False})
     with pytest.raises(BoxNotReady) as caught:
-        checks.require(found)
+        checks.fail_if_not_ready(found)
     assert "GPU" in caught.value.message and "disk" in caught.value.message and caught.value.exit_code == 3
 
 

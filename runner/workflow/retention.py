@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from runner.domain.answers.holdings import Held
 from runner.domain.run import Run, stamp_of
 from runner.domain.sweep import SEED
-from runner.workflow.home import Home
+from runner.workflow.fetched_state import FetchedState
 
 ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for records that do not name theirs
 
 
 @dataclass(frozen=True)
-class Decided:
+class Decision:
     """What becomes of one run of an experiment, and why. Runs of one ``group`` were submitted together, with the same settings."""
 
     run_id: str
@@ -30,16 +30,16 @@ class Candidate:
 
     run: Run
     held: Held
-    home: Home | None
+    fetched: FetchedState | None
 
     @property
     def complete(self) -> bool:
         """Whether it succeeded and has what it promised."""
         promised = self.run.job.recipe or self.run.job.outputs
-        return self.held.status.outcome == "succeeded" and bool(not promised or (self.home and self.home.files))
+        return self.held.status.outcome == "succeeded" and bool(not promised or (self.fetched and self.fetched.files))
 
 
-def decide(candidates: Iterable[Candidate], keep: int, named: Collection[str]) -> list[Decided]:
+def decide_retention(candidates: Iterable[Candidate], keep: int, named: Collection[str]) -> list[Decision]:
     """Of each group the first ``keep`` complete runs to finish stay; the others go where they are home, or were named."""
     found = []
     for group, members in _groups(candidates).items():
@@ -48,19 +48,19 @@ def decide(candidates: Iterable[Candidate], keep: int, named: Collection[str]) -
         best = {each.run.run_id: place for place, each in enumerate(whole[:keep], 1)}
         for each in members:
             goes, why = _decided(each, best.get(each.run.run_id), each.run.run_id in named)
-            found.append(Decided(each.run.run_id, group, goes, why))
+            found.append(Decision(each.run.run_id, group, goes, why))
     return found
 
 
 def _decided(each: Candidate, place: int | None, named: bool) -> tuple[bool, str]:
     status = each.held.status
-    if each.home is None:
+    if each.fetched is None:
         return False, f"it is not over ({status.phase})" if not status.finished else "processes of it are left"
     if named:
         return True, "named"
     if place:
         return False, "the first that is complete" if place == 1 else f"complete, the {place}. to finish"
-    if reasons := each.home.reasons():
+    if reasons := each.fetched.reasons():
         return False, f"{reasons[0]}, or name it to delete it all the same"
     return True, f"{status.outcome}, and home"
 

@@ -1,12 +1,12 @@
-"""runner/workflow/keep.py: which runs of an experiment stay on the box."""
+"""runner/workflow/retention.py: which runs of an experiment stay on the box."""
 
 from runner.domain.answers.holdings import Held
 from runner.domain.answers.manifest import Artifact, Manifest
 from runner.domain.answers.status import Status
 from runner.domain.job import Job
 from runner.domain.run import Run
-from runner.workflow.home import Home
-from runner.workflow.keep import Candidate, decide
+from runner.workflow.fetched_state import FetchedState
+from runner.workflow.retention import Candidate, decide_retention
 
 FILE = Artifact("models/best/weights", 1, "0" * 64)
 
@@ -20,12 +20,12 @@ def candidate(
     run = Run(run_id, job, "box", created, experiment="mayors", submission=submission)
     status = Status(run_id, "finished" if outcome else "running", outcome, ended_at=ended or 100.0 + number)
     listed = Manifest(True, (FILE,) * files)
-    here = Home(run_id, listed, () if home else listed.files, log_is_home=True) if outcome else None
+    here = FetchedState(run_id, listed, () if home else listed.files, log_complete=True) if outcome else None
     return Candidate(run, Held("/root", status, ()), here)
 
 
 def going(candidates, keep=1, named=()):
-    return [each.run_id[-1] for each in decide(candidates, keep, named) if each.goes]
+    return [each.run_id[-1] for each in decide_retention(candidates, keep, named) if each.goes]
 
 
 def test_the_first_to_finish_stay_and_the_rest_go_where_they_are_home():
@@ -47,7 +47,7 @@ def test_what_is_not_home_stays_unless_it_is_named_and_says_what_to_type():
     kept = candidate(1)
     away = candidate(2, home=False)
     assert going([kept, away]) == []
-    assert "gpurun fetch" in decide([kept, away], 1, ())[1].why
+    assert "gpurun fetch" in decide_retention([kept, away], 1, ())[1].why
     assert going([kept, away], named=[away.run.run_id]) == ["2"]
 
 

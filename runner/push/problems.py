@@ -9,7 +9,7 @@ from runner.domain.quantities import pluralise
 from runner.domain.terminal import clean
 from runner.push.selection import LINK_OUT, UNREADABLE, UNREADABLE_FOLDER, Selection
 
-NAMED = 3  # files that a message names
+MAX_NAMED = 3  # files that a message names
 # A guess by name; what is a secret for certain is left out (push/secrets.py). No "token": tokenizers have many files of that name.
 _SUSPICIOUS = re.compile(
     r"(.*[._-])?(credentials?|secrets?|passwords?|passwd|api[_-]?keys?)([._-].*)?\.(json|ya?ml|toml|ini|cfg|conf|txt|csv)",
@@ -17,19 +17,19 @@ _SUSPICIOUS = re.compile(
 )
 
 
-def refuse(title: str, selection: Selection) -> None:
+def fail_if_not_sendable(title: str, selection: Selection) -> None:
     """Raises UserError where a file that would be sent cannot be read, or data has nothing that can be sent."""
     unreadable = _left_out(selection, UNREADABLE)
     if unreadable:
         exclude = ", or leave it out in the job file (code.exclude)" if title == "code" else ""
         raise UserError(
-            f"{title}: {some(unreadable, 'file')} cannot be read by this user",
+            f"{title}: {counted(unreadable, 'file')} cannot be read by this user",
             meaning="Nothing was sent: the run would have lacked it.",
             hint=f"chmod u+r {clean(unreadable[0], 200)}{exclude}",
         )
     if title != "code" and not selection.files:
         links = _left_out(selection, LINK_OUT)
-        leave = f": {some(links, 'link')} to what lies outside" if links else ""
+        leave = f": {counted(links, 'link')} to what lies outside" if links else ""
         raise UserError(
             f"{title}: nothing in {selection.root} can be sent{leave}",
             meaning="Nothing was sent: the run would have found no data.",
@@ -56,14 +56,14 @@ def warnings(title: str, selection: Selection) -> list[str]:
     ]
 
 
-def some(paths: list[str], noun: str) -> str:
+def counted(paths: list[str], noun: str) -> str:
     """``2 files (a.py, b.py)``."""
     return f"{pluralise(len(paths), noun)} ({named(paths)})"
 
 
 def named(paths: list[str]) -> str:
     """The first few."""
-    return ", ".join(clean(path, 200) for path in paths[:NAMED]) + (", …" if paths[NAMED:] else "")
+    return ", ".join(clean(path, 200) for path in paths[:MAX_NAMED]) + (", …" if paths[MAX_NAMED:] else "")
 
 
 def _name_the_target(title: str, links: list[str]) -> str:

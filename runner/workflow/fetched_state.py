@@ -22,7 +22,7 @@ from runner.workflow.follow import catch_up
 AT_ONCE = 8  # requests
 
 
-def look_at(link: Link, report: Reporter) -> Holdings:
+def list_holdings(link: Link, report: Reporter) -> Holdings:
     """Every run, push and process of gpurun's on the box, below all roots that this machine remembers."""
     roots = sorted({run.root for run in store.load_all()[0] if run.root})
     with report.stage("look at what is on the box") as stage:
@@ -32,13 +32,13 @@ def look_at(link: Link, report: Reporter) -> Holdings:
 
 
 @dataclass(frozen=True)
-class Home:
+class FetchedState:
     """What of a run that is over is here. ``reasons`` say what is not, and what to type; ``unreadable`` why nobody can tell."""
 
     run_id: str
     manifest: Manifest | None = None
     missing: tuple[Artifact, ...] = ()
-    log_is_home: bool = False
+    log_complete: bool = False
     unreadable: str = ""
 
     @property
@@ -67,30 +67,30 @@ class Home:
                 f"{pluralise(len(lost), 'thing')} in outputs/ of {self.run_id} are never fetched, {lost[0]} among them: rename or"
                 f" copy them on the box and fetch again, or give them up with gpurun done {self.run_id} --leave-behind"
             )
-        if not self.log_is_home:
+        if not self.log_complete:
             found.append(f"the log of {self.run_id} is not home: gpurun logs {self.run_id}")
         return found
 
 
-def compare(link: Link, pairs: Iterable[tuple[Run, Held]]) -> dict[str, Home]:
+def compare_with_local(link: Link, pairs: Iterable[tuple[Run, Held]]) -> dict[str, FetchedState]:
     """For each of these runs (all over) what of it is home; what is missing of their logs is brought. Several at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda pair: _compare(link, *pair), pairs))
-    return {home.run_id: home for home in found}
+    return {state.run_id: state for state in found}
 
 
-def _compare(link: Link, run: Run, held: Held) -> Home:
+def _compare(link: Link, run: Run, held: Held) -> FetchedState:
     try:
         manifest = link.agent.manifest(run.run_id, root=held.root)
     except HostError:
         raise
     except GpurunError as error:
-        return Home(run.run_id, unreadable=error.message)
+        return FetchedState(run.run_id, unreadable=error.message)
     if not manifest.complete:
-        return Home(run.run_id, unreadable="it goes on")
+        return FetchedState(run.run_id, unreadable="it goes on")
     receipt = Receipt(destination(run, None))
     missing = tuple(artifact for artifact in manifest.files if not receipt.has(artifact))
-    return Home(run.run_id, manifest, missing, _has_log(link, run, held))
+    return FetchedState(run.run_id, manifest, missing, _has_log(link, run, held))
 
 
 def _has_log(link: Link, run: Run, held: Held) -> bool:
