@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 TIED_BY_DEFAULT = {"gpt2", "bert", "gemma3_text"}
 FAMILIES = ("llama", "qwen2", "olmo2", "gemma3_text", "gpt2", "bert")
 
 
+class Projection(NamedTuple):
+    """The shape of a linear layer."""
+
+    inputs: int
+    outputs: int
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """Widths of one decoder or encoder. ``query`` and ``key_value`` are heads x head size."""
+    """Widths of one decoder or encoder. ``query`` and ``key_value`` are heads times head size."""
 
     family: str
     layers: int
@@ -52,7 +59,7 @@ class Architecture:
         family = str(config.get("model_type"))
         if family not in FAMILIES:
             raise ValueError(f"no formula for model_type {family!r} (known: {', '.join(FAMILIES)})")
-        names = _Names(config, family)
+        names = _ConfigNumbers(config, family)
         hidden, heads = names.whole("hidden_size", "n_embd"), names.whole("num_attention_heads", "n_head")
         return cls(
             family=family,
@@ -71,8 +78,12 @@ class Architecture:
             fused_activation=family == "gpt2" and config.get("activation_function") == "gelu_pytorch_tanh",
         )
 
-    def projections(self) -> dict[str, tuple[int, int]]:
-        """Each linear layer of a block under the name that LoRA targets use: inputs, outputs."""
+    def projections(self) -> dict[str, Projection]:
+        """Each linear layer of a block, under the name that LoRA targets use."""
+        shapes = self._projection_shapes()
+        return {name: Projection(*shape) for name, shape in shapes.items()}
+
+    def _projection_shapes(self) -> dict[str, tuple[int, int]]:
         h, q, kv, i = self.hidden, self.query, self.key_value, self.inner
         if self.family == "gpt2":  # both MLP and attention have a c_proj; peft matches them together
             return {"c_attn": (h, 3 * h), "attn.c_proj": (h, h), "c_fc": (h, i), "mlp.c_proj": (i, h)}
@@ -83,13 +94,14 @@ class Architecture:
         return {**attention, "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
 
 
-class _Names:
-    """A config's whole numbers, under whichever of their names it uses."""
+class _ConfigNumbers:
+    """The positive whole numbers of a config, which families give different names."""
 
     def __init__(self, config: Mapping[str, Any], family: str) -> None:
         self.config, self.family = config, family
 
     def whole(self, *names: str, default: int | None = None) -> int:
+        """The number under the first of ``names`` that has one. Raises ValueError without a default."""
         for name in names:
             value = self.config.get(name)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -131,7 +143,7 @@ def count_parameters(model: Architecture, head: bool = True) -> Parameters:
 
 
 def _layer(model: Architecture) -> int:
-    weights = sum(inputs * outputs for inputs, outputs in model.projections().values())
+    weights = sum(each.inputs * each.outputs for each in model.projections().values())
     return weights + _biases(model) + _norms(model)
 
 
@@ -153,8 +165,8 @@ def _norms(model: Architecture) -> int:
     }.get(model.family, 2 * h)
 
 
-def adapted_projections(model: Architecture, targets: str | Sequence[str]) -> list[tuple[int, int]]:
-    """Inputs and outputs of each linear layer of a block that ``targets`` names, read as peft reads them."""
+def adapted_projections(model: Architecture, targets: str | Sequence[str]) -> list[Projection]:
+    """Each linear layer of a block that ``targets`` names. A target is a whole name or its last parts, as in peft."""
     return [
         shape
         for name, shape in model.projections().items()
@@ -164,4 +176,4 @@ def adapted_projections(model: Architecture, targets: str | Sequence[str]) -> li
 
 def lora_parameters(model: Architecture, rank: int, targets: str | Sequence[str]) -> int:
     """Parameters of the LoRA matrices A (rank x inputs) and B (outputs x rank) of all layers."""
-    return model.layers * rank * sum(inputs + outputs for inputs, outputs in adapted_projections(model, targets))
+    return model.layers * rank * sum(each.inputs + each.outputs for each in adapted_projections(model, targets))

@@ -6,7 +6,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.forecast import MemoryRecord, TrainingShape, forecast_memory
+from remote_payload.forecast.memory import MemoryRecord, TrainingShape, forecast_memory
 from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.run import Run
 

@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from remote_payload.forecast.forecast import MemoryRecord
+from remote_payload.forecast.memory import MemoryRecord
 from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseFacts, BaseModel
 from remote_payload.train.files import write_json

@@ -7,15 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.forecast import (
-    GIB,
-    MemoryForecast,
-    TrainingShape,
-    checkpoint_bytes,
-    checkpoints_of_a_run,
-    forecast_memory,
-    largest_micro_batch,
-)
+from remote_payload.forecast.disk import checkpoints_of_a_run, forecast_disk
+from remote_payload.forecast.memory import GIB, MemoryForecast, TrainingShape, forecast_memory, largest_micro_batch
 from runner.domain.answers.box import Box
 from runner.domain.errors import GpurunError
 from runner.domain.job import Job
@@ -116,16 +109,13 @@ def _disk(job: Job, model: Architecture, shape: TrainingShape, box: Box) -> list
     counts = _checkpoint_counts(job)
     if not counts:
         return []
-    whole, bare = (checkpoint_bytes(model, shape, resumable) for resumable in (True, False))
-    most_resumable = job.settings.get("checkpoint", {}).get("resumable")
-    resumable = sum(min(count, most_resumable or count) for count in counts)
-    total = resumable * whole + (sum(counts) - resumable) * bare + len(counts) * bare  # and the finished model
-    runs = f"{len(counts)} runs, " if len(counts) > 1 else ""
+    disk = forecast_disk(model, shape, counts, job.settings.get("checkpoint", {}).get("resumable"))
+    runs = f"{disk.runs} runs, " if disk.runs > 1 else ""
     text = (
-        f"{total / GIB:,.0f} GiB: {runs}{sum(counts)} checkpoints of {bare / GIB:.1f} GiB, {resumable} of them"
+        f"{disk.total / GIB:,.0f} GiB: {runs}{disk.checkpoints} checkpoints of {disk.each / GIB:.1f} GiB, {disk.resumable} of them"
         f" resumable; {box.disk_free / GIB:,.0f} GiB are free"
     )
-    if total <= box.disk_free:
+    if disk.total <= box.disk_free:
         return [Finding("disk forecast", "ok", text)]
     hint = "Set settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
     return [Finding("disk forecast", "warn", text, hint)]
@@ -167,11 +157,7 @@ def _config(job: Job) -> Mapping[str, object]:
 
 
 def _memory(found: MemoryForecast, shape: TrainingShape, batch: int, capacity: int, *, automatic: bool) -> Finding:
-    parts = ", ".join(
-        f"{name} {size / GIB:.1f}"
-        for name, size in sorted(found.parts.items(), key=lambda part: -part[1])
-        if size > GIB // 20
-    )
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in found.by_size() if size > GIB // 20)
     text = f"{found.total / GIB:.1f} GiB with micro-batch {shape.micro_batch} of effective {batch} ({parts})"
     if not capacity:
         return Finding("VRAM forecast", "ok", text)

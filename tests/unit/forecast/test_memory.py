@@ -7,13 +7,10 @@ import torch
 from transformers import AutoModel, BertConfig, Gemma3TextConfig, GPT2Config, LlamaConfig, Olmo2Config, Qwen2Config
 
 from remote_payload.forecast.architecture import Architecture, count_parameters
-from remote_payload.forecast.forecast import (
+from remote_payload.forecast.memory import (
     GIB,
     KEPT,
     TrainingShape,
-    checkpoint_bytes,
-    checkpoints_of_a_run,
-    forecast_disk,
     forecast_memory,
     kept_per_layer,
     largest_micro_batch,
@@ -135,7 +132,7 @@ def test_every_known_family_has_its_multiples():
 
 def test_a_full_fine_tune_of_olmo_7b_needs_the_79_gb_that_the_report_measured():
     predicted = forecast_memory(OLMO_7B, S2)
-    assert predicted.parts["weights"] == 2 * count_parameters(OLMO_7B).total
+    assert predicted.parts.weights == 2 * count_parameters(OLMO_7B).total
     assert predicted.total / 1e9 == pytest.approx(79, rel=0.15)
     assert forecast_memory(OLMO_7B, replace(S2, checkpoint_activations=True)).total < 0.85 * predicted.total
     assert forecast_memory(OLMO_7B, replace(S2, weights="float32")).total > 120e9
@@ -153,34 +150,22 @@ def test_batch_16_of_2048_tokens_does_not_fit_24_gb_and_a_smaller_micro_batch_do
 def test_lora_trains_little_and_keeps_no_optimizer_for_the_base():
     predicted = forecast_memory(GEMMA_300M, S0)
     assert predicted.trainable < 0.02 * predicted.parameters
-    assert predicted.parts["optimizer"] == 8 * predicted.trainable
+    assert predicted.parts.optimizer == 8 * predicted.trainable
 
 
 def test_logits_never_exceed_a_chunk():
     """S1's evaluation kept 4.6 GiB of them."""
     shape = replace(S2, lora_rank=8, logit_chunk=CHUNK_BYTES["cuda"])
-    growth = forecast_memory(OLMO_7B, replace(shape, micro_batch=8)).parts["logits"]
-    growth -= forecast_memory(OLMO_7B, replace(shape, micro_batch=4)).parts["logits"]
+    growth = forecast_memory(OLMO_7B, replace(shape, micro_batch=8)).parts.logits
+    growth -= forecast_memory(OLMO_7B, replace(shape, micro_batch=4)).parts.logits
     assert growth == 2 * 4 * 2048 * 4096  # the hidden states' gradient alone
     assert TrainingShape(1, 1).logit_chunk == CHUNK_BYTES["cuda"]
 
 
 def test_the_breakdown_adds_up():
     predicted = forecast_memory(OLMO_7B, S2)
-    assert predicted.as_dict()["total"] == sum(predicted.parts.values())
-    assert predicted.lines()[-1].split() == ["total", f"{predicted.total / GIB:.2f}", "GiB"]
-
-
-def test_twenty_runs_of_seven_or_27_checkpoints_are_five_terabytes():
-    each = checkpoint_bytes(OLMO_7B, S2, resumable=False)
-    assert each == pytest.approx(14.6e9, rel=0.01)
-    made = [checkpoints_of_a_run(1, 0.2)] * 10 + [checkpoints_of_a_run(5, 0.2)] * 10
-    assert made[0] == 7 and made[-1] == 27
-    disk = forecast_disk(each, made)
-    assert disk.total == pytest.approx(5e12, rel=0.02)
-    assert checkpoint_bytes(OLMO_7B, S2) == 3 * each
-
-
-def test_a_retention_rule_bounds_the_disk_and_counts_the_checkpoint_being_written():
-    disk = forecast_disk(10, [7, 3], keep=5)
-    assert (disk.checkpoints, disk.total, disk.peak) == (8, 80, 90)
+    document = predicted.as_dict()
+    assert document["total"] == predicted.total == sum(document["parts"].values())
+    assert dict(predicted.by_size()) == document["parts"]
+    sizes = [size for _, size in predicted.by_size()]
+    assert sizes == sorted(sizes, reverse=True)
