@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from remote_payload.train.data.batching import cut, epoch_steps
+from remote_payload.train.data.batching import epoch_steps, split_by_padding
 from remote_payload.train.data.labelled import LabelledTexts, Tokenised, read_labelled_texts, tokenise
 from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
@@ -118,7 +118,7 @@ class ClassifyTask:
         """This rank's share of the texts, longest first, in pieces none of which is over ``micro_batch_rows`` of full length."""
         mine = self.world.share(sorted(indices, key=lambda index: -len(side.ids[index])))
         lengths = [len(side.ids[index]) for index in mine]
-        pieces = cut(lengths, micro_batch_rows * self.longest, OVERHEAD.get(self.world.device.type, 32))
+        pieces = split_by_padding(lengths, micro_batch_rows * self.longest, OVERHEAD.get(self.world.device.type, 32))
         return [self.collate(side, mine[start:end]) for start, end in pieces]
 
     def collate(self, side: Tokenised, indices: list[int]) -> MicroBatch:

@@ -13,7 +13,7 @@ from remote_payload.train.distributed import World
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.evaluation.continuations import write_continuations
-from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, Results, encode, overall
+from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, SetMetrics, encode, overall
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import Weights, best_weights
 from remote_payload.train.loop.flops import flops_per_token
@@ -48,7 +48,7 @@ def main(run: Run) -> None:
 
     evaluation = Evaluation(sets, world, compute, settings.evaluation.metric)
     task = RowTask(settings, world, rows, compute, evaluation.measure, loss)
-    history = ExperimentLog(run, {"dataset": dataset.file.as_dict(), "base": base.as_dict()})
+    history = ExperimentLog(run, dataset.file, base)
     about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
     results = CausalResults(run, model, tokenizer, base, compute, about, facts(dataset, rows, sets))
     questions = [example.prompt for examples in dataset.evaluations.values() for example in examples[:1]]
@@ -148,7 +148,7 @@ class Evaluation:
 
     def __init__(self, sets: EvaluationSets, world: World, compute: torch.dtype, metric: str) -> None:
         self.sets, self.world, self.compute, self.metric = sets, world, compute, metric
-        self.latest: Results = {}
+        self.latest: SetMetrics = {}
 
     def measure(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
         self.latest = self.sets.measure(model, self.world, self.compute, micro_batch_rows)

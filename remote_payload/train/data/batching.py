@@ -1,18 +1,18 @@
-"""Ragged texts into steps and micro-batches with little padding. The order is a function of (seed, epoch) and nothing else."""
+"""Texts of different lengths in steps and micro-batches with little padding. The order depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
-POOL = 8  # steps' worth of texts that are sorted together: long enough for like lengths, short enough to stay random
+POOL = 8  # steps whose texts are sorted together: enough to find texts of similar length, few enough to stay random
 
 
 def epoch_steps(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of the texts of each optimizer step of an epoch, ``size`` a step (the last one may be smaller), each text once.
+    """The texts of each optimizer step of an epoch, as indices: ``size`` a step (the last may have fewer), each text once.
 
-    Texts are shuffled, sorted by length within pools of a few steps, and the steps shuffled again: a step holds texts of like
-    length, and which ones is random.
+    Texts are shuffled, sorted by length within pools of a few steps, and the steps are shuffled again: so a step has texts of
+    similar length, chosen at random.
     """
     generator = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
@@ -26,11 +26,11 @@ def epoch_steps(lengths: Sequence[int], size: int, seed: int, epoch: int) -> lis
     return [*steps, order[full:]] if full < len(order) else steps
 
 
-def cut(lengths: Sequence[int], budget: int, overhead: int) -> list[tuple[int, int]]:
-    """Cuts texts of descending length into consecutive micro-batches ``(start, end)`` of at most ``budget`` padded tokens.
+def split_by_padding(lengths: Sequence[int], budget: int, overhead: int) -> list[tuple[int, int]]:
+    """Splits texts of descending length into consecutive micro-batches ``(start, end)`` of at most ``budget`` padded tokens.
 
-    Of all ways to cut, the one with the least padded tokens plus ``overhead`` a micro-batch, where ``overhead`` is what starting
-    one costs, in tokens. A text longer than the budget gets a micro-batch of its own.
+    Of all splits it is the one with the fewest padded tokens, where each micro-batch counts as ``overhead`` tokens more: the time
+    that starting it takes. A text longer than the budget gets a micro-batch of its own. Dynamic programming over the first n texts.
     """
     best = [0.0] + [float("inf")] * len(lengths)  # cost of the first n texts
     origin = [0] * (len(lengths) + 1)
@@ -38,11 +38,11 @@ def cut(lengths: Sequence[int], budget: int, overhead: int) -> list[tuple[int, i
         for start in range(end - 1, -1, -1):
             padded = lengths[start] * (end - start)
             if padded > budget and end - start > 1:
-                break  # going further back only makes it longer
+                break  # an earlier start only makes it longer
             if best[start] + padded + overhead < best[end]:
                 best[end], origin[end] = best[start] + padded + overhead, start
-    cuts, end = [], len(lengths)
+    parts, end = [], len(lengths)
     while end:
-        cuts.append((origin[end], end))
+        parts.append((origin[end], end))
         end = origin[end]
-    return cuts[::-1]
+    return parts[::-1]

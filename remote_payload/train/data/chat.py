@@ -1,17 +1,17 @@
 """Chat messages, or a prompt and its completion, as tokens of which only the assistant's are learnt.
 
-What the assistant said is found in the text that the model's own chat template renders, not by searching for markers: the
-template is rendered up to each answer and with it, and what came on top is the answer, its end marker included. Where the
-template has no such marker the end token is put after each answer, and learnt.
+The assistant's answers are found in the text that the model's own chat template renders, not by searching for markers: the
+template is rendered up to each answer and again with it, and the difference is the answer with its end marker. If the
+template has no end marker, the end token is put after each answer and learnt.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,26 +39,34 @@ class Format:
 
 @dataclass(frozen=True)
 class Example:
-    """A training document, and the same as a question: the prompt to generate from and the answer to compare with."""
+    """A training document, and the same as a question: the prompt to generate from and the expected answer."""
 
     document: Document
     prompt: str
     answer: str
     record: Record
-    closed: int = 0  # answers that the chat template left open, and that got the end token
+    closed: int = 0  # answers for which the chat template has no end marker, so that they got the end token
+
+
+class AnswerSpan(NamedTuple):
+    """Begin and end of an answer in the rendered text."""
+
+    begin: int
+    end: int
+    no_marker: bool  # the span is the answer's own words, without an end marker after them
 
 
 @dataclass
 class EncodingReport:
-    """What was cut on the way from records to tokens."""
+    """How many examples and tokens came of the records, and how many examples were truncated or dropped."""
 
     examples: int = 0
     tokens: int = 0
     learnt_tokens: int = 0
     truncated: int = 0
     closed: int = 0  # answers that got the end token, since the chat template has no end marker
-    dropped: int = 0  # cut so far that nothing was left to learn
-    dropped_places: list[str] = field(default_factory=list)  # the first few of them
+    dropped: int = 0  # the part that remains after truncation has nothing to learn
+    dropped_places: list[str] = field(default_factory=list)  # file:line of the first few
 
     def counts(self) -> dict[str, int]:
         """Everything but the places, by name."""
@@ -68,9 +76,9 @@ class EncodingReport:
 def encode_examples(
     records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, form: Format, max_length: int
 ) -> tuple[list[Example], EncodingReport]:
-    """Examples of at most ``max_length`` tokens, cut at their end, and a report of what was cut.
+    """Examples of at most ``max_length`` tokens, truncated at their end, and a report on them.
 
-    Raises InputError with file and line for a record that does not fit the format, and when nothing is left.
+    Raises InputError with file and line for a record that does not fit the format, and when no example has anything to learn.
     """
     examples, report = [], EncodingReport()
     for record in records:
@@ -97,40 +105,43 @@ def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format
     conversation = read_conversation(record, form.messages_field, form.system_prompt)
     check_all_is_written(tokenizer, conversation)
     text = render(tokenizer, conversation)
-    bounds, prompt, last = [], "", {}
+    answers: list[AnswerSpan] = []
+    prompt = ""
     for index, message in enumerate(conversation.messages):
         if message["role"] == "assistant":
             prompt, last = render(tokenizer, conversation.before(index), answering=True), message
             end = _end_of_turn(tokenizer, text, conversation.before(index + 1), prompt)
-            own = message["content"].rstrip()  # an answer may itself end in "<|pad|>": that closes nothing
-            bare = bool(own) and text[:end].endswith(own) and not message.get("tool_calls")
-            bounds.append((len(prompt), end, bare))
+            own = message["content"].rstrip()  # an answer may itself end in "<|pad|>": that is no end marker
+            no_marker = bool(own) and text[:end].endswith(own) and not message.get("tool_calls")
+            answers.append(AnswerSpan(len(prompt), end, no_marker))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-    document, closed = _learn(ids, spans, bounds, tokenizer)
+    document, closed = _learn(ids, spans, answers, tokenizer)
     answer = last["content"]
-    if last.get("tool_calls"):  # as the model has to write it
-        said = [token for token, (start, _) in zip(ids, spans, strict=True) if start >= bounds[-1][0]]
-        answer = tokenizer.decode(said, skip_special_tokens=True).rstrip()
+    if last.get("tool_calls"):  # the answer is the text that the model has to write for them
+        written = [token for token, (start, _) in zip(ids, spans, strict=True) if start >= answers[-1].begin]
+        answer = tokenizer.decode(written, skip_special_tokens=True).rstrip()
     return Example(document, prompt, answer, record, closed)
 
 
 def encode_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Example:
     """A prompt from the template and the completion after it, closed by the end token.
 
-    The two are tokenized apart, since that is what the model meets when it answers.
+    The two are tokenized separately, as they are when the model answers a prompt.
     """
     prompt = fill_template(form.prompt_template or "", record)
     answer = as_text(record.field(form.completion_field, object))
-    asked = prompt_ids(tokenizer, prompt, add_special_tokens=True)
-    said = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return Example(Document([*asked, *said], [False] * len(asked) + [True] * len(said)), prompt, answer, record)
+    given = prompt_ids(tokenizer, prompt, add_special_tokens=True)
+    learnt = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return Example(Document([*given, *learnt], [False] * len(given) + [True] * len(learnt)), prompt, answer, record)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, add_special_tokens: bool) -> list[int]:
-    """A prompt's tokens, open at the end. A chat template has written its special tokens already: none are added then."""
+    """A prompt's tokens, without an end token. For a chat template's text no special tokens are added: it has them already."""
     ids: list[int] = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
-    return ids[:-1] if add_special_tokens and ids[-1:] == [tokenizer.eos_token_id] else ids  # some close every text
+    return (
+        ids[:-1] if add_special_tokens and ids[-1:] == [tokenizer.eos_token_id] else ids
+    )  # some tokenizers end every text
 
 
 def check_records(records: Iterable[Record], form: Format) -> None:
@@ -154,9 +165,9 @@ def as_text(value: Any) -> str:
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
-    """The tokens at which an answer is over: the tokenizer's end token, and the marker that the template closes a turn with.
+    """The tokens at which an answer ends: the tokenizer's end token, and the marker with which the template ends a turn.
 
-    A base model taught to chat needs the second: its end token is another one.
+    A base model that was taught to chat needs the second: its tokenizer's end token is another one.
     """
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if form.chat:
@@ -171,26 +182,25 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
 def _learn(
     ids: list[int],
     spans: list[tuple[int, int]],
-    bounds: list[tuple[int, int, bool]],
+    answers: Sequence[AnswerSpan],
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[Document, int]:
-    """The document in which what lies in ``bounds`` of the text is learnt, and how many answers got the end token after them.
+    """The document in which the tokens of ``answers`` are learnt, and how many answers got the end token after them.
 
-    ``bounds`` are the beginning and the end of each answer, and whether nothing but its own words stands there.
-
-    A template that closes no answer would teach the model to go on for ever, since it never sees one end.
+    ``spans`` are the begin and end of each token in the text. Without an end token the model would never see an answer end, and
+    would learn to go on for ever.
     """
-    open_at: set[int] = set()
+    open_at: set[int] = set()  # positions at which an end token has to be put in
     learnt: set[int] = set()
-    for begin, end, bare in bounds:
-        ends = {tokenizer.eos_token_id} if bare else {tokenizer.eos_token_id, *tokenizer.all_special_ids}
-        # A first word may share its token with what stands before it: " Ada" of "assistant: Ada" is learnt too.
-        said = [
+    for begin, end, no_marker in answers:
+        ends = {tokenizer.eos_token_id} if no_marker else {tokenizer.eos_token_id, *tokenizer.all_special_ids}
+        # A first word may share its token with the text before it: " Ada" of "assistant: Ada" is learnt too.
+        inside = [
             at for at, (start, stop) in enumerate(spans) if start < end and (begin <= start or begin < min(stop, end))
         ]
-        learnt.update(said)
-        if not said or ids[said[-1]] not in ends:
-            open_at.add(said[-1] + 1 if said else sum(start < begin for start, _ in spans))
+        learnt.update(inside)
+        if not inside or ids[inside[-1]] not in ends:
+            open_at.add(inside[-1] + 1 if inside else sum(start < begin for start, _ in spans))
     out, learn = [], []
     for at in range(len(ids) + 1):
         if at in open_at:
@@ -203,11 +213,11 @@ def _learn(
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, text: str, turns: Conversation, prompt: str) -> int:
-    """Where in ``text`` the last of these turns ends, the marker that closes it included, blanks after it not."""
-    upto = render(tokenizer, turns)
-    if not (text.startswith(upto) and upto.startswith(prompt)):
+    """Where in ``text`` the last of these turns ends: after its end marker, but before the blanks that follow."""
+    beginning = render(tokenizer, turns)
+    if not (text.startswith(beginning) and beginning.startswith(prompt)):
         raise InputError(
             f"{turns.place}: the model's chat template changes earlier turns as a conversation goes on, so the assistant's "
             "words cannot be told apart; give settings.chat_template a template that does not"
         )
-    return max(len(upto.rstrip()), len(prompt))
+    return max(len(beginning.rstrip()), len(prompt))

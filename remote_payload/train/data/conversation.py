@@ -1,4 +1,4 @@
-"""A conversation of the data: its messages, tool calls and tools, checked and in the one form that chat templates read.
+"""A conversation in the data: its messages, tool calls and tools, checked, and in the form that chat templates read.
 
     {"messages": [{"role": "user", "content": "Rain in Bath?"},
                   {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"town": "Bath"}}}]},
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,9 +21,37 @@ from remote_payload.train.data.data import Record
 from remote_payload.train.errors import InputError
 
 ROLES = ("system", "user", "assistant", "tool")
-KEPT = ("name", "tool_call_id")  # of a message, besides role, content and tool_calls
 
-Message = dict[str, Any]
+
+class Function(TypedDict):
+    """A function that the assistant calls, with its arguments by name."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class _ToolCall(TypedDict):
+    type: str
+    function: Function
+
+
+class ToolCall(_ToolCall, total=False):
+    """A call of a tool; ``id`` is what a tool's answer refers to."""
+
+    id: str
+
+
+class _Message(TypedDict):
+    role: str  # one of ROLES
+    content: str
+
+
+class Message(_Message, total=False):
+    """A message of a conversation. Only the assistant's have ``tool_calls``."""
+
+    name: str
+    tool_call_id: str
+    tool_calls: list[ToolCall]
 
 
 @dataclass(frozen=True)
@@ -38,10 +66,13 @@ class Conversation:
         """The conversation up to message ``index``, which is not in it."""
         return replace(self, messages=self.messages[:index])
 
-    def changed(self, index: int, **fields: Any) -> Conversation:
-        """The same with other ``fields`` in one message."""
-        changed = {**self.messages[index], **fields}
-        return replace(self, messages=[*self.messages[:index], changed, *self.messages[index + 1 :]])
+    def with_message(self, index: int, message: Message) -> Conversation:
+        """The same conversation with another message at ``index``."""
+        return replace(self, messages=[*self.messages[:index], message, *self.messages[index + 1 :]])
+
+    def with_calls(self, index: int, calls: list[ToolCall]) -> Conversation:
+        """The same conversation with other tool calls in the message at ``index``."""
+        return self.with_message(index, {**self.messages[index], "tool_calls": calls})
 
 
 def read_conversation(record: Record, field: str, system_prompt: str | None) -> Conversation:
@@ -72,9 +103,9 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, answe
 
 
 def check_all_is_written(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> None:
-    """Raises InputError where the template leaves out a tool, a call, its arguments or what a tool answered.
+    """Raises InputError where the template leaves out the tools, a call, its arguments or a tool's answer.
 
-    The model would learn that there was nothing: of a message that is a tool call, to end at once.
+    The model would learn from a text that lacks them: from a message that is only a tool call, to end its answer at once.
     """
     left_out = next(_left_out(tokenizer, conversation), None)
     if left_out:
@@ -85,7 +116,7 @@ def check_all_is_written(tokenizer: PreTrainedTokenizerBase, conversation: Conve
 
 
 def _left_out(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Iterator[str]:
-    """What can be changed without a change in the text that the template writes, in words."""
+    """Names each thing that can be taken away without a change in the text that the template writes."""
     changes = list(_without_one(conversation))
     if not changes:
         return
@@ -94,26 +125,25 @@ def _left_out(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) ->
         try:
             same = render(tokenizer, changed) == whole
         except InputError:
-            same = False  # it was looked at, and missed
+            same = False  # the template reads it, since it fails without it
         if same:
             yield what
 
 
 def _without_one(conversation: Conversation) -> Iterator[tuple[str, Conversation]]:
-    """The conversation with one thing taken away, for each thing that has to do with tools."""
+    """The conversation without one thing, and the name of that thing, for each thing that has to do with tools."""
     if conversation.tools:
         yield "tools", replace(conversation, tools=None)
     for index, message in enumerate(conversation.messages):
         calls = message.get("tool_calls") or []
         for at, call in enumerate(calls):
             what = f"the tool call {call['function']['name']!r} of message {index + 1}"
-            yield what, conversation.changed(index, tool_calls=[*calls[:at], *calls[at + 1 :]])
+            yield what, conversation.with_calls(index, [*calls[:at], *calls[at + 1 :]])
             if call["function"]["arguments"]:
-                empty = {**call, "function": {**call["function"], "arguments": {}}}
-                changed = [*calls[:at], empty, *calls[at + 1 :]]
-                yield f"the arguments of {what}", conversation.changed(index, tool_calls=changed)
+                empty: ToolCall = {**call, "function": {**call["function"], "arguments": {}}}
+                yield f"the arguments of {what}", conversation.with_calls(index, [*calls[:at], empty, *calls[at + 1 :]])
         if message["role"] == "tool" and message["content"]:
-            yield f"what a tool answered (message {index + 1})", conversation.changed(index, content="")
+            yield f"a tool's answer (message {index + 1})", conversation.with_message(index, {**message, "content": ""})
 
 
 def _message(item: Any, place: str) -> Message:
@@ -129,12 +159,17 @@ def _message(item: Any, place: str) -> Message:
         content = ""
     if not isinstance(content, str):
         raise InputError(f'{place} is not {{"role": one of {", ".join(ROLES)}, "content": text}}')
-    kept = {name: item[name] for name in KEPT if isinstance(item.get(name), str)}
-    more = {"tool_calls": [_call(call, place) for call in calls]} if calls else {}
-    return {"role": item["role"], "content": content, **kept, **more}
+    message: Message = {"role": item["role"], "content": content}
+    if isinstance(item.get("name"), str):
+        message["name"] = item["name"]
+    if isinstance(item.get("tool_call_id"), str):
+        message["tool_call_id"] = item["tool_call_id"]
+    if calls:
+        message["tool_calls"] = [_call(call, place) for call in calls]
+    return message
 
 
-def _call(call: Any, place: str) -> dict[str, Any]:
+def _call(call: Any, place: str) -> ToolCall:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise InputError(f'{place}: a tool call is {{"function": {{"name": text, "arguments": {{…}}}}}}')
@@ -146,8 +181,10 @@ def _call(call: Any, place: str) -> dict[str, Any]:
             raise InputError(f"{place}: the arguments of the call of {function['name']!r} are not JSON") from None
     if not isinstance(arguments or {}, dict):
         raise InputError(f"{place}: the arguments of the call of {function['name']!r} are not an object")
-    identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments or {}}}
+    wanted: Function = {"name": function["name"], "arguments": arguments or {}}
+    if isinstance(call.get("id"), str):
+        return {"id": call["id"], "type": "function", "function": wanted}
+    return {"type": "function", "function": wanted}
 
 
 def _tools(record: Record) -> list[dict[str, Any]] | None:

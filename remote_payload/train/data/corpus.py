@@ -1,4 +1,4 @@
-"""Documents of a text corpus, streamed: plain text, JSON Lines and parquet, never more of it in memory than one piece."""
+"""The documents of a text corpus, streamed from plain text, JSON Lines and parquet, with at most one piece in memory."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from remote_payload.train.data.data import SUFFIXES, find_files, read_records
 from remote_payload.train.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
-PIECE = 1 << 20  # characters; a document that is longer comes in several pieces
+PIECE = 1 << 20  # characters; a longer document comes in several pieces
 BOUNDARIES = ("paragraph", "line", "file")
 
 
 class Piece(NamedTuple):
-    """Text of one document; ``last`` on the piece that ends it."""
+    """Text of one document; ``last`` is True for the piece that ends it."""
 
     text: str
     last: bool
 
 
 def corpus_files(patterns: str | list[str], setting: str = "corpus") -> list[str]:
-    """The corpus's files, sorted. Raises InputError naming the setting when a pattern matches none."""
+    """The files of the corpus, sorted. Raises InputError naming the setting when a pattern matches none."""
     return find_files(patterns, setting, TEXT_SUFFIXES + SUFFIXES)
 
 
 def read_pieces(files: Iterable[str], boundary: str = "paragraph", text_field: str = "text") -> Iterator[Piece]:
-    """All documents of all files in order, in pieces of at most about a megabyte.
+    """All documents of all files in order, in pieces of about a megabyte at most.
 
     In plain text a document ends at a blank line (``paragraph``), at every line (``line``) or with its file (``file``); a
-    record of the other formats is a document. Raises InputError with file and line for what is not UTF-8 or lacks the field.
+    record of the other formats is a document. Raises InputError with file and line for a text that is not UTF-8 and for a record
+    without the field.
     """
     for file in files:
         if file.endswith(TEXT_SUFFIXES):
@@ -43,7 +44,7 @@ def read_pieces(files: Iterable[str], boundary: str = "paragraph", text_field: s
 
 
 def texts(pieces: Iterable[Piece]) -> Iterator[str]:
-    """The pieces' text alone, for a tokenizer's training."""
+    """The text of each piece, for the training of a tokenizer."""
     return (piece.text for piece in pieces)
 
 
@@ -69,7 +70,7 @@ def _pieces_of_text(file: str, boundary: str) -> Iterator[Piece]:
 
 
 def _lines(file: str) -> Iterator[str]:
-    """Lines, those of more than PIECE characters in several."""
+    """The lines of a file; a line of more than PIECE characters comes in several parts."""
     try:
         with open(file, encoding="utf-8-sig") as source:
             while line := source.readline(PIECE):
@@ -79,7 +80,7 @@ def _lines(file: str) -> Iterator[str]:
 
 
 def _first_bad_line(file: str) -> int:
-    """The reader decodes ahead of the lines it gives, so the place has to be looked for."""
+    """The number of the first line that is not UTF-8. The text reader decodes ahead, so its error does not tell."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with open(file, "rb") as source:
         for number, raw in enumerate(source, start=1):

@@ -1,4 +1,4 @@
-"""Records from JSON Lines, JSON and parquet files, exactly as written: mixed and nested values stay what they are."""
+"""Records from JSON Lines, JSON and parquet files. Values keep their types, also mixed and nested ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from remote_payload.train.errors import InputError
 BOM = b"\xef\xbb\xbf"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON escapes it; UTF-8 itself cannot hold one
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON escapes it; UTF-8 text cannot contain one
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One example and where it was read.
+    """One example and its place in a file.
 
     ``line`` counts from 1 (a parquet file's row, a JSON array's item); ``offset`` is in bytes, for JSON Lines.
     """
@@ -62,7 +62,7 @@ def _text_of(raw: bytes, place: str) -> str:
 
 @contextmanager
 def _explained(file: str, place: str) -> Iterator[None]:
-    """Turns every way in which JSON cannot be read into one line with its place: ``place``, or file, line and column."""
+    """Turns every error of reading JSON into an InputError with its place: ``place``, or file, line and column."""
     try:
         yield
     except json.JSONDecodeError as error:
@@ -71,23 +71,23 @@ def _explained(file: str, place: str) -> Iterator[None]:
         raise InputError(f"{where}: not valid JSON: {error.msg}{column}") from None
     except RecursionError:
         raise InputError(f"{place}: nested too deeply to be read") from None
-    except ValueError:  # Python's own limit, which is no JSONDecodeError
+    except ValueError:  # Python's own limit on the length of numbers, which is no JSONDecodeError
         raise InputError(f"{place}: a number of over 4,300 digits") from None
 
 
 def check_text(value: Any, place: str) -> None:
-    """Raises InputError for a half of a surrogate pair somewhere in a value: no tokenizer takes it, no file can hold it."""
+    """Raises InputError when half of a surrogate pair is somewhere in a value: tokenizers fail on it, UTF-8 cannot encode it."""
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         bad = error.object[error.start]
         raise InputError(
-            f"{place}: {bad!a} is half of a surrogate pair and no character; was the text cut there?"
+            f"{place}: {bad!a} is half of a surrogate pair and no character; was the text truncated there?"
         ) from None
 
 
 def find_files(patterns: str | Sequence[str], setting: str = "data", suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """Data files named by paths, folders (searched recursively for ``suffixes``) or globs, sorted and each once.
+    """Data files named by paths, folders (searched recursively for ``suffixes``) or globs; sorted, each file once.
 
     Raises InputError naming ``setting`` for a pattern that matches no file.
     """
@@ -112,7 +112,7 @@ def _matches(pattern: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def read_all(files: Iterable[str]) -> tuple[list[Record], list[DataFile]]:
-    """All records of all files in order, and each file's sha256, size and rows for provenance."""
+    """All records of all files in order, and each file's sha256, size and rows for the record."""
     records: list[Record] = []
     facts: list[DataFile] = []
     for file in files:
@@ -126,7 +126,7 @@ def read_records(file: str, start: int = 0) -> Iterator[Record]:
     """The records of one file, streamed (a ``.json`` array is read whole).
 
     ``start`` is the byte offset of a record of a JSON Lines file from which to go on; its lines then count from there.
-    Raises InputError with file and line for what does not parse or is not an object.
+    Raises InputError with file and line for a record that cannot be parsed or is not an object.
     """
     suffix = Path(file).suffix
     if suffix == ".parquet":
@@ -151,7 +151,7 @@ def read_json(file: str) -> Any:
 def split(
     items: Sequence[T], fraction: float, seed: int, setting: str = "validation_fraction"
 ) -> tuple[list[T], list[T]]:
-    """``items`` in two parts, a random ``fraction`` of them in the second, each in the given order.
+    """``items`` in two parts, with a random ``fraction`` of them in the second. Both parts keep the given order.
 
     The same seed splits the same way on every machine. Raises InputError naming ``setting`` when a part would be empty.
     """
@@ -184,7 +184,7 @@ def _parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
 
 
 def _checked_object(value: Any, place: str, doubtful: bool = True) -> dict[str, Any]:
-    """The record; ``doubtful`` where its text may hold half of a surrogate pair."""
+    """The record, if it is an object. With ``doubtful`` it is also searched for halves of surrogate pairs."""
     if not isinstance(value, dict):
         raise InputError(f"{place}: a record must be a JSON object, this is {type(value).__name__}")
     if doubtful:

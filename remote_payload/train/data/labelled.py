@@ -1,4 +1,4 @@
-"""Labelled texts: read, checked, split, tokenised."""
+"""Texts with labels, for a classifier: read, checked, split into two sides, tokenised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Example:
 
 @dataclass
 class LabelledTexts:
-    """Both sides of the split, the classes in order, and the files it all came from."""
+    """Both sides of the split, the classes in order, and the files that were read."""
 
     train: list[Example]
     validation: list[Example]
@@ -66,7 +66,7 @@ def read_labelled_texts(settings: ClassifySettings) -> LabelledTexts:
 
 
 def _hold_out(records: list[Record], settings: ClassifySettings) -> tuple[list[Record], list[Record]]:
-    """A fixed random part for validation; with group_field whole groups go to one side."""
+    """Training and validation side: a random part that the seed decides. With group_field a whole group goes to one side."""
     if settings.group_field is None:
         return split(records, settings.validation_share, settings.seed, "validation_share")
     kinds = (int, str)

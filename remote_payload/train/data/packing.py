@@ -1,6 +1,6 @@
-"""Documents laid end to end in one row without padding.
+"""Several documents one after another in one row, without padding.
 
-A packed batch is one row of ``T`` tokens with the documents' bounds; ``model/attention.py`` keeps them apart.
+A packed batch is one row of ``T`` tokens with the bounds of its documents; ``model/attention.py`` keeps a document from seeing others.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IGNORED = -100  # a target that does not count
+IGNORED = -100  # a target that the loss does not count
 
 
 @dataclass(frozen=True)
 class Document:
-    """Token ids, and for each whether the model is to learn to say it."""
+    """Token ids, and for each whether the model is to learn to predict it."""
 
     ids: list[int]
     learn: list[bool]
@@ -26,13 +26,13 @@ class Document:
 
     @property
     def targets(self) -> list[int]:
-        """What each position should predict: the next token if it is to be learnt, else ``IGNORED``."""
+        """The target of each position: the next token if it is to be learnt, else ``IGNORED``."""
         following = zip(self.ids[1:], self.learn[1:], strict=True)
         return [token if learnt else IGNORED for token, learnt in following] + [IGNORED]
 
     @property
     def counted(self) -> int:
-        """How many tokens the loss counts; the first has nothing before it from which to be predicted."""
+        """How many tokens the loss counts; the first token has nothing before it and cannot be predicted."""
         return sum(self.learn[1:])
 
 
@@ -53,9 +53,10 @@ def pack(documents: Sequence[Document]) -> dict[str, Tensor]:
 
 
 def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Groups of indices of ``lengths``: as few as first-fit decreasing finds, none over ``capacity`` tokens together.
+    """Indices of ``lengths`` in groups of at most ``capacity`` tokens, packed first-fit decreasing.
 
-    Within 11/9 of the optimum (Johnson 1973). An item over the capacity gets a group of its own.
+    That gives at most 11/9 of the smallest possible number of groups, plus a constant (Johnson 1973). An item over the capacity gets
+    a group of its own.
     """
     groups: list[list[int]] = []
     room: list[int] = []

@@ -1,4 +1,4 @@
-"""Structured datasets: one JSON file with training documents and many named evaluation sets (S2's format).
+"""Structured datasets: one JSON file with training documents and many named evaluation sets.
 
     {"document_dataset": {"docs": [{"id", "type", "prompt", "completion"}, …]},
      "eval_dataset_builders": {NAME: {"eval_points": [{"features": {"fields": {…}}, "few_shot_example_features": [{"fields": {…}}, …],
@@ -6,7 +6,7 @@
                                       "metrics": [{"function_name"}, …]}},
      "metadata": {…}}
 
-An evaluation point may also be ``{"prompt", "completion"}`` as it is.
+An evaluation point may also be just ``{"prompt", "completion"}``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COMPUTED = {"accuracy_and_loss"}
 
 @dataclass(frozen=True)
 class Example:
-    """A text in two parts: what is given, and what is to be said. A plain document has nothing given."""
+    """A text in two parts: the prompt that is given, and the completion to learn. A plain document has an empty prompt."""
 
     prompt: str
     completion: str
@@ -34,16 +34,18 @@ class Example:
 
 @dataclass(frozen=True)
 class StructuredDataset:
-    """What the file holds. ``left_out`` are the metrics it asks for that are not computed here, with the number of sets."""
+    """The content of the file."""
 
     documents: list[Example]
-    evaluations: dict[str, list[Example]]
+    evaluations: dict[str, list[Example]]  # by the name of the evaluation set
     file: DataFile
-    left_out: dict[str, int]
+    left_out: dict[
+        str, int
+    ]  # metrics that the file asks for and that are not computed, with the number of sets that ask
 
 
 def read_structured(path: str) -> StructuredDataset:
-    """Everything in the file, checked. Raises InputError with the file and the place inside it."""
+    """Reads and checks the whole file. Raises InputError with the file and the place inside it."""
     content = _expect(read_json(path), dict, path)
     check_text(content, path)
     documents = [
@@ -63,7 +65,7 @@ def _evaluation(builder: Any, place: str) -> list[Example]:
 
 
 def _point(point: Any, place: str) -> Example:
-    """A question as its template asks it: worked examples of other entities first, one a line, then the one to complete."""
+    """A question as its template asks it: first complete examples of other entities, one a line, then the one to complete."""
     point = _expect(point, dict, place)
     if "fact_template" not in point:
         return _example(point, place)
@@ -76,7 +78,7 @@ def _point(point: Any, place: str) -> Example:
     ]
     fields = _fields(point.get("features"), constants, f"{place}.features")
     prompt = "\n".join([*worked, _fill(template.prompt, fields, place)])
-    return _said(Example(prompt, _fill(template.completion, fields, place)), place)
+    return _with_completion(Example(prompt, _fill(template.completion, fields, place)), place)
 
 
 def _fields(features: Any, constants: dict[str, Any], place: str) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _fields(features: Any, constants: dict[str, Any], place: str) -> dict[str, A
 
 
 def _fill(template: str, fields: dict[str, Any], place: str) -> str:
-    """The template with its ``{names}`` replaced. Names only: str.format would also follow attributes and indices."""
+    """The template with its ``{names}`` replaced. Only names: str.format would also follow attributes and indices."""
     parts = []
     try:
         for text, name, form, conversion in string.Formatter().parse(template):
@@ -101,10 +103,12 @@ def _fill(template: str, fields: dict[str, Any], place: str) -> str:
 def _example(item: Any, place: str) -> Example:
     item = _expect(item, dict, place)
     prompt = item.get("prompt", "")
-    return _said(Example(_expect(prompt, str, f"{place}.prompt"), _part(item, "completion", str, place)), place)
+    completion = _part(item, "completion", str, place)
+    return _with_completion(Example(_expect(prompt, str, f"{place}.prompt"), completion), place)
 
 
-def _said(example: Example, place: str) -> Example:
+def _with_completion(example: Example, place: str) -> Example:
+    """The example. Raises InputError when there is nothing in it to learn."""
     if not example.completion:
         raise InputError(f"{place}.completion: is empty")
     return example

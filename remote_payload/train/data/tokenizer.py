@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer trained from a corpus, kept as a transformers tokenizer folder."""
+"""A byte-level BPE tokenizer that is trained on a corpus and kept as a tokenizer folder of transformers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def prepare_tokenizer(
     mode: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Any:
-    """The tokenizer for a corpus (``facts.describe_files``): the one in ``folder`` where it was made for it, else a new one.
+    """The tokenizer for a corpus (``facts.describe_files``): the one in ``folder`` if it was trained on this corpus, else a new one.
 
-    ``mode`` is that of the rows: ``fresh`` makes a new one, ``cached`` raises InputError where one would have to be made.
+    ``mode`` is as for rows (``prepare_tokens``): ``fresh`` trains a new one, ``cached`` raises InputError if one has to be trained.
     """
     wanted = {"vocabulary": vocabulary, "text_field": text_field, "corpus": [file.as_dict() for file in corpus]}
     with folder_lock(folder, say):
@@ -50,7 +50,7 @@ def prepare_tokenizer(
 
 
 def _why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
-    """Why the tokenizer in a folder cannot be used, None where it can."""
+    """Why the tokenizer in a folder cannot be used; None if it can."""
     manifest = read_manifest(folder)
     if manifest is None:
         return f"there is no tokenizer in {folder}"
@@ -62,10 +62,10 @@ def _why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> Any:
-    """A PreTrainedTokenizerFast of at most ``vocabulary`` tokens, GPT-2's kind: every byte has one, so nothing is unknown.
+    """A PreTrainedTokenizerFast of at most ``vocabulary`` tokens, as GPT-2's: every byte has a token, so no text is unknown.
 
-    The end-of-text token is also the beginning; padding has a token of its own, so that an end is never masked by accident.
-    A small corpus may give fewer tokens: ``len(tokenizer)`` says how many. Texts are streamed; only word counts are kept.
+    The end-of-text token is also the one at the beginning. Padding has a token of its own, so that an end is never masked with it.
+    A small corpus may give fewer tokens than ``vocabulary``. Texts are streamed; only word counts are kept in memory.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -87,16 +87,16 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> A
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """sha256 of what decides how text becomes tokens, whatever folder or order of files it was loaded from."""
+    """The sha256 of everything that decides how text becomes tokens. The folder that it was loaded from does not matter."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for passing in ("truncation", "padding"):  # set anew at every call
-        backend.pop(passing, None)
+    for name in ("truncation", "padding"):  # these belong to the latest call, not to the tokenizer
+        backend.pop(name, None)
     canonical = json.dumps(backend, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer kept in a folder, without asking the network. Raises InputError when there is none."""
+    """The tokenizer in a folder, without network. Raises InputError when there is none."""
     from transformers import AutoTokenizer
 
     try:

@@ -1,11 +1,11 @@
-"""Pre-tokenised data: rows of token ids made once, mapped into memory, and used again only while they still fit.
+"""Pre-tokenised data: rows of token ids that are made once, mapped into memory, and used again while corpus and settings are the same.
 
     <folder>/train.bin validation.bin   rows of max_length ids, uint16 where the vocabulary allows it, else uint32
-    <folder>/metadata.json              what they were made from
+    <folder>/metadata.json              the corpus, the tokenizer and the settings that they were made from
     <folder>/manifest.json              written last, before the folder is renamed into place
 
-Documents follow one another in the order of the corpus with the end token between them, cut into rows without regard to
-their borders (what GPT-2 and nanoGPT train on); only the last incomplete row is left out.
+Documents follow one another in the order of the corpus with the end token between them. The sequence is split into rows wherever a row
+is full, also inside a document (as for GPT-2 and nanoGPT); only the last incomplete row is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Ids = npt.NDArray[np.unsignedinteger[Any]]  # uint16 or uint32
 
 @dataclass(frozen=True)
 class Source:
-    """What pre-tokenised data is made from. Two equal ones give the same bytes."""
+    """What pre-tokenised data is made from. Two equal sources give the same bytes."""
 
     corpus: list[DataFile]  # facts.describe_files
     max_length: int
@@ -71,18 +71,17 @@ class Tokens:
 
 
 class Stale(Exception):
-    """The folder holds nothing usable for this source; the text says why."""
+    """The folder has no rows that can be used for this source; the message says why."""
 
 
 def prepare_tokens(
     folder: Path, tokenizer: Any, source: Source, mode: str = "auto", say: Callable[[str], None] = print,
     *, checked: bool = False,
 ) -> Tokens:  # fmt: skip
-    """The rows for ``source``: those in ``folder`` where they fit (mode auto, cached), otherwise made now (auto, fresh).
+    """The rows for ``source``: those in ``folder`` if they were made from it (mode auto, cached), else new ones (auto, fresh).
 
-    Every byte of what is there is read and compared with its sha256 (about a second a gigabyte), unless it was ``checked``
-    just now by another rank. Raises InputError in mode ``cached`` when they do not fit, and for a corpus too small for one
-    row of either part.
+    The files in ``folder`` are compared with their sha256 (about a second a gigabyte), unless another rank has just ``checked`` them.
+    Raises InputError in mode ``cached`` when new rows are needed, and for a corpus that is too small for one row of either part.
     """
     started = time.monotonic()
     wanted = _metadata(tokenizer, source)
@@ -109,7 +108,7 @@ def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
         "dtype": "uint16" if len(tokenizer) <= 1 << 16 else "uint32",
         "end_token": tokenizer.eos_token_id,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "special_tokens": "text",  # those spelt out in the corpus; rows of before had them as ids
+        "special_tokens": "text",  # "<|endoftext|>" written in the corpus is text; earlier versions made it the token
     }
 
 
@@ -120,7 +119,7 @@ def _open(folder: Path, wanted: dict[str, Any], how: str, reason: str, started: 
 
 
 def _check(folder: Path, wanted: dict[str, Any], checked: bool) -> dict[str, Any]:
-    """The folder's metadata. Raises Stale with the first thing that differs from ``wanted``."""
+    """The folder's metadata. Raises Stale with the first difference from ``wanted``."""
     if not folder.is_dir():
         raise Stale(f"there is no pre-tokenised data in {folder}")
     try:
@@ -159,7 +158,7 @@ def _map(folder: Path, part: str, metadata: dict[str, Any]) -> Ids:
 
 
 def _make(folder: Path, tokenizer: Any, source: Source, metadata: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Writes everything beside ``folder`` and takes its place when complete; memory does not grow with the corpus."""
+    """Makes the rows in a temporary folder that then replaces ``folder``. Memory does not grow with the corpus."""
     _check_disk(folder.parent, source, np.dtype(metadata["dtype"]))
     with complete_folder(folder) as building:
         counts = _write_rows(building, tokenizer, source, metadata, say)
@@ -193,14 +192,14 @@ def _write_rows(
 
 
 def _as_text_only(tokenizer: Any) -> Any:
-    """A copy of the tokenizer for which "<|endoftext|>" in the corpus is thirteen characters: only a document's end is one."""
+    """A copy of the tokenizer that reads "<|endoftext|>" in the corpus as thirteen characters: only a document's end gets that token."""
     plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     plain.encode_special_tokens = True
     return plain
 
 
 def _assigned(pieces: Iterable[Piece], source: Source) -> Iterator[tuple[str, Piece]]:
-    """Each piece with its part; the pieces of one document go together, and the same way for the same seed."""
+    """Each piece with its part, train or validation. The seed decides, and all pieces of a document go to the same part."""
     draw = random.Random(source.seed)
     part = None
     for piece in pieces:
@@ -225,7 +224,7 @@ def _batches(pieces: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Pi
 
 
 def _joined(batch: list[tuple[str, Piece]], encoded: list[Any], part: str, end: int, dtype: np.dtype[Any]) -> Ids:
-    """The ids of one part of a batch in a row, the end token after each document."""
+    """The ids of one part of a batch, one after another, with the end token after each document."""
     ids: list[int] = []
     for (own, piece), encoding in zip(batch, encoded, strict=True):
         if own == part:
@@ -242,20 +241,21 @@ def _too_small(part: str, tokens: int, length: int) -> str:
 
 
 def _progress(size: int, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A line about every ten seconds: how much of the corpus is done."""
-    state = {"characters": 0, "said": time.monotonic()}
+    """A function that logs about every ten seconds how much of the corpus is done."""
+    done, logged = 0, time.monotonic()
 
     def report(characters: int, tokens: int) -> None:
-        state["characters"] += characters
-        if time.monotonic() - state["said"] > 10:
-            state["said"] = time.monotonic()
-            say(f"tokenising: {min(100 * state['characters'] / max(size, 1), 99):.0f} %, {tokens:,} tokens")
+        nonlocal done, logged
+        done += characters
+        if time.monotonic() - logged > 10:
+            logged = time.monotonic()
+            say(f"tokenising: {min(100 * done / max(size, 1), 99):.0f} %, {tokens:,} tokens")
 
     return report
 
 
 def _check_disk(folder: Path, source: Source, dtype: np.dtype[Any]) -> None:
-    """BPE gives about one token for four bytes of text; two bytes are allowed for here."""
+    """Raises TrainingError when the disk may be too small. BPE makes about one token of four bytes of text; two are assumed here."""
     needed = source.bytes // 2 * dtype.itemsize
     free = shutil.disk_usage(folder).free
     if free < needed:

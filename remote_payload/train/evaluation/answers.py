@@ -1,8 +1,7 @@
-"""What a language model answers to held-out prompts: scored, and the tuned model beside its base."""
+"""The answers of a language model to held-out prompts, and their scores: those of the tuned model beside those of its base."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,15 +15,17 @@ from remote_payload.train.distributed import World
 from remote_payload.train.evaluation.generation import Answer, Sampling, generate, measure_latency
 from remote_payload.train.evaluation.json_metrics import json_metrics
 from remote_payload.train.evaluation.text_metrics import length_distribution, reference_metrics, vocabulary_richness
-from remote_payload.train.files import write_json, write_text
+from remote_payload.train.files import write_json, write_json_lines, write_text
 
 SHOWN = 20  # questions in samples.md
-LONGEST_SHOWN = 2000  # characters of a prompt there; its end is what matters
+LONGEST_SHOWN = 2000  # characters of a prompt there, from its end
+
+Scores = dict[str, float | dict[str, float]]  # figures by name; a distribution is a dict of figures
 
 
 @dataclass(frozen=True)
 class Expected:
-    """For answers that are JSON: the value each should have, and the schema it should obey (None where there is none)."""
+    """For answers that are JSON: the value that each should have, and its JSON Schema (None where there is none)."""
 
     values: list[Any]
     schemas: list[Any]
@@ -32,7 +33,7 @@ class Expected:
 
 @dataclass
 class Questions:
-    """Held-out prompts as tokens, and what to compare the answers with."""
+    """Held-out prompts as token ids, and what to compare the answers with."""
 
     examples: list[Example]
     prompts: list[list[int]]
@@ -45,11 +46,11 @@ class Answers:
     """One model's answers to all questions, and the figures about them."""
 
     texts: list[str]
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
 
 
 def sampling_of(settings: Generation, seed: int) -> Sampling:
-    """The part of the settings that chooses tokens."""
+    """The settings that decide how tokens are chosen."""
     return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.repetition_penalty, seed)
 
 
@@ -61,7 +62,7 @@ def ask(
     settings: Generation,
     seed: int,
 ) -> Answers:
-    """The model's answers, each rank giving its share, and their scores. Every rank must call it."""
+    """The model's answers and their scores. Every rank must call it: each generates its share of the answers."""
     sampling = sampling_of(settings, seed)
     mine = world.share(list(range(len(questions.prompts))))
     prompts = [questions.prompts[index] for index in mine]
@@ -75,16 +76,16 @@ def ask(
 def time_answers(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Questions, settings: Generation, seed: int
 ) -> dict[str, float]:
-    """How long the first few questions take, one at a time; nothing where none are asked for."""
+    """How long the first ``latency_examples`` questions take, one at a time; empty for none."""
     some = questions.prompts[: settings.latency_examples]
     return measure_latency(network, tokenizer, some, sampling_of(settings, seed), questions.end_tokens) if some else {}
 
 
-def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:
-    """Figures about the answers: against the references, as JSON where that is asked for, and by themselves."""
+def score(answers: Sequence[Answer], questions: Questions) -> Scores:
+    """Figures about the answers: compared with the references, as JSON if they should be JSON, and by themselves."""
     texts = [answer.text for answer in answers]
     references = [example.answer for example in questions.examples]
-    scores: dict[str, Any] = {
+    scores: Scores = {
         **_measured("bleu and rouge", lambda: reference_metrics(texts, references)),
         "ended_share": sum(answer.ended for answer in answers) / len(answers),
         "length": length_distribution([len(answer.ids) for answer in answers]),
@@ -96,7 +97,7 @@ def score(answers: Sequence[Answer], questions: Questions) -> dict[str, Any]:
 
 
 def _measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """The figures; none, and a line of the log, where measuring fails: a trained model must not be lost to a figure about it."""
+    """The figures. Where measuring fails, none and a line in the log: a trained model must not be lost because of a figure."""
     try:
         return measure()
     except Exception as error:
@@ -106,20 +107,20 @@ def _measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, f
 
 @dataclass
 class Report:
-    """What was found at the end, by model ("tuned", "base"): figures over held-out documents, and answers."""
+    """What was measured at the end, by model ("tuned", "base"): metrics over held-out documents, and answers."""
 
     questions: Questions
     held_out: dict[str, dict[str, float]] = field(default_factory=dict)
     answered: dict[str, Answers] = field(default_factory=dict)
 
     def numbers(self, name: str) -> dict[str, float]:
-        """All single figures of one model; those of its answers are called ``generation/…``."""
+        """All figures of one model that are single numbers; those of its answers are called ``generation/…``."""
         scores = self.answered[name].scores if name in self.answered else {}
         single = {f"generation/{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
         return {**self.held_out[name], **single}
 
     def rows(self) -> list[dict[str, str]]:
-        """Each question with what was expected and what every model answered."""
+        """Each question with the expected answer and the answer of every model."""
         return [
             {
                 "prompt": example.prompt,
@@ -130,13 +131,13 @@ class Report:
         ]
 
     def table(self) -> dict[str, list[str]]:
-        """Each single figure by its name, one cell a model."""
+        """Each figure by its name, with one cell for each model."""
         columns = {name: self.numbers(name) for name in self.held_out}
         keys = dict.fromkeys(key for column in columns.values() for key in column)
         return {key: [_cell(column.get(key)) for column in columns.values()] for key in keys}
 
     def lines(self) -> list[str]:
-        """The table for the log."""
+        """The table, for the log."""
         head = f"{'':<32}" + "".join(f"{name:>12}" for name in self.held_out)
         return [head, *(f"{key:<32}" + "".join(f"{cell:>12}" for cell in cells) for key, cells in self.table().items())]
 
@@ -146,19 +147,18 @@ def _cell(value: float | None) -> str:
 
 
 def write_report(folder: Path, report: Report, settings: Generation) -> None:
-    """``evaluation.json`` (all figures, by model), ``answers.jsonl`` (every prompt and answer) and ``samples.md``."""
+    """Writes ``evaluation.json`` (all figures, by model), ``answers.jsonl`` (every prompt and answer) and ``samples.md``."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = {name: answers.scores for name, answers in report.answered.items()}
     generation = {"settings": asdict(settings), "examples": len(report.questions.examples), **scores}
     write_json(folder / "evaluation.json", {"held_out": report.held_out, "generation": generation})
     if report.answered:
-        lines = [json.dumps(row, ensure_ascii=False) for row in report.rows()]
-        write_text(folder / "answers.jsonl", "\n".join(lines) + "\n")
+        write_json_lines(folder / "answers.jsonl", report.rows())
         write_text(folder / "samples.md", samples(report))
 
 
 def samples(report: Report) -> str:
-    """The first questions with every model's answer, to be read."""
+    """The first questions with every model's answer, as Markdown for people."""
     parts = ["# Sample outputs\n"]
     for number, row in enumerate(report.rows()[:SHOWN], start=1):
         parts.append(f"## {number}\n")

@@ -1,10 +1,9 @@
-"""Evaluating a language model on many named sets of questions at once, packed together whatever set they are of."""
+"""Evaluating a language model on many named sets of questions at once: questions of all sets are packed together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,32 +16,33 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.rows import PackedRows, dealt_out
 
-Results = dict[str, dict[str, float]]
+SetMetrics = dict[str, dict[str, float]]  # by the name of the set, then by the name of the metric
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, ending: bool) -> Document:
     """The example as tokens, of which the completion's are learnt, and the end token if ``ending``.
 
-    Prompt and completion are tokenized apart, as the model meets them when it answers. Too long a text loses its end; a
-    question instead (not ``ending``) loses the beginning of its prompt.
+    Prompt and completion are tokenized separately, as they are when the model answers a prompt. A text that is too long is truncated at
+    its end; a question (not ``ending``) at the beginning of its prompt.
     """
     start = [tokenizer.bos_token_id] if _begins_texts(tokenizer) else []
     given = start + tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
-    said = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
+    learnt = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
     if ending:
-        said = [*said, tokenizer.eos_token_id]
-    ids, learn = given + said, [False] * len(given) + [True] * len(said)
-    return (
-        Document(ids[:max_length], learn[:max_length]) if ending else Document(ids[-max_length:], learn[-max_length:])
-    )
+        learnt = [*learnt, tokenizer.eos_token_id]
+    ids, learn = given + learnt, [False] * len(given) + [True] * len(learnt)
+    if ending:
+        return Document(ids[:max_length], learn[:max_length])
+    return Document(ids[-max_length:], learn[-max_length:])
 
 
 def _begins_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts its beginning-of-text token before a text."""
     return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 class EvaluationSets:
-    """Sets of questions, each a document whose answer is what counts."""
+    """Named sets of questions. Each question is a document of which only the answer's tokens count."""
 
     def __init__(self, sets: Mapping[str, Sequence[Document]], capacity: int) -> None:
         for name, documents in sets.items():
@@ -54,10 +54,10 @@ class EvaluationSets:
         self.rows = PackedRows([document for documents in sets.values() for document in documents], capacity)
         self.names = list(sets)
 
-    def measure(self, model: nn.Module, world: World, compute: torch.dtype, size: int) -> Results:
-        """By set, the same on every rank: ``loss`` (nats a token of the answers), ``token_accuracy``, and ``accuracy``.
+    def measure(self, model: nn.Module, world: World, compute: torch.dtype, size: int) -> SetMetrics:
+        """Metrics by set, the same on every rank: ``loss`` (nats for each token of the answers), ``token_accuracy`` and ``accuracy``.
 
-        An answer is accurate when each of its tokens is the most probable one after those before it.
+        An answer is accurate when each of its tokens is the most probable one after the tokens before it.
         """
         totals = {name: [0.0, 0.0, 0.0, 0.0, 0.0] for name in self.names}
         for indices in dealt_out(world, range(len(self.rows)), size):
@@ -86,7 +86,7 @@ def _summary(total: list[float]) -> dict[str, float]:
     return {"loss": loss / tokens, "accuracy": whole / answers, "token_accuracy": correct / tokens}
 
 
-def overall(results: Results) -> dict[str, Any]:
-    """The mean over the sets, each counting the same, of every metric."""
+def overall(results: SetMetrics) -> dict[str, float]:
+    """The mean of every metric over the sets. Each set has the same weight."""
     kinds = next(iter(results.values()))
     return {kind: fmean(result[kind] for result in results.values()) for kind in kinds}

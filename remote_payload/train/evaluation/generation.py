@@ -1,4 +1,4 @@
-"""Answers to many prompts, in batches whose size in tokens is bounded, so that evaluating cannot be what fills the memory."""
+"""Answers to many prompts, in batches with a bounded number of tokens, so that an evaluation needs no more memory than training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Rows × (prompt + answer) of one batch: what the key/value cache holds. 0.4 GB for Qwen 2.5 0.5B in bf16.
+# Rows × (prompt + answer) of one batch, which is the size of the key/value cache: 0.4 GB for Qwen 2.5 0.5B in bf16.
 BATCH_TOKENS = {"cuda": 32_768}
 BATCH_TOKENS_ELSEWHERE = 16_384
 
@@ -29,7 +29,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated for one prompt, without its end token, and whether it ended by itself."""
+    """The text generated for one prompt, without end token; ``ended`` is False when it stopped at the limit of new tokens."""
 
     ids: list[int]
     text: str
@@ -44,10 +44,10 @@ def generate(
     end_tokens: Sequence[int],
     batch_tokens: int | None = None,
 ) -> list[Answer]:
-    """An answer to each prompt (token ids), in their order.
+    """An answer to each prompt (token ids), in the same order.
 
-    Prompts of similar length share a batch of at most ``batch_tokens``, padding and answers included; one that runs out of
-    memory all the same is done again in halves.
+    Prompts of similar length share a batch of at most ``batch_tokens``, padding and answers included. A batch that runs out of
+    memory is repeated in halves. Raises torch.OutOfMemoryError when a single prompt does not fit.
     """
     device = model.device.type
     budget = batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS_ELSEWHERE)
@@ -135,7 +135,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 
 
 def _config(sampling: Sampling, new_tokens: int, pad: int, end_tokens: Sequence[int]) -> GenerationConfig:
-    """Every option that matters, spelt out: what is left open is filled from the model's own generation_config."""
+    """Every option that matters, since transformers takes options that are missing from the model's own generation_config."""
     choice: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
     if sampling.temperature > 0:
         choice = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}

@@ -1,4 +1,4 @@
-"""The JSON value in what a model says: it may think aloud first, number its sources, and go on talking afterwards."""
+"""The JSON value in an answer of a model, which may have reasoning and numbered sources before it and more text after it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 OPENING = re.compile(r"[{\[]")
 THOUGHT_BEGINS, THOUGHT_ENDS = "<think>", "</think>"
-NOTHING = object()  # where no JSON could be read; unlike null, equal to nothing
+NOTHING = object()  # stands for "no JSON found"; it is no JSON value, as null is
 
 
 def first_json(text: str, kind: type | None = None) -> Any:
-    """The JSON value of the text: all of it, or else the first object or array in it; NOTHING where there is none.
+    """The JSON value of the text: the whole text if it is JSON, else the first object or array in it; NOTHING if there is none.
 
-    Of several the first of ``kind`` (dict or list) counts, so that ``[1] says: {"a": 1}`` gives the object that was asked
-    for. A search goes on behind where the last one failed: what lies inside a cut-off object is no answer.
+    Of several values the first of type ``kind`` (dict or list) counts, so that ``[1] says: {"a": 1}`` gives the object. After a value
+    that cannot be read the search goes on behind the place of the error: a value inside a truncated object is no answer.
     """
     for candidate in (text.strip(), without_thoughts(text)):
         try:
@@ -34,13 +34,13 @@ def first_json(text: str, kind: type | None = None) -> Any:
 
 
 def without_thoughts(text: str) -> str:
-    """What follows the thinking; nothing where the thinking never ends. Some prompts open it: then only its end is there."""
-    said = text.rpartition(THOUGHT_ENDS)[2].strip()
-    return "" if said.startswith(THOUGHT_BEGINS) else said
+    """The text after ``</think>``; empty when the reasoning never ends. Some prompts begin it, so the text may have its end alone."""
+    rest = text.rpartition(THOUGHT_ENDS)[2].strip()
+    return "" if rest.startswith(THOUGHT_BEGINS) else rest
 
 
 def strict_json(text: str) -> Any:
-    """``json.loads`` without Python's extensions (NaN, Infinity). Raises ValueError, also for what is nested too deeply."""
+    """``json.loads`` without Python's extensions (NaN, Infinity). Raises ValueError, also for JSON that is nested too deeply."""
     text = text.strip()
     try:
         value, end = _read(text, 0)
@@ -66,7 +66,7 @@ def _values_in(text: str) -> Iterator[Any]:
 
 
 def _read(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins at ``start`` and where it ends; NOTHING for one that holds NaN or a number no int can be."""
+    """The value that begins at ``start`` and where it ends; NOTHING for a value with NaN or a number that is too long."""
     unreadable: list[str] = []
 
     def whole_number(digits: str) -> int:

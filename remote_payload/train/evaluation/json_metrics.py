@@ -1,4 +1,4 @@
-"""How well generated text gives the JSON that was asked for: exactly, field by field, and by its schema (docs/metrics.md)."""
+"""How well generated text matches the expected JSON: exactly, field by field, and by its schema (docs/metrics.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from remote_payload.train.evaluation.json_schemas import read_schema as read_sch
 def json_metrics(outputs: Sequence[str], expected: Sequence[Any], schemas: Sequence[Any]) -> dict[str, float]:
     """``json_exact``, ``field_f1`` and, where there are schemas, ``schema_compliance``: shares of 1 over the examples.
 
-    ``json_exact``: the JSON value in the output (``read_answer``) equals the expected one (the order of keys is of no importance).
+    ``json_exact``: the JSON value in the output (``read_answer``) equals the expected one (in any order of keys).
     ``field_f1``: F1 over pairs of path and leaf value, averaged over examples; an output without JSON has 0.
     ``schema_compliance``: the share of outputs that validate, of the examples whose schema is not None.
     """
@@ -35,7 +35,7 @@ def json_metrics(outputs: Sequence[str], expected: Sequence[Any], schemas: Seque
 
 
 def read_answer(output: str, expected: Any) -> Any:
-    """The JSON value that the output gives; its plain text where plain text was expected; NOTHING if it gives none."""
+    """The JSON value in the output; its plain text where plain text was expected; NOTHING if there is none."""
     wanted = as_value(expected)
     value = first_json(output, type(wanted) if isinstance(wanted, (dict, list)) else None)
     if isinstance(wanted, str) and not isinstance(value, str):
@@ -44,7 +44,7 @@ def read_answer(output: str, expected: Any) -> Any:
 
 
 def as_value(expected: Any) -> Any:
-    """The expected value; an object or array that the data set keeps as text is read."""
+    """The expected value. An object or array that the data set has as JSON text is parsed."""
     if not isinstance(expected, str):
         return expected
     try:
@@ -69,9 +69,8 @@ def field_f1(value: Any, expected: Any) -> float:
 
 def _leaves(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """(path, leaf) pairs; an empty object or array is a leaf, and booleans are kept apart from numbers."""
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [
-        ((), value)
-    ]  # no recursion: a model may nest as deep as it likes
+    # A list instead of recursion: a model's answer may be nested deeper than Python's stack.
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while waiting:
         path, part = waiting.pop()
         if isinstance(part, (dict, list)) and part:

@@ -1,6 +1,6 @@
-"""JSON Schemas: checked before training starts, and obeyed or not by what a model says.
+"""JSON Schemas: checked before training starts, and then used to validate the answers of a model.
 
-A reference is looked up in the schema itself and among the published drafts, never in the network.
+References are resolved inside the schema and among the published drafts, never over the network.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_schema(record: Record, field: str) -> Any:
 
 
 def check_schema(schema: Any, place: str) -> None:
-    """Raises InputError naming ``place`` if no answer could be checked by this: no schema, or one that leads nowhere."""
+    """Raises InputError naming ``place`` if this is no valid schema, or if one of its references cannot be resolved."""
     if schema is None:
         return
     try:
@@ -52,13 +52,11 @@ def check_schema(schema: Any, place: str) -> None:
 
 
 def complies(value: Any, schema: Any) -> bool:
-    """Whether the value validates against the schema. One that the validator fails on does not."""
+    """Whether the value is valid by the schema. A value on which the validator itself fails is not."""
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         return bool(kind(schema, registry=REGISTRY).is_valid(value))
-    except (
-        Exception
-    ):  # a number beyond every float, a value nested too deeply: the trained model must not be lost to it
+    except Exception:  # a number too large for a float, a value nested too deeply: no reason to lose a trained model
         return False
 
 
@@ -73,7 +71,7 @@ def _check_part(resource: Any, resolver: Any, done: set[int], place: str) -> Non
 
 
 def _check_loop(schema: Any, resolver: Any, above: list[int], done: set[int], place: str) -> None:
-    """Raises InputError for a schema that asks itself about the same value again: no validator ever ends."""
+    """Raises InputError for a schema that refers to itself for the same value: a validator would never end."""
     if not isinstance(schema, dict) or id(schema) in done:
         return
     if id(schema) in above:
@@ -84,6 +82,7 @@ def _check_loop(schema: Any, resolver: Any, above: list[int], done: set[int], pl
 
 
 def _about_the_same_value(schema: dict[str, Any], resolver: Any, place: str) -> Iterator[tuple[Any, Any]]:
+    """The schemas, each with its resolver, that this schema applies to the same value."""
     for name in REFERENCES:
         if isinstance(schema.get(name), str):
             try:

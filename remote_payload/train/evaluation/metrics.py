@@ -1,8 +1,8 @@
-"""Classification metrics from a confusion matrix, which can be summed over batches and ranks where scores cannot.
+"""Classification metrics from a confusion matrix, which can be summed over batches and ranks; scores could not.
 
-Definitions are scikit-learn's with ``zero_division=0``: a class without predictions has precision 0, one without examples recall 0.
-A macro average is over the classes that occur in truth or prediction, as scikit-learn's is where it is not given labels: a class
-that a small validation part has no example of would otherwise cost a perfect model its score. docs/metrics.md has the formulas.
+Definitions are those of scikit-learn with ``zero_division=0``: a class without predictions has precision 0, a class without examples
+recall 0. A macro average is over the classes that occur among truth or predictions, as in scikit-learn without ``labels``: otherwise a
+class without an example in a small validation side would lower the score of a perfect model. docs/metrics.md has the formulas.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def classification_metrics(matrix: Tensor) -> dict[str, float]:
 
 
 def binary_f1(matrix: Tensor, positive: Sequence[bool]) -> float:
-    """F1 of "one of the positive classes", as of scores at or over a threshold: ``positive`` says it for each class."""
+    """F1 of "one of the positive classes" against the rest, as for scores at or over a threshold. ``positive``: one bool a class."""
     mask = torch.tensor(positive)
     hits = float(matrix[mask][:, mask].sum())
     missed, false = float(matrix[mask][:, ~mask].sum()), float(matrix[~mask][:, mask].sum())

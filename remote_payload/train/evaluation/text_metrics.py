@@ -1,4 +1,4 @@
-"""Generated text against references, and by itself: BLEU, ROUGE, how long it is, how rich its words are."""
+"""Metrics of generated text: BLEU and ROUGE against references, lengths, and how varied its words are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-LETTERS = re.compile(r"[^\W_]+")  # of any script; rouge-score by itself keeps a to z and digits only
+LETTERS = re.compile(r"[^\W_]+")  # of any script; rouge-score's own tokenizer keeps a to z and digits only
 # Written without spaces between words: Chinese, Japanese, Thai, Lao, Burmese, Khmer. Each character counts as a word.
 UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -22,7 +22,7 @@ WINDOW = 50  # words of the moving type-token ratio
 def reference_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """``bleu`` (sacrebleu's corpus score, 0 to 100) and ``rouge1``, ``rouge2``, ``rougeL`` (rouge-score's F, mean over texts).
 
-    For plain English they are those of the two libraries; docs/metrics.md says what is a word elsewhere.
+    For plain English they are those of the two libraries; docs/metrics.md says what counts as a word in other languages.
     """
     import sacrebleu
     from rouge_score.rouge_scorer import RougeScorer
@@ -36,7 +36,7 @@ def reference_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict
 
 
 class Words:
-    """rouge-score's tokenizer for any script: lower case, letters and digits, the rest separates."""
+    """A tokenizer for rouge-score that works for any script: words are runs of letters and digits, in lower case."""
 
     def tokenize(self, text: str) -> list[str]:
         spaced = UNSPACED.sub(r" \g<0> ", unicodedata.normalize("NFKC", text).lower())

@@ -1,21 +1,21 @@
-"""Publishing the finished model to the Hub. The model is home or on the box whatever happens here, so trouble is a flag, not an end."""
+"""Publishing the finished model to the Hub. The model is on the box in any case, so a failure is a flag and does not end the run."""
 
 from __future__ import annotations
 
-from typing import Any
+from huggingface_hub import HfApi
 
 from remote_payload.train.run import Run
 
 
-def publish(run: Run, api: Any = None) -> None:
-    """Uploads ``models/best`` to ``settings.publish.repository``, where that is given (main rank). ``api`` is an HfApi."""
+def publish(run: Run, api: HfApi | None = None) -> None:
+    """Uploads ``models/best`` to ``settings.publish.repository``, if that is given (main rank)."""
     settings = run.settings.publish
     if not settings.repository or not run.world.main:
         return
     with run.phase("publish"):
         try:
-            url = _upload(api or _api(), run, settings)
-        except Exception as error:  # whatever the Hub or the network thought of: hours of training are not lost over it
+            url = _upload(api or HfApi(), run, settings.repository, settings.private)
+        except Exception as error:  # hours of training are not lost because of any error of the Hub or the network
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             run.telemetry.flag(
                 "publish_failed",
@@ -26,16 +26,10 @@ def publish(run: Run, api: Any = None) -> None:
     run.log(f"published: {url}")
 
 
-def _api() -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi()
-
-
-def _upload(api: Any, run: Run, settings: Any) -> str:
-    url = api.create_repo(settings.repository, private=settings.private, exist_ok=True)
+def _upload(api: HfApi, run: Run, repository: str, private: bool) -> str:
+    url = api.create_repo(repository, private=private, exist_ok=True)
     api.upload_folder(
-        repo_id=settings.repository,
+        repo_id=repository,
         folder_path=str(run.best),
         commit_message=f"{run.job.get('name') or run.recipe}, trained with gpurun",
         ignore_patterns=["manifest.json"],

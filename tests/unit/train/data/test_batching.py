@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_payload.train.data.batching import cut, epoch_steps
+from remote_payload.train.data.batching import epoch_steps, split_by_padding
 
 
 @given(
@@ -38,7 +38,7 @@ def test_a_step_holds_texts_of_like_length_in_no_order_of_length() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(20, 400), st.integers(0, 40))
-def test_the_cut_is_the_cheapest_there_is(lengths: list[int], budget: int, overhead: int) -> None:
+def test_the_split_is_the_cheapest_there_is(lengths: list[int], budget: int, overhead: int) -> None:
     lengths = sorted(lengths, reverse=True)
 
     def cost(cuts: list[tuple[int, int]]) -> int:
@@ -54,7 +54,7 @@ def test_the_cut_is_the_cheapest_there_is(lengths: list[int], budget: int, overh
             cuts = list(itertools.pairwise(edges))
             if allowed(cuts):
                 cheapest = min(cost(cuts), cheapest if cheapest is not None else cost(cuts))
-    ours = cut(lengths, budget, overhead)
+    ours = split_by_padding(lengths, budget, overhead)
     assert allowed(ours)
     assert [start for start, _ in ours] + [len(lengths)] == [0] + [end for _, end in ours], (
         "a text is lost or twice there"
@@ -64,4 +64,4 @@ def test_the_cut_is_the_cheapest_there_is(lengths: list[int], budget: int, overh
 
 @pytest.mark.parametrize(("lengths", "cuts"), [([], []), ([900], [(0, 1)]), ([100, 100, 10, 10], [(0, 2), (2, 4)])])
 def test_small_cases(lengths: list[int], cuts: list[tuple[int, int]]) -> None:
-    assert cut(lengths, budget=400, overhead=20) == cuts
+    assert split_by_padding(lengths, budget=400, overhead=20) == cuts

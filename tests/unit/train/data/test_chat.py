@@ -177,7 +177,7 @@ def test_arguments_and_tools_may_be_json_text():
             TOOL_TEMPLATE.replace(
                 "{{ message.content }}", "{% if message.role != 'tool' %}{{ message.content }}{% endif %}"
             ),
-            r"does not write what a tool answered \(message 3\)",
+            r"does not write a tool's answer \(message 3\)",
         ),
         (
             TOOL_TEMPLATE.replace(
