@@ -99,17 +99,20 @@ def _folder(name: str) -> BaseModel:
     if not (folder / "config.json").is_file():
         raise InputError(f"settings.model: {name} is a folder without config.json, so not a model")
     weights = folder / "model.safetensors"
-    licence = (
-        _licence_in((folder / "README.md").read_text(encoding="utf-8")) if (folder / "README.md").is_file() else None
-    )
-    return BaseModel(name, str(folder), sha256=sha256_of(weights) if weights.is_file() else None, licence=licence)
+    sha256 = sha256_of(weights) if weights.is_file() else None
+    return BaseModel(name, str(folder), sha256=sha256, licence=_licence_in(folder / "README.md"))
 
 
-def _licence_in(card: str) -> str | None:
-    """The licence in a model card's YAML header."""
-    header = card.split("---")[1] if card.startswith("---") else ""
-    found = [line.partition(":")[2].strip() for line in header.splitlines() if line.startswith("license:")]
-    return found[0] if found else None
+def _licence_in(card: Path) -> str | None:
+    """The licence in the YAML header of a model card; None when there is no card, or none that can be read."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    try:
+        licence = (metadata_load(card) or {}).get("license")
+    except (OSError, ValueError, YAMLError):
+        return None
+    return licence if isinstance(licence, str) else None
 
 
 def _from_hub(run: Run, name: str, revision: str | None) -> BaseModel:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from remote_payload.train.files import sha256_and_size, shown_path
+
+FactRecord = dict[str, str | int | list[str]]  # a file or a side as a JSON object
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class DataFile:
     bytes: int
     rows: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        facts = {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
+    def as_dict(self) -> FactRecord:
+        facts: FactRecord = {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
         return facts if self.rows is None else {**facts, "rows": self.rows}
 
     def line(self) -> str:
@@ -39,8 +40,8 @@ class Side:
     counts: Mapping[str, int]
     dropped_places: list[str] | None = None  # None where the recipe does not count them
 
-    def as_dict(self) -> dict[str, Any]:
-        facts = {"side": self.name, **self.counts}
+    def as_dict(self) -> FactRecord:
+        facts: FactRecord = {"side": self.name, **self.counts}
         return facts if self.dropped_places is None else {**facts, "dropped_places": self.dropped_places}
 
     def line(self) -> str:

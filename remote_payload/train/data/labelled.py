@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.data import Record, find_files, read_all, split
 from remote_payload.train.data.facts import DataFile
@@ -122,7 +124,7 @@ class Tokenised:
         return [len(row) for row in self.ids]
 
 
-def tokenise(examples: Sequence[Example], tokenizer: Any, max_length: int) -> Tokenised:
+def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenised:
     """Texts to token ids with the tokenizer's own special tokens."""
     encoded = tokenizer([example.text for example in examples], truncation=True, max_length=max_length)
     truncated = sum(bool(encoding.overflowing) for encoding in encoded.encodings)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from remote_payload.train.data.corpus import read_pieces, texts
 from remote_payload.train.data.facts import DataFile
 from remote_payload.train.errors import InputError
@@ -26,7 +28,7 @@ def prepare_tokenizer(
     text_field: str = "text",
     mode: str = "auto",
     say: Callable[[str], None] = print,
-) -> Any:
+) -> PreTrainedTokenizerBase:
     """The tokenizer for a corpus (``facts.describe_files``): the one in ``folder`` if it was trained on this corpus, else a new one.
 
     ``mode`` is as for rows (``prepare_tokens``): ``fresh`` trains a new one, ``cached`` raises InputError if one has to be trained.
@@ -61,7 +63,7 @@ def _why_not(folder: Path, wanted: dict[str, Any]) -> str | None:
     return f"the tokenizer in {folder} was made from another {' and '.join(changed)}" if changed else None
 
 
-def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> Any:
+def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> PreTrainedTokenizerBase:
     """A PreTrainedTokenizerFast of at most ``vocabulary`` tokens, as GPT-2's: every byte has a token, so no text is unknown.
 
     The end-of-text token is also the one at the beginning. Padding has a token of its own, so that an end is never masked with it.
@@ -86,7 +88,7 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, max_length: int) -> A
     )
 
 
-def tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """The sha256 of everything that decides how text becomes tokens. The folder that it was loaded from does not matter."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     for name in ("truncation", "padding"):  # these belong to the latest call, not to the tokenizer
@@ -95,7 +97,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def load_tokenizer(folder: str | Path) -> Any:
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, without network. Raises InputError when there is none."""
     from transformers import AutoTokenizer
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.corpus import Piece, read_pieces
 from remote_payload.train.data.facts import DataFile
@@ -75,7 +76,7 @@ class Stale(Exception):
 
 
 def prepare_tokens(
-    folder: Path, tokenizer: Any, source: Source, mode: str = "auto", say: Callable[[str], None] = print,
+    folder: Path, tokenizer: PreTrainedTokenizerBase, source: Source, mode: str = "auto", say: Callable[[str], None] = print,
     *, checked: bool = False,
 ) -> Tokens:  # fmt: skip
     """The rows for ``source``: those in ``folder`` if they were made from it (mode auto, cached), else new ones (auto, fresh).
@@ -99,7 +100,7 @@ def prepare_tokens(
         return _open(folder, wanted, "fresh", reason, started, checked=True)
 
 
-def _metadata(tokenizer: Any, source: Source) -> dict[str, Any]:
+def _metadata(tokenizer: PreTrainedTokenizerBase, source: Source) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **asdict(source),
@@ -157,7 +158,13 @@ def _map(folder: Path, part: str, metadata: dict[str, Any]) -> Ids:
     return np.memmap(folder / f"{part}.bin", dtype=metadata["dtype"], mode="r", shape=shape)
 
 
-def _make(folder: Path, tokenizer: Any, source: Source, metadata: dict[str, Any], say: Callable[[str], None]) -> None:
+def _make(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    metadata: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
     """Makes the rows in a temporary folder that then replaces ``folder``. Memory does not grow with the corpus."""
     _check_disk(folder.parent, source, np.dtype(metadata["dtype"]))
     with complete_folder(folder) as building:
@@ -166,7 +173,11 @@ def _make(folder: Path, tokenizer: Any, source: Source, metadata: dict[str, Any]
 
 
 def _write_rows(
-    building: Path, tokenizer: Any, source: Source, metadata: dict[str, Any], say: Callable[[str], None]
+    building: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    metadata: dict[str, Any],
+    say: Callable[[str], None],
 ) -> dict[str, int]:
     length, dtype = source.max_length, np.dtype(metadata["dtype"])
     tokens, documents = dict.fromkeys(PARTS, 0), 0
@@ -191,7 +202,7 @@ def _write_rows(
     return {"documents": documents} | {f"{part}_rows": tokens[part] // length for part in PARTS}
 
 
-def _as_text_only(tokenizer: Any) -> Any:
+def _as_text_only(tokenizer: PreTrainedTokenizerBase) -> Any:
     """A copy of the tokenizer that reads "<|endoftext|>" in the corpus as thirteen characters: only a document's end gets that token."""
     plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     plain.encode_special_tokens = True

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from remote_payload.forecast.memory import MemoryRecord
-from remote_payload.train.data.facts import DataFact
+from remote_payload.train.data.facts import DataFact, FactRecord
 from remote_payload.train.download import BaseFacts, BaseModel
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import MANIFEST, ManifestFile, read_manifest
@@ -60,7 +60,7 @@ class TrainingRecord(TypedDict):
     hardware: Hardware
     base_model: BaseFacts | None
     parameters: dict[str, int]
-    data: list[dict[str, Any]]  # an entry for each file (path, sha256, …) and for each side (its counts)
+    data: list[FactRecord]  # an entry for each file (path, sha256, …) and for each side (its counts)
     batch: dict[str, int | str]
     seeds: dict[str, int | str]
     phases: list[dict[str, Any]]

@@ -99,6 +99,16 @@ def test_a_folder_is_used_as_it_lies_and_known_by_its_weights(tmp_path: Path) ->
     assert model == BaseModel(str(tmp_path), str(tmp_path), None, nothing, "apache-2.0")
 
 
+@pytest.mark.parametrize(
+    "card",
+    ["", "# No header\n", "---\nlicense: [a, b]\n---\n", "---\nlicense: : :\n---\n", b"---\nlicense: \xff\n---\n"],
+)
+def test_a_card_without_a_licence_that_can_be_read_is_no_obstacle(card: str | bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_bytes(card.encode() if isinstance(card, str) else card)
+    assert local_model(toy_run(tmp_path / "run"), str(tmp_path)).licence is None
+
+
 def test_the_record_names_a_path_only_when_the_job_did() -> None:
     hub: dict[str, Any] = BaseModel("google/embeddinggemma-300m", "/root/cache/hub/x", revision="abc").as_dict()
     assert (hub["path"], hub["revision"]) == (None, "abc")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from remote_payload.train.files import write_json, write_text
-from remote_payload.train.folders import complete_folder, read_manifest, recover_folder
+from remote_payload.train.folders import complete_folder, folder_lock, read_manifest, recover_folder
 
 
 def fill(folder: Path, text: str) -> None:
@@ -76,11 +77,21 @@ def test_a_damaged_folder_has_no_manifest(damage: str, tmp_path: Path) -> None:
     assert (read_manifest(tmp_path / "best") is None) == (damage != "a byte changed"), "sizes alone do not see it"
 
 
-def test_files_are_whole_under_their_name(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"ä": [1, None]})
-    write_text(tmp_path / "b.md", "text")
-    assert (tmp_path / "a.json").read_text() == '{\n  "ä": [\n    1,\n    null\n  ]\n}\n'
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert "ä" in (tmp_path / "a.json").read_text()
-    assert {path.name for path in tmp_path.iterdir()} >= {"a.json", "b.md"}
+def test_the_second_process_that_wants_a_folder_waits_and_finds_it_made(tmp_path: Path) -> None:
+    said: list[str] = []
+    found: list[bool] = []
+
+    def second() -> None:
+        with folder_lock(tmp_path / "rows", said.append):
+            found.append((tmp_path / "rows").is_dir())
+
+    thread = threading.Thread(target=second)
+    with folder_lock(tmp_path / "rows", said.append):
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        fill(tmp_path / "rows", "made")
+    thread.join(30)
+    assert said == [f"waiting for another run that is making {tmp_path / 'rows'}"]
+    assert found == [True]

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.files import shown_path
 from remote_payload.train.loop.progress import EvaluationResult
 from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results.card import Card, hub_metadata, render_card
@@ -98,12 +97,6 @@ def test_a_classifiers_usage_block_names_the_folder_it_needs(tmp_path, monkeypat
     found: dict[str, object] = {}
     exec(block(card), found)
     assert found["label"] in (0, 1, 2)
-
-
-def test_a_path_is_shown_relative_to_here_or_by_its_last_part(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert shown_path("data/x") == shown_path(str(tmp_path / "data" / "x")) == "data/x"
-    assert shown_path("/home/somebody/data/x.jsonl") == "x.jsonl"
 
 
 def a_card(**fields: Any) -> Card:
