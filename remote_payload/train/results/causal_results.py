@@ -32,7 +32,7 @@ from remote_payload.train.results.causal_card import causal_card
 from remote_payload.train.results.causal_smoke import write_causal_smoke
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
 from remote_payload.train.results.predicted_memory import predicted_memory
-from remote_payload.train.results.provenance import write_metadata
+from remote_payload.train.results.record import write_record
 from remote_payload.train.run import Run
 
 
@@ -168,7 +168,7 @@ class CausalResults:
     def write_record(self, outcome: Outcome, report: Report | None = None) -> None:
         """``training_metadata.json``."""
         length = self.prompting.get("max_length")
-        write_metadata(
+        write_record(
             self.run, self.model, outcome, self.weights,
             base=self.base,
             data=self.data,

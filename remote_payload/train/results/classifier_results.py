@@ -31,7 +31,7 @@ from remote_payload.train.model.model_facts import ModelFacts, read_model_facts,
 from remote_payload.train.results.classifier_card import classifier_card
 from remote_payload.train.results.classifier_smoke import write_classifier_smoke
 from remote_payload.train.results.predicted_memory import predicted_memory
-from remote_payload.train.results.provenance import write_metadata
+from remote_payload.train.results.record import write_record
 from remote_payload.train.run import Run
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class ClassifierResults:
     def write_record(self, outcome: Outcome, weights: Weights | None) -> None:
         """``training_metadata.json``."""
         length = min(self.run.settings.max_length, self.longest)
-        write_metadata(
+        write_record(
             self.run, self.model, outcome, weights,
             base=self.base,
             data=[*self.data.files, *self.sides],

@@ -85,7 +85,7 @@ def test_a_missing_or_mistyped_field_names_file_line_and_what_is_there(tmp_path)
         record.field("yes", int)
 
 
-def test_provenance_holds_hash_size_and_rows_of_each_file(tmp_path):
+def test_the_facts_of_a_file_are_its_hash_size_and_rows(tmp_path):
     files = [write_lines(tmp_path / "a.jsonl", MIXED), write_lines(tmp_path / "b.jsonl", MIXED[:2])]
     records, facts = read_all(files)
     assert len(records) == 7

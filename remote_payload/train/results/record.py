@@ -5,20 +5,11 @@ It has no host name, user name or token in it, and its paths are relative, since
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import importlib.metadata
-import os
-import platform
-import re
-import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
 from torch import nn
 
 from remote_payload.forecast.memory import MemoryRecord
@@ -29,23 +20,12 @@ from remote_payload.train.folders import MANIFEST, ManifestFile, read_manifest
 from remote_payload.train.loop.best import Weights, weights_facts
 from remote_payload.train.loop.progress import EvaluationResult, Outcome
 from remote_payload.train.model.model_facts import WeightsFacts
+from remote_payload.train.results.identity import without_identity
+from remote_payload.train.results.machine import CodeState, Hardware, code_state, hardware, libraries
 from remote_payload.train.run import Run
 
 SCHEMA = 1
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "huggingface_hub",
-    "tensorboard",
-)
 LEFT_OUT = {"host", "secrets", "variables"}  # of the job: addresses and what may be a credential
-MAX_DIFF = 200_000  # characters
-TOKEN = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|glpat-|AKIA)[A-Za-z0-9_-]{8,}")
 
 
 class TrainingRecord(TypedDict):
@@ -70,7 +50,7 @@ class TrainingRecord(TypedDict):
     artifacts: list[ManifestFile]
 
 
-def write_metadata(
+def write_record(
     run: Run, model: nn.Module, outcome: Outcome, weights: Weights | None, *,
     base: BaseModel | None, data: Sequence[DataFact], compared: Mapping[str, Mapping[str, float]] | None = None,
     memory_predicted: MemoryRecord | None = None,
@@ -152,93 +132,6 @@ def results(outcome: Outcome, weights: Weights | None) -> dict[str, EvaluationRe
     }
 
 
-class CodeState(TypedDict):
-    """The code that trained: a hash of this package, and git's view of the working directory, None outside a repository."""
-
-    payload_sha256: str
-    git_commit: str | None
-    git_dirty: bool | None
-    git_diff: str | None
-
-
-def code_state() -> CodeState:
-    """A hash of the training code, and git's commit and uncommitted changes where the working directory is a repository."""
-    package = Path(__file__).resolve().parents[2]
-    digest = hashlib.sha256()
-    for path in sorted(
-        p for part in ("train", "recipes", "settings", "forecast") for p in (package / part).rglob("*.py")
-    ):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    diff = _git("diff", "HEAD")
-    return {
-        "payload_sha256": digest.hexdigest(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(diff) if diff is not None else None,
-        "git_diff": diff[:MAX_DIFF] if diff else None,
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, errors="replace")
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def libraries() -> dict[str, str | None]:
-    """Versions of Python and the libraries; CUDA's is the one that torch was built for."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-class Gpu(TypedDict):
-    """A GPU of this machine."""
-
-    name: str
-    memory_bytes: int
-
-
-class Hardware(TypedDict):
-    """The kind of machine; nothing in it tells one machine from another of its kind."""
-
-    platform: str
-    processor: str
-    cpus: int | None
-    memory_bytes: int
-    gpus: list[Gpu]
-    devices_used: int
-
-
-def hardware(devices: int) -> Hardware:
-    """Processor, memory and GPUs of this machine, of which training used ``devices``."""
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory,
-        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
-        "devices_used": devices,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def artifacts(outputs: Path) -> list[ManifestFile]:
     """Path, size and sha256 of every file in the complete folders of models and checkpoints."""
     found: list[ManifestFile] = []
@@ -247,35 +140,3 @@ def artifacts(outputs: Path) -> list[ManifestFile]:
         for file in manifest["files"] if manifest else []:
             found.append({**file, "path": (path.parent / file["path"]).relative_to(outputs).as_posix()})
     return found
-
-
-def without_identity(value: Any, run: Run) -> Any:
-    """The value with paths made relative, and without this host's name, this user's name and home, and tokens."""
-    paths = {str(run.outputs.resolve().parent): ".", str(Path.cwd()): ".", str(Path.home()): "~"}
-    words = {socket.gethostname(): "<host>", _user(): "<user>"}
-    return _scrub(
-        value,
-        {k: v for k, v in paths.items() if len(k) > 1},
-        {k: v for k, v in words.items() if len(k) > 2 and k != "root"},
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as containers have
-        return ""
-
-
-def _scrub(value: Any, paths: dict[str, str], words: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {_scrub(key, paths, words): _scrub(item, paths, words) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_scrub(item, paths, words) for item in value]
-    if not isinstance(value, str):
-        return value
-    for path, short in sorted(paths.items(), key=lambda pair: -len(pair[0])):
-        value = value.replace(path, short)
-    for word, instead in words.items():
-        value = re.sub(rf"(?<![A-Za-z0-9_-]){re.escape(word)}(?![A-Za-z0-9_-])", instead, value)
-    return TOKEN.sub("<token>", value)
