@@ -55,10 +55,12 @@ def write_record(
     base: BaseModel | None, data: Sequence[DataFact], compared: Mapping[str, Mapping[str, float]] | None = None,
     memory_predicted: MemoryRecord | None = None,
 ) -> None:  # fmt: skip
-    """Writes the record to ``outputs/training_metadata.json`` (main rank).
+    """Writes the record to ``outputs/training_metadata.json``; on other ranks than the main one it does nothing.
 
     ``weights`` are those of ``models/best``, ``compared`` the metrics on held-out data by model ("tuned", "base").
     """
+    if not run.world.main:
+        return
     settings = run.settings
     record: TrainingRecord = {
         "schema": SCHEMA,
@@ -84,8 +86,7 @@ def write_record(
         "results": {**results(outcome, weights), **(compared or {})},
         "artifacts": artifacts(run.outputs),
     }
-    if run.world.main:
-        write_json(run.outputs / "training_metadata.json", without_identity(record, run))
+    write_json(run.outputs / "training_metadata.json", without_identity(record, run))
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
