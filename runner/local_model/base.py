@@ -1,4 +1,4 @@
-"""The base model: which one it must be, and whether it fits into this machine's memory with the rest."""
+"""Which base model a model needs, and whether both fit into this machine's memory."""
 
 from __future__ import annotations
 

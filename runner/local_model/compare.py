@@ -26,7 +26,7 @@ COARSENESS = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Comparison:
-    """This machine's predictions beside the box's. ``agree`` of ``answers`` labels (or tokens) are the same.
+    """This machine's predictions compared with the box's. ``agree`` of ``answers`` labels (or tokens) are the same.
 
     ``problems`` is empty when all is within ``limit``, the largest difference of a logit that is allowed.
     """

@@ -107,7 +107,7 @@ def _read_weights(folder: Path, name: str) -> list[Tensor]:
     try:
         return read_header(folder / name)
     except ValueError as error:
-        raise _refused(folder, f"{clean(name, 120)} is no sound safetensors file: {error}") from None
+        raise _refused(folder, f"{clean(name, 120)} is not a valid safetensors file: {error}") from None
 
 
 def _refuse_code(folder: Path, name: str, value: object) -> None:

@@ -78,7 +78,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result, and what the user can do about it."""
+    """The reason why there is no result, and what the user can do."""
 
     message: str
     hint: str = ""
@@ -86,7 +86,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """One row of inputs: this machine's prediction beside the box's.
+    """One row of inputs: this machine's prediction compared with the box's.
 
     ``difference`` is the largest absolute difference of a logit. Where another label or token was chosen, ``gap`` is this
     machine's logit of its own choice minus that of the box's choice, and ``here`` and ``there`` name the two; else ``gap`` is None.
@@ -100,7 +100,7 @@ class RowDifference:
 
 @dataclass(frozen=True)
 class Measured:
-    """All rows beside the box's. ``scale`` is the box's largest absolute logit; ``agree`` of ``answers`` labels or tokens are equal."""
+    """All rows compared with the box's. ``scale`` is the box's largest absolute logit; ``agree`` of ``answers`` choices are equal."""
 
     rows: tuple[RowDifference, ...]
     scale: float

@@ -1,4 +1,4 @@
-"""The process that loads a model: a fresh Python without a token or a network, one request, and a limit on its silence.
+"""The process that loads a model: a fresh Python without a token or a network, which is killed when it is silent for too long.
 
 Every command that loads a model on this machine does it here, so a damaged or hostile model can neither take gpurun down with it nor
 read a secret. What it may load was inspected before (``inspect.py``).

@@ -53,7 +53,7 @@ HUGE = {"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
 def test_53_an_absurd_safetensors_header_is_refused(gpurun: Gpurun, root: Path, name: str, content: bytes) -> None:
     (root / "models/best" / name).write_bytes(content)
     done = gpurun("smoke-test", check=6)
-    assert f"{name} is no sound safetensors file" in done.stderr and "passed" not in done.stdout
+    assert f"{name} is not a valid safetensors file" in done.stderr and "passed" not in done.stdout
 
 
 def test_54_pickles_and_code_in_the_folder_are_never_run(gpurun: Gpurun, root: Path, tmp_path: Path) -> None:

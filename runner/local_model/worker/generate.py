@@ -1,4 +1,4 @@
-"""What a language model generates after each prompt, the most probable token each time, beside what it generated on the box."""
+"""Generates after each prompt, always the most probable token, and compares with what the box generated."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Continuation:
 def generate(
     request: SmokeRequest, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str, send: Send
 ) -> Predictions:
-    """The texts, how fast, and how far from the box's tokens and logits. One prompt at a time, so that nothing is padded."""
+    """The texts, how fast they came, and how far they are from the box's. One prompt at a time, so that nothing is padded."""
     prompts = [_encode(tokenizer, row) for row in read_inputs(request)]
     expected = read_expected(request, len(prompts), "logits", "tokens")
     # As many tokens as on the box, where answers have ended already; without them, up to the model's end token.
@@ -121,7 +121,7 @@ def _common(tokens: list[int], wanted: list[int]) -> int:
 def _compare_row(
     tokenizer: PreTrainedTokenizerBase, answer: Continuation, wanted: list[int], same: int, difference: float
 ) -> RowDifference:
-    """With the first token that differs, if one does: both, and by how much this machine's won over the box's."""
+    """The row's difference, and the first token that differs from the ``wanted`` ones: it follows ``same`` equal ones."""
     if same >= min(len(answer.tokens), len(wanted)):
         return RowDifference(difference, None)
     here, there, logits = answer.tokens[same], wanted[same], answer.logits[same]

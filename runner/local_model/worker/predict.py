@@ -1,4 +1,4 @@
-"""Classes, or plain embeddings, of texts: padded batches of similar length, measured after a warm-up."""
+"""Classes, or embeddings, of texts: in padded batches of similar length, timed after a warm-up."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def bucketed(lengths: Sequence[int], limit: int) -> Iterator[Batch]:
 
 
 def _to_warm_up(batches: Sequence[Batch], device: str) -> list[Batch]:
-    """One batch of each shape where shapes are compiled; on the CPU the smallest, for memory and threads."""
+    """On a GPU, where shapes are compiled, a batch of each shape; on the CPU the smallest batch, which starts threads and takes memory."""
     if device == "cpu":
         return [batches[-1]]
     return list({(len(indices), width): (indices, width) for indices, width in batches}.values())
@@ -90,7 +90,7 @@ def _forward(
 
 
 def compare(request: SmokeRequest, logits: Tensor) -> Measured | None:
-    """Each row beside the box's: the largest difference, and, where the class differs, by how much it won here."""
+    """Each row compared with the box's; None where the box sent no predictions."""
     expected = read_expected(request, len(logits), "logits")
     if expected is None:
         return None

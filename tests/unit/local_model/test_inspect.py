@@ -1,4 +1,4 @@
-"""Folders from a box that lies: nothing of them is run, opened or followed."""
+"""Folders from a hostile box: nothing in them is run or unpickled, and no link is followed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_json_that_is_none_or_too_large_is_refused(folder: Path, content: bytes)
 
 def test_an_absurd_safetensors_header_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(SmokeTestFailed, match=r"model\.safetensors is no sound safetensors file: it claims"):
+    with pytest.raises(SmokeTestFailed, match=r"model\.safetensors is not a valid safetensors file: it claims"):
         inspect(folder)
 
 

@@ -1,4 +1,4 @@
-"""What the worker finds in sound and in spoilt models. Called here without its process (tests/integration has that)."""
+"""What the worker finds in good and in damaged models. Called here without its process (tests/integration has that)."""
 
 from __future__ import annotations
 
