@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +109,21 @@ def test_the_process_ends_with_the_block_also_after_ctrl_c(program: Callable[[st
         pid = int(model.receive(Loaded).model)
         raise KeyboardInterrupt
     assert pid and not alive(pid)
+
+
+def test_ctrl_c_while_an_answer_is_awaited_ends_the_process_and_the_watchdog(program: Callable[[str], None]) -> None:
+    """A watchdog that stayed would keep gpurun from ending until its time is over."""
+    program("say(loaded={'model': str(os.getpid()), 'base': False, 'device': 'cpu'})\ntime.sleep(600)")
+    with model_process(SAMPLE, ArtifactError) as model:
+        pid = int(model.receive(Loaded).model)
+        threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            model.receive(Answer)
+    assert not alive(pid)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_no_secret_of_this_machine_reaches_the_worker(
