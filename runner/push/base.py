@@ -1,4 +1,4 @@
-"""Trees on the box that a push may take unchanged files from, and which files it may not."""
+"""Trees on the box that a push may take unchanged files from, and which files are not safe to take."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Base:
 
     @classmethod
     def completed(cls, path: str, read_at: int | None) -> Base:
-        """A tree that was seen to be the selected one at ``read_at``; nothing is doubted where that was not written down."""
+        """A complete tree, read at ``read_at``. Where that was not noted, size and time are trusted."""
         when = math.inf if read_at is None else float(read_at)
         return cls(path, when, when)
 
     @classmethod
     def attempt(cls, path: str) -> Base:
-        """What an attempt brought that was cut off, or whose files moved: the beginning is in its name, the end nobody knows."""
+        """An attempt that did not finish, or whose files changed meanwhile. Its name tells when it began; when it ended is not known."""
         return cls(path, float(path.rpartition("/")[2].partition("-")[0]), math.inf)
 
     def may_differ(self, entry: Entry) -> bool:
@@ -39,5 +39,5 @@ class Base:
 
 
 def new_attempt(name: str) -> str:
-    """``<name>/<attempt>``: the name of a folder below ``incoming/`` that nobody else writes to."""
+    """``<name>/<attempt>``: a new name for a folder below ``incoming/`` that no other push writes to."""
     return f"{name}/{int(time.time())}-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""A folder's content under one name, what of it the box can check, and whether it is still that."""
+"""The digest of a selection, the marks with which the box checks it, and whether files have changed since it was made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Contents = dict[str, bytes]  # path → sha256
 
 
 def read_contents(selection: Selection) -> Contents:
-    """The digest of each file's content, zeros for one that is gone: the push notices that. Raises OSError for one that cannot be read."""
+    """The digest of each file's content, zeros for a deleted one, which the push notices. Raises OSError for an unreadable one."""
     return {entry.path: _content_if_there(selection, entry) for entry in selection.files if entry.kind == "file"}
 
 
@@ -30,13 +30,13 @@ def digest(selection: Selection, contents: Contents | None = None) -> str:
     whole = hashlib.sha256(b"gpurun snapshot 1\0")
     now = time.time_ns()
     for entry in selection.files:
-        facts = f"{entry.kind}\0{entry.mode:o}\0{entry.size}\0{_told(selection, entry, contents, now)}\0"
+        facts = f"{entry.kind}\0{entry.mode:o}\0{entry.size}\0{_version(selection, entry, contents, now)}\0"
         whole.update(os.fsencode(entry.path) + b"\0" + facts.encode("ascii") + os.fsencode(entry.target) + b"\0")
     return whole.hexdigest()
 
 
-def _told(selection: Selection, entry: Entry, contents: Contents | None, now: int) -> str:
-    """What tells one version of an entry from another of the same size."""
+def _version(selection: Selection, entry: Entry, contents: Contents | None, now: int) -> str:
+    """Distinguishes versions of an entry that have the same size."""
     if entry.kind != "file":
         return ""
     if contents is not None:
@@ -48,7 +48,7 @@ def _told(selection: Selection, entry: Entry, contents: Contents | None, now: in
 
 
 def fingerprint(selection: Selection, contents: Contents | None = None, permissions: bool = True) -> str:
-    """What the agent's ``snapshot.fingerprint`` says of the tree where it arrived whole, and nothing else is there."""
+    """The value that the agent's ``snapshot.fingerprint`` gives for a tree that is exactly the selection."""
     return together([_mark(entry, contents, permissions) for entry in selection.files])
 
 
@@ -62,7 +62,7 @@ def _mark(entry: Entry, contents: Contents | None, permissions: bool) -> bytes:
 
 
 def listed(selection: Selection, contents: Contents | None) -> bytes:
-    """The same in full, for the agent's ``compare``."""
+    """The facts of every entry (compressed JSON), for the agent's ``compare``, which names the differences."""
     facts: dict[str, list[object]] = {}
     for entry in selection.files:
         if entry.kind == "link":
@@ -74,9 +74,9 @@ def listed(selection: Selection, contents: Contents | None) -> bytes:
 
 
 def changed(selection: Selection) -> list[str]:
-    """Paths that are no longer what was selected, folders with names that came or went among them (they end in ``/``).
+    """Paths that have changed since the selection. A folder (it ends in ``/``) has changed when a name was added or removed in it.
 
-    Where it is empty, the folder was just this when its selection was complete. Call it after the push.
+    Called after the push; empty means that what was selected was the whole folder at one moment.
     """
     top = os.path.join(selection.root, "")
     moved = [entry.path for entry in selection.files if not _same(top + entry.path, entry)]
@@ -93,7 +93,7 @@ def _time_of(folder: str) -> int | None:
 def _content_if_readable(selection: Selection, entry: Entry) -> bytes | None:
     try:
         return _content(selection, entry)
-    except OSError:  # it is named where it is refused
+    except OSError:  # another check names it
         return None
 
 

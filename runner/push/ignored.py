@@ -1,4 +1,4 @@
-"""What git ignores, by asking git: its semantics have corners (negation, anchors, nested files) that only git gets right."""
+"""What git ignores. Git itself is asked: its rules (negation, anchors, nested files) are hard to repeat correctly."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def _ask(folder: Path, arguments: Iterable[str], stdin: bytes = b"", allowed: tu
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"git cannot say what is ignored in {folder}: {error}", meaning="Nothing was sent.") from None
     if answer.returncode not in allowed:
-        said = answer.stderr.decode("utf-8", "replace").strip()[:2000]
+        stderr = answer.stderr.decode("utf-8", "replace").strip()[:2000]
         raise UserError(
-            f"git cannot say what is ignored in {folder}: {said}",
+            f"git cannot tell what is ignored in {folder}: {stderr}",
             meaning="Nothing was sent.",
             hint="Run `git status` in that folder: it names the remedy.",
         )

@@ -1,4 +1,4 @@
-"""Files that gpurun's own output goes to by way of another program (``gpurun submit … 2>&1 | tee submit.log``)."""
+"""Files that gpurun's own output is written to by another program (``gpurun submit … 2>&1 | tee submit.log``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _READ = 1 << 20  # bytes at the end of a file
 
 
 def receivers(root: Path, changed: Iterable[str], run_id: str) -> set[str]:
-    """Those of the files that changed during a push that hold the run's id: only what prints our output knows it, and each push adds to it.
+    """Those of the ``changed`` files that hold the run's id.
+
+    During a push nothing but gpurun's own output has that id, and each push adds to it.
 
     A file that is this process's standard output or standard error itself is known by its inode (``selection.py``).
     """
@@ -25,5 +27,5 @@ def _end_of(path: Path) -> bytes:
             return os.read(descriptor, _READ)
         finally:
             os.close(descriptor)
-    except OSError:  # gone meanwhile, or a folder
+    except OSError:  # deleted meanwhile, or a folder
         return b""

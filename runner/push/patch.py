@@ -1,4 +1,4 @@
-"""The few files that changed since a box got this code last: small enough to go along with a request."""
+"""The few files that changed since the box got this code last, small enough to be sent inside a request."""
 
 from __future__ import annotations
 

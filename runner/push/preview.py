@@ -1,4 +1,4 @@
-"""What would be sent, for people: the biggest items, and why others stay. Data only; the command line draws it."""
+"""A summary of what would be sent: the largest items, and why other files are left out. ``cli/`` prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a selection is probably not meant, in words: what cannot be sent, and what looks like a secret."""
+"""Errors and warnings about a selection: files that cannot be sent, and names that look like secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fail_if_not_sendable(title: str, selection: Selection) -> None:
         )
     if title != "code" and not selection.files:
         links = _left_out(selection, LINK_OUT)
-        leave = f": {counted(links, 'link')} to what lies outside" if links else ""
+        leave = f": {counted(links, 'link')} to places outside of it" if links else ""
         raise UserError(
             f"{title}: nothing in {selection.root} can be sent{leave}",
             meaning="Nothing was sent: the run would have found no data.",
@@ -40,7 +40,7 @@ def fail_if_not_sendable(title: str, selection: Selection) -> None:
 
 
 def warnings(title: str, selection: Selection) -> list[str]:
-    """One sentence each."""
+    """What is allowed and probably not intended, one sentence each."""
     links, folders = _left_out(selection, LINK_OUT), _left_out(selection, UNREADABLE_FOLDER)
     secrets = [left.path for left in selection.left_out if left.reason == "credentials by name"]
     suspicious = [entry.path for entry in selection.files if _SUSPICIOUS.fullmatch(entry.path.rpartition("/")[2])]
@@ -57,12 +57,12 @@ def warnings(title: str, selection: Selection) -> list[str]:
 
 
 def counted(paths: list[str], noun: str) -> str:
-    """``2 files (a.py, b.py)``."""
+    """How many there are, and the first of them: ``2 files (a.py, b.py)``."""
     return f"{pluralise(len(paths), noun)} ({named(paths)})"
 
 
 def named(paths: list[str]) -> str:
-    """The first few."""
+    """The first few, without control sequences."""
     return ", ".join(clean(path, 200) for path in paths[:MAX_NAMED]) + (", …" if paths[MAX_NAMED:] else "")
 
 

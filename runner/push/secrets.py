@@ -1,4 +1,4 @@
-"""Files that hold secrets: by their names, and by what stands in them. Neither .gitignore nor git's index has a say in it."""
+"""Files that hold secrets, recognised by name and by content. They are left out even where git tracks them."""
 
 from __future__ import annotations
 

@@ -50,12 +50,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is sent from ``root``, in the order of paths. Folders come with what is in them: an empty one is not sent."""
+    """What is sent from ``root``, in the order of paths. A folder is made for the files in it; an empty one is not sent."""
 
     root: Path
     files: list[Entry]
     left_out: list[LeftOut]
-    folders: dict[str, int] = field(default_factory=dict)  # that were looked into → their time of change (ns) before
+    folders: dict[str, int] = field(default_factory=dict)  # that were read → their time of change (ns) before
 
     @property
     def total_bytes(self) -> int:
@@ -87,13 +87,15 @@ def select_code(job: Job, own_output: Iterable[str] = ()) -> Selection:
 def select_data(job: Job, entry: str, own_output: Iterable[str] = ()) -> Selection:
     """One of ``job.data_places``: everything in it but version control, links that leave it, and files with the names of credentials.
 
-    .gitignore has no say, and texts are not searched for tokens: a corpus may well hold some. For a single file ``root`` is its folder.
+    .gitignore does not count, and texts are not searched for tokens: a corpus may well hold some. For a single file ``root`` is its folder.
     """
     root = job.data_places[entry]
     above = _normal(entry) + "/"
     included = [path[len(above) :] for path in map(_normal, job.code.include) if path.startswith(above)]
     if not root.is_dir():
-        walk = _Walk(root.parent, _data_reason)  # named by itself: it is sent whoever writes to it
+        walk = _Walk(
+            root.parent, _data_reason
+        )  # the job names this file: it is sent even if gpurun's output goes to it
         walk.run(only=root.name)
         included = [root.name] if _normal(entry) in map(_normal, job.code.include) else []
     else:
@@ -113,7 +115,7 @@ def _data_reason(path: str, name: str, is_folder: bool) -> str | None:
 
 
 class _CodeRules:
-    """Why a path of a code folder is left out, before anybody looks into it."""
+    """Why a path of a code folder is left out, by name alone."""
 
     def __init__(self, root: Path, elsewhere: dict[str, str]) -> None:
         self.root = root
@@ -126,7 +128,7 @@ class _CodeRules:
             return "a virtual environment"
         if not path or ".git" in names:
             above = path + "/" if path else ""
-            # In a folder that its repository ignores whole the answer is just "./": whoever names that folder as code wants it.
+            # Where the repository ignores the whole folder, the answer is just "./". The job names that folder as code, so it is sent.
             self.ignored |= {above + ignored for ignored in ignored_by_git(self.root / path)}
         return None
 
@@ -146,7 +148,7 @@ Enter = Callable[[str, "set[str]"], "str | None"]
 
 @dataclass
 class _Walk:
-    """One pass over a folder that follows no link. What goes away meanwhile is not there, and the push notices that it went."""
+    """One pass over a folder; links are not followed. A file that is deleted meanwhile is skipped, and the push notices that."""
 
     root: Path
     reason: Reason
@@ -215,12 +217,12 @@ class _Walk:
                 self.left[path] = LeftOut(path, f"{UNREADABLE}: {error.strerror}", 0, 1)
 
     def leaves(self, full: str, target: str) -> bool:
-        """An absolute target means another place on the box even where it is inside here."""
+        """Whether a link leaves the folder. An absolute target does, even one inside: on the box it is another place."""
         real = os.path.realpath(full)
         return os.path.isabs(target) or not (real == self.real_root or real.startswith(self.real_root + os.sep))
 
     def check_readable(self) -> None:
-        """Leaves out files that this user may not read; what everybody may read is not asked for."""
+        """Leaves out files that this user may not read. Files that everybody may read are not checked: that saves time."""
         for path, entry in list(self.kept.items()):
             file = f"{self.top}/{path}"
             if entry.kind == "file" and not entry.mode & 0o004 and not os.access(file, os.R_OK):
@@ -242,7 +244,7 @@ class _Walk:
                 self.leave_out_file(path, why)
 
     def include(self, paths: Iterable[str]) -> None:
-        """Files that are sent whatever any rule says; links that leave the folder never are."""
+        """Adds files that any rule has left out, but never links that leave the folder."""
         for path in paths:
             if path not in self.kept:
                 self.left.pop(path, None)
@@ -279,7 +281,7 @@ class _Walk:
 
 
 def _is_gone(error: OSError) -> bool:
-    """Whether something went away, or a folder above it did."""
+    """Whether a file, or a folder above it, does not exist any more."""
     return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 

@@ -1,4 +1,4 @@
-"""`gpurun check`: the submission's line up to the point where something would be sent."""
+"""``gpurun check``: the steps of a submission up to the point where something would be sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check(
 ) -> list[Checked]:
     """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted VRAM, what would be sent, of each job over one connection.
 
-    Raises what stops it from looking.
+    Raises the errors of ``submit`` that keep it from checking.
     """
     plans = [make_plan(job, checksum=checksum) for job in jobs]
     try:
@@ -93,8 +93,8 @@ def _hub(job: Job, report: Reporter) -> list[Finding]:
 def _sends(plan: Plan, there: dict[str, bool]) -> list[Finding]:
     found = []
     for tree in plan.trees:
-        said = f"{pluralise(len(tree.selection.files), 'file')}, {format_size(tree.selection.total_bytes)}"
+        text = f"{pluralise(len(tree.selection.files), 'file')}, {format_size(tree.selection.total_bytes)}"
         found.append(
-            Finding(f"push {tree.name or 'code'}", "ok", said + (", on the box already" if there[tree.name] else ""))
+            Finding(f"push {tree.name or 'code'}", "ok", text + (", on the box already" if there[tree.name] else ""))
         )
     return found

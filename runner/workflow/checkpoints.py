@@ -1,4 +1,4 @@
-"""The checkpoints of a run: those on the box, and those that are here."""
+"""``gpurun checkpoints``: those of a run on the box, and those on this machine."""
 
 from __future__ import annotations
 

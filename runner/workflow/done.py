@@ -1,6 +1,6 @@
-"""Whether the box may be destroyed: every run on it over and home, nothing waiting, no secret left. Asked, proved, said.
+"""Whether the box may be destroyed: every run on it is over and fetched, no push waits there, and no secret is left.
 
-What counts is what lies on the box, whoever put it there: a run that this machine knows nothing of is a reason to say no.
+Everything on the box counts, also from other machines: a run that this machine has no record of is a reason against it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _waiting(box: Holdings, known: dict[str, Run], verdict: Verdict) -> list[str
 
 
 def _wiped(link: Link, over: list[Held]) -> list[str]:
-    """Removes what secrets are left of these runs; a reason for each where that could not be proven."""
+    """Removes the secrets of these runs that are still there; a reason for each run where that is not certain."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [reason for reason in pool.map(lambda held: _wipe(link, held.run_id), over) if reason]
 

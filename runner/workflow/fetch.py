@@ -1,4 +1,4 @@
-"""Outputs home: list, stage, verify, move. Nothing half-written ever stands under its final name."""
+"""``gpurun fetch``: list, stage, verify, move. A file gets its final name when it is complete and verified."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier, sha256
 
-PAUSES = (0.5, 2.0)  # seconds before a copy that was cut is tried again
+PAUSES = (0.5, 2.0)  # seconds before a broken copy is tried again
 LISTINGS = 3  # how often a run that goes on is asked for its files, when they change while they are copied
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did: where to, what is new, what was here already, what the box never sends, and whether the run is over."""
+    """What a fetch did: where to, which files are new, how many were here already, what is never sent, and whether the run is over."""
 
     into: Path
     new: tuple[Artifact, ...]
@@ -88,7 +88,7 @@ def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Repor
         with Verifier(missing, staging.files) as verifier:
             _pull(link, run, missing, staging, report, verifier.begin_early)
             with report.stage("verify and move", "bytes") as stage:
-                verifier.finish(stage.update)
+                verifier.finish(stage)
                 _settle(missing, staging.files, target, receipt)
     staging.remove()
     return missing
@@ -127,7 +127,7 @@ def _exclusively(run: Run) -> Iterator[None]:
 
 
 def _not_here(missing: list[Artifact], target: Path, receipt: Receipt) -> list[Artifact]:
-    """Without what lies here already, however it came. Raises ArtifactError where a file of the user's own is in the way."""
+    """The files that are not here yet with the right content. Raises ArtifactError where a file of the user's own is in the way."""
     _refuse_files_as_folders(missing, target)
     left, own = [], []
     for artifact in missing:
@@ -188,7 +188,7 @@ def _pull(
     report: Reporter,
     some_arrived: Callable[[], None],
 ) -> None:
-    """Copies them into staging, again where the copy is cut. The agent is not asked: its connection may have been cut too."""
+    """Copies the files into staging, with another try where the copy breaks. The agent is not asked: its link may be broken too."""
     outputs, total = link.paths.run(run.run_id).outputs, sum(artifact.size for artifact in missing)
     with report.stage(f"fetch {pluralise(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
@@ -223,9 +223,9 @@ def _pull(
 
 
 def _settle(missing: list[Artifact], staged: Path, target: Path, receipt: Receipt) -> None:
-    """Moves what was verified, all of it, to its final names. Cut off in between, the next fetch knows them for its own."""
+    """Moves all verified files to their final names. After an interruption the next fetch recognises the moved ones as its own."""
     if own := [artifact.path for artifact in missing if not receipt.may_replace(artifact)]:
-        raise _in_the_way(target, own)  # it came while we copied
+        raise _in_the_way(target, own)  # it was made during the copy
     for artifact in missing:
         receipt.expect(artifact, staged / artifact.path)
     receipt.save()

@@ -1,4 +1,4 @@
-"""What is on a box and whether it is on this machine too: asked of the box's own folders, compared with the files here."""
+"""What is on a box, and which of it was fetched: the box lists its folders, and the files of this machine are compared with that."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_holdings(link: Link, report: Reporter) -> Holdings:
 
 @dataclass(frozen=True)
 class FetchedState:
-    """What of a run that is over is here. ``reasons`` say what is not, and what to type; ``unreadable`` why nobody can tell."""
+    """What of a finished run is on this machine. ``reasons`` names what is not, and what to type; ``unreadable`` why it is unknown."""
 
     run_id: str
     manifest: Manifest | None = None
@@ -52,7 +52,7 @@ class FetchedState:
     def reasons(self, leave_behind: bool = False) -> list[str]:
         """Empty when all of it is home; with ``leave_behind`` what is never fetched may go."""
         if self.manifest is None:
-            return [f"nobody can tell what of {self.run_id} is home: {self.unreadable}"]
+            return [f"it is unknown what of {self.run_id} is home: {self.unreadable}"]
         found = []
         if self.missing:
             verb = "is" if self.files == 1 else "are"

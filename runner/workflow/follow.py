@@ -1,6 +1,6 @@
 """A run's log and events, byte for byte, across sleep and lost networks.
 
-The local copy's size *is* the offset: it grows only after the bytes are written here, so whatever is cut, the next
+The size of the local copy is the offset: it grows only when bytes are written here. So after any interruption the next
 connection goes on at exactly that byte. Two gpurun on one run write the same bytes at the same places.
 """
 
@@ -72,21 +72,21 @@ def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, unti
         until_end=until_end,
         tail=copy.tail,
     )
-    for said in stream:
-        if isinstance(said, Piece) and said.of == "log":
-            sink(copy.write_log(said.offset, said.data))
-        elif isinstance(said, Piece):
-            copy.write_events(said.offset, said.data)
-        elif isinstance(said, Moved):
-            _handle_move(said, run, copy, sink)
-        elif isinstance(said, Followed):
-            remember_status(run, said.status)
-            return said.status
+    for message in stream:
+        if isinstance(message, Piece) and message.of == "log":
+            sink(copy.write_log(message.offset, message.data))
+        elif isinstance(message, Piece):
+            copy.write_events(message.offset, message.data)
+        elif isinstance(message, Moved):
+            _handle_move(message, run, copy, sink)
+        elif isinstance(message, Followed):
+            remember_status(run, message.status)
+            return message.status
     raise AssertionError("a stream ends with Followed, or raises")
 
 
 def _handle_move(moved: Moved, run: Run, copy: LocalCopy | TailStream, sink: Sink) -> None:
-    """What the agent says of the file itself: which one it is, that it was replaced, that its beginning was freed."""
+    """A notice about the file itself: that it is another one, that it was replaced, or that its beginning was deleted."""
     if moved.of == "events":
         if moved.change in ("replaced", "truncated"):
             copy.start_events_over()
@@ -107,7 +107,7 @@ def remember_status(run: Run, status: Status) -> None:
 
 
 class TailStream:
-    """The last ``tail`` lines, passing through: nothing is kept here but the place to go on from."""
+    """The last ``tail`` lines, which are not stored here: only the offset to go on from is kept."""
 
     def __init__(self, tail: int) -> None:
         self.tail: int | None = tail

@@ -1,4 +1,4 @@
-"""Known boxes: when seen, under which key, with which volume; and forgetting them."""
+"""``gpurun hosts``: the hosts that were reached, when, with which key and volume; and forgetting one."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ def describe(run: Run) -> str:
 
 def in_words(status: Status) -> str:
     """A status in a word or two."""
-    said = status.outcome or status.phase
-    return f"{said} ({status.cause})" if status.cause and said != "succeeded" else said
+    state = status.outcome or status.phase
+    return f"{state} ({status.cause})" if status.cause and state != "succeeded" else state
 
 
 def step_of(run: Run) -> str:

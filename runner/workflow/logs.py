@@ -1,4 +1,4 @@
-"""A run's log for a reader: what is here already from disk, the rest from the box, and without the box what there is."""
+"""``gpurun logs``: what was received before comes from disk, the rest from the box; without the box only the former."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ AGAIN = 10  # lines that come again when a terminal goes on with a log
 
 
 def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None, shown: int = 0) -> Status | None:
-    """Gives ``sink`` the log, whole or from its last ``tail`` lines on; the status at the end, None when nobody could be asked.
+    """Gives ``sink`` the log, whole or from its last ``tail`` lines on; the status at the end, None when the box could not be asked.
 
-    Its first ``shown`` bytes were seen before: only their last lines come again. A run whose end is here needs no box: its
-    log can be read when the box is long gone.
+    Its first ``shown`` bytes were printed before: only their last lines come again. The log of a finished run that is complete here
+    can be read without the box.
     """
     file = places.run_folder(run.run_id) / "log"
     known = recorded_status(run)

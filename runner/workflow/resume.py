@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from remote_payload.settings.training import RETIRED
 from runner import files
 from runner.domain import places
 from runner.domain.errors import UserError
-from runner.domain.job import Job
+from runner.domain.job import Job, Settings
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.jobfile import load
@@ -43,7 +41,7 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
     return load(file, overrides).at(folder, run.job.file)
 
 
-def _without_retired(settings: dict[str, Any]) -> dict[str, Any]:
+def _without_retired(settings: Settings) -> Settings:
     """Recorded settings without those that a version of gpurun before this one filled in, and that exist no more."""
     kept = {name: value for name, value in settings.items() if name not in RETIRED}
     return {name: _without_retired(value) if isinstance(value, dict) else value for name, value in kept.items()}

@@ -16,7 +16,7 @@ ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for reco
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one run of an experiment, and why. Runs of one ``group`` were submitted together, with the same settings."""
+    """Whether one run of an experiment may be deleted (``goes``), and why. A ``group`` was submitted together, with equal settings."""
 
     run_id: str
     group: str
@@ -40,7 +40,7 @@ class Candidate:
 
 
 def decide_retention(candidates: Iterable[Candidate], keep: int, named: Collection[str]) -> list[Decision]:
-    """Of each group the first ``keep`` complete runs to finish stay; the others go where they are home, or were named."""
+    """Of each group the first ``keep`` complete runs to finish stay. The others may be deleted when they were fetched, or were named."""
     found = []
     for group, members in _groups(candidates).items():
         whole = [each for each in members if each.complete and each.run.run_id not in named]

@@ -1,4 +1,4 @@
-"""What runs are doing: asked of the box, else as last seen."""
+"""The status of runs: from the box, or from the record when the box cannot be reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
 @dataclass(frozen=True)
 class Seen:
-    """A run's status and when it was true. ``unreachable`` says why the box could not be asked now."""
+    """A run's status, and the time ``at`` which it was true. ``unreachable`` says why the box could not be asked now."""
 
     run: Run
     status: Status | None
@@ -104,7 +104,7 @@ def recorded_status(run: Run) -> Seen | None:
 
 
 def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
-    """Every run on a box, whoever started it, with this machine's record, which learns how it is."""
+    """Every run on a box, also from other machines, with this machine's record of it, which is brought up to date."""
     known = {run.run_id: run for run in store.load_all()[0]}
     with connect(resolve_or_start_host(typed), report) as link:
         statuses = link.agent.all_status()
@@ -129,12 +129,12 @@ def failures_of(runs: Iterable[Run]) -> list[GpurunError]:
 
 
 def error_of(status: Status) -> GpurunError | None:
-    """The same, given."""
+    """The error that ``raise_for`` raises; None for a run that succeeded or still runs."""
     if not status.finished or status.outcome == "succeeded":
         return None
-    said = f"{status.run_id} {status.outcome.replace('_', ' ') if status.outcome else ''}"
-    said += f" ({status.cause})" if status.cause else ""
-    said += f"\n{clean(status.evidence)}" if status.evidence else ""
+    message = f"{status.run_id} {status.outcome.replace('_', ' ') if status.outcome else ''}"
+    message += f" ({status.cause})" if status.cause else ""
+    message += f"\n{clean(status.evidence)}" if status.evidence else ""
     kinds: dict[str | None, type[GpurunError]] = {"cancelled": RunCancelled, "lost": RunLost, "interrupted": RunLost}
     hint = "gpurun logs shows the whole log"
     if status.progress.get("checkpoint") and status.cause != NOT_THERE:
@@ -142,4 +142,4 @@ def error_of(status: Status) -> GpurunError | None:
     hint += "."
     if status.advice:
         hint = f"{clean(status.advice)}\n{hint}"
-    return kinds.get(status.outcome, RunFailed)(clean_lines(said, 2000), hint=hint)
+    return kinds.get(status.outcome, RunFailed)(clean_lines(message, 2000), hint=hint)

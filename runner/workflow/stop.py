@@ -1,4 +1,4 @@
-"""Ending runs, and proving that nothing of them is left."""
+"""``gpurun stop``: ends runs, and makes sure that no process of them is left."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Stopped:
 
 
 def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
-    """TERM, ``grace`` seconds, KILL, until two scans find nobody. Raises RunFailed naming what survives."""
+    """TERM, after ``grace`` seconds KILL, until two scans find no process. Raises RunFailed naming processes that survive."""
     return stop_all([run], report, grace)[0]
 
 
 def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[Stopped]:
-    """All at once over one link a box, so that no queued run takes the place of one that ends.
+    """Ends all at once over one link for each box, so that no queued run takes the place of one that ends.
 
     Raises the first run's (or box's) error, after the others have been ended.
     """
@@ -74,7 +74,7 @@ def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float) -
 
         with ThreadPoolExecutor(len(runs)) as pool:
             asked: list[Future[Stopped]] = [pool.submit(_stop, link, run, grace, tell) for run in runs]
-        stage.update(note="")  # how many were left on the way is not how it ended
+        stage.update(note="")  # the last note was about processes that are gone now
     return [each.result() for each in asked]
 
 

@@ -50,7 +50,7 @@ def submit(
     """
     target = resolve_or_start_host(host, options.volume)
     runs = create_runs(jobs, host, report, volume=options.volume, run_id=options.run_id, resumption=resumption)
-    # Records that nobody could go on with are removed: of a resumed run always, of a new one when this machine refuses it.
+    # Records of no further use are removed: of a resumed run that did not start, of a new run that this machine refuses.
     discard_after = (BaseException,) if resumption else () if options.run_id else (UserError,)
     with (
         interruption_explained(runs),

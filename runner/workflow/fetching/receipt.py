@@ -1,4 +1,4 @@
-"""What was verified in a folder, so that it is neither sent nor hashed again while it is untouched, and no other file is overwritten."""
+"""Which files of a folder a fetch has verified: unchanged ones are not sent or hashed again, and no other file is overwritten."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Receipt:
         self._entries = {path: entry for path, entry in entries.items() if isinstance(entry, list)}
 
     def has(self, artifact: Artifact) -> bool:
-        """Whether the file lies here, verified and untouched."""
+        """Whether the file is here, verified and unchanged since."""
         verified = [*_state(self._path(artifact)), artifact.sha256]
         return self._entries.get(artifact.path, [])[:3] == verified
 
     def may_replace(self, artifact: Artifact) -> bool:
-        """Whether a fetch may put a file under this name: nothing lies there, or what a fetch brought."""
+        """Whether a fetch may write under this name: there is no file, or one that a fetch has put there."""
         path, entry = self._path(artifact), self._entries.get(artifact.path)
         if not os.path.lexists(path):
             return True
@@ -39,7 +39,7 @@ class Receipt:
         self._entries.setdefault(artifact.path, [*_state(staged), artifact.sha256, COMING])
 
     def note(self, artifact: Artifact) -> None:
-        """It was verified, and lies here."""
+        """Notes that the file is here and verified."""
         self._entries[artifact.path] = [*_state(self._path(artifact)), artifact.sha256]
 
     def save(self) -> None:

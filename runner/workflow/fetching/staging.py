@@ -1,4 +1,4 @@
-"""The staging folder of a fetch: what has arrived and is not verified yet. It stays until a fetch is done, so that the next one goes on."""
+"""The staging folder of a fetch: files that are not verified yet. After an interruption the next fetch goes on with them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Staging:
         self._top = target / STAGING
         self._note = self._top / "begun.json"
         self.files = self._top / "outputs"
-        self._begun: dict[str, object] = {}  # path → sha256 of the content whose beginning lies here, and nothing else
+        self._begun: dict[str, object] = {}  # path → sha256 of the content of which only the beginning is here
 
     def open(self, missing: Sequence[Artifact]) -> None:
-        """Keeps of an earlier fetch what is of use for these files, and removes the rest. Raises ArtifactError for a link."""
+        """Keeps what an earlier fetch left of these files, and removes the rest. Raises ArtifactError for a link."""
         for folder in (self._top, self.files):
             refuse_link(folder)
         self._tidy({artifact.path for artifact in missing})
@@ -45,7 +45,7 @@ class Staging:
         files.write_json(self._note, self._begun)
 
     def size(self) -> int:
-        """Bytes that lie here and need not be written again."""
+        """Bytes that are here and need not be written again."""
         return sum(os.lstat(path).st_blocks * 512 for path in self._walk())
 
     def borrow(self, missing: Sequence[Artifact]) -> None:
@@ -57,7 +57,7 @@ class Staging:
                 _copy(earlier, staged)
 
     def parts(self, missing: Sequence[Artifact]) -> tuple[list[Artifact], list[Artifact]]:
-        """The files that are begun here, of which only the rest is to be sent; and the others."""
+        """The files of which a beginning is here, so that only the rest is sent; and the others."""
         begun: list[Artifact] = []
         others: list[Artifact] = []
         for artifact in missing:
@@ -69,7 +69,7 @@ class Staging:
         shutil.rmtree(self._top, ignore_errors=True)
 
     def _earlier(self, artifact: Artifact) -> Path | None:
-        """What lies under the file's final name, where comparing with it pays."""
+        """The earlier version under the final name, where it is large enough that comparing with it saves time."""
         path = self._target / artifact.path
         return path if not path.is_symlink() and path.is_file() and path.stat().st_size >= COMPARED else None
 
@@ -82,7 +82,7 @@ class Staging:
                 os.rmdir(folder)
 
     def _walk(self) -> list[Path]:
-        """All that lies here and is no folder."""
+        """Every file and link here."""
         found = []
         for folder, folders, names in os.walk(self.files):
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]

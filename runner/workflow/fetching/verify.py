@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from runner.domain.answers.manifest import Artifact
 from runner.domain.errors import ChecksumMismatch
+from runner.domain.progress import Stage
 
-LARGE = 16 << 20  # bytes; a smaller file is hashed in less time than it takes to find out whether it has come
+LARGE = 16 << 20  # bytes; a smaller file is hashed in less time than it takes to find out whether it is complete
 State = tuple[int, ...]  # another one when the file was written to, whatever time it was given afterwards
 
 
@@ -35,17 +35,17 @@ class Verifier:
         self._pool.shutdown(cancel_futures=True)
 
     def begin_early(self) -> None:
-        """Hashes the large files that seem whole by now; what comes of it counts only if they are not touched any more."""
+        """Hashes the large files that seem complete. The result counts only if the file is unchanged at the end."""
         for artifact in self._artifacts:
             if artifact.size >= LARGE and artifact.path not in self._early and self._seems_whole(artifact):
                 self._early[artifact.path] = self._pool.submit(self._hash, artifact)
 
-    def finish(self, update: Callable[..., Any]) -> None:
+    def finish(self, stage: Stage) -> None:
         """Raises ChecksumMismatch for a file that is not what the manifest says, and throws that one away."""
         done, total = 0, sum(artifact.size for artifact in self._artifacts)
         for artifact, _ in zip(self._artifacts, self._pool.map(self._verify, self._artifacts), strict=True):
             done += artifact.size
-            update(done=done, total=total)
+            stage.update(done=done, total=total)
 
     def _seems_whole(self, artifact: Artifact) -> bool:
         """rsync gives a file the time it had on the box when it has come to its end, and not before."""

@@ -1,4 +1,4 @@
-"""Hugging Face login, on the laptop, before anything is pushed: who am I, and may that token read every model named."""
+"""The Hugging Face login: checked on the laptop before anything is pushed, for every model that the job names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from runner.domain.progress import Reporter
 
 
 def require(job: Job, report: Reporter) -> str | None:
-    """The token to lend to the run; None when the job names no model and needs none. Raises HubAccessDenied."""
+    """The token for the run; None when the job names no model. Raises HubAccessDenied where the token may not read one of them."""
     if not job.hub.models:
         return None
     from runner import hub

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def background_thread() -> Iterator[ThreadPoolExecutor]:
     """One thread, awaited at the end of the block.
 
-    Where the block fails, or Ctrl-C ends it, nobody waits for the thread: it ends when its connection is closed.
+    Where the block fails, or Ctrl-C ends it, the thread is not awaited: it ends when its connection is closed.
     """
     pool = ThreadPoolExecutor(max_workers=1)
     try:

@@ -1,4 +1,4 @@
-"""Everything that can fail, before money is spent: each thing looked at is one line, good, doubtful or bad."""
+"""What can be checked on a box before anything is sent: each check gives one finding, good, doubtful or bad."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN_NEEDS = 200 << 20  # bytes for logs, the agent and the payload
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``hint`` says what to do about it."""
+    """The result of one check; ``hint`` says what to do about it."""
 
     what: str
     verdict: Verdict
@@ -38,7 +38,7 @@ def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
 
 
 def examine(box: Box, plan: Plan) -> list[Finding]:
-    """What the box is like, against what the job needs."""
+    """Compares the box with what the job needs."""
     return [*_system(box, plan), *_program(box, plan), *_disk(box, plan), *_gpus(box, plan)]
 
 
@@ -83,7 +83,7 @@ def _program(box: Box, plan: Plan) -> Iterator[Finding]:
     """Whether the box can start the command's first word: else the run would end at once, after the push."""
     word, wanted = (plan.job.command or ("",))[0], plan.requirements
     if not word or ("/" in word and not word.startswith("/")) or "{" in word:
-        return  # a recipe; a file of the code, which was looked at here; a number
+        return  # a recipe; a file of the code, which was checked on the laptop; a number
     found = box.have.program
     if found is not None:
         yield Finding("program", "ok", clean(f"{word} is {found}" if found != word else f"{word} is there", 200))
@@ -109,17 +109,17 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "disk",
             "fail",
-            f"{box.root} cannot be written: {box.disk_error or 'nobody says why'}"
+            f"{box.root} cannot be written: {box.disk_error or 'the box gives no reason'}"
             + (" (inodes: no further file fits)" if box.inodes_free == 0 else ""),
             "Delete files there, or name a volume that can be written: gpurun hosts set HOST --volume /workspace",
         )
         return
     sends = sum(tree.selection.total_bytes for tree in plan.trees if not has_tree(box, plan, tree.name))
     needed = max(plan.job.resources.disk or 0, sends) + OWN_NEEDS
-    said = f"{format_size(box.disk_free)} free, {format_size(needed)} needed"
+    text = f"{format_size(box.disk_free)} free, {format_size(needed)} needed"
     if needed > box.disk_free:
         yield Finding(
-            "disk", "fail", said, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk."
+            "disk", "fail", text, "gpurun clean --host HOST shows what gpurun may delete there, or rent a larger disk."
         )
     elif box.inodes_free is not None and box.inodes_free < 10_000 + sum(
         len(tree.selection.files) for tree in plan.trees
@@ -131,7 +131,7 @@ def _disk(box: Box, plan: Plan) -> Iterator[Finding]:
             "Delete small files there (caches, old environments).",
         )
     else:
-        yield Finding("disk", "ok", said)
+        yield Finding("disk", "ok", text)
 
 
 def _gpus(box: Box, plan: Plan) -> Iterator[Finding]:
@@ -139,14 +139,14 @@ def _gpus(box: Box, plan: Plan) -> Iterator[Finding]:
         return
     names = ", ".join(sorted({gpu.name for gpu in box.gpus}))
     each = f"{box.gpus[0].memory_total / 2**30:.0f} GiB each, " if box.gpus else ""
-    said = f"{len(box.gpus)} × {names}, {each}driver {box.driver or 'unknown'}"
-    lacking = _lacking_gpus(box, plan, said)
-    yield lacking or Finding("GPU", "ok", said)
+    text = f"{len(box.gpus)} × {names}, {each}driver {box.driver or 'unknown'}"
+    lacking = _lacking_gpus(box, plan, text)
+    yield lacking or Finding("GPU", "ok", text)
     if not lacking:
         yield from _occupied_gpus(box, plan)
 
 
-def _lacking_gpus(box: Box, plan: Plan, said: str) -> Finding | None:
+def _lacking_gpus(box: Box, plan: Plan, text: str) -> Finding | None:
     """Why the box's GPUs are not what the job needs."""
     needs = plan.job.resources
     wanted = len(box.gpus) if needs.gpus == "all" else needs.gpus
@@ -159,9 +159,9 @@ def _lacking_gpus(box: Box, plan: Plan, said: str) -> Finding | None:
         return Finding("GPU", "fail", why, "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.")
     if wanted > len(box.gpus):
         hint = f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box."
-        return Finding("GPU", "fail", f"{said}; the job wants {wanted}", hint)
+        return Finding("GPU", "fail", f"{text}; the job wants {wanted}", hint)
     if wanted > len(large_enough):
-        why = f"{said}; the job needs {(needs.vram or 0) / 2**30:.0f} GiB on each"
+        why = f"{text}; the job needs {(needs.vram or 0) / 2**30:.0f} GiB on each"
         return Finding("GPU", "fail", why, "Rent a larger GPU, or lower resources.vram if you know better.")
     return None
 

@@ -1,4 +1,4 @@
-"""A Python for the payload on the box, and the tools that a push needs there."""
+"""Prepares the box for the run: a Python for the payload, and the tools that a push needs there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.workflow.submission.plan import Plan
 
 
 def install_tools(link: Link, plan: Plan, box: Box, report: Reporter) -> None:
-    """rsync by apt-get where it lacks and may be installed; ``checks`` has refused the other cases."""
+    """Installs rsync with apt-get where it is missing; ``checks`` has refused a box where that is not allowed."""
     if box.rsync or not plan.trees:
         return
     with report.stage("install rsync on the box") as stage:

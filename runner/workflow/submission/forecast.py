@@ -1,4 +1,4 @@
-"""Predicted VRAM and disk of a recipe job, from its settings and the model's config.json: nothing is downloaded but that."""
+"""Predicted VRAM and disk of a recipe job, from its settings and the model's config.json; only that file is downloaded."""
 
 from __future__ import annotations
 

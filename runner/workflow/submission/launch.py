@@ -19,9 +19,9 @@ from runner.workflow.submission.resumption import Resumption
 
 
 def attach(link: Link, run: Run, plan: Plan, report: Reporter) -> bool:
-    """Whether an earlier try of this submission has started the run; nothing need be pushed or checked then.
+    """Whether an earlier try of this submission has started the run: then nothing need be pushed or checked.
 
-    Raises NotStarted for a claim that came to nothing, RunLost for a run that was there and is gone: neither starts a second time.
+    Raises NotStarted for a claim that started nothing, RunLost for a run that is gone: neither is started a second time.
     """
     if not run.attempted and not run.launched:
         return False
@@ -137,9 +137,9 @@ def confirm_start(link: Link, run: Run) -> None:
 
 
 def _warn_of_other_code(code_of_run: str, plan: Plan, report: Reporter) -> None:
-    """Whoever attaches may have edited the code since, or another gpurun has started the run from another folder."""
+    """The code may have been edited since, or another gpurun has started the run from another folder."""
     if plan.code and code_of_run and code_of_run != plan.code.digest:
-        report.warn("what it runs is not what lies here now: the code is another than it was when the run was started")
+        report.warn("the run does not have the code that is here now: the code has changed since the run was started")
 
 
 def _several(gpus: int | str, processes: int | None) -> bool:
@@ -147,6 +147,6 @@ def _several(gpus: int | str, processes: int | None) -> bool:
 
 
 def _variables(job: Job) -> dict[str, str]:
-    """The job's own, and the hub that this machine uses, where it is not the public one."""
+    """The job's own variables, and the hub that this machine uses where it is not the public one."""
     mirror = {"HF_ENDPOINT": os.environ["HF_ENDPOINT"]} if os.environ.get("HF_ENDPOINT") else {}
     return {**mirror, **job.environment.variables}

@@ -1,4 +1,4 @@
-"""What a submission will send, worked out on the laptop alone: nothing is contacted here."""
+"""What a submission will send. It is worked out on the laptop; nothing is contacted here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runner.transport import bundle
 
 @dataclass(frozen=True)
 class Tree:
-    """One folder's worth of files to push: what was selected, and the digest that says whether the box has it."""
+    """The files of one folder to push, and the digest that tells whether the box has them."""
 
     name: str  # relative to code.path; "" for the code itself
     selection: Selection
@@ -63,7 +63,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Requirements:
-    """A Python for the payload: exact versions to install, the ranges that an interpreter found there may satisfy instead."""
+    """The Python of the payload: exact versions to install, and the ranges that an interpreter of the box may satisfy instead."""
 
     python: str | None
     interpreter: str | None
@@ -72,7 +72,7 @@ class Requirements:
 
     @property
     def key(self) -> str:
-        """Content-keyed: the same packages are installed once a box."""
+        """A digest of the content: the same packages are installed once on each box."""
         text = "\0".join(["1", self.python or "", self.locked])
         return "py-" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -136,7 +136,7 @@ def requirements_of(job: Job) -> Requirements:
     if not job.recipe:
         return Requirements(python, interpreter, "\n".join(own), tuple(own))
     if "WANDB_API_KEY" in {*job.secrets, *job.environment.variables} and not any(map(_is_wandb, own)):
-        own.append("wandb>=0.19")  # the key switches it on; nobody else is made to install it
+        own.append("wandb>=0.19")  # only who sets the key needs the package
     folder = resources.files("remote_payload") / "environments"
     locked = (folder / "lock.txt").read_text("utf-8")
     ranges = [line.strip() for line in (folder / "requirements.in").read_text("utf-8").splitlines()]
@@ -149,7 +149,7 @@ def _is_wandb(line: str) -> bool:
 
 
 def select_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
-    """The tree as it is now, without the files that gpurun's own output goes to. Raises TransferFailed when it cannot be sent now."""
+    """The tree as it is now, without the files that gpurun's own output is written to. Raises TransferFailed when it cannot be sent now."""
     try:
         return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
     except UserError as error:  # it could be sent a moment ago: the record stays, the push can go on
@@ -160,7 +160,7 @@ def select_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
 def fail_if_job_changed(job: Job, run: Run) -> None:
     """Raises TransferFailed when the job file excludes, names or installs other things now than when ``job`` was read from it.
 
-    What was pushed follows the old file then: a file that was excluded meanwhile would be sent all the same.
+    What was pushed follows the old file: a file that was excluded meanwhile would be on the box all the same.
     """
     fields = changed_since(job)
     if fields:

@@ -1,7 +1,8 @@
-"""Code, data and the training package onto the box: only what it lacks, nothing under a final name before it is what lies here.
+"""Sends code, data and the training package to the box: only what it lacks, and nothing gets its final name before it is complete.
 
-A folder that is edited while it is pushed is looked at again, and what moved is sent again. The box compares what has arrived with
-what was meant before it takes it (``seal`` for data, the launch for code); where that differs, all of it is sent anew.
+Where files are edited while they are pushed, the folder is selected again and the changed files are sent again. Before the box
+takes a tree (``seal`` for data, the launch for code), it compares it with what the laptop selected; where the two differ, the whole
+tree is sent again.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from runner.workflow.submission.plan import Plan, Tree, select_again
 from runner.workflow.submission.send import Reusable, send
 
 ROUNDS = 4  # the first, and three for files that are edited meanwhile
-TRIES = 3  # for a tree that does not arrive as it was meant
+TRIES = 3  # for a tree that arrives with differences
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where everything lies on the box: the code in an attempt or with an earlier run, the rest as the launch wants it."""
+    """Where everything is on the box: the code in an attempt or with an earlier run (``link_from``), the rest as the launch takes it."""
 
     code: Tree | None
     attempt: str | None
     link_from: str | None
     data: tuple[DataRequest, ...]
     payload: str | None
-    read_at: int  # when the code was seen to be at rest, by this machine's clock
+    read_at: int  # when no file of the code was changing, by this machine's clock
 
     @property
     def code_request(self) -> CodeRequest | None:
@@ -70,7 +71,7 @@ def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pus
 
 
 def push_code_anew(link: Link, job: Job, pushed: Pushed, run_id: str, left: int, report: Reporter) -> Pushed:
-    """After a launch that found another tree than was meant: all of the code once more. Raises PushDiffers when no tries are ``left``."""
+    """Sends all of the code again, after a launch that found differences. Raises PushDiffers when no tries are ``left``."""
     assert pushed.code is not None
     tree = _after_difference(link, pushed.code, pushed.attempt, left, report)
     tree, attempt = _push_until_unchanged(link, job, select_again(job, tree, ()), run_id, Reusable(), run_id, report)
@@ -102,7 +103,7 @@ def _seal(link: Link, tree: Tree, attempt: str) -> None:
 
 
 def _sealed_by_another(link: Link, tree: Tree, name: str) -> bool:
-    """Whether another gpurun has pushed the same data meanwhile, which takes away the folder that we wrote to."""
+    """Whether another gpurun has pushed the same data meanwhile. That removes the folder that this push wrote to."""
     try:
         _seal(link, tree, new_attempt(name))
         return True
@@ -113,7 +114,10 @@ def _sealed_by_another(link: Link, tree: Tree, name: str) -> bool:
 def _push_until_unchanged(
     link: Link, job: Job, tree: Tree, name: str, reusable: Reusable, run_id: str, report: Reporter
 ) -> tuple[Tree, str]:
-    """Sends the tree, again where it was edited meanwhile: the tree at rest, and the attempt that holds it. Raises TransferError."""
+    """Sends the tree, and again what is edited meanwhile, until nothing changes.
+
+    Gives the tree that was sent last, and the attempt that holds it. Raises TransferError.
+    """
     own_output: set[str] = set()
     _note_own_output(tree, report)
     for left in reversed(range(ROUNDS)):
@@ -121,7 +125,7 @@ def _push_until_unchanged(
         try:
             attempt = send(link, tree, name, reusable, report)
         except TransferFailed:
-            if not changed(tree.selection):  # rsync's own words for a file that shrank under it say less
+            if not changed(tree.selection):  # where a file shrank while rsync read it, rsync's own message says less
                 raise
         touched = changed(tree.selection)
         if attempt and not touched:
@@ -148,7 +152,7 @@ def _note_own_output(tree: Tree, report: Reporter, only: set[str] | None = None)
 
 
 def _after_difference(link: Link, tree: Tree, attempt: str | None, left: int, report: Reporter) -> Tree:
-    """What to push again after the box found another tree: without permissions where they are all that differs.
+    """The tree to push again after the box found differences: without permissions where nothing else differs.
 
     Raises PushDiffers, with names, when no tries are ``left``.
     """
@@ -180,7 +184,7 @@ def _kept_changing(tree: Tree, moved: list[str]) -> TransferFailed:
             if not tree.name
             else ""
         )
-        + "Repeat the command when it is at rest; only what changed is sent again.",
+        + "Repeat the command when the files do not change any more; only what changed is sent again.",
     )
 
 
@@ -190,10 +194,10 @@ def _pattern(path: str) -> str:
 
 
 def _attempts(link: Link, box: Box, name: str) -> list[Base]:
-    """What earlier pushes have brought that were cut off, the newest first."""
+    """What earlier pushes, that did not finish, have sent; the newest first."""
     return [Base.attempt(link.paths.incoming(f"{name}/{each}")) for each in box.have.attempts.get(name, ())]
 
 
 def _base(offered: TreeOnBox | None) -> list[Base]:
-    """A tree that a probe offered to take unchanged files from."""
+    """A tree of which the push may take unchanged files."""
     return [Base.completed(offered.path, offered.read_at)] if offered else []

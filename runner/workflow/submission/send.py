@@ -1,4 +1,4 @@
-"""One tree into an attempt of its own on the box, by whatever is quickest: with a request, as a tar stream, by rsync."""
+"""Sends one tree into an attempt of its own on the box, the quickest way: with a request, as a tar stream, or by rsync."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Reusable:
-    """What the box has that this push may build on."""
+    """What the box has that need not be sent again."""
 
     bases: tuple[Base, ...] = ()  # trees to take unchanged files from
     earlier_code: EarlierCode | None = None  # code of a run, which a patch may turn into ours
-    attempt: str | None = None  # what this push has brought just now, of
+    attempt: str | None = None  # what this push has just sent, of
     selection: Selection | None = None  # this selection, before files were edited
 
     def after(self, link: Link, attempt: str, selection: Selection | None = None) -> Reusable:
-        """With one attempt more, newer than the others."""
+        """The same and one attempt more, newer than the others."""
         base = Base.attempt(link.paths.incoming(attempt))
         return Reusable((base, *self.bases), None, attempt if selection else None, selection)
 
@@ -52,7 +52,7 @@ def send(link: Link, tree: Tree, name: str, reusable: Reusable, report: Reporter
                 return attempt
             reusable = reusable.after(link, attempt)
         for left in reversed(range(TRIES)):
-            attempt = new_attempt(name)  # whatever the one before still does on the box, it does not do it here
+            attempt = new_attempt(name)  # an earlier attempt may still be written to on the box
             try:
                 _send_by_rsync(link, tree, attempt, reusable.bases, stage)
                 return attempt
@@ -71,12 +71,12 @@ def _patch(tree: Tree, reusable: Reusable) -> Patch | None:
         if reusable.attempt and reusable.selection:
             return patch_attempt(reusable.attempt, reusable.selection, tree.selection)
         return make_patch(tree.selection, reusable.earlier_code)
-    except OSError:  # a file went away meanwhile: it is noticed where the push ends
+    except OSError:  # a file was deleted meanwhile: the end of the push notices it
         return None
 
 
 def _send_patch(link: Link, tree: Tree, patch: Patch, attempt: str, report: Reporter) -> bool:
-    """Whether the few files that changed were enough; if not, rsync begins anew."""
+    """Sends the few files that changed; False where that is not enough and rsync has to do it."""
     of = pluralise(len(tree.selection.files), "file")
     with report.stage(f"push {tree.title} ({patch.files} of {of})", "bytes") as stage:
         stage.update(done=0, total=patch.total_bytes)
@@ -89,7 +89,7 @@ def _send_patch(link: Link, tree: Tree, patch: Patch, attempt: str, report: Repo
 
 
 def _send_tar_stream(link: Link, tree: Tree, names: list[str], attempt: str, stage: Stage) -> bool:
-    """Whether a tar stream has brought everything; if not, rsync goes on from what it did."""
+    """Sends everything as a tar stream; False where that broke off, and rsync goes on from what arrived."""
     total = tree.selection.total_bytes
 
     def tell(done: int) -> None:
@@ -105,8 +105,9 @@ def _send_tar_stream(link: Link, tree: Tree, names: list[str], attempt: str, sta
 
 
 def _send_by_rsync(link: Link, tree: Tree, attempt: str, bases: Sequence[Base], stage: Stage) -> None:
-    """rsync, with the bases' equal files as hard links. Files that a base may have with equal size and time and another content go
-    apart from the others: of these only what differs is sent, wherever it differs.
+    """Runs rsync, which takes equal files of the bases as hard links.
+
+    Files that a base may have with equal size and time, but other content, go in a second rsync that compares contents.
     """
     doubted = {entry.path for entry in tree.selection.files if any(base.may_differ(entry) for base in bases)}
     certain = [entry.path for entry in tree.selection.files if entry.path not in doubted]

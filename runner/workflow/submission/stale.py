@@ -1,4 +1,4 @@
-"""What still holds the GPUs from before: ended when it was a finished run of gpurun's, else shown, and ended only when told to."""
+"""Processes that still hold a GPU: leftovers of finished runs are ended, others are shown, and ended only with ``--kill-stale``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from runner.workflow.submission.plan import Plan
 
 
 def clear(link: Link, plan: Plan, box: Box, report: Reporter, *, kill: bool) -> None:
-    """Asks the box to end left-overs of finished runs (all candidates with ``kill``), and reports what stays."""
+    """Asks the box to end what is left of finished runs (with ``kill`` other processes too), and reports what stays."""
     if not box.gpus or plan.job.resources.gpus == 0:
         return
     with report.stage("stale GPU processes") as stage:
         found = link.agent.stale(kill=kill, gpus=plan.job.resources.gpus)
         stage.update(note=f"{len(found.ended)} ended" if found.ended else "none of ours")
     for other in found.others:
-        if not other.run_id:  # a run of gpurun's is no surprise: GPUs that it holds are not given to another
+        if not other.run_id:  # the GPUs of a run of gpurun's are not given to another
             advice = f"left alone ({clean(other.kept, 80)})" if other.kept else "--kill-stale ends it"
             report.warn(f"a process that is not gpurun's has a GPU open: {_shown(other)}; {advice}")
     for survivor in found.survivors:

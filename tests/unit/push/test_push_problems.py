@@ -58,7 +58,7 @@ def test_an_unreadable_data_file_is_refused_by_name(folder: Path, monkeypatch: p
 def test_links_that_lead_out_are_named_and_data_of_nothing_else_is_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "data" / "big").symlink_to(tmp_path / "corpus")
     (folder / "shared.py").symlink_to(tmp_path / "corpus" / "a.txt")
-    with pytest.raises(UserError, match=r"data: nothing in .* can be sent: 1 link \(big\) to what lies outside"):
+    with pytest.raises(UserError, match=r"data: nothing in .* can be sent: 1 link \(big\) to places outside of it"):
         make_plan(job(folder, data=["data"]))
     (folder / "data" / "small.txt").write_text("x")
     code, data = make_plan(job(folder, data=["data"])).warnings
