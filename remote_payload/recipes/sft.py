@@ -29,9 +29,18 @@ from remote_payload.train.model.precision import checkpoint_activations, resolve
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.tasks.packed_task import PackedTask
+from remote_payload.train.tasks.sums import LossFunction
 
 
 def main(run: Run) -> None:
+    learn(run, loss)
+
+
+def learn(run: Run, loss: LossFunction) -> None:
+    """The recipe with any loss of a packed row of examples: a recipe of one's own may bring another one.
+
+    ``run.settings`` has at least the fields of ``SftSettings``.
+    """
     settings, world = run.settings, run.world
     compute = resolve_precision(settings.precision, world.device)
     form = Format(settings.messages_field, settings.prompt_template, settings.completion_field, settings.system_prompt)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from remote_payload.settings.own import is_own, read_declarations
+
 RECIPES = {
     "classify": "ClassifySettings",
     "sft": "SftSettings",
@@ -18,6 +20,12 @@ RECIPES = {
 }
 
 
-def settings_class(recipe: str) -> Any:
-    """The dataclass of a recipe's settings. Raises KeyError for a recipe that does not exist."""
-    return getattr(importlib.import_module(f"remote_payload.settings.{recipe}"), RECIPES[recipe])
+def settings_class(recipe: str, folder: str = ".") -> Any:
+    """The dataclass of a recipe's settings; ``folder`` is what the path of a user's own recipe is relative to.
+
+    Raises KeyError for a recipe that does not exist, RecipeError for a file that is none.
+    """
+    if is_own(recipe):
+        return read_declarations(recipe, folder).settings
+    name = RECIPES[recipe]
+    return getattr(importlib.import_module(f"remote_payload.settings.{recipe}"), name)

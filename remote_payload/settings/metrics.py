@@ -9,10 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import Any, Dict, Mapping, Optional
 
+from remote_payload.settings.own import is_own, read_declarations
 
-def metrics_of(recipe: str, settings: Mapping[str, Any]) -> Dict[str, bool]:
-    """``{name: higher_is_better}`` with these settings; a metric whose setting is null is not computed, so it is left out."""
-    stated: Dict[str, bool] = importlib.import_module("remote_payload.settings.%s" % recipe).METRICS
+
+def metrics_of(recipe: str, settings: Mapping[str, Any], folder: str = ".") -> Dict[str, bool]:
+    """``{name: higher_is_better}`` with these settings; a metric whose setting is null is not computed, so it is left out.
+
+    ``folder`` is what the path of a user's own recipe is relative to; one that is none raises RecipeError.
+    """
+    stated: Dict[str, bool]
+    if is_own(recipe):
+        stated = read_declarations(recipe, folder).metrics
+    else:
+        stated = importlib.import_module("remote_payload.settings.%s" % recipe).METRICS
     known = {}
     for name, higher in stated.items():
         field = name.partition("{")[2].partition("}")[0]

@@ -26,10 +26,13 @@ import torch.distributed as dist
 
 from remote_payload.settings import settings_class
 from remote_payload.settings.metrics import is_higher_better, metrics_of
+from remote_payload.settings.own import RecipeError, is_own
 from remote_payload.settings.reading import SettingError, read_settings
 from remote_payload.train.distributed import World, require_lent_gpus
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.telemetry import Telemetry
+
+OWN = "own"  # the module under remote_payload.recipes that runs a recipe of the user's own
 
 
 @dataclass
@@ -55,11 +58,13 @@ class Run:
         when GPUs were lent that torch cannot use.
         """
         folder, job = _job_by_gpurun() or _job_by_hand(recipe, arguments or [])
+        if recipe == OWN and is_own(str(job.get("recipe"))):
+            recipe = job["recipe"]
         if job.get("recipe", recipe) != recipe:
             raise InputError(f"the job is of recipe {job['recipe']}, not {recipe}")
         try:
             settings = read_settings(settings_class(recipe), job.get("settings") or {})
-        except SettingError as error:
+        except (SettingError, RecipeError) as error:
             raise InputError(str(error)) from None
         higher = _direction(recipe, settings)
         require_lent_gpus(job)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remote_payload.settings.own import is_own
 from runner.domain.flow import flow
 from runner.domain.job_fields import (
     Command,
@@ -130,7 +131,7 @@ class Job:
     name: Name
     """Run ids begin with it."""
     recipe: str | None = None
-    """A built-in training script. Either this or command."""
+    """A built-in training script, or a Python file of your own such as ./my_recipe.py. Either this or command."""
     command: Command | None = None
     """Your own program as a list of words. {gpus} and {processes} are replaced by their numbers."""
     settings: Settings = field(default_factory=dict)
@@ -178,8 +179,13 @@ class Job:
 
     @property
     def pushes_code(self) -> bool:
-        """A recipe is gpurun's own code: only a command job sends the user's."""
-        return self.command is not None
+        """Whether the user's code is sent. A built-in recipe is gpurun's own; for it only data is sent."""
+        return self.command is not None or self.has_own_recipe
+
+    @property
+    def has_own_recipe(self) -> bool:
+        """Whether the recipe is a Python file of the user's, ``recipe: ./my_recipe.py``."""
+        return self.recipe is not None and is_own(self.recipe)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -7,15 +7,17 @@ import json
 import math
 from dataclasses import asdict, replace
 from dataclasses import fields as fields_of
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from remote_payload.settings import RECIPES, settings_class
+from remote_payload.settings.own import RecipeError
 from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job
 from runner.jobfile.descriptions import describe
-from runner.jobfile.problems import Problem, quoted, suggestion
+from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.settings_metric import check_metric
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
@@ -64,13 +66,13 @@ def job_schema() -> dict[str, Any]:
 
 
 @functools.cache
-def settings_adapter(recipe: str) -> TypeAdapter[Any]:
-    return TypeAdapter(checkable(settings_class(recipe)))
+def settings_adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(checkable(kind))
 
 
 @functools.cache
-def settings_schema(recipe: str) -> dict[str, Any]:
-    return _closed(settings_adapter(recipe).json_schema())
+def settings_schema(kind: type) -> dict[str, Any]:
+    return _closed(settings_adapter(kind).json_schema())
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
@@ -96,27 +98,50 @@ def _replaced(tree: Node, keys: tuple[str, ...], node: Node) -> Node:
     return replace(tree, entries={**tree.entries, keys[0]: replace(entry, node=inner)})
 
 
-def _everywhere(recipe: Node | None) -> dict[str, Any]:
+def _everywhere(settings: type | None) -> dict[str, Any]:
     """The schema of a whole job with its recipe's settings in it, so that a key in the wrong place can be told where it belongs."""
     schema = job_schema()
-    if recipe is None or recipe.value not in RECIPES:
+    if settings is None:
         return schema
-    own = settings_schema(str(recipe.value))
+    own = settings_schema(settings)
     fields = {**schema["properties"], "settings": {key: value for key, value in own.items() if key != "$defs"}}
     return {**schema, "properties": fields, "$defs": {**schema.get("$defs", {}), **own.get("$defs", {})}}
 
 
-def check_fields(tree: Node, path: str) -> tuple[Job | None, list[Problem]]:
-    """The Job that the tree describes, its settings completed, or what is wrong with its types, keys and values; all of it."""
+def _recipe_settings(tree: Node, path: str, folder: Path) -> tuple[type | None, list[Problem]]:
+    """The dataclass of the recipe's settings, None for a command; and why there is none."""
+    recipe = tree.get("recipe")
+    if recipe is None or not isinstance(recipe.value, str):
+        return None, []  # the Job's own check says so
+    try:
+        return settings_class(recipe.value, str(folder)), []
+    except KeyError:
+        near = (
+            suggestion(recipe.value, RECIPES) or f": there are {', '.join(RECIPES)}, or a file such as ./my_recipe.py"
+        )
+        return None, [Problem(path, recipe.place, f"there is no recipe {quoted(recipe.value)}{near}")]
+    except RecipeError as error:
+        if error.line:
+            return None, [Problem(str(folder / recipe.value), Place(error.line), str(error))]
+        return None, [Problem(path, recipe.place, f"recipe: {error}")]
+
+
+def check_fields(tree: Node, path: str, folder: Path) -> tuple[Job | None, list[Problem]]:
+    """The Job that the tree describes, its settings completed, or what is wrong with its types, keys and values; all of it.
+
+    ``folder`` is the job's code folder, where a recipe of the user's own lies.
+    """
     plain, problems = _plain(tree, path)
     known_bad = {problem.place for problem in problems}
-    settings, wrong = _settings(tree, plain, path)
+    kind, wrong = _recipe_settings(tree, path, folder)
+    settings, wrong_settings = _settings(tree, plain, kind, path, folder)
+    wrong += wrong_settings
     job = None
     try:
         complete = json.dumps({**plain, "settings": settings or {}})
         job = job_adapter().validate_json(complete, strict=True, extra="forbid")
     except ValidationError as error:
-        wrong += translate(error.errors(include_url=False), tree, _everywhere(tree.get("recipe")), path)
+        wrong += translate(error.errors(include_url=False), tree, _everywhere(kind), path)
     problems += [problem for problem in wrong if problem.place not in known_bad]
     if job is None or problems:
         return None, problems
@@ -153,8 +178,10 @@ def _is_text(keys: tuple[str | int, ...]) -> bool:
     )
 
 
-def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """The recipe's settings with its defaults, and what is wrong with them or with the recipe's name."""
+def _settings(
+    tree: Node, plain: dict[str, Any], kind: type | None, path: str, folder: Path
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """The recipe's settings, of the dataclass ``kind``, with its defaults; and what is wrong with them."""
     recipe, written = tree.get("recipe"), tree.get("settings")
     if recipe is None:
         if written is not None and tree.get("command") is not None:
@@ -163,22 +190,19 @@ def _settings(tree: Node, plain: dict[str, Any], path: str) -> tuple[dict[str, A
                 Problem(path, place, "settings are a recipe's: give your own program its options in command:")
             ]
         return None, []
-    if not isinstance(recipe.value, str):
-        return None, []  # the Job's own check says so
-    if recipe.value not in RECIPES:
-        near = suggestion(recipe.value, RECIPES) or ": there are " + ", ".join(RECIPES)
-        return None, [Problem(path, recipe.place, f"there is no recipe {quoted(recipe.value)}{near}")]
+    if kind is None:
+        return None, []
     if written is None or written.plain() is None:  # what it lacks is the recipe's wish
         place = tree.key_place("settings" if written else "recipe")
         tree = replace(tree, entries={**tree.entries, "settings": Entry("settings", place, Node(place, "mapping"))})
     elif written.kind != "mapping":
         message = f"settings must be a mapping (key: value lines), not {quoted(written.plain())}"
         return None, [Problem(path, written.place, message)]
-    adapter = settings_adapter(recipe.value)
+    adapter = settings_adapter(kind)
     try:
         settings = adapter.validate_json(json.dumps(plain.get("settings") or {}), strict=True, extra="forbid")
     except ValidationError as error:
         errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
-        return None, translate(errors, tree, _everywhere(recipe), path)
+        return None, translate(errors, tree, _everywhere(kind), path)
     completed = asdict(settings)
-    return completed, check_metric(recipe.value, completed, tree, path)
+    return completed, check_metric(recipe.text, completed, tree, path, folder)

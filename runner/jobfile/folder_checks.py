@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from remote_payload.settings.own import is_own
 from runner.domain.job import RECIPE_OUTPUTS
 from runner.jobfile.command_words import check_command
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
@@ -79,10 +80,18 @@ class FolderChecks:
             if found is not None and not found.is_file():
                 self.problem(node.place, f"{name}: {quoted(node.text)} is not a file; name a whole folder under data:")
         real = self.folder.resolve()
-        if self.tree.get("command") is not None and real in (Path.home().resolve(), Path(real.anchor)):
+        if self._sends_code() and real in (Path.home().resolve(), Path(real.anchor)):
             written = self.tree.get("code", "path")
-            place = written.place if written else self.tree.key_place("command")
+            place = (
+                written.place
+                if written
+                else self.tree.key_place("command" if self.tree.get("command") is not None else "recipe")
+            )
             self.problem(place, f"code.path is {quoted(str(real), 300)}: put the code into a folder of its own")
+
+    def _sends_code(self) -> bool:
+        recipe = self.tree.get("recipe")
+        return self.tree.get("command") is not None or (recipe is not None and is_own(recipe.text))
 
     def _data(self) -> None:
         seen: dict[PurePosixPath, str] = {}

@@ -78,7 +78,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     tree = with_lists(tree)
     problems += wrong
     problems += _one_payload(tree, path)
-    job, wrong = check_fields(tree, path)
+    job, wrong = check_fields(tree, path, _folder(tree, path))
     problems += wrong
     problems += _sweep(job, tree, path)
     checks = FolderChecks(tree, path, _folder(tree, path))

@@ -6,8 +6,10 @@ import copy
 import importlib.util
 from typing import Any
 
-from remote_payload.settings import RECIPES
+from remote_payload.settings import RECIPES, settings_class
 from runner.jobfile.fields import job_schema, settings_schema
+
+OWN_RECIPE = {"type": "string", "pattern": r"\.py$"}  # its settings stand in its file, which a schema cannot read
 
 
 def json_schema() -> dict[str, Any]:
@@ -15,17 +17,19 @@ def json_schema() -> dict[str, Any]:
     schema = copy.deepcopy(job_schema())
     definitions = schema.setdefault("$defs", {})
     schema["properties"]["recipe"] = {
-        "enum": list(RECIPES),
+        "anyOf": [{"enum": list(RECIPES)}, OWN_RECIPE],
         "description": schema["properties"]["recipe"]["description"],
     }
     branches = [{"required": ["command"], "not": {"required": ["recipe"]}}]
     for recipe in filter(_exists, RECIPES):
-        settings = copy.deepcopy(settings_schema(recipe))
+        settings = copy.deepcopy(settings_schema(settings_class(recipe)))
         definitions.update(settings.pop("$defs", {}))
         definitions[f"settings-{recipe}"] = settings
         part = {"recipe": {"const": recipe}, "settings": {"$ref": f"#/$defs/settings-{recipe}"}}
         needed = ["recipe", "settings"] if settings.get("required") else ["recipe"]
         branches.append({"properties": part, "required": needed, "not": {"required": ["command"]}})
+    own = {"recipe": OWN_RECIPE, "settings": {"type": "object"}}
+    branches.append({"properties": own, "required": ["recipe"], "not": {"required": ["command"]}})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gpurun job file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from remote_payload.settings.metrics import is_higher_better, metrics_of
@@ -9,10 +10,10 @@ from runner.jobfile.problems import Problem, quoted, suggestion
 from runner.jobfile.tree import Node
 
 
-def check_metric(recipe: str, settings: dict[str, Any], tree: Node, path: str) -> list[Problem]:
+def check_metric(recipe: str, settings: dict[str, Any], tree: Node, path: str, folder: Path) -> list[Problem]:
     """What is wrong with ``settings.evaluation.metric`` of completed settings."""
     name = settings["evaluation"]["metric"]
-    known = metrics_of(recipe, settings)
+    known = metrics_of(recipe, settings, str(folder))
     if is_higher_better(known, name) is not None:
         return []
     node = tree.get("settings", "evaluation", "metric")

@@ -24,7 +24,9 @@ from runner.jobfile.typing_errors import dotted, walk
 def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
     """The job with its recipe's models among ``hub.models`` where they are the hub's. What is wrong goes to ``checks``."""
     models = list(job.hub.models)
-    for keys, kind, value in _marked(settings_class(job.recipe), job.settings) if job.recipe else ():
+    for keys, kind, value in (
+        _marked(settings_class(job.recipe, str(checks.folder)), job.settings) if job.recipe else ()
+    ):
         node = walk(tree, ("settings", *keys))
         place = node.place if node else tree.key_place("recipe")
         name = dotted(("settings", *keys))

@@ -41,7 +41,7 @@ class Adapter:
 
 def forecast(job: Job, box: Box) -> list[Finding]:
     """How much VRAM the job will need on each GPU and how much disk for checkpoints, and what to set when that does not fit."""
-    if not job.recipe:
+    if not job.recipe or job.has_own_recipe:  # nobody knows what a user's own recipe keeps in memory
         return []
     try:
         model, shape = Architecture.from_config(_config(job)), shape_of(job, box)

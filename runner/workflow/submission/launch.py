@@ -106,7 +106,7 @@ def _request(
         "job": run.job.wire(),
         "interpreter": interpreter,
         "command": list(job.command) if job.command else None,
-        "module": f"remote_payload.recipes.{job.recipe}" if job.recipe else None,
+        "module": _module(job),
         "torchrun": bool(job.recipe) and _several(job.resources.gpus, job.resources.processes),
         "processes": job.resources.processes,
         "variables": _variables(job),
@@ -121,6 +121,13 @@ def _request(
         "data": list(pushed.data),
         "payload": pushed.payload,
     }
+
+
+def _module(job: Job) -> str | None:
+    """The module that runs a recipe; None for a command."""
+    if not job.recipe:
+        return None
+    return f"remote_payload.recipes.{'own' if job.has_own_recipe else job.recipe}"
 
 
 def confirm_start(link: Link, run: Run) -> None:

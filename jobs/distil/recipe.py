@@ -1,0 +1,39 @@
+"""A small model learns what a large one would say: its loss is the distance from the teacher's probabilities (distillation)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from remote_payload.recipes import sft
+from remote_payload.settings.setting import setting
+from remote_payload.settings.sft import METRICS, SftSettings  # noqa: F401
+from remote_payload.train.data.packing import IGNORED
+from remote_payload.train.download import local_model
+from remote_payload.train.model.causal import load_network
+from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.model.precision import resolve_precision
+
+
+@dataclass
+class Settings(SftSettings):
+    """What sft can be told, and who the teacher is. Both models must have the same vocabulary."""
+
+    teacher: str = setting("Qwen/Qwen2.5-1.5B-Instruct", "The model to learn from.", kind="model")
+    temperature: float = setting(2.0, "Softens both distributions.", gt=0)
+
+
+def main(run):
+    t, device = run.settings.temperature, run.world.device
+    path = local_model(run, run.settings.teacher, None).path
+    teacher = load_network(path, device=device, dtype=resolve_precision(run.settings.precision, device))
+    teacher.eval().requires_grad_(False)
+
+    def loss(model, batch):
+        inputs = {name: value for name, value in batch.tensors.items() if name != "targets"}
+        targets = batch.tensors["targets"]
+        answers = targets != IGNORED
+        says, should_say = (each(**inputs, use_cache=False).logits[answers] / t for each in (model.network, teacher))
+        distance = F.kl_div(says.log_softmax(-1), should_say.log_softmax(-1), reduction="sum", log_target=True)
+        return TokenLoss(distance.float() * t * t, answers.sum(), (says.argmax(-1) == targets[answers]).sum())
+
+    sft.learn(run, loss)
