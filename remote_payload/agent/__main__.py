@@ -1,4 +1,4 @@
-"""The agent's entry: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run."""
+"""The agent's entry point: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from remote_payload.agent.box import badge
 
 
 def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
-    """Runs ``serve NONCE [ROOT]`` or ``supervise RUN``; leaves without waiting for threads that hang in a driver.
+    """Runs ``serve NONCE [ROOT]`` or ``supervise RUN``; exits without waiting for threads that hang in a driver.
 
-    Never with status 1, 2, 97, 126 or 127: those tell the bootstrap's shell that this Python did not even start.
+    Never with status 1, 2, 97, 126 or 127: to the bootstrap's shell these mean that this Python did not start.
     """
     words = sys.argv[1:] if arguments is None else arguments
     status = 64
-    badge.take_off()
+    badge.remove_badge()
     try:
         if words[:1] == ["serve"] and len(words) in (2, 3):
             from remote_payload.agent.serve import serve

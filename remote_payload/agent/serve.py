@@ -1,6 +1,6 @@
 """The agent's end of the channel: frames in, one thread a request, answers and beats out.
 
-Dispatch is a table of names, so that a request loads only what it needs. When the channel ends, requests under way are told,
+A request loads only the module of its verb. When the channel ends, every request that is under way is cancelled,
 and the agent waits for those that must not stop half-way.
 """
 
@@ -42,11 +42,11 @@ VERBS = (
     "checkpoints",
     "sample",
 )
-LINGER = 300.0  # seconds that a launch or a stop may go on after the laptop is gone
+LINGER = 300.0  # seconds that a launch or a stop may go on after the connection has ended
 
 
 class Writer:
-    """The channel's way out, shared by all requests. A laptop that is gone turns it into a sink."""
+    """Writes to the channel, for all requests. Once the laptop is gone, it drops what it is given."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -61,7 +61,7 @@ class Writer:
             while view and not self._gone:
                 try:
                     view = view[os.write(self._descriptor, view) :]
-                except OSError:  # EPIPE: the runs do not care, nor do launches under way
+                except OSError:  # EPIPE: runs, and launches that are under way, go on
                     self._gone = True
             self.written_at = time.monotonic()
 
@@ -85,7 +85,7 @@ class Server:
         self._threads: List[threading.Thread] = []
 
     def handle(self, frame: Frame) -> None:
-        """Starts, feeds or cancels a request. Raises ProtocolError for what no laptop sends."""
+        """Starts a request, gives it a blob, or cancels it. Raises ProtocolError for a frame that no laptop sends."""
         if frame.type == protocol.REQUEST:
             self._open(frame)
         elif frame.type == protocol.BLOB and frame.stream in self._requests:
@@ -111,12 +111,12 @@ class Server:
             answer = protocol.encode_json(protocol.RESULT, stream, find_verb(verb)(request))
         except BaseException as error:
             answer = protocol.encode_json(protocol.ERROR, stream, without_secrets(explain(verb, error), request.args))
-        request.cancelled.set()  # blobs that are still on their way go nowhere
+        request.cancelled.set()  # blobs that still arrive are dropped
         self._requests.pop(stream, None)
         self._writer.send(answer)
 
     def close(self) -> None:
-        """Tells every request that the laptop is gone, and waits for them."""
+        """Cancels every request, and waits for them to end."""
         for request in list(self._requests.values()):
             request.cancelled.set()
         deadline = time.monotonic() + LINGER
@@ -158,7 +158,7 @@ def without_secrets(answer: Dict[str, str], args: Dict[str, Any]) -> Dict[str, s
 
 
 def frames(early: bytes, channel: BinaryIO) -> Iterator[Frame]:
-    """What the laptop sends: first the frames that came with the handshake, then the channel's, to its end."""
+    """The laptop's frames: first those that came with the handshake, then those of the channel, to its end."""
     for read in (io.BytesIO(early).read, channel.read):
         while True:
             frame = protocol.read_frame(read)
@@ -168,7 +168,7 @@ def frames(early: bytes, channel: BinaryIO) -> Iterator[Frame]:
 
 
 def take_channel() -> Tuple[BinaryIO, int]:
-    """The channel's two ends, moved away from 0 and 1: what a child or a stray ``print`` writes cannot get into the frames."""
+    """The channel's two ends, moved away from 0 and 1: the output of a child or of a ``print`` cannot get into the frames."""
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

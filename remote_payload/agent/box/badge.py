@@ -1,9 +1,9 @@
 """A run's badge: a number made of the run's id, which each of its processes carries as its soft limit on file locks (RLIMIT_LOCKS).
 
-A limit is inherited by every child. It outlives exec, ``setsid``, a double fork, an emptied environment, closed descriptors and
-an overwritten command line: a process loses it only on purpose. Linux has ignored this limit since 2.4.25, so that it hinders
-nobody, and no person or program sets numbers as large as these. The hard limit stays as it was: to put a badge on, to change or
-to remove it needs no privilege. Where it cannot be put on (gVisor, a low hard limit) or read, the other signs of life remain.
+A limit is inherited by every child. It survives exec, ``setsid``, a double fork, an emptied environment, closed descriptors and
+an overwritten command line: a process loses it only by setting that limit itself. Linux has ignored this limit since 2.4.25, so that it
+restricts nothing, and no ordinary program sets numbers as large as these. The hard limit is not changed: to set, change or remove a badge
+needs no privilege. Where it cannot be set (gVisor, a low hard limit) or read, ``alive`` finds the processes of a run by other signs.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ def of(run_id: str) -> int:
     return 1 << BITS | int.from_bytes(hashlib.sha256(run_id.encode("utf-8")).digest()[:8], "big") >> 2
 
 
-def put_on(run_id: str) -> None:
-    """Gives this process, and whatever it will start, the badge of a run."""
+def set_badge(run_id: str) -> None:
+    """Gives this process the badge of a run; every process that it starts inherits it."""
     _set(of(run_id))
 
 
-def take_off() -> None:
-    """Removes a badge from this process: a login server that a payload restarted gives its own to everybody who logs in."""
+def remove_badge() -> None:
+    """Removes a badge from this process: where a payload restarted the login server, everybody who logs in inherits its badge."""
     if read(os.getpid()) is not None:
         _set(None)
 
 
 def read(pid: int, proc: str = processes.PROC) -> Optional[int]:
-    """The badge that a process carries, None without one or where it cannot be seen."""
+    """The badge of a process, None where it has none or we may not read it."""
     try:
         limit = resource.prlimit(pid, LOCKS)[0]
     except PermissionError:  # another user's; its limits can be read all the same, thirty times as slowly
-        limit = _shown(pid, proc)
+        limit = _limit_in_proc(pid, proc)
     except (OSError, ValueError):
         return None
     return limit if _is_badge(limit) else None
@@ -54,7 +54,7 @@ def _set(limit: Optional[int]) -> None:
         pass
 
 
-def _shown(pid: int, proc: str) -> int:
+def _limit_in_proc(pid: int, proc: str) -> int:
     try:
         with open("%s/%d/limits" % (proc, pid), "rb") as file:
             found = LINE.search(file.read())

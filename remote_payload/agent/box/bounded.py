@@ -1,6 +1,6 @@
 """Calls that may never come back (a hung driver, a dead network volume), each with a limit and a thread of its own.
 
-The threads are daemons: one that hangs in the kernel is left behind, and does not keep the process alive.
+The threads are daemons: one that hangs in the kernel does not keep the process alive.
 """
 
 import threading
@@ -31,7 +31,7 @@ class Call(Generic[Value]):
         return self._thread.is_alive()
 
     def result(self, seconds: float) -> Value:
-        """What the call gave. Raises what it raised, or TimeoutError when it is still running after ``seconds``."""
+        """The result of the call. Raises what the call raised, or TimeoutError when it is still running after ``seconds``."""
         self._thread.join(seconds)
         if self._error is not None:
             raise self._error

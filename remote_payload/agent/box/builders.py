@@ -1,6 +1,6 @@
-"""How an environment comes to be under a temporary name: with uv, with pip, or as a layer over an interpreter that has torch.
+"""Builds an environment under a temporary name: with uv, with pip, or as a layer over an interpreter that has torch.
 
-Each builder makes ``partial`` and raises CommandFailed when a command of its did. ``run`` is ``command.run`` with
+Each builder makes ``partial``, and raises CommandFailed when one of its commands fails. ``run`` is ``command.run`` with
 everything but the argv filled in.
 """
 
@@ -58,7 +58,7 @@ def build_with_uv(uv: str, partial: str, python: str, requirements: str, run: Ru
 
 
 def build_with_pip(partial: str, base: Interpreter, requirements: str, run: Run) -> None:
-    """A new environment with what Python itself brings."""
+    """A new environment with Python's own venv and pip."""
     run([base.path, "-m", "venv", partial])
     if requirements.strip():
         run([_python(partial), "-m", "pip", "install", "-r", _write(partial, "requirements", requirements)])
@@ -67,11 +67,11 @@ def build_with_pip(partial: str, base: Interpreter, requirements: str, run: Run)
 def build_over(
     partial: str, base: Interpreter, lacking: Sequence[requirement.Requirement], locked: str, run: Run
 ) -> None:
-    """A layer over ``base``: its packages stay where they are and are seen; only what is lacking is installed.
+    """A layer over ``base``: its packages stay where they are and can be imported; only missing ones are installed.
 
     pip does it, because it sees what ``base`` has (uv looks at one folder). ``--system-site-packages`` would not do: on a
-    base that is itself a virtual environment it shows the packages of *its* base. torch is held at the version that is
-    there; packages that are not there come at their locked versions.
+    base that is itself a virtual environment it shows the packages of *its* base. torch keeps its version;
+    packages that ``base`` lacks get their locked versions.
     """
     installed = base.installed()
     run([base.path, "-m", "venv", *(["--without-pip"] if "pip" in installed else []), partial])
@@ -145,7 +145,7 @@ def variables(root: str, interpreters: Sequence[Interpreter], cuda: Optional[int
 
 
 def pip_settings(interpreters: Sequence[Interpreter]) -> Dict[str, str]:
-    """What the box's pip is told by its configuration and environment: option → value."""
+    """The settings of the box's pip, from its configuration and environment: option → value."""
     pip = next((each for each in interpreters if "pip" in each.installed()), None)
     if pip is None:
         return {}
@@ -166,7 +166,7 @@ def pip_settings(interpreters: Sequence[Interpreter]) -> Dict[str, str]:
 
 
 def uv_settings(pip: Dict[str, str]) -> Dict[str, str]:
-    """The same indexes for uv, which reads nothing of pip's: a mirror or a folder of wheels holds for both."""
+    """The same indexes for uv, which does not read pip's configuration: both use the same mirror or folder of wheels."""
     settings = {}
     if pip.get("index-url"):
         settings["UV_DEFAULT_INDEX"] = pip["index-url"]

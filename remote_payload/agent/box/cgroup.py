@@ -1,4 +1,4 @@
-"""What the container may use and uses, from its control group (version 1 or 2). None where nothing is told."""
+"""How much memory and processor time the container uses and may use, from its control group (version 1 or 2). None where it is unknown."""
 
 import os
 from typing import Dict, Optional, Tuple

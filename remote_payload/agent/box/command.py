@@ -9,7 +9,7 @@ from collections import deque
 from typing import Callable, Deque, Dict, Iterator, List, Optional, Sequence
 
 LAST_LINES = 30
-SAY_EVERY = 60.0  # seconds without a line after which it is said that the command still runs
+REPORT_EVERY = 60.0  # seconds without a line after which a line reports that the command still runs
 LINE_LIMIT = 500  # characters of a line that travel
 GRACE = 5.0  # seconds between TERM and KILL
 
@@ -31,7 +31,7 @@ class CommandFailed(Exception):
 
 
 class CommandCancelled(Exception):
-    """The command was ended because nobody waits for it any more."""
+    """The command was ended because the request was cancelled."""
 
 
 def run(
@@ -77,7 +77,7 @@ def _lines(
 ) -> Iterator[str]:
     """What the command writes, until its output closes or it has ended and a child of its keeps the pipe open.
 
-    ``silent`` is called after every SAY_EVERY seconds without a word.
+    ``silent`` is called after every REPORT_EVERY seconds without a line.
     """
     assert process.stdout is not None
     pending = b""
@@ -87,12 +87,12 @@ def _lines(
     while not cancelled():
         ready = poll.poll(200)
         block = process.stdout.read(65536) if ready else None
-        if block or time.monotonic() - heard > SAY_EVERY:
+        if block or time.monotonic() - heard > REPORT_EVERY:
             heard = time.monotonic()
             if not block:
                 silent()
         if block:
-            # A carriage return ends a line too: progress bars. What is longer than the limit is cut.
+            # A carriage return ends a line too: progress bars. Longer lines are truncated.
             *whole, pending = (pending + block).replace(b"\r", b"\n").split(b"\n")
             pending = pending[: 4 * LINE_LIMIT]
             yield from _texts(whole)
@@ -107,7 +107,7 @@ def _texts(lines: Sequence[bytes]) -> List[str]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process group of a command that was given up; TERM first."""
+    """Ends the process group of a command that still runs; TERM first."""
     deadline = time.monotonic() + GRACE
     sent = None
     while process.poll() is None:

@@ -15,7 +15,7 @@ SMI_FIELDS = "index,uuid,name,memory.total,memory.used,utilization.gpu"
 
 
 class Gpu(NamedTuple):
-    """One GPU as the container sees it; memory in bytes, ``utilisation`` in per cent (None where it is not told)."""
+    """One GPU as the container sees it; memory in bytes, ``utilisation`` in per cent (None where the driver does not report it)."""
 
     number: int
     uuid: str
@@ -87,7 +87,7 @@ def _from_smi() -> Optional[List[Gpu]]:
 
 
 def parse_smi(text: str) -> List[Gpu]:
-    """nvidia-smi's CSV (MiB, per cent, "[N/A]") as GPUs; lines that make no sense are left out."""
+    """nvidia-smi's CSV (MiB, per cent, "[N/A]") as GPUs; lines of another form are skipped."""
     found = []
     for line in text.splitlines()[:MAX_GPUS]:
         fields = [field.strip() for field in line.split(",")]

@@ -10,7 +10,7 @@ NVML_LIMIT = 2.0  # seconds; a healthy driver answers in milliseconds
 
 
 class Sampler:
-    """Remembers what the next sample needs: processor time so far, and a call to NVML that has not come back."""
+    """Keeps what the next sample needs: processor time so far, and a call to NVML that has not returned."""
 
     def __init__(self) -> None:
         self._cpu: Optional[Tuple[float, float]] = None
@@ -20,7 +20,7 @@ class Sampler:
         """``{gpus: [{index, temperature, power, utilisation, memory_used, memory_total}], cpu, cpus, ram, disk}``.
 
         Degrees Celsius, watts, per cent, bytes; ``cpu`` in per cent of the ``cpus`` we may use, since the last sample;
-        ``disk`` is that of ``folder``. None (or ``gpus: None``) for what cannot be known, or not in time.
+        ``disk`` is that of ``folder``. None (or ``gpus: None``) for a value that is unknown, or not known in time.
         """
         count = cpus()
         before, self._cpu = self._cpu, _cpu_times()
@@ -57,19 +57,19 @@ def read_gpus() -> List[Dict[str, Any]]:
 
 
 def _read_gpu(nvml: Any, index: int) -> Dict[str, Any]:
-    def ask(name: str, *arguments: Any) -> Any:
+    def query(name: str, *arguments: Any) -> Any:
         try:
             return getattr(nvml, name)(handle, *arguments)
         except nvml.NVMLError:
-            return None  # not every GPU tells everything (no power on some laptops, no memory on unified ones)
+            return None  # not every GPU reports everything (no power on some laptops, no memory on unified ones)
 
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    power = ask("nvmlDeviceGetPowerUsage")
-    load = ask("nvmlDeviceGetUtilizationRates")
-    memory = ask("nvmlDeviceGetMemoryInfo")
+    power = query("nvmlDeviceGetPowerUsage")
+    load = query("nvmlDeviceGetUtilizationRates")
+    memory = query("nvmlDeviceGetMemoryInfo")
     return {
         "index": index,
-        "temperature": ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        "temperature": query("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         "power": round(power / 1000, 1) if power is not None else None,
         "utilisation": int(load.gpu) if load is not None else None,
         "memory_used": int(memory.used) if memory is not None else None,
@@ -112,7 +112,7 @@ def _disk(folder: str) -> Optional[Dict[str, int]]:
 
 
 def _cpu_times() -> Tuple[float, float]:
-    """Seconds of processor time used so far, by the container where it is told, else by the machine; and the clock."""
+    """Seconds of processor time used so far, by the container where its control group counts it, else by the machine; and the clock."""
     used = cgroup.cpu_seconds()
     if used is None:
         try:

@@ -1,8 +1,8 @@
 """Where pushes arrive: ``incoming/<run id or data key>/<attempt>``.
 
-Every rsync, tar stream or patch writes to an attempt of its own, which did not exist before. A push that was frozen and wakes up later
-therefore never writes to what another one has completed: a new attempt takes what an earlier one holds as hard links, and rsync and
-tar put a changed file beside the old one and rename it.
+Every rsync, tar stream or patch writes to a new attempt of its own. A push that was suspended and continues later
+therefore never writes to a tree that another push has completed: a new attempt takes equal files of an earlier one as hard links, and rsync
+and tar write a changed file beside the old one and rename it.
 """
 
 import os
@@ -29,19 +29,19 @@ def place(paths: BoxPaths, written: Optional[str]) -> str:
 
 
 def make_room(paths: BoxPaths, name: str) -> None:
-    """The folder that attempts of ``name`` are made in, since old versions of rsync make no parents; without attempts nobody needs."""
+    """Makes the folder for attempts of ``name``, since old versions of rsync make no parents, and removes all but the newest attempts."""
     os.makedirs(paths.incoming(name), 0o700, exist_ok=True)
     for attempt in _attempts(paths, name)[KEPT:]:
         shutil.rmtree(paths.incoming(name + "/" + attempt), ignore_errors=True)
 
 
 def earlier(paths: BoxPaths, name: str) -> List[str]:
-    """The attempts there are, the newest first."""
+    """The attempts that a new one may take files from, the newest first."""
     return _attempts(paths, name)[:KEPT]
 
 
 def forget(paths: BoxPaths, name: str) -> None:
-    """Removes every attempt: one of them was taken, no other is needed. A push that still writes to one fails."""
+    """Removes every attempt, once one was moved to its final place. A push that still writes to another one fails."""
     shutil.rmtree(paths.incoming(name), ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ PLACES = (
 )
 NAME = re.compile(r"python(3(\.\d{1,2})?)?")
 MAX_CANDIDATES = 64
-LIMIT = 10.0  # seconds for one interpreter to say what it is
+LIMIT = 10.0  # seconds for one interpreter to answer QUESTION
 QUESTION = """
 import json, sys
 site = [p for p in sys.path if p.rstrip("/").endswith(("site-packages", "dist-packages"))]
@@ -71,14 +71,14 @@ class Interpreter(NamedTuple):
 
 
 def find(named: Sequence[str] = ()) -> List[Interpreter]:
-    """Every CPython ≥ 3.8 that runs: those named first, then an active environment, known places, and PATH's."""
+    """Every CPython ≥ 3.8 that runs: those named first, then an active environment, PLACES, and the folders of PATH."""
     return _ask_all(_candidates(named))
 
 
 def find_satisfying(
     named: Sequence[str], python: Optional[str], ranges: Sequence[Requirement], cuda: Optional[int]
 ) -> Optional[Interpreter]:
-    """What ``satisfying`` would choose of all that ``find`` gives; the others are not even started where the first one will do."""
+    """The interpreter that ``satisfying`` would choose of all that ``find`` finds; where the first one satisfies, no other is started."""
     paths = _candidates(named)
     for some in (paths[:1], paths[1:]):
         found = satisfying(_ask_all(some), python, ranges, cuda)
@@ -124,7 +124,7 @@ def satisfying(
 
 
 def missing(interpreter: Interpreter, ranges: Sequence[Requirement], cuda: Optional[int]) -> List[Requirement]:
-    """What of ``ranges`` this interpreter lacks, a torch that cannot use the box's GPU included."""
+    """The requirements in ``ranges`` that this interpreter does not satisfy, a torch that cannot use the box's GPU included."""
     lacking = unsatisfied(list(ranges), interpreter.installed())
     torch = next((each for each in ranges if each.name == "torch"), None)
     if torch is not None and torch not in lacking and not torch_runs(interpreter, cuda):
@@ -135,7 +135,7 @@ def missing(interpreter: Interpreter, ranges: Sequence[Requirement], cuda: Optio
 def torch_runs(interpreter: Interpreter, cuda: Optional[int]) -> bool:
     """Whether its torch was built for a CUDA that the driver runs (a newer major version needs a newer driver).
 
-    ``cuda`` is the major version the driver supports, None on a box without a GPU, where any torch will do.
+    ``cuda`` is the major version the driver supports, None on a box without a GPU, where any torch is accepted.
     """
     if cuda is None:
         return True

@@ -1,9 +1,9 @@
-"""Locks that say who is alive: flocks on files in ``$ROOT/locks``, held by a run's supervisor for as long as it lives.
+"""Locks: flocks on files in ``$ROOT/locks``. A run's lock is held by its supervisor for as long as that lives.
 
-The kernel frees them when the holder dies, however it dies: no pid, clock or heartbeat is trusted, and a file that a restart
-left behind is free. They do not lie in /dev/shm, which systemd empties at a user's last logout. A run's lock is taken by
-whoever launches it and handed to the supervisor as an open descriptor, so that there is no moment in between. The payload
-never inherits one.
+The kernel frees a lock when its holder dies, however it dies: no pid, clock or heartbeat is trusted, and a file that is still there
+after a restart is not locked. The files do not lie in /dev/shm, which systemd empties at a user's last logout. The agent that launches
+a run takes its lock and passes it to the supervisor as an open descriptor, so that the lock is never free in between. The payload
+never inherits it.
 """
 
 import errno
@@ -24,9 +24,8 @@ _tried: Dict[str, bool] = {}  # whether a folder's filesystem can lock
 
 
 def make_volatile(run_id: Optional[str] = None) -> str:
-    """``/dev/shm/gpurun-<uid>``, or a run's folder in it: made at 0700, and refused when it is not ours alone.
-
-    Anybody can make a folder of that name before us.
+    """``/dev/shm/gpurun-<uid>``, or a run's folder in it: made with mode 0700. Raises AgentError where another user made it
+    first, or may enter it.
     """
     folder = volatile_folder()
     for each in (folder, volatile_folder(run_id)):
@@ -45,7 +44,7 @@ def make_volatile(run_id: Optional[str] = None) -> str:
 
 
 def run_lock(run: RunPaths) -> str:
-    """Where a run's lock lies."""
+    """The path of a run's lock file."""
     return lock_file(run.lock)
 
 
@@ -61,7 +60,7 @@ def _can_lock(folder: str) -> bool:
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         descriptor = os.open(os.path.join(folder, ".try"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:  # read-only or full: whoever wants a lock will hear of it
+    except OSError:  # read-only or full: taking a lock there raises the same error
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -74,14 +73,16 @@ def _can_lock(folder: str) -> bool:
 
 
 def take_run(run: RunPaths) -> Optional[int]:
-    """The run's lock as a descriptor, None while somebody holds it. Raises OSError."""
+    """The run's lock as a descriptor, None while another process holds it. Raises OSError."""
     os.makedirs(os.path.dirname(run.lock), 0o700, exist_ok=True)
     remove_empty_folder(run_lock(run))
     return take(run_lock(run))
 
 
 def take(path: str) -> Optional[int]:
-    """Locks the file at ``path``, made if need be; the descriptor, or None while somebody holds it. Closing it frees the lock."""
+    """Locks the file at ``path``, made where it is missing. Gives the descriptor, whose closing frees the lock, or None while another
+    process holds it.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if _lock(descriptor, fcntl.LOCK_EX):
@@ -90,11 +91,13 @@ def take(path: str) -> Optional[int]:
         elif not _lock(descriptor, fcntl.LOCK_SH):
             os.close(descriptor)
             return None
-        os.close(descriptor)  # removed between our open and our lock, or only somebody asking: again
+        os.close(
+            descriptor
+        )  # the file was removed between our open and our lock, or another process only asked (``is_held``): again
 
 
 def take_within(path: str, seconds: float) -> Optional[int]:
-    """``take``, tried again until ``seconds`` are over; None if somebody holds the lock all the while."""
+    """``take``, tried again until ``seconds`` are over; None if another process holds the lock all the while."""
     deadline = time.monotonic() + seconds
     descriptor = take(path)
     while descriptor is None and time.monotonic() < deadline:
@@ -104,7 +107,7 @@ def take_within(path: str, seconds: float) -> Optional[int]:
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds the lock at ``path``. Asks with a shared lock: two who ask do not see each other."""
+    """Whether a process holds the lock at ``path``. Asks with a shared lock, so that two processes that ask do not block each other."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -116,13 +119,13 @@ def is_held(path: str) -> bool:
 
 
 def drop(path: str, descriptor: int) -> None:
-    """Frees a lock and removes its file, in the order in which nobody can be misled."""
+    """Removes a lock's file, then frees the lock: nobody can lock a file that is about to be removed."""
     remove_quietly(path)
     os.close(descriptor)
 
 
 def leave_run(run: RunPaths, descriptor: int) -> None:
-    """Frees a run's lock for good and removes its volatile folder, unless that still holds something."""
+    """Frees a run's lock for good and removes its volatile folder, if that is empty."""
     drop(run_lock(run), descriptor)
     try:
         os.rmdir(volatile_folder(run.run_id))

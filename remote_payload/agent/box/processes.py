@@ -59,18 +59,18 @@ def scan(proc: str = PROC) -> Dict[int, Process]:
 
 
 def is_alive(pid: object, start: object, proc: str = PROC) -> Optional[Process]:
-    """The process that was recorded as (pid, start), None when it has ended, whoever has its pid now."""
+    """The process that was recorded as (pid, start), None when it has ended, even if another process has its pid now."""
     process = read(pid, proc) if isinstance(pid, int) else None
     return process if process is not None and process.start == start and process.state not in "ZX" else None
 
 
 def cookie(pid: int, proc: str = PROC) -> Optional[str]:
-    """The run id that the process was started with, None without one or where we may not look."""
+    """The run id that the process was started with, None without one or where we may not read it."""
     return variable(pid, COOKIE, proc)
 
 
 def variable(pid: int, name: str, proc: str = PROC) -> Optional[str]:
-    """A variable of the process's environment as it was at exec, None without it or where we may not look."""
+    """A variable of the process's environment as it was at exec, None without it or where we may not read it."""
     try:
         with open("%s/%d/environ" % (proc, pid), "rb") as file:
             variables = file.read().split(b"\0")
@@ -107,7 +107,7 @@ def by_cookie(everything: Dict[int, Process], proc: str = PROC) -> Dict[str, Lis
 def family(everything: Dict[int, Process], seeds: Iterable[int], spared: Set[int]) -> List[Process]:
     """``seeds``, all that descends from them, and all that shares a session with any of these; never one of ``spared``.
 
-    A session is made by ``setsid`` and inherited, so that one which holds a process of the run holds nobody else's.
+    A session is made by ``setsid`` and inherited: a session that has a process of the run has no other run's.
     """
     members: Set[int] = set(seeds) & set(everything) - spared
     while True:
@@ -135,7 +135,7 @@ def descendants(everything: Dict[int, Process], ancestor: int) -> Set[int]:
 
 
 def self_and_ancestors(proc: str = PROC, pid: Optional[int] = None) -> Set[int]:
-    """Ourselves, whoever started us up to PID 1, and PID 1: never to be signalled."""
+    """This process, its ancestors and PID 1: never to be signalled."""
     found = {1}
     current = os.getpid() if pid is None else pid
     while current > 0 and current not in found:
@@ -146,7 +146,7 @@ def self_and_ancestors(proc: str = PROC, pid: Optional[int] = None) -> Set[int]:
 
 
 def send(process: Process, number: int, proc: str = PROC) -> bool:
-    """Signals exactly this process, and nobody who got its pid since. False when it is gone.
+    """Signals exactly this process, and no other that got its pid since. False when it has ended.
 
     Raises PermissionError for somebody else's.
     """
@@ -154,7 +154,7 @@ def send(process: Process, number: int, proc: str = PROC) -> bool:
         handle = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1  # Python 3.9, Linux 5.3
     except ProcessLookupError:
         return False
-    except OSError:  # old kernels, gVisor: between the look and the signal lie microseconds
+    except OSError:  # old kernels, gVisor: microseconds lie between the check and the signal
         handle = -1
     try:
         if is_alive(process.pid, process.start, proc) is None:
@@ -172,7 +172,7 @@ def send(process: Process, number: int, proc: str = PROC) -> bool:
 
 
 def command(pid: int, proc: str = PROC) -> str:
-    """The process's command line, words apart by spaces; empty when it is gone or a kernel thread."""
+    """The process's command line, words apart by spaces; empty when it has ended or is a kernel thread."""
     try:
         with open("%s/%d/cmdline" % (proc, pid), "rb") as file:
             return file.read(16384).replace(b"\0", b" ").decode("utf-8", "replace").strip()
@@ -182,15 +182,15 @@ def command(pid: int, proc: str = PROC) -> str:
 
 def is_agent(pid: int, proc: str = PROC) -> bool:
     """Whether the process is one of ours: an agent or a supervisor. Both ask NVML, so that they have GPUs open; both carry the
-    package's name in their command line, whatever started them.
+    package's name in their command line, however they were started.
     """
     return AGENT_MARK in command(pid, proc)
 
 
 def kill_groups(members: Iterable[Process]) -> None:
-    """KILL to the process groups of ``members``, each at once: from that nobody forks away, as from one pid after another.
+    """KILL to the process groups of ``members``, each group at once: no child can be forked between two signals.
 
-    A group lies in one session, and a session that holds a process of a run holds nobody else's, ours excepted.
+    A group lies in one session, and a session that has a process of a run has no other's, but for our own session.
     """
     ours = {process.session for process in map(read, self_and_ancestors()) if process is not None}
     for process in members:
@@ -202,12 +202,12 @@ def kill_groups(members: Iterable[Process]) -> None:
 
 
 def gpus_open(pid: int, proc: str = PROC) -> List[int]:
-    """Numbers of the /dev/nvidia<n> that the process has open; none where we may not look."""
+    """Numbers of the /dev/nvidia<n> that the process has open; none where we may not read them."""
     return sorted({int(number) for number in opened(pid, GPU_DEVICE, proc)})
 
 
 def opened(pid: int, pattern: "re.Pattern[str]", proc: str = PROC) -> List[str]:
-    """What the first group of ``pattern`` finds in the paths that the process has open; none where we may not look."""
+    """What the first group of ``pattern`` finds in the paths that the process has open; none where we may not read them."""
     found: List[str] = []
     try:
         descriptors = os.listdir("%s/%d/fd" % (proc, pid))
@@ -224,7 +224,7 @@ def opened(pid: int, pattern: "re.Pattern[str]", proc: str = PROC) -> List[str]:
 
 
 def boot_id(proc: str = PROC) -> Optional[str]:
-    """The kernel's id of this boot, None where it is not told."""
+    """The kernel's id of this boot, None where the kernel does not show it."""
     try:
         with open(proc + "/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip() or None

@@ -1,5 +1,5 @@
-"""Waits for a blocked signal, by libc: ``signal.sigtimedwait`` gives a signal that never came when its wait is interrupted (by
-SIGSTOP and SIGCONT) and its time is up meanwhile. CPython then reads a structure that nobody filled in.
+"""Waits for a blocked signal, by libc: CPython's ``signal.sigtimedwait`` returns a signal that was never sent when its wait is
+interrupted (by SIGSTOP and SIGCONT) and its time ends meanwhile. It then reads a structure that was never filled in.
 """
 
 import ctypes

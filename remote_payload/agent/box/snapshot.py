@@ -1,4 +1,4 @@
-"""Trees that came from the laptop: copied by hard links, remembered in numbers, taken over under their final name.
+"""Trees that came from the laptop: copied by hard links, recorded with sizes and times, taken over by later runs.
 
 A run's ``snapshot.json`` lists what ``code/`` held when it was pushed. The payload writes into that folder afterwards
 (bytecode, results, links to data and outputs), so a later run takes over the listed files only, and only while each
@@ -48,14 +48,14 @@ def stat_digest(tree: str) -> str:
 
 
 def digest_of(entries: Entries) -> str:
-    """The same of entries that were read before."""
+    """``stat_digest`` of entries that were read before."""
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def fingerprint(tree: str, contents: bool = False, permissions: bool = True) -> str:
     """One name (hex) for all that lies in ``tree``: paths, sizes, targets of links, times in whole seconds or (``contents``) what the
-    files hold, and, unless the filesystem keeps none, ``permissions``. The laptop computes the same of what it meant to send
-    (``runner/push/digest.py``).
+    files hold, and, unless the filesystem keeps none, ``permissions``. The laptop computes the same of the files that it
+    selected (``runner/push/digest.py``).
     """
     mask = 0o777 if permissions else 0
     return together([_mark_in(tree, path, status, contents, mask) for path, status in walk(tree)])
@@ -83,13 +83,13 @@ def sha256_of(path: str) -> bytes:
 
 def record_code(run: RunPaths, digest: str, read_at: Optional[int] = None) -> None:
     """Writes ``snapshot.json``: the laptop's digest, what ``code/`` holds before anything is linked into it, and when (by the laptop's
-    clock) the laptop last saw that it was still so: a file edited within that second may have the same size and time.
+    clock) the laptop last checked that its files were the same: a file edited within that second may have the same size and time.
     """
     write_json(run.snapshot, {"digest": digest, "entries": describe(run.code), "read_at": read_at})
 
 
 def find_code(paths: BoxPaths, digest: str) -> Optional[str]:
-    """The id of the newest run whose code has this digest and lies there as it was pushed, or None."""
+    """The id of the newest run whose code has this digest and is unchanged since it was pushed, or None."""
     for run in runs_newest_first(paths):
         snapshot = read_json(run.snapshot)
         if snapshot and snapshot.get("digest") == digest and _unchanged(run.code, snapshot):
@@ -107,14 +107,14 @@ def link_code(source: RunPaths, run: RunPaths) -> None:
 
 
 def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
-    """What to give rsync as --link-dest: the newest run's code of this job, else of any job; None on a new box."""
+    """The folder for rsync's --link-dest: the newest run's code of this job, else of any job; None on a new box."""
     runs = [run for run in runs_newest_first(paths) if os.path.isfile(run.snapshot) and os.path.isdir(run.code)]
     same_job = [run for run in runs if run.run_id[:-21] == job_name]  # minus -YYYYMMDD-HHMMSS-ffff
     return (same_job or runs)[0].code if runs else None
 
 
 def read_at(code: str) -> Optional[object]:
-    """When, by the laptop's clock, the laptop last saw that the code that ``latest_code`` gave was what it had sent."""
+    """When, by the laptop's clock, the laptop last checked that this code (from ``latest_code``) was what it had sent."""
     return (read_json(RunPaths(os.path.dirname(code)).snapshot) or {}).get("read_at")
 
 

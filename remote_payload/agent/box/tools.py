@@ -1,4 +1,4 @@
-"""What the box lacks of the system's own tools: installed with apt where we are root, else named with the command to type."""
+"""System tools that the box lacks: installed with apt where we are root, else reported with the command to type."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from typing import Optional, Sequence
 from remote_payload.agent.box.command import CommandFailed, Report, run
 from remote_payload.agent.wire.errors import AgentError
 
-# What gpurun may ask for: the tool, and the package of Debian and Ubuntu that brings it.
+# What gpurun may install: the tool, and the package of Debian and Ubuntu that has it.
 PACKAGES = {
     "rsync": "rsync",
     "git": "git",
@@ -25,7 +25,7 @@ OTHER_INSTALLERS = {
 
 
 def obstacle() -> Optional[str]:
-    """Why gpurun may install nothing here; None where root has apt-get."""
+    """Why gpurun cannot install anything here; None where it is root and has apt-get."""
     if shutil.which("apt-get") is None:
         other = _other_installer()
         return "the box has no apt-get" + (
@@ -49,12 +49,12 @@ def install_command(packages: Sequence[str]) -> str:
 
 
 def install(packages: Sequence[str], report: Report) -> None:
-    """Installs packages with apt-get. Raises AgentError BoxNotReady, with the last lines, or where we may not."""
+    """Installs packages with apt-get. Raises AgentError BoxNotReady, with the last lines of apt-get, or where we may not install."""
     why = obstacle()
     if why is not None:
         message = "the box lacks %s, and %s" % (", ".join(packages), why)
         raise AgentError("BoxNotReady", message, "Type on the box: %s" % install_command(packages))
-    # Another apt runs on many boxes just after they boot: wait for its lock instead of failing.
+    # On many boxes another apt runs just after they boot: wait for its lock instead of failing.
     apt = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
     variables = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8")
     installation = [*apt, "install", "--no-install-recommends", *packages]

@@ -1,4 +1,4 @@
-"""Waits until something in a folder changes: inotify by ctypes, or a look every 100 ms where there is none."""
+"""Waits until something in a folder changes: inotify by ctypes, or a check every 100 ms where there is none."""
 
 import ctypes
 import os
@@ -22,18 +22,18 @@ class Watch:
             watching = libc.inotify_add_watch(self._descriptor, os.fsencode(folder), CHANGES) >= 0
         except (OSError, AttributeError):
             watching = False
-        if not watching:  # no such folder yet, none left for this user, or a filesystem without: poll
+        if not watching:  # no such folder yet, too many watches of this user, or a filesystem without inotify: poll
             self.close()
 
     def wait(self, seconds: float) -> None:
-        """Returns at the next change, or after ``seconds``; after POLL at most where inotify is not to be had."""
+        """Returns at the next change, or after ``seconds``; after POLL at most where there is no inotify."""
         if self._descriptor < 0:
             time.sleep(min(POLL, seconds))
         elif select.select([self._descriptor], [], [], seconds)[0]:
             os.read(self._descriptor, 65536)
 
     def close(self) -> None:
-        """Gives the watches back."""
+        """Closes the watch."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

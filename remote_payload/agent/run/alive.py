@@ -1,9 +1,9 @@
-"""Whether anything of a run lives: one answer for status, stop, clean, secrets, GPUs and the queue.
+"""Which processes belong to a run, and whether the run is alive: one answer for status, stop, stale, clean, secrets, GPUs and the queue.
 
-A run lives while somebody holds its lock, while its supervisor or its payload's main process is there (pid and start time
-together), or while there is a process that carries its cookie or its badge, writes to its log, belongs to the payload's session,
-descends from one of these or shares a session with one. It is dead when none of this is so. No single sign is enough: locks
-disappear with their folder, an environment can be cleared or overwritten, a log redirected, a pid given to somebody else, and
+A run is alive while a process holds its lock, while its supervisor or its payload's main process exists (pid and start time
+together), or while there is a process that has its cookie or its badge, writes to its log, belongs to the payload's session,
+descends from one of these or shares a session with one. Else it is dead. No single sign is enough: locks
+disappear with their folder, an environment can be cleared or overwritten, a log redirected, a pid reused, and
 some kernels keep no badge.
 """
 
@@ -23,15 +23,15 @@ LOGIN_SERVERS = re.compile(r"sshd(-[a-z]+)?|dropbear")
 
 
 class Life(NamedTuple):
-    """What lives of a run."""
+    """The processes of a run."""
 
-    held: bool  # somebody holds its lock
+    held: bool  # a process holds its lock
     supervisor: Optional[Process]
     members: Tuple[Process, ...]  # every other process of the run
 
     @property
     def supervised(self) -> bool:
-        """Whether there is somebody who will say how the run ended."""
+        """Whether a supervisor will record how the run ended."""
         return self.held or self.supervisor is not None
 
     @property
@@ -41,7 +41,7 @@ class Life(NamedTuple):
 
 
 class Box:
-    """One look at the box, shared by many runs: its processes are read once, and only when somebody asks for them."""
+    """The processes of the box at one moment, for any number of runs: read once, and only when they are needed."""
 
     def __init__(self) -> None:
         self.boot_id = processes.boot_id()
@@ -66,11 +66,11 @@ class Box:
         return self._everything
 
     def marked(self) -> Dict[str, Set[int]]:
-        """Pids that show by themselves to which run they belong (``run_of``), by run id."""
+        """Pids that have the cookie of a run or write to its log (``run_of``), by run id."""
         return self._marked if self.everything else {}
 
     def runs_by_pid(self, runs: Iterable[RunPaths]) -> Dict[int, str]:
-        """The run that each process belongs to: one of ``runs`` by any sign, or, where it is none of these, the one that it names."""
+        """The run that each process belongs to: one of ``runs``, by any sign, or another run whose cookie or log it has."""
         found = {pid: run_id for run_id, pids in self.marked().items() for pid in pids}
         for run in runs:
             for process in self.members(run.run_id, owner.read(run)):
@@ -78,27 +78,27 @@ class Box:
         return found
 
     def life(self, run: RunPaths) -> Life:
-        """What lives of a run now."""
-        known = owner.read(run)
-        supervisor = self.supervisor(run.run_id, known)
-        return Life(locks.is_held(locks.run_lock(run)), supervisor, tuple(self.members(run.run_id, known)))
+        """The processes of a run now."""
+        recorded = owner.read(run)
+        supervisor = self.supervisor(run.run_id, recorded)
+        return Life(locks.is_held(locks.run_lock(run)), supervisor, tuple(self.members(run.run_id, recorded)))
 
-    def members(self, run_id: str, known: Optional[Owner]) -> List[Process]:
-        """Every process of the run but its supervisor, ourselves and our ancestors."""
+    def members(self, run_id: str, recorded: Optional[Owner]) -> List[Process]:
+        """Every process of the run but its supervisor, this process and its ancestors; ``recorded`` is the run's owner."""
         everything = self.everything
         seeds = self._marked.get(run_id, set()) | self._carriers(run_id)
         spared = processes.self_and_ancestors()
-        supervisor = self.supervisor(run_id, known)
+        supervisor = self.supervisor(run_id, recorded)
         if supervisor is not None:
             spared.add(supervisor.pid)
             seeds |= processes.descendants(everything, supervisor.pid)
-        return processes.family(everything, seeds | self._session(known), spared)
+        return processes.family(everything, seeds | self._session(recorded), spared)
 
-    def supervisor(self, run_id: str, known: Optional[Owner]) -> Optional[Process]:
-        """The run's supervisor if it lives: as it was recorded, or, where the record is no good, by its command line."""
-        recorded = self.recorded(known)
-        if recorded is not None:
-            return recorded
+    def supervisor(self, run_id: str, recorded: Optional[Owner]) -> Optional[Process]:
+        """The run's supervisor if it is alive: by the record, or, where that is damaged, by its command line."""
+        supervisor = self.recorded_supervisor(recorded)
+        if supervisor is not None:
+            return supervisor
         if self._supervisors is None:
             self._supervisors = {}
             for process in self.everything.values():
@@ -107,33 +107,34 @@ class Box:
                     self._supervisors[subject] = process
         return self._supervisors.get(run_id)
 
-    def recorded(self, known: Optional[Owner]) -> Optional[Process]:
-        """The supervisor that was written down, if it lives."""
-        if known is None or self.restarted_since(known):
+    def recorded_supervisor(self, recorded: Optional[Owner]) -> Optional[Process]:
+        """The supervisor that the record names, if it is alive."""
+        if recorded is None or self.restarted_since(recorded):
             return None
-        return processes.is_alive(known.pid, known.start)
+        return processes.is_alive(recorded.pid, recorded.start)
 
-    def restarted_since(self, known: Owner) -> bool:
-        """Whether all processes of that time are gone, with the kernel or with PID 1 of the container: their pids mean nothing now."""
-        if known.boot_id is not None and known.boot_id != self.boot_id:
+    def restarted_since(self, recorded: Owner) -> bool:
+        """Whether the kernel or PID 1 of the container was restarted since: all processes of that time have ended."""
+        if recorded.boot_id is not None and recorded.boot_id != self.boot_id:
             return True
-        return known.first_start is not None and self.first_start is not None and self.first_start > known.first_start
+        before, now = recorded.first_start, self.first_start
+        return before is not None and now is not None and now > before
 
     def _carriers(self, run_id: str) -> Set[int]:
-        """Who carries the run's badge. A login server that the run restarted hands its badge to everybody who logs in: neither
-        itself nor what is below it is known by a badge.
+        """The processes with the run's badge. Everybody who logs in inherits the badge of a login server that the run restarted: neither
+        that server nor its descendants count.
         """
         found = self._badged.get(badge.of(run_id), set())
         servers = {pid for pid in found if LOGIN_SERVERS.fullmatch(self.everything[pid].name)}
         return found.difference(servers, *(processes.descendants(self.everything, server) for server in servers))
 
-    def _session(self, known: Optional[Owner]) -> Set[int]:
-        """The payload's main process and whoever is in the session that it made, though it has ended itself.
+    def _session(self, recorded: Optional[Owner]) -> Set[int]:
+        """The payload's main process and every process in the session that it made, even after it has ended itself.
 
-        Once the session is empty its number may be given away; the kernel's autogroup of it is not.
+        The number of an empty session may be reused; the kernel's autogroup of it never is.
         """
-        payload = known.payload if known else None
-        if known is None or payload is None or self.restarted_since(known):
+        payload = recorded.payload if recorded else None
+        if recorded is None or payload is None or self.restarted_since(recorded):
             return set()
         main = self.everything.get(payload.pid)
         if main is not None:
@@ -143,28 +144,28 @@ class Box:
 
 
 def of(run: RunPaths, box: Optional[Box] = None) -> Life:
-    """What lives of a run now."""
+    """The processes of a run now."""
     return (box or Box()).life(run)
 
 
 def is_supervised(run: RunPaths, box: Optional[Box] = None) -> bool:
-    """Whether somebody will say how the run ended: hardly ever must all processes be read for that."""
+    """Whether a supervisor will record how the run ended. All processes are read only where ``owner.json`` is damaged."""
     if locks.is_held(locks.run_lock(run)):
         return True
-    known, box = owner.read(run), box or Box()
-    if known is None and os.path.isdir(run.folder):
+    recorded, box = owner.read(run), box or Box()
+    if recorded is None and os.path.isdir(run.folder):
         return box.supervisor(run.run_id, None) is not None
-    return box.recorded(known) is not None
+    return box.recorded_supervisor(recorded) is not None
 
 
 def run_of(pid: int) -> Optional[str]:
-    """The run whose cookie the process carries, or whose log its output goes to."""
+    """The run whose cookie the process has, or whose log it writes its output to."""
     found = processes.cookie(pid)
     return found if found else _written_log(pid)
 
 
 def find(run: RunPaths) -> List[Process]:
-    """Every process of the run that lives now, without its supervisor."""
+    """Every process of the run now, but its supervisor."""
     return Box().members(run.run_id, owner.read(run))
 
 

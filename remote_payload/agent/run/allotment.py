@@ -1,9 +1,9 @@
-"""Who has which GPU, and who waits for one: first come, first served. A GPU belongs to the last process that uses it.
+"""Which run has which GPU, and which runs wait for one: first come, first served. A GPU belongs to a run until its last process ends.
 
-The truth lies in the folder of each run (``gpus.json``): what it wants, its place in the queue, what it was given. Whether it
-still waits or still has it is ``alive``'s to say, so that a killed supervisor gives nothing away while its payload lives.
-Decisions are made one at a time, under a lock. Where that fails (somebody removed the lock's file under its holder), each
-looks again after it has written down what it takes, and gives it back when somebody else did the same.
+``gpus.json`` in the folder of each run holds how many it wants, its place in the queue, and the GPUs it was given. ``alive`` decides
+whether it still waits or still has them, so that the GPUs of a killed supervisor are not free while its payload lives.
+Decisions are made one at a time, under a lock. Where two are made at once all the same (the lock's file was removed under its holder),
+each run checks again after it has written down its GPUs, and gives them back where another run has written the same.
 """
 
 import os
@@ -21,14 +21,14 @@ from remote_payload.agent.run.order import read_launch
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
-VARIABLE = "GPURUN_GPUS"  # of every process of a run: the names of its GPUs
-LIMIT = 30.0  # seconds that a submission waits for others to decide
-TURN_LIMIT = 1.0  # seconds that the first of those that wait does
-CROWDED = 10  # more than one part in so many of a GPU's memory in use: a desktop takes less, training more
+VARIABLE = "GPURUN_GPUS"  # in the environment of every process of a run: the names of its GPUs
+LIMIT = 30.0  # seconds that a submission waits for the lock
+TURN_LIMIT = 1.0  # seconds that the first run of the queue does
+CROWDED = 10  # a GPU is crowded when more than a tenth of its memory is in use: a desktop takes less, training more
 
 
 class Allotment(NamedTuple):
-    """What a run asked for, and what it was given: GPUs by name, none while it waits."""
+    """How many GPUs a run wants, and the names of those it was given, none while it waits."""
 
     run: RunPaths
     place: int  # in the queue: a lower one came earlier
@@ -37,19 +37,19 @@ class Allotment(NamedTuple):
 
 
 def name(gpu: Gpu) -> str:
-    """What a GPU is called here: numbers change when one falls off the bus."""
+    """The name of a GPU here: numbers change when one falls off the bus."""
     return gpu.uuid or str(gpu.number)
 
 
 def is_crowded(gpu: Gpu) -> bool:
-    """Whether a good part of its memory is in use; of a GPU that no run has, by a stranger, or by what is just ending."""
+    """Whether more than a tenth of its memory is in use: where no run has it, by somebody else's process, or by one that is just ending."""
     return gpu.memory_used > gpu.memory_total // CROWDED
 
 
 def read(run: RunPaths) -> Optional[Allotment]:
-    """A run's allotment, None when it has none or the file makes no sense."""
-    told = read_json(run.gpus) or {}
-    place, wanted, given = told.get("place"), told.get("wanted"), told.get("given")
+    """A run's allotment, None when it has none or the file is damaged."""
+    value = read_json(run.gpus) or {}
+    place, wanted, given = value.get("place"), value.get("wanted"), value.get("given")
     if not isinstance(place, int) or not isinstance(wanted, int) or not isinstance(given, list):
         return None
     return Allotment(run, place, wanted, tuple(each for each in given if isinstance(each, str)))
@@ -61,12 +61,12 @@ def write(mine: Allotment) -> None:
 
 
 def enter(paths: BoxPaths, run: RunPaths, available: List[Gpu], wanted: int, queue: bool) -> List[Gpu]:
-    """Gives a run its GPUs, or (``queue``) a place in the queue, which is decided here and never again: none then.
+    """Gives a run its GPUs, or (``queue``) a place in the queue, which never changes afterwards: the list is empty then.
 
-    Without ``queue`` a GPU that a stranger uses will do if there is no other. Raises AgentError GpuBusy.
+    Without ``queue`` a crowded GPU is given if there is no other. Raises AgentError GpuBusy.
     """
-    with _deciding(paths, LIMIT) as alone:
-        if not alone:
+    with _deciding(paths, LIMIT) as locked:
+        if not locked:
             raise AgentError("GpuBusy", "other submissions have been choosing GPUs for half a minute", "Submit again.")
         before = waiting(paths)
         mine = Allotment(run, max([time.time_ns(), *(each.place + 1 for each in before)]), wanted)
@@ -82,18 +82,18 @@ def enter(paths: BoxPaths, run: RunPaths, available: List[Gpu], wanted: int, que
 
 
 def take(paths: BoxPaths, mine: Allotment, available: List[Gpu], choosy: bool) -> List[Gpu]:
-    """What a run that waits gets now, nothing when it is not its turn, too few are free, or others are deciding."""
+    """The GPUs that a waiting run gets now; none when it is not its turn, too few are free, or another decision is being made."""
     if waiting(paths, before=mine):
-        return []  # asked before the lock: of many that wait, only the first may keep others from deciding
-    with _deciding(paths, TURN_LIMIT) as alone:
-        if not alone or waiting(paths, before=mine):
+        return []  # checked before the lock is taken: of all that wait, only the first may keep it from others
+    with _deciding(paths, TURN_LIMIT) as locked:
+        if not locked or waiting(paths, before=mine):
             return []
         chosen = choose(available, holders(paths, available, mine.run), mine.wanted, choosy)
         return chosen if chosen and _settle(paths, mine, chosen, available) else []
 
 
 def choose(available: List[Gpu], taken: Dict[str, str], wanted: int, choosy: bool) -> List[Gpu]:
-    """``wanted`` of the GPUs that nobody has, none when there are too few; crowded ones last, or (``choosy``) not at all."""
+    """``wanted`` of the GPUs that no run has, none when there are too few; crowded ones last, or (``choosy``) not at all."""
     free = [gpu for gpu in available if name(gpu) not in taken]
     idle = [gpu for gpu in free if not is_crowded(gpu)]
     pool = idle if choosy else idle + [gpu for gpu in free if is_crowded(gpu)]
@@ -101,7 +101,7 @@ def choose(available: List[Gpu], taken: Dict[str, str], wanted: int, choosy: boo
 
 
 def waiting(paths: BoxPaths, before: Optional[Allotment] = None) -> List[Allotment]:
-    """The runs that wait for GPUs in their order, those alone that came before a certain one if it is named."""
+    """The runs that wait for GPUs, in their order; only those before the run ``before``, if it is given."""
     found = [each for each in map(read, runs_newest_first(paths)) if each is not None and not each.given]
     if before is not None:
         found = [each for each in found if _turn(each) < _turn(before)]
@@ -111,14 +111,14 @@ def waiting(paths: BoxPaths, before: Optional[Allotment] = None) -> List[Allotme
 
 
 def wake_next(paths: BoxPaths) -> None:
-    """Makes the first of those that wait look at once. Without it, each of them would notice only at its own next look that its turn
-    has come, and eight GPUs that came free together would be given away over several seconds.
+    """Makes the first waiting run look for GPUs at once. Without it, each run would notice only at its own next look that its turn
+    has come, and eight GPUs that became free together would be given to runs over several seconds.
 
-    The signal is CHLD, because supervisors of every version block it. Whoever misses it looks by itself soon.
+    The signal is CHLD, because supervisors of every version block it. A supervisor that misses it looks every half second anyway.
     """
     try:
         for first in waiting(paths)[:1]:
-            supervisor = alive.Box().recorded(owner.read(first.run))
+            supervisor = alive.Box().recorded_supervisor(owner.read(first.run))
             if supervisor is not None:
                 processes.send(supervisor, signal.SIGCHLD)
     except OSError:  # too many open files, or its supervisor is another user's
@@ -130,43 +130,43 @@ def _turn(each: Allotment) -> Tuple[int, str]:
 
 
 def holders(paths: BoxPaths, available: List[Gpu], spare: Optional[RunPaths] = None) -> Dict[str, str]:
-    """Which run has which GPU, ``spare`` apart. A run has its GPUs until nothing of it lives.
+    """The run that has each GPU, by the GPU's name, without the run ``spare``. A run has its GPUs until its last process ends.
 
-    Runs below another root and runs without a folder are seen by their processes, which carry the GPUs' names with them.
+    Runs below another root and runs without a folder are found by their processes, which have the names of the GPUs in VARIABLE.
     """
     box = alive.Box()
     names = {str(gpu.number): name(gpu) for gpu in available}
     found: Dict[str, str] = {}
-    known = {spare.run_id} if spare else set()
+    seen = {spare.run_id} if spare else set()
     for run in runs_newest_first(paths):
-        given = _given(run, names, box) if run.run_id not in known else ()
+        given = _given(run, names, box) if run.run_id not in seen else ()
         if given:
-            known.add(run.run_id)
+            seen.add(run.run_id)
             if _still_has(run, box):
                 found.update(dict.fromkeys(given, run.run_id))
-    for run_id in set(box.marked()) - known:
+    for run_id in set(box.marked()) - seen:
         for pid in box.marked()[run_id]:
             found.update(dict.fromkeys((processes.variable(pid, VARIABLE) or "").split(), run_id))
     return found
 
 
 def _given(run: RunPaths, names: Dict[str, str], box: alive.Box) -> Tuple[str, ...]:
-    """The GPUs that a run was given, by name; where its file is gone, by what its owner says, or its processes.
+    """The GPUs that a run was given, by name: from ``gpus.json``, else from ``owner.json``, else from its processes.
 
-    Where nothing says it any more, a run that lives and asked for some may have any of them: none counts as free.
+    Where none of these names them, a live run that wants GPUs may have any of them: it counts as having all.
     """
     mine = read(run)
     if mine is not None:
         return mine.given
-    known = owner.read(run)
-    if known is not None:
-        return tuple(names[str(number)] for number in known.gpus if str(number) in names)
+    recorded = owner.read(run)
+    if recorded is not None:
+        return tuple(names[str(number)] for number in recorded.gpus if str(number) in names)
     members = alive.of(run, box).members
     launch = read_launch(run)
     if not members or (launch is not None and launch.gpus == 0):
         return ()
-    told = {each for process in members for each in (processes.variable(process.pid, VARIABLE) or "").split()}
-    return tuple(sorted(told or names.values()))
+    named = {each for process in members for each in (processes.variable(process.pid, VARIABLE) or "").split()}
+    return tuple(sorted(named or names.values()))
 
 
 def _still_has(run: RunPaths, box: alive.Box) -> bool:
@@ -196,7 +196,7 @@ def _busy(available: List[Gpu], wanted: int, before: List[Allotment], taken: Dic
 
 @contextmanager
 def _deciding(paths: BoxPaths, limit: float) -> Iterator[bool]:
-    """Whether the decision is ours alone for the length of the block; waits up to ``limit`` seconds for it."""
+    """Whether this process has the lock for the length of the block; waits up to ``limit`` seconds for it."""
     os.makedirs(paths.locks, 0o700, exist_ok=True)
     descriptor = locks.take_within(locks.lock_file(os.path.join(paths.locks, "gpus")), limit)
     try:

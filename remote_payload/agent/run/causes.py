@@ -1,4 +1,4 @@
-"""Why a run failed, read from how it ended and from its last lines: a table of messages that people really meet.
+"""Why a run failed, by how it ended and by its last lines: a table of messages that people really meet.
 
 The messages are those of torch, transformers, huggingface_hub, NCCL and the C library. Earlier rows win: when one rank runs
 out of memory, the others report a lost peer. ``explain`` is pure.
@@ -162,7 +162,7 @@ SIGNATURES: Tuple[Signature, ...] = (
         r"IncompleteRead",
     ),
 )
-# Often only the end of another story: they count where the exception that ended the run tells of them.
+# Often only a consequence of another error: they count where the exception that ended the run is one of them.
 SOFT = ("timed_out", "connection_lost")
 DECORATION = re.compile(r"[\W_]*")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -177,9 +177,9 @@ class Explanation(NamedTuple):
 
 
 def explain(record: Optional[ExitRecord], text: str, oom_kills: int, disk_full: bool) -> Explanation:
-    """Why a run that did not succeed ended so. ``record`` is None for one that nobody saw ending.
+    """Why a run did not succeed. ``record`` is None where no supervisor recorded its end.
 
-    ``oom_kills``: processes the kernel ended for want of memory since the start; ``disk_full``: nothing was left at the end.
+    ``oom_kills``: processes that the kernel ended since the start because memory ran out; ``disk_full``: no space was free at the end.
     """
     lines = meaningful_lines(text)
     by_name = {signature.name: signature for signature in SIGNATURES}
@@ -190,23 +190,23 @@ def explain(record: Optional[ExitRecord], text: str, oom_kills: int, disk_full: 
     root = raised.root(lines)
     for signature in SIGNATURES:
         at = next((at for at in reversed(range(len(lines))) if signature.pattern.search(lines[at])), None)
-        if at is not None and (signature.name not in SOFT or _is_told_of(signature, root, lines, at)):
+        if at is not None and (signature.name not in SOFT or _is_the_cause(signature, root, lines, at)):
             return Explanation(signature.name, _evidence(lines[at]), signature.advice)
     if disk_full:
         return Explanation("disk_full", "the disk of the box is full", by_name["disk_full"].advice)
-    shown = root.line if root else raised.last_words(lines)
+    shown = root.line if root else raised.end_message(lines)
     return Explanation(plain, _evidence(shown) if shown else None, None)
 
 
-def _is_told_of(signature: Signature, root: Optional[raised.Raised], lines: List[str], at: int) -> bool:
-    """Whether a lost connection or a time-out is why the run ended, rather than what a lost rank's peers or an earlier warning said."""
+def _is_the_cause(signature: Signature, root: Optional[raised.Raised], lines: List[str], at: int) -> bool:
+    """Whether a lost connection or a time-out is why the run ended, and not a message of a lost rank's peers or an earlier warning."""
     if root is None or signature.pattern.search(root.line) or raised.CONSEQUENCE.search(root.line):
         return True
     return not raised.is_launched(lines, raised.find(lines)) and raised.belongs(lines, at, root)
 
 
 def meaningful_lines(text: str) -> List[str]:
-    """The last lines with words in them: without escapes, rulers, and what a progress bar overwrote."""
+    """The last lines that have letters or digits, without escape sequences and without text that a progress bar overwrote."""
     lines = []
     for line in text.split("\n")[-TAIL_LINES:]:
         shown = ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])[:MAX_LINE].rstrip()
@@ -216,7 +216,7 @@ def meaningful_lines(text: str) -> List[str]:
 
 
 def tail(path: str) -> str:
-    """The last of a log, as text."""
+    """The end of a log, as text; "" where it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))

@@ -48,7 +48,7 @@ def forget_grace(run: RunPaths) -> None:
 
 
 def signal_all(members: Iterable[Process], number: int) -> None:
-    """Signals each; those of another user (a setuid child) are left to be named as survivors."""
+    """Signals each; processes of another user (a setuid child) cannot be signalled, and are reported as survivors."""
     for process in members:
         try:
             processes.send(process, number)
@@ -59,22 +59,22 @@ def signal_all(members: Iterable[Process], number: int) -> None:
 def terminate(find: Find, grace: float, limit: float) -> List[Process]:
     """TERM to all that ``find`` finds, up to ``grace`` seconds for them to end, then ``kill``. Gives the survivors."""
     members = find()
-    told: Dict[int, Process] = {}
+    signalled: Dict[int, Process] = {}
     deadline = time.monotonic() + grace
     while members and time.monotonic() < deadline:
-        fresh = [process for process in members if told.get(process.pid) != process]
+        fresh = [process for process in members if signalled.get(process.pid) != process]
         signal_all(fresh, signal.SIGTERM)
-        signal_all(fresh, signal.SIGCONT)  # a stopped process takes no notice of TERM
-        told.update({process.pid: process for process in fresh})
+        signal_all(fresh, signal.SIGCONT)  # a stopped process does not react to TERM
+        signalled.update({process.pid: process for process in fresh})
         time.sleep(PAUSE)
         members = find()
     return kill(find, limit)
 
 
 def kill(find: Find, limit: float) -> List[Process]:
-    """KILL in a loop until two scans in a row find nobody: a child may be born while its parent is killed.
+    """KILL in a loop until two scans in a row find no process: a child may be forked while its parent is killed.
 
-    Gives those that are still there after ``limit`` seconds.
+    Gives the processes that still exist after ``limit`` seconds.
     """
     deadline = time.monotonic() + limit
     empty = 0
@@ -89,7 +89,7 @@ def kill(find: Find, limit: float) -> List[Process]:
 
 
 def describe(members: Iterable[Process]) -> List[ProcessShown]:
-    """Processes as the laptop shows them."""
+    """The processes as an answer has them."""
     return [
         {"pid": process.pid, "command": processes.command(process.pid)[:SHOWN] or process.name, "state": process.state}
         for process in members

@@ -7,13 +7,13 @@ import time
 from typing import Any, Dict
 
 MAX_EVENT = 64 * 1024
-LOOK_BACK = 4 * 1024 * 1024  # bytes from the end in which the last of each type is looked for
+LOOK_BACK = 4 * 1024 * 1024  # bytes at the end of the file in which the last event of each type is searched
 MAX_TYPES = 64
 TYPE = re.compile(rb'"type"\s*:\s*"([A-Za-z0-9_.-]{1,64})"')
 
 
 def append(path: str, kind: str, **fields: Any) -> None:
-    """Adds one event. A full disk or a deleted folder costs the event and nothing else."""
+    """Appends one event. On a full disk or without the folder, the event is lost, and no error is raised."""
     event = dict({"t": round(time.time(), 3), "type": kind}, **fields)
     line = json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
     if len(line) > MAX_EVENT:
@@ -29,7 +29,7 @@ def append(path: str, kind: str, **fields: Any) -> None:
 
 
 def last(path: str) -> Dict[str, Dict[str, Any]]:
-    """The last event of each type, by type. Lines that are torn, too long or not events are passed over."""
+    """The last event of each type, by type. Incomplete lines, lines over MAX_EVENT and lines that are no events are skipped."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,8 +1,8 @@
-"""What a run has to show: each file of ``outputs/`` with size and sha256, at the end or while it still trains.
+"""The manifest of a run: each file of ``outputs/`` with size and sha256, at the end or while the run trains.
 
-While it trains only what can no longer change is listed: files in complete folders (those that hold a
+While it trains only files that will not change are listed: those in complete folders (a folder with a
 ``manifest.json``, which is written last) and append-only logs with the bytes they have at this moment. Links, devices,
-unfinished and odd names are never listed, nor what the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
+unfinished files and unusable names are never listed, nor files that the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 APPEND_ONLY = (".jsonl", ".log")
 UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
-MAX_FILES = 400000  # what fits into one frame
+MAX_FILES = 400000  # as many as fit into one frame
 MAX_PATH = 1024  # bytes
-# What the laptop takes for something else than a result, and refuses the whole list for.
+# Names that the laptop does not accept for results: it would refuse the whole list.
 FORBIDDEN = (".git", ".ssh", ".gpurun-staging", ".gpurun-fetched.json")
 MAX_LEFT_OUT = 100
-# A file younger than this when it was read may change again within its filesystem's clock tick: not remembered.
+# A file that changed less than this before it was read may change again within one tick of its filesystem's clock: its hash is not kept.
 SETTLED_NS = 2 * 10**9
 
 Progress = Callable[[int, int], None]
@@ -37,9 +37,9 @@ Progress = Callable[[int, int], None]
 def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Manifest:
     """The manifest of ``run``'s outputs: ``{complete, files: [{path, size, sha256, mtime}], folders, left_out}``.
 
-    ``complete`` says that the run is over: then every regular file is listed. Paths are relative to ``outputs/``;
-    ``progress(done, total)`` counts the bytes hashed and may raise to give up. Hashes are remembered beside the run by
-    (path, size, times, inode), so that asking again costs a walk. Raises OSError where outputs cannot be read.
+    ``complete``: the run is over, and every regular file is listed. Paths are relative to ``outputs/``;
+    ``progress(done, total)`` counts the bytes hashed and may raise to stop. Hashes are kept in the run's folder by
+    (path, size, times, inode), so that a second manifest only walks the tree. Raises OSError where outputs cannot be read.
     """
     found, left_out = find(run)
     folders = _complete_folders(run.outputs, found)
@@ -56,7 +56,7 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
             files.append(entry)
     if len(found) > MAX_FILES:
         _leave_out(left_out, "…", "%d files more than the %d that are listed" % (len(found) - MAX_FILES, MAX_FILES))
-    hashes.remember()
+    hashes.save()
     return {"complete": complete, "files": files, "folders": folders, "left_out": left_out}
 
 
@@ -101,7 +101,7 @@ def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
 
 
 def _wanted(run: RunPaths) -> Optional[List[str]]:
-    """What of a recipe's outputs the job wants home; None for all of them. A command has only what its job names, by the links."""
+    """The outputs of a recipe that the job names; None for all of them. A command writes to the links of its outputs alone."""
     job = read_json(run.job) or {}
     names = job.get("outputs") if job.get("recipe") else None
     return [str(name).rstrip("/") for name in names] if isinstance(names, list) else None
@@ -115,14 +115,14 @@ def _is_wanted(path: str, wanted: Optional[List[str]]) -> bool:
 
 
 def _is_listed(outputs: str, link: str, found: Dict[str, os.stat_result]) -> bool:
-    """Whether what a link stands for is listed under its own name, so that nothing is lost without the link."""
+    """Whether the target of a link is listed under its own name, so that no result is lost without the link."""
     top = os.path.realpath(outputs)
     target = posixpath.relpath(os.path.realpath(os.path.join(outputs, link)), top)
     return target in found or any(path.startswith(target + "/") for path in found)
 
 
 def _twins(found: Dict[str, os.stat_result]) -> List[str]:
-    """Paths that differ from an earlier one in case or Unicode form only, in a folder of theirs too."""
+    """Paths that differ from an earlier one, or have a folder that differs, only in case or Unicode form."""
     spelt: Dict[str, str] = {}
     twins = []
     for path in sorted(found):
@@ -158,7 +158,7 @@ def _walk(outputs: str, wanted: Optional[List[str]], left_out: List[LeftOut]) ->
                 try:
                     yield path, entry.stat(follow_symlinks=False)
                 except OSError:
-                    continue  # removed meanwhile: a retention rule at work
+                    continue  # removed meanwhile, for example by a retention rule
 
 
 def _unlistable(path: str, name: str) -> str:
@@ -178,7 +178,7 @@ def _unlistable(path: str, name: str) -> str:
 
 
 def _leave_out(left_out: List[LeftOut], path: str, why: str, dispensable: bool = False) -> None:
-    """``dispensable``: no result is lost without it. Those that would be lost are named first."""
+    """``dispensable``: no result is lost without it. Results that are lost come first in the list."""
     shown = ascii(path)[1:-1][:200]
     if dispensable:
         left_out.append({"path": shown, "why": why, "dispensable": True})
@@ -213,13 +213,13 @@ def _inside(path: str, folders: List[str]) -> bool:
 
 
 class _Hashes:
-    """sha256 of files, each read once as long as it does not change."""
+    """sha256 of files. A file is read again only when it has changed."""
 
     def __init__(self, run: RunPaths, found: Dict[str, os.stat_result], progress: Optional[Progress]) -> None:
         self._outputs = run.outputs
-        self._cache = posixpath.join(run.folder, "hashes.json")
-        self._known = read_json(self._cache) or {}
-        self._kept: Dict[str, List[Any]] = {}
+        self._cache_path = posixpath.join(run.folder, "hashes.json")
+        self._cached = read_json(self._cache_path) or {}
+        self._used: Dict[str, List[Any]] = {}
         self._progress = progress
         self._done, self._total = 0, sum(status.st_size for status in found.values())
 
@@ -247,22 +247,22 @@ class _Hashes:
         """The digest of the file's first ``st_size`` bytes; None when it has fewer."""
         # The time of the last change too: a file that replaces another may have its size, its time and its inode's number.
         identity = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
-        known = self._known.get(path)
-        if isinstance(known, list) and known[:-1] == identity:
+        cached = self._cached.get(path)
+        if isinstance(cached, list) and cached[:-1] == identity:
             self._advance(status.st_size)
-            self._kept[path] = known
-            return str(known[-1])
+            self._used[path] = cached
+            return str(cached[-1])
         settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
-        digest, left = hashlib.sha256(), status.st_size
-        while left:
-            block = file.read(min(left, 1 << 20))
+        digest, remaining = hashlib.sha256(), status.st_size
+        while remaining:
+            block = file.read(min(remaining, 1 << 20))
             if not block:
                 return None
             digest.update(block)
-            left -= len(block)
+            remaining -= len(block)
             self._advance(len(block))
         if settled:
-            self._kept[path] = [*identity, digest.hexdigest()]
+            self._used[path] = [*identity, digest.hexdigest()]
         return digest.hexdigest()
 
     def _advance(self, count: int) -> None:
@@ -270,10 +270,10 @@ class _Hashes:
         if self._progress:
             self._progress(self._done, self._total)
 
-    def remember(self) -> None:
-        """Writes what was hashed; a full disk costs only the memory."""
-        if self._kept != self._known:
+    def save(self) -> None:
+        """Writes the hashes for the next manifest; on a full disk the next one reads the files again."""
+        if self._used != self._cached:
             try:
-                write_json(self._cache, self._kept)
+                write_json(self._cache_path, self._used)
             except OSError:
                 pass

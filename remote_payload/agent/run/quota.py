@@ -1,6 +1,6 @@
-"""Keeps the newest part of a log that grows without end, with its offsets true and the payload undisturbed.
+"""Keeps the newest part of a log that grows without limit. Offsets stay valid, and the payload does not notice.
 
-The payload writes to the file itself, so nothing can be renamed or cut. A hole is punched into its beginning instead
+The payload writes to the file itself, so that it cannot be renamed or truncated. A hole is punched into its beginning instead
 (fallocate(2), FALLOC_FL_PUNCH_HOLE): the disk is freed, size and offsets stay.
 """
 
@@ -10,12 +10,12 @@ from typing import Optional
 
 PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 BLOCK = 1 << 16  # no filesystem has larger blocks
-SHARE = 4  # a log gets a quarter of the disk that would be free without it: training must not end for want of room for its words
+SHARE = 4  # a log gets a quarter of the disk that would be free without it: training must not end because its log fills the disk
 LEAST = 8 << 20
 
 
 class LogQuota:
-    """The quota of one log, asked about every second."""
+    """The quota of one log, enforced every second."""
 
     def __init__(self, path: str, limit: int) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -25,7 +25,7 @@ class LogQuota:
     def enforce(self) -> Optional[str]:
         """Frees the beginning when the log takes more than the limit or its share of the disk; the newest three quarters of it stay.
 
-        A sentence, once, where the filesystem has no holes: the log then grows on.
+        Gives a message, once, where the filesystem has no holes: the log then grows on.
         """
         found = os.fstat(self._descriptor)
         limit = self._allowed(found.st_blocks * 512)

@@ -1,5 +1,5 @@
-"""Which line of a log is the exception that ended the run: not a launcher's complaint that a worker failed, not what the other ranks said
-when they lost it, not a handled one further up. Pure."""
+"""Finds the line of a log with the exception that ended the run: not a launcher's message that a worker failed, not an error of the other
+ranks when they lost it, not an exception that was handled. Pure."""
 
 import re
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -12,12 +12,12 @@ BEGINNING = re.compile(r"^\s*(?:Exception Group )?Traceback \(most recent call l
 NAMED = re.compile(
     r"^(?:[A-Za-z_][\w.]*: |(?:\w+\.)*[A-Z]\w*:?$)"
 )  # a word alone is an exception only where it looks like a class
-# torchrun, accelerate, torch.multiprocessing, deepspeed, make: a process below them failed, and its own words are elsewhere.
+# torchrun, accelerate, torch.multiprocessing, deepspeed, make: a process below them failed, and its own exception is elsewhere.
 LAUNCHER = re.compile(
     r"ChildFailedError|CalledProcessError: Command |ProcessExitedException|SignalException: Process \d+ got signal|"
     r"exits with return code|^make: \*\*\*|ExceptionGroup: "
 )
-# What a rank says when another one is gone.
+# The messages of a rank when another one has ended.
 CONSEQUENCE = re.compile(
     r"Connection (?:closed|reset) by peer|ConnectionResetError|BrokenPipe|Broken pipe|remote process exited|ncclRemoteError|"
     r"Watchdog caught collective|DistBackendError|DistNetworkError|DistStoreError|failed to recv|recvValue failed|"
@@ -26,11 +26,11 @@ CONSEQUENCE = re.compile(
 CHAIN = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\)")
 ROOT_RANK = re.compile(r"^\s*rank\s*: (\d+) ")
-LAST_WORDS = (re.compile(r"Signal \d+ \(SIG\w+\) received by PID"), re.compile(r"^\s*exitcode\s*: -?\d+"))
+END_MESSAGES = (re.compile(r"Signal \d+ \(SIG\w+\) received by PID"), re.compile(r"^\s*exitcode\s*: -?\d+"))
 
 
 class Raised(NamedTuple):
-    """An exception's last line: where it stands, what it says, and which rank said it."""
+    """An exception's last line: its number in the log, its text, and the rank that printed it."""
 
     at: int
     line: str
@@ -38,7 +38,7 @@ class Raised(NamedTuple):
 
 
 def find(lines: Sequence[str]) -> List[Raised]:
-    """Every exception that ``lines`` report, launchers' own left out."""
+    """Every exception in ``lines``, without those of launchers."""
     found: List[Raised] = []
     inside: Dict[Optional[int], bool] = {}  # whether a traceback of this rank has begun
     for at, line in enumerate(lines):
@@ -56,9 +56,9 @@ def find(lines: Sequence[str]) -> List[Raised]:
 
 
 def root(lines: Sequence[str]) -> Optional[Raised]:
-    """The exception that ended the run, None where none is reported.
+    """The exception that ended the run, None where the log has none.
 
-    Of one process the last; of several the last one of the rank that failed first, and rather an own error than a lost peer.
+    Of one process the last; of several the last one of the rank that failed first, and an error of its own before a lost peer.
     """
     found = find(lines)
     if not found:
@@ -80,13 +80,13 @@ def is_launched(lines: Sequence[str], found: Sequence[Raised]) -> bool:
 
 
 def belongs(lines: Sequence[str], at: int, cause: Optional[Raised]) -> bool:
-    """Whether what stands at ``at`` is part of how ``cause`` came about: in its line, after it, or in its chain."""
+    """Whether the line ``at`` belongs to the exception ``cause``: it is the same line, after it, or in its chain."""
     return cause is None or at >= cause.at or any(CHAIN.search(line) for line in lines[at : cause.at])
 
 
-def last_words(lines: Sequence[str]) -> Optional[str]:
-    """What a log without an exception ends with: a launcher's word on how its worker ended, else the last line."""
-    for pattern in LAST_WORDS:
+def end_message(lines: Sequence[str]) -> Optional[str]:
+    """The end of a log without an exception: a launcher's message on how its worker ended, else the last line."""
+    for pattern in END_MESSAGES:
         for line in reversed(lines):
             if pattern.search(line):
                 return line

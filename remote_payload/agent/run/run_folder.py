@@ -1,4 +1,4 @@
-"""Fills a run's folder: the code it was pushed with, links to data and outputs, and what an earlier run left to go on from."""
+"""Fills a run's folder: the pushed code, links to data and outputs, and for a resumed run the outputs of the earlier one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.launch_request import Code, DataLink
     from remote_payload.agent.wire.marks import Expected
 
-LINKED = ".safetensors"  # written once and renamed into place: two runs may share it
+LINKED = ".safetensors"  # written once and renamed into place: two runs may share one
 NOT_INHERITED = "logs"  # a resumed run writes its own
 FICLONE = 0x40049409  # ioctl of linux/fs.h
 NO_ROOM = (
@@ -29,7 +29,7 @@ NO_ROOM = (
 def take_code(paths: BoxPaths, run: RunPaths, code: Code) -> None:
     """Puts the pushed code in place: by rename of the attempt that ``incoming`` names, or by hard links from an earlier run.
 
-    Raises AgentError PushDiffers where it is not what the laptop meant (``marks``), TransferInterrupted when it is not there (any more).
+    Raises AgentError PushDiffers where it is not what the laptop sent (``marks``), TransferInterrupted where it is missing.
     """
     if code.incoming:
         pushed = _own_attempt(paths, run, code.incoming)
@@ -47,7 +47,7 @@ def take_code(paths: BoxPaths, run: RunPaths, code: Code) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
-            message = "the code of run %s is not what it was when it was offered" % code.link_from
+            message = "the code of run %s has changed since it was offered" % code.link_from
             raise AgentError("PushDiffers", message) from None
     else:
         os.mkdir(run.code, 0o700)
@@ -95,7 +95,7 @@ def link_data(paths: BoxPaths, run: RunPaths, data: Iterable[DataLink]) -> None:
 
 
 def link_outputs(run: RunPaths, names: Iterable[str]) -> None:
-    """Makes each output name in the code a link to ``outputs/<name>``. What the code holds there (a ``.gitkeep``) comes along."""
+    """Makes each output name in the code a link to ``outputs/<name>``. Files of the code in its place (a ``.gitkeep``) are copied."""
     os.makedirs(run.outputs, 0o700, exist_ok=True)
     for name in names:
         place = _place(run, name)
@@ -111,7 +111,7 @@ def link_outputs(run: RunPaths, names: Iterable[str]) -> None:
 
 
 def gather_outputs(run: RunPaths, names: Iterable[str]) -> None:
-    """After the end: what the payload put in the place of an output's link (a rename over it, a folder made anew) is an output too."""
+    """After the end: where the payload replaced an output's link (by a rename, or a new folder), its content is moved to the outputs."""
     for name in names:
         place, target = os.path.join(run.code, name), os.path.join(run.outputs, name)
         if os.path.islink(place) or not os.path.lexists(place):
@@ -123,9 +123,9 @@ def gather_outputs(run: RunPaths, names: Iterable[str]) -> None:
 
 
 def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
-    """A resumed run starts with the old one's outputs, but for its logs: copies, so that nothing it writes can reach the old ones.
+    """A resumed run starts with the old one's outputs, but for its logs: copies, so that no write changes the old ones.
 
-    With ``share`` (whoever writes there never writes in place) weights are hard links: 44 GB of checkpoints take no room and no time.
+    With ``share`` (the payload never writes in place) weights are hard links: 44 GB of checkpoints take no space and no time.
     Raises AgentError where there are none, or the disk has no room for the copies.
     """
     if not os.path.isdir(source.outputs):
@@ -139,7 +139,7 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
             if not (share and old.endswith(LINKED) and _link(old, new)):
                 copy_apart(old, new)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # at once: copytree would go on with the rest
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # stop at once: copytree would go on with the other files
                 raise AgentError("BoxNotReady", *NO_ROOM) from None
             raise
         return new
@@ -148,13 +148,13 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
 
 
 def copy_apart(old: str, new: str) -> None:
-    """The file under a new name, sharing nothing that a write could reach: cloned where the filesystem can, else copied. Raises OSError."""
+    """A copy of the file that shares no data a write could change: cloned where the filesystem can, else copied. Raises OSError."""
     if os.path.islink(old) or not _clone(old, new):
         shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _clone(old: str, new: str) -> bool:
-    """Whether XFS, Btrfs and the like have made a clone: all of a file at once, for no room."""
+    """Whether the filesystem (XFS, Btrfs and others) has made a clone, which takes no space and no time."""
     with open(old, "rb") as source, open(new, "wb") as target:
         try:
             fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
@@ -173,7 +173,7 @@ def _link(old: str, new: str) -> bool:
 
 
 def _place(run: RunPaths, name: Optional[str]) -> str:
-    """A relative path in the code as an absolute one, its parents made. Raises AgentError when it leads out, by itself or by a link."""
+    """A relative path in the code as an absolute one, its parent folders made. Raises AgentError when it leads out of the code."""
     if name is None or not _stays_inside(name):
         raise AgentError("LaunchError", "unusable path in the job: %r" % (name,))
     place = os.path.normpath(os.path.join(run.code, name))

@@ -1,7 +1,7 @@
-"""The hub token while a run lasts: one file at 0600 in a memory-backed folder. Other secrets go from the laptop's request
-through the supervisor's stdin into the payload's environment and lie in no file at all.
+"""The secrets of a run. The hub token is one file with mode 0600 in a memory-backed folder while the run lasts. Other secrets go from the
+laptop's request through the supervisor's stdin into the payload's environment and are written to no file.
 
-When a run is over the file is removed: by its supervisor, by ``wipe``, or by the next agent's sweep if the supervisor was killed.
+When a run is over the file is removed: by its supervisor, by ``wipe``, or by the next agent's ``sweep`` if the supervisor was killed.
 """
 
 import os
@@ -16,12 +16,12 @@ from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id, vo
 TOKEN = "HF_TOKEN"
 TOKEN_PATH = "HF_TOKEN_PATH"  # huggingface_hub reads the token from this file
 TOKEN_FILE = "hf_token"
-STRANGE_FOR = 3600.0  # seconds
-KEPT = ("stop", "exit")  # of the run's volatile folder: no secrets
+OTHER_ROOT_AGE = 3600.0  # seconds
+NOT_SECRET = ("stop", "exit")  # files of the run's volatile folder
 
 
 def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
-    """Writes the hub token, if there is one; what of ``secrets`` belongs into the payload's environment. Raises OSError."""
+    """Writes the hub token, if there is one. Gives the variables for the payload's environment. Raises OSError."""
     variables = {name: value for name, value in secrets.items() if name != TOKEN}
     if secrets.get(TOKEN):
         path = os.path.join(locks.make_volatile(run_id), TOKEN_FILE)
@@ -31,7 +31,7 @@ def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
 
 
 def remove(run_id: str) -> List[str]:
-    """Removes the run's secrets; the paths that are left all the same."""
+    """Removes the run's secrets. Gives the paths that could not be removed."""
     folder = volatile_folder(run_id)
     for name in _secret_names(folder):
         path = os.path.join(folder, name)
@@ -44,9 +44,9 @@ def remove(run_id: str) -> List[str]:
 
 
 def sweep(paths: BoxPaths) -> None:
-    """At every start of an agent: removes what runs left behind whose supervisor could not (killed, or its container restarted).
+    """At every start of an agent: removes the secrets of runs that ended with their supervisor, or with their container.
 
-    A run that is not below this root may be one of another root, which is about to start: its secrets get an hour.
+    A run that is not below this root may belong to another root and be about to start: its secrets stay for an hour.
     """
     try:
         names = [name for name in os.listdir(volatile_folder()) if _is_run(name)]
@@ -54,7 +54,7 @@ def sweep(paths: BoxPaths) -> None:
         return
     box = alive.Box()
     for run in map(paths.run, names):
-        ours = os.path.isdir(run.folder) or _age(volatile_folder(run.run_id)) > STRANGE_FOR
+        ours = os.path.isdir(run.folder) or _age(volatile_folder(run.run_id)) > OTHER_ROOT_AGE
         if ours and not alive.of(run, box).anything:
             remove(run.run_id)
             forget(run)
@@ -76,13 +76,13 @@ def _is_run(name: str) -> bool:
 
 def _secret_names(folder: str) -> List[str]:
     try:
-        return sorted(set(os.listdir(folder)) - set(KEPT))
+        return sorted(set(os.listdir(folder)) - set(NOT_SECRET))
     except OSError:
         return []
 
 
 def _overwrite(path: str) -> None:
-    """Where the folder had to be on a disk (no /dev/shm), the blocks are overwritten before they are freed."""
+    """Overwrites the content before it is freed, for a folder on a disk (where there is no /dev/shm)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, b"\0" * os.fstat(descriptor).st_size, 0)
@@ -92,9 +92,9 @@ def _overwrite(path: str) -> None:
 
 
 def forget(run: RunPaths) -> None:
-    """Removes the folder of a run that is over; kept while it holds the only copy of its exit code.
+    """Removes the volatile folder of a run that is over, unless it holds the only copy of the exit record.
 
-    A launch takes the lock before it makes the run's folder: without that folder this one may be about to be used.
+    A launch takes the lock before it makes the run's folder: without that, the volatile folder may be about to be used.
     """
     try:
         if os.path.isdir(run.folder) and "exit" not in os.listdir(volatile_folder(run.run_id)):

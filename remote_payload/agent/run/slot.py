@@ -1,6 +1,6 @@
-"""The exit slot on disk: allocated while there is room, rewritten in place, so that an exit code survives a full disk.
+"""The exit slot on disk: allocated before the payload starts and rewritten in place, so that an exit code survives a full disk.
 
-Between the two it says that the payload was started, which nothing else says for certain once ``owner.json`` is gone.
+In between it records that the payload was started, which no other file shows for certain once ``owner.json`` is removed.
 """
 
 import os
@@ -11,7 +11,7 @@ from remote_payload.agent.box.locks import make_volatile
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
 from remote_payload.agent.wire.protocol import SLOT_SIZE, ExitRecord, decode_slot, empty_slot, encode_slot
 
-STARTED = b"GR1 started".ljust(SLOT_SIZE - 1) + b"\n"  # no record: it has no checksum
+STARTED = b"GR1 started".ljust(SLOT_SIZE - 1) + b"\n"  # not an exit record: it has no checksum
 
 
 def allocate(run: RunPaths) -> int:
@@ -23,7 +23,7 @@ def allocate(run: RunPaths) -> int:
 
 
 def mark_started(descriptor: int) -> None:
-    """Says that the payload is about to execute; a disk that does not take it is no reason not to start."""
+    """Records that the payload is about to execute. A disk that refuses the write is no reason not to start."""
     try:
         os.pwrite(descriptor, STARTED, 0)
     except OSError:
@@ -31,7 +31,7 @@ def mark_started(descriptor: int) -> None:
 
 
 def was_started(run: RunPaths) -> bool:
-    """Whether the payload was started, as far as the slot knows."""
+    """Whether the slot records that the payload was started."""
     return _raw(run.exit_slot) == STARTED or read(run) is not None
 
 
@@ -41,9 +41,9 @@ def is_empty(run: RunPaths) -> bool:
 
 
 def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -> None:
-    """Says how the payload ended, though the slot was damaged or removed meanwhile.
+    """Records how the payload ended, even if the slot was damaged or removed meanwhile.
 
-    Where the disk takes not even that (copy-on-write and full), a copy in memory does.
+    Where the disk refuses the write (a full copy-on-write filesystem), the record is kept in memory.
     """
     raw = encode_slot(record)
     try:
@@ -58,13 +58,13 @@ def write(run: RunPaths, record: ExitRecord, descriptor: Optional[int] = None) -
             os.close(target)
     except OSError:
         if not os.path.isdir(run.folder):
-            return  # with the run's folder went all that it had to show
+            return  # the whole run was removed
         make_volatile(run.run_id)
         write_whole(_copy(run), raw)
 
 
 def read(run: RunPaths) -> Optional[ExitRecord]:
-    """How the payload ended, None while nobody has said so."""
+    """How the payload ended, None while there is no record."""
     return _read(run.exit_slot) or _read(_copy(run))
 
 

@@ -9,8 +9,8 @@ from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence
 from remote_payload.agent.box import badge, daemon
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell would have exited with
-# A process of our own kind, from the same zipapp or source tree: isolated from the user's PYTHON* variables and site packages.
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # a shell's exit codes for these errors
+# Another process of the agent, from the same zipapp or source tree: isolated from the user's PYTHON* variables and site packages.
 STARTER = "import sys; sys.path.insert(0, sys.argv.pop(1)); from remote_payload.agent.__main__ import main; main()"
 
 
@@ -77,7 +77,7 @@ def _become(
     status = NOT_EXECUTABLE
     try:
         os.setsid()
-        badge.put_on(run_id)
+        badge.set_badge(run_id)
         os.write(failing, b"s")
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
@@ -89,9 +89,9 @@ def _become(
             os.chdir(folder)
             os.execvpe(argv[0], list(argv), environment)
     except OSError as failure:
-        # execvpe reports a folder of PATH that it may not read rather than that nothing was found.
-        nowhere = _is_nowhere(argv[0], environment)
-        error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if nowhere else failure
+        # Where a folder of PATH may not be read, execvpe reports that instead of "not found".
+        missing = _is_not_in_path(argv[0], environment)
+        error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if missing else failure
         status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
         line = "gpurun: cannot start %r: %s" % (argv[0], _why(error, argv[0], environment))
         os.write(2, line.encode("utf-8", "replace") + b"\n")
@@ -100,7 +100,7 @@ def _become(
         os._exit(status)
 
 
-def _is_nowhere(program: str, environment: Dict[str, str]) -> bool:
+def _is_not_in_path(program: str, environment: Dict[str, str]) -> bool:
     folders = environment.get("PATH", "").split(":")
     return "/" not in program and not any(os.path.exists(os.path.join(folder, program)) for folder in folders)
 
@@ -121,7 +121,7 @@ def _why(error: OSError, program: str, environment: Dict[str, str]) -> str:
 
 
 def _reset_signals() -> None:
-    """As a shell under nohup would leave them: Python ignores SIGPIPE, and the supervisor blocks what it waits for."""
+    """Sets all signals as a shell under nohup does: Python ignores SIGPIPE, and the supervisor blocks the signals that it waits for."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""What a run is doing: facts collected from the box, and the one table that turns them into a status.
+"""The status of a run: facts collected from the box, and the one function that derives a state from them.
 
-``derive`` is pure, so that every combination is replayed in tests. Whether anything lives is ``alive``'s to say. No clock is
-trusted, and no file for its form: each may have been damaged or removed.
+``derive`` is pure, so that tests replay every combination of facts. ``alive`` decides which processes of the run exist. No clock and no
+file is trusted: each file may have been damaged or removed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ OUTCOMES = {"timeout": ("timed_out", "time_limit"), "cancelled": ("cancelled", "
 
 
 class Facts(NamedTuple):
-    """What can be seen of one run."""
+    """What the box shows of one run."""
 
     run_id: str
     folder: bool = True  # runs/<id> is there
-    slot: Optional[ExitRecord] = None  # how it ended, None while nobody has said so
+    slot: Optional[ExitRecord] = None  # how it ended, None while there is no record
     life: Life = Life(False, None, ())
     owner: Optional[Owner] = None
-    started: bool = False  # the payload was started, whatever is left of the owner
+    started: bool = False  # the slot, the log or the events show that the payload was started
     restarted: bool = False  # the box or its container was restarted since the owner was written
     ended: Optional[Dict[str, Any]] = None  # the supervisor's last event
     damaged: bool = False  # the files that would show whether the payload was started are damaged or removed
@@ -42,16 +42,16 @@ class Facts(NamedTuple):
 def derive(facts: Facts) -> State:
     """Phase, outcome and cause, whether the run is orphaned or stalled; from facts alone."""
     life = facts.life
-    left = bool(life.members) and not life.supervised
+    orphaned = bool(life.members) and not life.supervised
     if facts.slot is not None:
-        return _finished(*_ending(facts.slot, facts.ended), orphaned=left)
+        return _finished(*_ending(facts.slot, facts.ended), orphaned=orphaned)
     if life.anything:
-        return _going("running" if left else _phase(facts), facts, orphaned=left)
+        return _going("running" if orphaned else _phase(facts), facts, orphaned)
     if facts.owner is not None and facts.restarted:
         return _finished("interrupted", "box_restarted")
     if not facts.folder:
         return _finished("lost", "folder_deleted")
-    # "not_started" is a promise that the payload never ran: it needs files that show it.
+    # "not_started" promises that the payload never ran: it needs files that show it.
     return _finished("lost", "vanished" if _was_started(facts) or facts.damaged else "not_started")
 
 
@@ -81,39 +81,39 @@ def _phase(facts: Facts) -> str:
 
 
 def _was_started(facts: Facts) -> bool:
-    """A damaged owner says nothing: the slot, the log and the processes may still know.
+    """Whether the payload was started. Where ``owner.json`` is damaged, the slot, the log and the processes may still show it.
 
-    While the owner can be read, a process without a record is the payload-to-be: it executes once it is written down.
+    While ``owner.json`` can be read, a process that it does not name is the payload's fork: it executes once it is written down.
     """
     written = facts.owner.payload is not None if facts.owner else bool(facts.life.members)
     return facts.started or written
 
 
 def _stalled(life: Life) -> bool:
-    """Stopped (a debugger, SIGSTOP, a frozen container), not dead."""
+    """Whether all its processes are stopped (a debugger, SIGSTOP, a frozen container)."""
     return bool(life.members) and all(process.state in "Tt" for process in life.members)
 
 
 def collect(run: RunPaths, box: Box) -> Facts:
-    """The facts of one run. The slot is read again at the end: what ended while we looked has ended."""
-    record, known = slot.read(run), owner.read(run)
+    """The facts of one run. The slot is read again after the processes: the run may have ended meanwhile."""
+    record, recorded = slot.read(run), owner.read(run)
     if record is not None:
         ended = events.last(run.events).get("ended")
-        left = alive.of(run, box) if ended is None or ended.get("survivors") else Life(False, None, ())
-        return Facts(run.run_id, slot=record, owner=known, ended=ended, life=left)
+        life = alive.of(run, box) if ended is None or ended.get("survivors") else Life(False, None, ())
+        return Facts(run.run_id, slot=record, owner=recorded, ended=ended, life=life)
     life = alive.of(run, box)
-    record, known = slot.read(run), owner.read(run)
+    record, recorded = slot.read(run), owner.read(run)
     ended = events.last(run.events).get("ended") if record is not None or not life.anything else None
     return Facts(
         run.run_id,
         folder=os.path.isdir(run.folder),
-        slot=record or _told_exit(ended),
+        slot=record or _exit_in_event(ended),
         life=life,
-        owner=known,
+        owner=recorded,
         started=slot.was_started(run) or log_identity(run.log)[0] > 0 or log_identity(run.events)[0] > 0,
-        restarted=known is not None and box.restarted_since(known),
+        restarted=recorded is not None and box.restarted_since(recorded),
         ended=ended,
-        damaged=known is None and not _shows_no_start(run),
+        damaged=recorded is None and not _shows_no_start(run),
     )
 
 
@@ -124,17 +124,17 @@ def _shows_no_start(run: RunPaths) -> bool:
 
 
 def exit_of(run: RunPaths) -> Optional[ExitRecord]:
-    """How a run of which nothing lives ended, None where nobody said so."""
-    return slot.read(run) or _told_exit(events.last(run.events).get("ended"))
+    """How a run without processes ended, None where there is no record."""
+    return slot.read(run) or _exit_in_event(events.last(run.events).get("ended"))
 
 
-def _told_exit(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
-    """How the run ended as its supervisor said in its last event: for a slot that was damaged or removed afterwards."""
-    told = ended.get("exit") if ended else None
-    if not isinstance(told, dict) or told.get("kind") not in SLOT_KINDS or not isinstance(told.get("number"), int):
+def _exit_in_event(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
+    """The exit in the supervisor's last event: for a slot that was damaged or removed afterwards."""
+    value = ended.get("exit") if ended else None
+    if not isinstance(value, dict) or value.get("kind") not in SLOT_KINDS or not isinstance(value.get("number"), int):
         return None
     at = ended.get("t") if ended else None
-    return ExitRecord(told["kind"], told["number"], float(at) if isinstance(at, (int, float)) else 0.0)
+    return ExitRecord(value["kind"], value["number"], float(at) if isinstance(at, (int, float)) else 0.0)
 
 
 def status_of(run: RunPaths, box: Optional[Box] = None) -> Status:
@@ -184,13 +184,13 @@ def explain(run: RunPaths, state: State, facts: Facts, ended: Dict[str, Any]) ->
 
 
 def oom_kills_since(before: Optional[int]) -> int:
-    """Processes of the container that the kernel ended for want of memory since it had ended ``before``."""
+    """How many processes of the container the kernel has ended because memory ran out, since it had ended ``before``."""
     now = cgroup.oom_kills()
     return max(0, now - before) if now is not None and before is not None else 0
 
 
 def disk_is_full(folder: str) -> bool:
-    """Whether the filesystem of ``folder`` has next to nothing left."""
+    """Whether the filesystem of ``folder`` has less than ALMOST_NOTHING free."""
     try:
         space = os.statvfs(folder)
     except OSError:
@@ -199,7 +199,7 @@ def disk_is_full(folder: str) -> bool:
 
 
 def _last_sign(run: RunPaths) -> Optional[float]:
-    """When a run that nobody saw ending was last heard of."""
+    """When a run without an exit record last wrote anything."""
     times = []
     for path in (run.log, run.events, run.owner):
         try:

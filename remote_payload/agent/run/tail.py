@@ -1,4 +1,4 @@
-"""Reads a file that grows, from an offset, byte-exactly: says so when it was replaced, cut, or its beginning freed."""
+"""Reads a file that grows, from an offset, byte by byte, and reports when it was replaced or truncated, or its beginning freed."""
 
 import errno
 import os
@@ -8,32 +8,34 @@ from remote_payload.agent.run.state import generation
 from remote_payload.agent.wire.protocol import MAX_BYTES
 
 CHUNK = 256 * 1024
-AT_ONCE = 8 * 1024 * 1024  # bytes of one file before the other one has its turn
+AT_ONCE = 8 * 1024 * 1024  # bytes of one file before the other file is read
 LOOK_BACK = 4 * 1024 * 1024  # how far back "the last N lines" may begin
 
 Send = Callable[[int, bytes], None]
-Tell = Callable[[Dict[str, Any]], None]
+Report = Callable[[Dict[str, Any]], None]
 
 
 class Tail:
-    """One file under ``path``. ``send(offset, bytes)`` gets what is new, ``tell`` what happened to the file.
+    """One file under ``path``. ``send(offset, bytes)`` gets the new bytes, ``report`` what happened to the file.
 
-    ``tell`` is first called with ``{generation, offset, size}``, and again with ``change`` (``replaced``, ``truncated``, ``gap``
-    with ``bytes``, ``deleted``) whenever offsets do not simply go on.
+    ``report`` is first called with ``{generation, offset, size}``, and again with ``change`` (``replaced``, ``truncated``, ``gap``
+    with ``bytes``, ``deleted``) whenever the offsets are not continuous. ``generation`` is that of the file that the offset is from.
     """
 
-    def __init__(self, path: str, offset: int, known: str, send: Send, tell: Tell, lines: Optional[int] = None) -> None:
+    def __init__(
+        self, path: str, offset: int, generation: str, send: Send, report: Report, lines: Optional[int] = None
+    ) -> None:
         self.path = path
         self.offset = offset
-        self.generation = known
+        self.generation = generation
         self._lines = lines
         self._send = send
-        self._tell = tell
+        self._report = report
         self._descriptor = -1
         self._deleted = False
 
     def pump(self) -> bool:
-        """Sends what is there now, AT_ONCE at most. Whether there was anything."""
+        """Sends the bytes that the file has now, AT_ONCE at most. Whether it had any."""
         if self._descriptor < 0 and not self._open():
             return False
         found = os.fstat(self._descriptor)
@@ -69,8 +71,8 @@ class Tail:
     def _start(self, change: Optional[str], offset: int) -> None:
         found = os.fstat(self._descriptor)
         self.offset, self.generation = offset, generation(found)
-        said = {"generation": self.generation, "offset": offset, "size": found.st_size}
-        self._tell(dict(said, change=change) if change else said)
+        position = {"generation": self.generation, "offset": offset, "size": found.st_size}
+        self._report(dict(position, change=change) if change else position)
 
     def _send_up_to(self, end: int) -> bool:
         begin = self.offset
@@ -78,7 +80,7 @@ class Tail:
             data = os.pread(self._descriptor, min(CHUNK, MAX_BYTES, end - self.offset), self.offset)
             freed = self._freed()
             if freed:
-                self._tell({"change": "gap", "generation": self.generation, "offset": self.offset, "bytes": freed})
+                self._report({"change": "gap", "generation": self.generation, "offset": self.offset, "bytes": freed})
                 self.offset += freed
             elif data:
                 self._send(self.offset, data)
@@ -88,9 +90,9 @@ class Tail:
         return self.offset > begin
 
     def _freed(self) -> int:
-        """Bytes at the offset that the log quota has freed (a hole), asked after they were read, so that zeros never pass for log.
+        """Bytes at the offset that the log quota has freed (a hole). Asked after they were read, so that zeros are never sent as log.
 
-        A hole reads as zeros; a filesystem that calls unwritten data a hole (old ZFS) does not get away with it.
+        A hole reads as zeros, which is checked: old ZFS reports data that it has not yet written as a hole.
         """
         try:
             data_at = os.lseek(self._descriptor, self.offset, os.SEEK_DATA)
@@ -100,13 +102,13 @@ class Tail:
         return freed if freed > 0 and not os.pread(self._descriptor, min(CHUNK, freed), self.offset).strip(b"\0") else 0
 
     def _check_name(self, ours: os.stat_result) -> None:
-        """After the last byte of this file: is there another one under its name?"""
+        """After the last byte of this file: opens another file that has its name now."""
         try:
             there = os.stat(self.path)
         except OSError:
             if not self._deleted:
                 self._deleted = True
-                self._tell({"change": "deleted", "generation": self.generation, "offset": self.offset})
+                self._report({"change": "deleted", "generation": self.generation, "offset": self.offset})
             return
         if generation(there) != generation(ours):
             self.close()
@@ -114,7 +116,7 @@ class Tail:
 
 
 def last_lines(descriptor: int, size: int, count: int) -> int:
-    """The offset at which the last ``count`` lines begin, read from the end; LOOK_BACK at most, wherever that falls in a line."""
+    """The offset at which the last ``count`` lines begin, read from the end; LOOK_BACK before the end at most, even within a line."""
     if count <= 0:
         return size
     floor = max(0, size - LOOK_BACK)

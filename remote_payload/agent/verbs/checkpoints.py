@@ -1,4 +1,4 @@
-"""Verb ``checkpoints``: which complete checkpoints and models a run has, by what their own manifests say."""
+"""Verb ``checkpoints``: the complete checkpoints and models of a run, by their own manifests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checkpoints(request: Request) -> Checkpoints:
 
 
 def list_checkpoints(outputs: str) -> Checkpoints:
-    """The same of any ``outputs`` folder, a fetched one too. Folders without a manifest are not complete and left out."""
+    """The checkpoints in an ``outputs`` folder, a fetched one too. Folders without a manifest are not complete, and are left out."""
     folder = os.path.join(outputs, "checkpoints")
     names = sorted(name for name in _names(folder) if NAME.fullmatch(name))
     found = [_describe(os.path.join(folder, name), name) for name in names]

@@ -1,8 +1,8 @@
-"""Verb ``clean``: what gpurun may delete on a box, told with its size and, unless it is a dry run, deleted.
+"""Verb ``clean``: lists what gpurun may delete on a box, with its size, and deletes it unless it is a dry run.
 
-A run that is going is never touched, nor outputs or a log that may not be home: those go only when the request names the run.
-Data, environments, payloads and agents go once no run that stays refers to them; what is younger than an hour may belong
-to a submission under way and stays.
+A run that is not over is never deleted. Outputs and a log that may not have been fetched are deleted only when the request names the run.
+Data, environments, payloads and agents are deleted once no remaining run refers to them. Anything younger than an hour may belong
+to a submission that is under way, and stays.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Cleaned
 
 YOUNG = 3600.0  # seconds
-REMOVED = ".removed-"  # begins the name of what is being deleted
+REMOVED = ".removed-"  # the name of a path that is being deleted begins so
 HALF = re.compile(r".*\.(partial|tmp|changed)(-.*)?|\.removed-.*")
 AGENT = re.compile(r"[0-9a-f]{64}(\.pyz)?")  # and unpacked
 MAX_READ = 16 << 20
@@ -34,7 +34,7 @@ NEW = "it is new: a submission may be under way"
 
 
 class Item(NamedTuple):
-    """One thing of gpurun's on the box: why it stays, None if it may go, and how it is removed."""
+    """One path of gpurun's on the box: why it stays (None if it may be deleted), and how it is deleted."""
 
     path: str
     why: Optional[str]
@@ -44,9 +44,9 @@ class Item(NamedTuple):
 def clean(request: Request) -> Cleaned:
     """``{removed: [{path, bytes}], kept: [{path, bytes, why}]}``, paths relative to the root; progress ``{line}``.
 
-    A dry run, which is assumed unless ``dry_run`` is false, tells as ``removed`` what would go. Runs with outputs or a log go
-    when they are in ``run_ids`` (named) or ``fetched`` (home and verified). ``everything`` also takes what a later run could
-    use again: data, environments and caches that no run uses now. What could not be deleted is ``kept``.
+    A dry run, which is assumed unless ``dry_run`` is false, lists as ``removed`` what would be deleted. Runs with outputs or a log are
+    deleted when they are in ``run_ids`` (named) or ``fetched`` (home and verified). ``everything`` also deletes what a later run could
+    use again: data, environments and caches that no run uses now. A path that could not be deleted is ``kept``.
     """
     asked = request.fields("UnknownRun")
     dry_run, everything = asked.flag("dry_run", default=True), asked.flag("everything")
@@ -90,7 +90,7 @@ def disk_usage(path: str) -> int:
 
 
 def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item]:
-    """All there is, runs first: what stays of them decides about the rest."""
+    """Everything of gpurun's on the box, runs first: the others stay while a remaining run refers to them."""
     box = alive.Box()
     runs = runs_newest_first(paths)
     going = [run for run in runs if _is_going(run, box)]
@@ -143,7 +143,7 @@ def _agents(paths: BoxPaths) -> Iterator[Item]:
 
 
 def _leftovers(paths: BoxPaths) -> Iterator[Item]:
-    """What never got its final name: pushes, half-built environments, deletions that were cut off."""
+    """Paths without a final name: pushes, half-built environments, deletions that were interrupted."""
     found = _inside(paths.root, "incoming", re.compile(".*", re.DOTALL))
     for folder in ("envs", "payload", "data", "runs", "tools", "agent"):
         found += _inside(paths.root, folder, HALF)
@@ -159,7 +159,7 @@ def _why_stays(path: str, used: bool) -> Optional[str]:
 def _remove_run(run: RunPaths) -> None:
     lock = locks.take_run(run)
     if lock is None:
-        raise OSError(0, "somebody uses it just now")
+        raise OSError(0, "another process uses it")
     try:
         _remove(run.folder)
     finally:
@@ -168,7 +168,7 @@ def _remove_run(run: RunPaths) -> None:
 
 
 class _References:
-    """What the runs that stay refer to, read off what is there: links in their code, paths in their launch."""
+    """What the remaining runs refer to: targets of the links in their code, paths in their ``launch.json``."""
 
     def __init__(self, paths: BoxPaths, runs: List[RunPaths]) -> None:
         self.data: Set[str] = set()
@@ -184,7 +184,7 @@ class _References:
 
 
 def _remove(path: str) -> None:
-    """Removes a folder or file, first of all its name: what is cut off is a leftover, not half of something."""
+    """Removes a folder or file, after a rename: where the deletion is interrupted, no half of it keeps the old name."""
     folder, name = posixpath.split(path)
     if not name.startswith(REMOVED):
         hidden = posixpath.join(folder, REMOVED + name)
@@ -197,7 +197,7 @@ def _remove(path: str) -> None:
 
 
 def _is_young(path: str) -> bool:
-    """Whether it came, changed or was renamed within the hour."""
+    """Whether it was made, changed or renamed within the last hour."""
     newest = 0.0
     for place in (path, *_inside(path, "", re.compile(".*", re.DOTALL))[:1000]):
         try:
@@ -209,14 +209,14 @@ def _is_young(path: str) -> bool:
 
 
 def _inside(root: str, folder: str, pattern: "re.Pattern[str]") -> List[str]:
-    """Paths of what lies in ``folder`` under a name that the pattern matches as a whole."""
+    """The paths in ``folder`` whose names match the whole pattern."""
     place = posixpath.join(root, folder)
     try:
         names = sorted(os.listdir(place))
     except OSError:
         return []
     if pattern is KEY:
-        names = [name for name in names if not HALF.fullmatch(name)]  # a key could read like one
+        names = [name for name in names if not HALF.fullmatch(name)]  # some match KEY too
     return [posixpath.join(place, name) for name in names if pattern.fullmatch(name)]
 
 

@@ -1,4 +1,4 @@
-"""Verb ``compare``: in what a pushed tree is not what the laptop meant, name by name. Asked only where the fingerprints differ."""
+"""Verb ``compare``: the differences between a pushed tree and what the laptop sent. Asked only where the fingerprints differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compare(request: Request) -> Compared:
     except (zlib.error, ValueError):
         raise AgentError("TransferInterrupted", "the list of files arrived damaged") from None
     except OSError as error:
-        raise AgentError("TransferInterrupted", "what was pushed cannot be read: %s" % error.strerror) from None
+        raise AgentError("TransferInterrupted", "the pushed files cannot be read: %s" % error.strerror) from None
     found: List[Difference] = []
     for path, facts in meant.items():
         why = _why(os.path.join(tree, path), there[path], facts) if path in there else "missing"

@@ -1,4 +1,4 @@
-"""The verb ``follow``: a run's log and events as they are written, from the byte where the laptop left off, until the run is over."""
+"""Verb ``follow``: a run's log and events as they are written, from the laptop's offsets on, until the run is over."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from remote_payload.agent.wire.request import Request
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Followed
 
-LOOK_EVERY = 2.0  # seconds between looks at a run that says nothing: an orphan's end wakes nobody
-SAY_EVERY = 60.0  # seconds after which the status is told again, so that a silent run is not taken for a silent box
+LOOK_EVERY = 2.0  # seconds between looks at the processes of a run without output: the end of an orphan changes no file
+STATUS_EVERY = (
+    60.0  # seconds after which the status is sent again, so that a run without output does not look like a dead box
+)
 CANCEL_WITHIN = 0.5
-SETTLE = 5.0  # seconds that leftovers of the payload may go on writing after its end
+SETTLE = 5.0  # seconds after the payload's end in which its remaining processes may still write
 GATHER = 0.02  # seconds of output in one frame, when there is much of it
 
 
 def follow(request: Request) -> Followed:
     """LOG and EVENTS frames until the run is over (``until_end``, else up to now): ``{status, generation, log_offset, events_offset}``.
 
-    PROGRESS says ``{log: …}`` and ``{events: …}`` as ``Tail`` tells them, and ``{status}`` at the start, whenever phase,
+    PROGRESS is ``{log: …}`` and ``{events: …}`` as ``Tail`` reports them, and ``{status}`` at the start, whenever phase,
     orphaned or stalled change, and every minute.
     Raises AgentError for a run that is not there.
     """
@@ -46,7 +48,7 @@ def follow(request: Request) -> Followed:
 
 
 class Follower:
-    """One laptop's look at one run."""
+    """One run followed by one laptop."""
 
     def __init__(self, request: Request, run: RunPaths) -> None:
         self._request = request
@@ -74,13 +76,13 @@ class Follower:
         self._failed: Optional[BaseException] = None
         self._closed = threading.Event()
         self._shown: Optional[Tuple[Any, ...]] = None
-        self._said_at = time.monotonic()
+        self._sent_at = time.monotonic()
         self._ended_at: Optional[float] = None
 
     def follow(self) -> None:
-        """Until the run is over, or the laptop has had enough."""
+        """Until the run is over, or the request is cancelled."""
         while not self._request.cancelled.is_set():
-            # Asked before the last bytes are read, so that none written before the end is missed.
+            # Checked before the last bytes are read, so that none written before the end is missed.
             over = not self._until_end or self._is_over()
             sent = self.log.pump() | self.events.pump()
             if over and not sent:
@@ -111,7 +113,7 @@ class Follower:
         return self._finished
 
     def _look_on(self) -> None:
-        """Beside the stream: a look reads the environment of every process, and no line should wait for that."""
+        """In a thread of its own: a look reads the environment of every process, and no line should wait for that."""
         try:
             while not self._finished and not self._closed.wait(LOOK_EVERY):
                 self._finished = self._look() == "finished"
@@ -125,9 +127,9 @@ class Follower:
                 "RunLost", "the box knows no run %s" % self._run.run_id, "gpurun list shows the runs it knows."
             )
         shown = (status["phase"], status["orphaned"], status["stalled"], status.get("evidence"))
-        late = time.monotonic() - self._said_at > SAY_EVERY
+        late = time.monotonic() - self._sent_at > STATUS_EVERY
         if (shown != self._shown or late) and not self._closed.is_set():
-            self._shown, self._said_at = shown, time.monotonic()
+            self._shown, self._sent_at = shown, time.monotonic()
             self._request.progress({"status": status})
         return str(status["phase"])
 

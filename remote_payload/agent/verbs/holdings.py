@@ -1,7 +1,7 @@
-"""Verb ``holdings``: all that would go with the box, read off its own folders: every run, every push that no run took yet.
+"""Verb ``holdings``: everything that would be lost with the box: every run, and every push that no run took yet.
 
 A run may lie below another root than this agent's: below the home folder when a volume was named later, or the other way
-round. A run may also have no folder any more and still live; then only its processes show it.
+round. A run whose folder was removed may still have processes; then only these show it.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def holdings(request: Request) -> Holdings:
     folders = {run_id: path for run_id, path in _folders(box).items() if _is_here(path, request.paths.root)}
     roots = _roots(request, box, folders)
     found = [(paths, run) for paths in roots for run in runs_newest_first(paths)]
-    known = {run.run_id for _, run in found}
+    with_folder = {run.run_id for _, run in found}
     return {
         "runs": [_run(paths, run, box) for paths, run in found],
-        "pushes": [push for paths in roots for push in _pushes(paths) if push["run_id"] not in known],
+        "pushes": [push for paths in roots for push in _pushes(paths) if push["run_id"] not in with_folder],
         "homeless": [
-            {"run_id": run_id, "left": _left(request.paths.run(run_id), box)}
-            for run_id in sorted((set(folders) | _locked(roots)) - known)
+            {"run_id": run_id, "left": _processes(request.paths.run(run_id), box)}
+            for run_id in sorted((set(folders) | _locked(roots)) - with_folder)
         ],
     }
 
 
 def _folders(box: Box) -> Dict[str, str]:
-    """The runs that have processes, and the folder that those were given, empty where they hide it."""
+    """The runs that have processes, and the folder of each, empty where the processes do not show it."""
     found = {}
     for run_id, pids in box.marked().items():
         if RUN_ID.fullmatch(run_id):
@@ -57,19 +57,19 @@ def _folders(box: Box) -> Dict[str, str]:
 
 
 def _folder_of(pid: int) -> str:
-    """The run's folder, by what the process was told, else by the log that it writes to."""
+    """The run's folder, by the process's environment, else by the log that it writes to."""
     try:
         with open("%s/%d/environ" % (processes.PROC, pid), "rb") as file:
             variables = file.read().decode("utf-8", "replace").split("\0")
-        told = [each.split("=", 1)[1] for each in variables if each.startswith("GPURUN_RUN_DIR=")]
+        named = [each.split("=", 1)[1] for each in variables if each.startswith("GPURUN_RUN_DIR=")]
         writes_to = os.readlink("%s/%d/fd/1" % (processes.PROC, pid))
     except OSError:
         return ""
-    return told[0] if told else writes_to if alive.LOG.search(writes_to) else ""
+    return named[0] if named else writes_to if alive.LOG.search(writes_to) else ""
 
 
 def _roots(request: Request, box: Box, folders: Dict[str, str]) -> List[BoxPaths]:
-    """This agent's root, the one in the home folder, those that the laptop remembers, and those of runs that live; each once."""
+    """This agent's root, the one in the home folder, those that the laptop names, and those of processes of runs; each once."""
     candidates = request.fields().texts("roots")
     for text in (*folders.values(), *(processes.command(pid) for pid in box.everything if processes.is_agent(pid))):
         candidates = candidates + [root for root in ROOT.findall(text) if _is_here(root, request.paths.root)]
@@ -79,7 +79,7 @@ def _roots(request: Request, box: Box, folders: Dict[str, str]) -> List[BoxPaths
         os.path.join(os.path.expanduser("~"), ROOT_NAME),
         *candidates,
     ):
-        if path.startswith("/") and SAFE_PATH.fullmatch(path):  # below any other gpurun never worked
+        if path.startswith("/") and SAFE_PATH.fullmatch(path):  # gpurun uses no other paths
             places.setdefault(os.path.realpath(path), BoxPaths(path))
     return list(places.values())
 
@@ -91,17 +91,17 @@ def _is_here(path: str, root: str) -> bool:
 
 def _run(paths: BoxPaths, run: RunPaths, box: Box) -> RunHeld:
     status = status_of(run, box)
-    status["progress"] = {}  # large, and nobody asks here how far a run is
-    return {"root": paths.root, "left": _left(run, box), "status": status}
+    status["progress"] = {}  # large, and not needed here
+    return {"root": paths.root, "left": _processes(run, box), "status": status}
 
 
-def _left(run: RunPaths, box: Box) -> List[ProcessLeft]:
+def _processes(run: RunPaths, box: Box) -> List[ProcessLeft]:
     members = alive.of(run, box).members[:MAX_NAMED]
     return [{"pid": process.pid, "command": processes.command(process.pid)[:200]} for process in members]
 
 
 def _pushes(paths: BoxPaths) -> List[PushHeld]:
-    """What waits under ``incoming/``; an empty folder is nothing."""
+    """The pushes under ``incoming/``, without empty folders."""
     pushes: List[PushHeld] = []
     for name in _names(paths.incoming("")):
         path = paths.incoming(name)
@@ -112,7 +112,7 @@ def _pushes(paths: BoxPaths) -> List[PushHeld]:
 
 
 def _locked(roots: List[BoxPaths]) -> Set[str]:
-    """Runs of which somebody holds the lock, though their folders may be gone."""
+    """Runs whose lock a process holds, though their folders may be removed."""
     named = {(paths, name) for paths in roots for name in _names(paths.locks) if RUN_ID.fullmatch(name)}
     return {name for paths, name in named if locks.is_held(locks.run_lock(paths.run(name)))}
 

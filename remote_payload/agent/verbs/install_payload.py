@@ -21,7 +21,7 @@ MAX_MEMBERS = 5000
 def install_payload(request: Request) -> Dict[str, Any]:
     """Unpacks the uploaded zip into ``payload/<sha256>`` and gives ``{}``; at once where that is there already.
 
-    Nothing stands under the final name before all of it does. Raises AgentError TransferFailed for bytes that do not
+    The final name exists only once all files are there. Raises AgentError TransferFailed for bytes that do not
     have this sha256, and for a zip that would write anywhere else.
     """
     sha256 = request.fields("TransferFailed").text("sha256")
@@ -65,7 +65,7 @@ def _unpack(archive: IO[bytes], tree: str) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED:
-                raise AgentError("TransferFailed", "the training package is absurdly large unpacked")
+                raise AgentError("TransferFailed", "the training package is far too large unpacked")
             for member in members:
                 _check_member(member)
             for member in members:

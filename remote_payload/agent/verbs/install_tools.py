@@ -1,4 +1,4 @@
-"""Installs tools of the system that a run needs and the box lacks."""
+"""Verb ``install_tools``: installs system tools that a run needs and the box lacks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def install_tools(request: Request) -> Installed:
-    """Verb: sees that ``tools`` are there. Gives ``{installed, present}``; progress ``{line}``.
+    """Installs those of ``tools`` that are missing. Gives ``{installed, present}``; progress ``{line}``.
 
-    Raises AgentError BoxNotReady with the command to type where it may not install, or could not.
+    Raises AgentError BoxNotReady, with the command to type, where it may not install them or could not.
     """
     asked = request.fields().texts("tools")
     unknown = [tool for tool in asked if tool not in PACKAGES]

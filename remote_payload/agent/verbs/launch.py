@@ -1,7 +1,7 @@
-"""The verb ``launch``: at most one start of a run, whoever asks, however often, and whatever fails meanwhile.
+"""Verb ``launch``: at most one start of a run, however often it is asked for, and whatever fails meanwhile.
 
 The run's lock is taken first, ``mkdir runs/<id>`` is the claim, and the lock goes to the supervisor as an open descriptor: a
-claim whose lock is free and that has no owner never started anything. A request that finds the folder attaches to the run.
+claim with a free lock and without ``owner.json`` never started anything. A request that finds the folder attaches to the run.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _start(
         raise AgentError("NotStarted", "the run's supervisor could not start: %s" % start.error)
 
 
-def _start_supervisor(run: RunPaths, told: Order) -> bytes:
+def _start_supervisor(run: RunPaths, supervisor_order: Order) -> bytes:
     """What the supervisor answers. Raises AgentError StartUnconfirmed when it does not in time."""
     with open(run.supervisor_log, "ab") as log:
         process = subprocess.Popen(
@@ -159,11 +159,11 @@ def _start_supervisor(run: RunPaths, told: Order) -> bytes:
             stderr=log,
             cwd="/",
             env=dict(spawn.box_environment(), **gpus.stand_in()),
-            pass_fds=[told.lock],
+            pass_fds=[supervisor_order.lock],
             start_new_session=True,
         )
     try:
-        return process.communicate(told.encode(), timeout=CONFIRM_LIMIT)[0]
+        return process.communicate(supervisor_order.encode(), timeout=CONFIRM_LIMIT)[0]
     except subprocess.TimeoutExpired:
         raise AgentError(
             "StartUnconfirmed", "the box did not confirm the start in time", "It may have started: gpurun status."

@@ -1,4 +1,4 @@
-"""What a run has to show, asked for at its end or while it still trains."""
+"""Verb ``manifest``: the manifest of a run, at its end or while it trains."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from remote_payload.agent.wire.request import Request
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Manifest
 
-TELL_EVERY = 0.3  # seconds between two reports of progress
+REPORT_EVERY = 0.3  # seconds between two reports of progress
 
 
 def manifest(request: Request) -> Manifest:
-    """Verb: the manifest of ``run_id`` (below ``root``, by itself the agent's); progress ``{done, total}`` in bytes while it hashes.
+    """The manifest of ``run_id`` (below ``root``, by default the agent's); progress ``{done, total}`` in bytes while it hashes.
 
-    Raises AgentError RunLost for a run of which nothing is left.
+    Raises AgentError RunLost for a run without a folder.
     """
     asked = request.fields()
     root = asked.optional_text("root")
@@ -35,18 +35,18 @@ def manifest(request: Request) -> Manifest:
         )
     over = status_of(run)["phase"] == "finished"
     while over and not os.path.exists(run.manifest) and is_supervised(run):
-        request.cancelled.wait(0.1)  # its supervisor ends what is left of it and writes the manifest now
-        _give_up(request)
+        request.cancelled.wait(0.1)  # its supervisor is ending its last processes, then it writes the manifest
+        _stop_if_cancelled(request)
     written = read(run)
     if written is None:
-        return build(run, complete=over, progress=_teller(request))
-    return _with_what_came_later(run, written, _teller(request))
+        return build(run, complete=over, progress=_reporter(request))
+    return _with_later_files(run, written, _reporter(request))
 
 
-def _with_what_came_later(run: RunPaths, written: Manifest, progress: Progress) -> Manifest:
-    """What the run had at its end, and what was renamed or copied into ``outputs/`` since.
+def _with_later_files(run: RunPaths, written: Manifest, progress: Progress) -> Manifest:
+    """The manifest of the run's end, with files that were renamed or copied into ``outputs/`` since.
 
-    What was listed stays listed as it was then: that it is gone or changed must not look as if there had been no such result.
+    Every listed file stays in the list as it was then: if it is removed or changed, the laptop must notice that a result is missing.
     """
     found, left_out = find(run)
     listed = {entry["path"] for entry in written["files"]}
@@ -57,18 +57,18 @@ def _with_what_came_later(run: RunPaths, written: Manifest, progress: Progress) 
     return {**now, "files": written["files"] + later}
 
 
-def _teller(request: Request) -> Progress:
-    told = [0.0]
+def _reporter(request: Request) -> Progress:
+    reported_at = [0.0]
 
-    def tell(done: int, total: int) -> None:
-        _give_up(request)
-        if time.monotonic() - told[0] >= TELL_EVERY or done == total:
-            told[0] = time.monotonic()
+    def report(done: int, total: int) -> None:
+        _stop_if_cancelled(request)
+        if time.monotonic() - reported_at[0] >= REPORT_EVERY or done == total:
+            reported_at[0] = time.monotonic()
             request.progress({"done": done, "total": total})
 
-    return tell
+    return report
 
 
-def _give_up(request: Request) -> None:
+def _stop_if_cancelled(request: Request) -> None:
     if request.cancelled.is_set():
-        raise AgentError("TransferInterrupted", "nobody waits for the manifest any more")
+        raise AgentError("TransferInterrupted", "the request for the manifest was cancelled")

@@ -1,7 +1,7 @@
-"""A tree as an earlier one with a few files replaced, which travel with the request: rsync takes 11 round trips more.
+"""Verb ``patch``: makes a tree of an earlier one and a few new files, which travel with the request: rsync takes 11 round trips more.
 
-The earlier one is a run's code, of which the probe offered the marks (``marks.py``): the laptop names those it has no more and sends
-what has no mark there. Or it is what the same push has brought just now, when files were edited meanwhile.
+The earlier tree is a run's code, of which the probe offered the marks (``marks.py``): the laptop names the files that it does not have any
+more, and sends those that have no mark there. Or it is an attempt of the same push, where files were edited meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from remote_payload.agent.wire.request import Request
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Patched
 
-GONE = b"\0" * MARK  # stands for a file that is no longer there: nothing has this mark
+GONE = b"\0" * MARK  # for a file that was removed: no file has this mark
 
 
 def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:
@@ -69,7 +69,7 @@ def patch(request: Request) -> Patched:
     numbered in ``without`` (in the order of paths), and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose
     bytes follow as one compressed blob.
 
-    Raises AgentError TransferInterrupted where that does not give the tree that ``marks`` names; there is nothing then.
+    Raises AgentError TransferInterrupted where the result does not have the fingerprint ``marks``; nothing is made then.
     """
     asked = _read(request.fields("TransferInterrupted"))
     source, listed = _source(request.paths, asked)
@@ -146,9 +146,9 @@ def _unpacked(request: Request) -> bytes:
     try:
         content = packed.decompress(b"".join(request.blobs()), MAX_BYTES)
     except zlib.error:
-        raise _failed("what was sent arrived damaged") from None
+        raise _failed("the files arrived damaged") from None
     if packed.unconsumed_tail or not packed.eof:
-        raise _failed("what was sent is not whole")
+        raise _failed("not all of the files arrived")
     return content
 
 

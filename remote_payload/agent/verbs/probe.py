@@ -1,4 +1,4 @@
-"""Verb ``probe``: what the box is and what is there already, in one request. Nothing of it can hang: what is late is unknown."""
+"""Verb ``probe``: what the box is, and what is there already, in one request. It cannot hang: a fact that is late is unknown."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ GPU_MAX = 64
 def probe(request: Request) -> Dict[str, Any]:
     """The facts that ARCHITECTURE.md lists. ``gpus`` is None where the driver does not answer in time.
 
-    ``problems`` says of each fact that could not be had why; ``disk.error`` why nothing can be written.
+    ``problems`` says for each unknown fact why; ``disk.error`` why nothing can be written.
     """
     asked, paths = read(request.fields()), request.paths
     _make_room(asked, paths)
@@ -51,7 +51,7 @@ class Data(NamedTuple):
 
 
 class ProbeRequest(NamedTuple):
-    """What a submission wants to know about; all of it null where nobody submits."""
+    """What a submission asks about. Each field may be null; then its question is not answered."""
 
     run_id: Optional[str]
     job_name: str
@@ -119,7 +119,7 @@ def _env_python(paths: BoxPaths, asked: ProbeRequest) -> str:
 
 
 def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
-    """The run that has just this code, or else what helps to send less of it: to rsync, or as a patch."""
+    """The run that has exactly this code, or else what to send less with: a base for rsync, or for a patch."""
     if not digest or not job:
         return {}
     found = snapshot.find_code(paths, digest)
@@ -130,7 +130,7 @@ def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
 
 
 def _base(path: str, read_at: Any) -> Dict[str, Any]:
-    """A tree that a push may take files from, and when the laptop last saw that it had sent just that."""
+    """A tree that a push may take files from, and when the laptop last checked that its files were the same."""
     return {"path": path, "read_at": read_at if isinstance(read_at, int) else None}
 
 
@@ -149,7 +149,7 @@ def _program(asked: ProbeRequest, paths: BoxPaths, found: Optional[str]) -> Opti
 
 
 def _interpreter(asked: ProbeRequest) -> Optional[str]:
-    """An interpreter that has everything that is required, None where there is none or it cannot be told."""
+    """An interpreter that has everything that is required, None where there is none or the requirements cannot be read."""
     ranges = None if asked.requirements is None else parse_ranges(asked.requirements)
     if ranges is None:
         return None

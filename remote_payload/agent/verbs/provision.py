@@ -1,4 +1,4 @@
-"""Verb ``provision``: an interpreter with the packages a run needs, by the cheapest way there is on this box."""
+"""Verb ``provision``: an interpreter with the packages a run needs, in the cheapest way that this box allows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OLDEST_PYTHON = (3, 10, 0)  # what current releases of torch and transformers st
 INSTALL_UV = "curl -LsSf https://astral.sh/uv/install.sh | sh"
 DEFAULT_PYTHON = "3.12"  # what uv is asked for on a box that has nothing newer than that
 
-# What the last lines of pip or uv say, and what to do about it.
+# Patterns in the last lines of pip or uv, and what to do about each.
 HINTS = (
     (
         r"No space left on device|os error 28|Disk quota exceeded",
@@ -62,10 +62,10 @@ class Wanted(NamedTuple):
 
 
 def provision(request: Request) -> Provisioned:
-    """Verb: ``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
+    """``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
 
-    The interpreter that the job names is used as it is; else the environment of this key if it stands, an interpreter of
-    the box that has everything, a layer over one that has the right torch, and only then a new environment.
+    The interpreter that the job names is used as it is; else the environment of this key if it exists, else an interpreter of
+    the box that has everything, else a layer over one that has the right torch, and only then a new environment.
     ``missing`` are the requirements that a given interpreter lacks. Raises AgentError EnvironmentFailed.
     """
     started = time.monotonic()
@@ -84,18 +84,18 @@ def provision(request: Request) -> Provisioned:
 def _provide(
     request: Request, wanted: Wanted, final: str, cuda: Optional[int]
 ) -> Tuple[Interpreter, str, Optional[str]]:
-    standing = _standing(final)
-    if standing:
-        return standing, "reused", None
+    existing = _existing(final)
+    if existing:
+        return existing, "reused", None
     there = interpreters.find(wanted.named)
     found = None if wanted.ranges is None else interpreters.satisfying(there, wanted.python, wanted.ranges, cuda)
     if found:
         return found, "found", None
     with _building(request, final) as (partial, run):
-        standing = _standing(final)
-        if standing:
-            return standing, "reused", None  # the submit that we waited for has built it
-        shutil.rmtree(final, ignore_errors=True)  # its Python went with the container it came from
+        existing = _existing(final)
+        if existing:
+            return existing, "reused", None  # another submit has built it while we waited
+        shutil.rmtree(final, ignore_errors=True)  # its Python was removed with an earlier container
         how, installer = _build(request, wanted, partial, there, cuda, run)
         _verify(partial, wanted, cuda)
         builders.relocate(partial, final)
@@ -130,7 +130,7 @@ def _given(path: str) -> Interpreter:
         raise AgentError("EnvironmentFailed", "%s on the box cannot be used: %s" % (path, why), hint) from None
 
 
-def _standing(final: str) -> Optional[Interpreter]:
+def _existing(final: str) -> Optional[Interpreter]:
     try:
         return interpreters.ask(os.path.join(final, "bin", "python"))
     except (OSError, ValueError, KeyError):
@@ -139,7 +139,7 @@ def _standing(final: str) -> Optional[Interpreter]:
 
 @contextmanager
 def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
-    """Alone on this key: a temporary name beside ``final`` and a way to run commands; what fails leaves nothing behind."""
+    """Locks this key; gives a temporary name beside ``final`` and a function that runs commands. A failed build leaves no files."""
     os.makedirs(os.path.dirname(final), exist_ok=True)
     partial = "%s.partial-%d" % (final, os.getpid())
     with _lock(final, request) as lock:
@@ -149,7 +149,7 @@ def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
                 command.run,
                 report=lambda line: request.progress({"line": line}),
                 cancelled=request.cancelled.is_set,
-                keep_open=[lock],  # an orphan of a killed agent keeps others out until it ends
+                keep_open=[lock],  # where the agent is killed, its command holds the lock until it ends
             )
             yield partial, run
         except CommandFailed as failed:
@@ -162,7 +162,7 @@ def _building(request: Request, final: str) -> Iterator[Tuple[str, Run]]:
 
 @contextmanager
 def _lock(final: str, request: Request) -> Iterator[int]:
-    """Held while one builds ``final``; the others wait and say so. In memory: network volumes know no flock."""
+    """Held by the request that builds ``final``; others wait and report it. In memory: network volumes have no flock."""
     path = os.path.join(locks.make_volatile(), "env-%08x.lock" % zlib.crc32(os.fsencode(final)))
     descriptor = locks.take(path)
     half_seconds = 0
@@ -177,7 +177,7 @@ def _lock(final: str, request: Request) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)  # not removed: a command that outlives us may still hold it
+        os.close(descriptor)  # its file stays: a command that runs longer than this process may still hold it
 
 
 def _remove_leftovers(final: str) -> None:
@@ -201,7 +201,7 @@ def _build(
 def _layer(
     request: Request, wanted: Wanted, partial: str, there: Sequence[Interpreter], cuda: Optional[int], run: Run
 ) -> Optional[Tuple[str, str]]:
-    """Adds what is lacking to an interpreter that has the right torch, which alone is gigabytes. None where that fails."""
+    """Adds the missing packages to an interpreter that has the right torch, which alone is gigabytes. None where that fails."""
     torch = [each for each in wanted.ranges or () if each.name == "torch"]
     base = interpreters.satisfying(there, wanted.python, torch, cuda) if torch else None
     if base is None:
@@ -237,7 +237,7 @@ def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpr
         hint = "Name a Python that is there in environment.python, or type on the box: " + INSTALL_UV
         raise AgentError("EnvironmentFailed", message, hint)
     if not base.makes_environments():
-        package = "python%d.%d-venv" % base.version[:2]  # Debian and Ubuntu pack it apart
+        package = "python%d.%d-venv" % base.version[:2]  # a package of its own on Debian and Ubuntu
         try:
             tools.install([package], lambda line: request.progress({"line": line}))
         except AgentError as error:
@@ -247,7 +247,7 @@ def _new(request: Request, wanted: Wanted, partial: str, there: Sequence[Interpr
 
 
 def _no_python(asked: str, there: Sequence[Interpreter], failed: CommandFailed) -> AgentError:
-    """Python itself could not be had: it is no package, and comes from elsewhere than the index."""
+    """The error where uv could not download Python, which does not come from the package index."""
     versions = sorted({each.version[:2] for each in there if each.version >= OLDEST_PYTHON}, reverse=True)
     has = "; the box has %s" % ", ".join("%d.%d" % version for version in versions) if versions else ""
     message = "the environment could not be built: cannot download Python %s%s\n%s" % (asked, has, failed.last_lines())

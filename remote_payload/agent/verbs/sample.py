@@ -1,4 +1,4 @@
-"""Verb ``sample``: a module of the payload in a run's own environment, beside the run, for as long as somebody listens."""
+"""Verb ``sample``: runs a module of the payload in a run's own environment, beside the run, until it ends or the request is cancelled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Sampled
 
 MODULE = re.compile(r"remote_payload\.recipes\.[a-z_]+")
-LINE_LIMIT = 1 << 20  # bytes of a line that travel
+LINE_LIMIT = 1 << 20  # bytes of one line
 LAST_ERRORS = 2000  # characters of stderr in an error
-# The run's cookie would make `stop` and `status` take this process for a part of the run; its events are the run's own.
+# With the run's cookie, `stop` and `status` would count this process as one of the run; and it must not write to the run's events.
 NOT_OURS = ("GPURUN_RUN_ID", "GPURUN_EVENTS", "GPURUN_RESUME")
 
 
@@ -103,7 +103,7 @@ def _feed(process: "subprocess.Popen[bytes]", request: Request) -> None:
 
 
 def _end_with(process: "subprocess.Popen[bytes]", request: Request) -> None:
-    """Ends the process group when nobody listens any more."""
+    """Ends the process group when the request is cancelled."""
     while process.poll() is None:
         if request.cancelled.wait(0.2):
             try:

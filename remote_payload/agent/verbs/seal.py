@@ -1,4 +1,4 @@
-"""Verb ``seal``: pushed data gets its final name once it is whole, and is known by a digest from then on."""
+"""Verb ``seal``: pushed data gets its final name once it is complete, with its digest recorded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def seal(request: Request) -> Sealed:
-    """Moves the attempt that ``incoming`` names to ``data/<key>`` where it is what the laptop meant (``marks``).
+    """Moves the attempt that ``incoming`` names to ``data/<key>`` where it is what the laptop sent (``marks``).
 
-    Gives ``{key, path, files, bytes}``; asking again after a lost answer gives the same. Data that lies under this key
-    and was changed on the box is replaced. Raises AgentError PushDiffers when it is not what was meant, and
-    TransferInterrupted when it is gone.
+    Gives ``{key, path, files, bytes}``; the same request after a lost answer gives the same. Data that has this key
+    and was changed on the box is replaced. Raises AgentError PushDiffers when the tree is not what the laptop sent, and
+    TransferInterrupted when it is missing.
     """
     paths, asked = request.paths, request.fields("TransferFailed")
     key, digest, attempt = _key(asked.text("key")), asked.text("digest"), asked.text("incoming")
@@ -38,7 +38,7 @@ def seal(request: Request) -> Sealed:
         raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
     must_match(source, read_expected(asked), "the data")
     entries = describe(source)
-    _settle(paths, source, target)
+    _move(paths, source, target)
     record = {"digest": digest, "stat": digest_of(entries), "read_at": asked.optional_whole("read_at")}
     write_json(_record(paths, key), record)
     incoming.forget(paths, name)
@@ -51,12 +51,12 @@ def _answer(paths: BoxPaths, key: str, entries: Entries) -> Sealed:
 
 
 def read_at(paths: BoxPaths, key: str) -> Any:
-    """When, by the laptop's clock, the laptop last saw that this data was as it was sent; None where nobody wrote it down."""
+    """When, by the laptop's clock, the laptop last checked that this data was what it had sent; None where that is not recorded."""
     return (read_json(_record(paths, key)) or {}).get("read_at")
 
 
 def has_data(paths: BoxPaths, key: str, digest: str) -> bool:
-    """Whether ``data/<key>`` was sealed with this digest and lies there as it was sealed."""
+    """Whether ``data/<key>`` was sealed with this digest and is unchanged since."""
     record = read_json(_record(paths, key))
     if record is None or record.get("digest") != digest:
         return False
@@ -72,7 +72,7 @@ def forget_data(paths: BoxPaths, key: str) -> None:
     _remove(paths.data(key))
 
 
-def _settle(paths: BoxPaths, source: str, target: str) -> None:
+def _move(paths: BoxPaths, source: str, target: str) -> None:
     os.makedirs(posixpath.dirname(target), exist_ok=True)
     if os.path.lexists(target):
         changed = "%s.changed-%d" % (source, os.getpid())

@@ -1,8 +1,8 @@
-"""Verb ``stale``: what still holds the GPUs from before. Ended where it is left over from a finished run of ours, else listed.
+"""Verb ``stale``: processes that still use the GPUs. Those of a finished run of gpurun are ended, others are listed.
 
-NVML reports pids of the host, which in a container belong to nobody or to somebody else: they are never looked at. A
+NVML reports pids of the host, which in a container mean nothing or another process: they are never used. A
 candidate is a process of our own pid namespace that has /dev/nvidia<n> open. Memory in use on a GPU that no process we see
-has open is reported, not fought.
+has open is only reported.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 GRACE = 10.0  # seconds between TERM and KILL
 NOT_IDLE = 20  # a GPU is held when more than one part in so many of its memory is in use: drivers keep some
 MINORS_LIMIT = 5.0
-# The way into the box, and notebooks with somebody's work in them: never ended, whichever of the first words says so.
+# Login servers, and notebooks with somebody's work in them: never ended, if any of the first words of the command matches.
 PROTECTED = (
     ("sshd", re.compile(r"(^|/)(sshd|dropbear)\b")),
     ("Jupyter", re.compile(r"(^|/)jupyter[\w.-]*$|(^|/)ipykernel", re.IGNORECASE)),
 )
 
 
-# What a workstation is to its user. Only the program's own name says so: a training job may be given any of these as an argument.
+# Programs of a workstation. Only the program's own name counts: a training job may have any of these names as an argument.
 DESKTOP = (
     ("display server", r"Xorg(\.bin|\.wrap)?|X|Xwayland|Xephyr|Xnest|Xvfb|weston|mir|kmscon|plymouthd"),
     ("display manager", r"(gdm|sddm|lightdm|lxdm|xdm)[\w.-]*|slim|ly|ly-dm|greetd|entranced|nodm|.*-greeter"),
@@ -62,7 +62,7 @@ def stale(request: Request) -> Stale:
     """``{ended, others, held, survivors}``: lists of processes ``{pid, user, age, command, memory, gpus, run_id, kept}``.
 
     ``age`` in seconds, ``memory`` resident bytes, ``gpus`` the <n> of /dev/nvidia<n>; ``kept`` says why a process is never
-    ended. ``held`` is ``[{gpu, bytes}]``. ``gpus`` in the request, a list of such numbers, narrows the look; ``kill`` also
+    ended. ``held`` is ``[{gpu, bytes}]``. ``gpus`` in the request, a list of such numbers, limits the search; ``kill`` also
     ends the others, except processes of runs that are not over.
     """
     asked = request.fields()
@@ -117,24 +117,24 @@ class _Candidates:
 
 
 class _Tree:
-    """Processes as they were first seen and whatever descends from them, found again and again; not their sessions.
+    """Finds certain processes and all that descend from them, again at every call; not the other processes of their sessions.
 
-    A stranger's session is a person's terminal, with other things in it.
+    The session of somebody else's process is a person's terminal, with other programs in it.
     """
 
     def __init__(self, pids: List[int]) -> None:
         everything = processes.scan()
-        self._known: Dict[int, Process] = {pid: everything[pid] for pid in pids if pid in everything}
+        self._seen: Dict[int, Process] = {pid: everything[pid] for pid in pids if pid in everything}
 
     def __call__(self) -> List[Process]:
         everything = processes.scan()
         spared = processes.self_and_ancestors()
-        known = [process for process in self._known.values() if _same(everything.get(process.pid), process)]
-        for process in known:
+        alive_now = [process for process in self._seen.values() if _same(everything.get(process.pid), process)]
+        for process in alive_now:
             for pid in processes.descendants(everything, process.pid) - spared:
                 if not protection(everything[pid]):
-                    self._known[pid] = everything[pid]
-        return [process for process in self._known.values() if _same(everything.get(process.pid), process)]
+                    self._seen[pid] = everything[pid]
+        return [process for process in self._seen.values() if _same(everything.get(process.pid), process)]
 
 
 def _same(now: Optional[Process], then: Process) -> bool:
@@ -142,7 +142,7 @@ def _same(now: Optional[Process], then: Process) -> bool:
 
 
 def is_over(paths: BoxPaths, run_id: str) -> bool:
-    """Whether this is a run of this box that has finished; a cookie may also come from somewhere else."""
+    """Whether this is a run below this root that has finished; a cookie may also name another run."""
     try:
         return os.path.isdir(paths.run(run_id).folder) and state.status_of(paths.run(run_id))["phase"] == "finished"
     except (ValueError, OSError):
@@ -150,7 +150,7 @@ def is_over(paths: BoxPaths, run_id: str) -> bool:
 
 
 def protection(process: Process) -> Optional[str]:
-    """What protects a process whoever asks, None if nothing does."""
+    """Why a process is never ended, None if it may be."""
     words = [process.name, *command_line(process.pid)[:4]]
     if process.pid == 1:
         return "PID 1"
@@ -165,7 +165,7 @@ def protection(process: Process) -> Optional[str]:
 
 
 def describe(process: Process, opened: List[int], run_id: Optional[str]) -> GpuUser:
-    """A process as a person recognises it; its command without tokens, bounded, printable."""
+    """A process in the answer; its command without tokens, truncated, printable."""
     command = " ".join(command_line(process.pid)) or process.name
     return {
         "pid": process.pid,

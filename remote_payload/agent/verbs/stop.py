@@ -1,6 +1,7 @@
-"""The verb ``stop``: the run's supervisor ends the payload and records it; then we look for ourselves that nothing is left.
+"""Verb ``stop``: the run's supervisor ends the payload and records it; then the agent checks that no process of the run is left.
 
-A supervisor that does not answer is overruled, and an orphaned run is ended from here. An exit that came first is kept.
+A supervisor that does not react is killed, and the agent ends its processes, as it ends those of an orphaned run. An exit that was
+recorded before is kept.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from remote_payload.agent.wire.request import Request
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import DeviceHolder, Stopped
 
-PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is overruled
-TOLD_WITHIN = 10.0  # seconds beyond the grace after which survivors are named: within a minute, with the usual 45
+PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is killed
+ANSWER_WITHIN = 10.0  # seconds beyond the grace after which survivors are reported: within a minute, with the usual 45
 LOOK_EVERY = 0.1
 
 
 def stop(request: Request) -> Stopped:
     """Ends a run: ``{status, survivors: [{pid, command, state}], device_holders: [{pid, command, state, gpus}]}``.
 
-    Nobody survives is the proof of success; who holds the GPUs all the same is somebody else. ``grace`` seconds lie between
-    TERM and KILL. Goes on when the laptop is gone. Raises AgentError for a run that is not there.
+    No survivors prove success; ``device_holders`` are processes that do not belong to the run. ``grace`` seconds lie between
+    TERM and KILL. Goes on when the connection ends. Raises AgentError RunLost for a run that does not exist.
     """
     run, grace = request.run(), _grace(request.fields())
     before = state.status_of(run)
     if before.get("cause") == "folder_deleted":
         raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
-    deadline = time.monotonic() + grace + TOLD_WITHIN
+    deadline = time.monotonic() + grace + ANSWER_WITHIN
     answered = before["phase"] == "finished" or before["orphaned"] or _ask_supervisor(request, run, grace)
-    survivors = _end_what_is_left(request, run, grace if before["orphaned"] else 0.0, answered, deadline)
+    survivors = _end_members(request, run, grace if before["orphaned"] else 0.0, answered, deadline)
     if before["phase"] != "finished" and not survivors:
         _record(run)
     if not survivors:
@@ -63,11 +64,11 @@ def _grace(asked: Fields) -> float:
 
 
 def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
-    """Asks it to end the payload and waits until it has; False when it does not answer."""
+    """Asks the supervisor to end the payload and waits until it has; False when it does not in time."""
     ending.request_grace(run, grace)
     deadline = time.monotonic() + grace + PATIENCE
     asked: Optional[Process] = None
-    told = -1
+    reported = -1
     while time.monotonic() < deadline:
         supervisor = _supervisor(run)
         if supervisor is not None and asked is None:
@@ -77,9 +78,9 @@ def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
         left = len(alive.find(run))
         if not alive.is_supervised(run) or (not left and slot.read(run) is not None):
             return True
-        if left != told:
-            told = left
-            _tell(request, left)
+        if left != reported:
+            reported = left
+            _report(request, left)
         time.sleep(LOOK_EVERY)
     return False
 
@@ -88,11 +89,11 @@ def _supervisor(run: RunPaths) -> Optional[Process]:
     return Box().supervisor(run.run_id, owner.read(run))
 
 
-def _end_what_is_left(request: Request, run: RunPaths, grace: float, answered: bool, deadline: float) -> List[Process]:
-    """An orphan's processes, or those that a supervisor left or did not dare; with it, if it does not answer."""
+def _end_members(request: Request, run: RunPaths, grace: float, answered: bool, deadline: float) -> List[Process]:
+    """Ends the processes of an orphaned run, or those that the supervisor did not end, and a supervisor that did not react."""
     left = alive.find(run)
     if left:
-        _tell(request, len(left))
+        _report(request, len(left))
     supervisor = _supervisor(run)
     if not answered and supervisor is not None:
         ending.signal_all([supervisor], signal.SIGKILL)
@@ -100,7 +101,7 @@ def _end_what_is_left(request: Request, run: RunPaths, grace: float, answered: b
 
 
 def _record(run: RunPaths) -> None:
-    """Says ``cancelled`` where nobody else can any more; whoever holds the lock or wrote first is right."""
+    """Records ``cancelled``, unless a supervisor holds the lock or an exit was recorded before."""
     lock = locks.take_run(run)
     if lock is None:
         return
@@ -109,12 +110,12 @@ def _record(run: RunPaths) -> None:
     locks.leave_run(run, lock)
 
 
-def _tell(request: Request, left: int) -> None:
+def _report(request: Request, left: int) -> None:
     request.progress({"line": "%d process%s left" % (left, "" if left == 1 else "es"), "alive": left})
 
 
 def _device_holders(gpus: List[int]) -> List[DeviceHolder]:
-    """Who has the run's GPUs open all the same: other runs cannot, so that these are somebody else's."""
+    """Processes that still have the run's GPUs open: no other run has them, so that these do not belong to gpurun."""
     holders: List[DeviceHolder] = []
     for process in processes.scan().values():
         shared = sorted(set(processes.gpus_open(process.pid)) & set(gpus))

@@ -1,4 +1,4 @@
-"""Removes the secrets of a run that is over."""
+"""Verb ``wipe``: removes the secrets of a run that is over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def wipe(request: Request) -> Wiped:
-    """Verb: removes a run's secrets and looks again: ``{left: []}`` is the proof. Refused while the run lasts."""
+    """Removes a run's secrets; ``{left: []}`` proves that none is left. Raises AgentError LaunchError while the run lasts."""
     run = request.run()
     if alive.of(run).anything:
         raise AgentError(

@@ -1,4 +1,4 @@
-"""Eight bytes for each file of a tree, over all that makes it the file it should be; laptop and box compute them alike."""
+"""Marks: eight bytes for each file of a tree, a hash of its path, size, time and permissions. Laptop and box compute the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.fields import Fields
 
 MARK = 8  # bytes
-MAX_OFFERED = 5000  # files; the marks of more would be longer than what rsync says
+MAX_OFFERED = 5000  # files; the marks of more would be longer than rsync's own exchange
 MAX_BYTES = 4 << 20  # of replaced files, before compression
 
 
@@ -27,7 +27,7 @@ def read_expected(asked: Fields) -> Expected:
 
 
 def mark(path: bytes, size: int, mtime_ns: int, mode: int, target: Optional[bytes] = None) -> bytes:
-    """What tells one version of a file (or, with ``target``, of a link) from any other without reading it."""
+    """The mark of a file, or (``target``) of a link: another version of it has another mark. The content is not read."""
     facts = b"link\0" + target if target is not None else b"%d %d %o" % (size, mtime_ns, mode)
     return hashlib.sha256(path + b"\0" + facts).digest()[:MARK]
 

@@ -13,9 +13,9 @@ ROOT_NAME = ".gpurun-box"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-\d{8}-\d{6}-[0-9a-f]{4}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
-# One try at a push: the laptop's clock in seconds when it began, and something that makes it unique.
+# One attempt of a push: the laptop's clock in seconds when it began, and a random part.
 ATTEMPT = re.compile(r"([0-9]{1,12})-[0-9a-f]{8}")
-# rsync hands remote paths to a shell on old versions: only these characters ever reach it. None of them means anything to a shell.
+# Old versions of rsync pass remote paths to a shell: only these characters are used, none of which is special to a shell.
 SAFE_PATH = re.compile(r"[A-Za-z0-9._/@+-]+")
 
 
@@ -50,7 +50,7 @@ class BoxPaths:
         return self._join("data", key)
 
     def incoming(self, name: str) -> str:
-        """Where rsync writes before anything is claimed; never a final name."""
+        """Where rsync writes before the launch; never a final name."""
         return self._join("incoming", name)
 
     @property
@@ -81,9 +81,9 @@ class RunPaths:
         self.snapshot = posixpath.join(folder, "snapshot.json")  # digest of code/ as pushed
         self.gpus = posixpath.join(
             folder, "gpus.json"
-        )  # what it wants of the GPUs, its place in the queue, what it was given
+        )  # how many GPUs it wants, its place in the queue, those it was given
         self.owner = posixpath.join(folder, "owner.json")
-        # Beside the runs: it is taken before the folder is made, and outlives it.
+        # Beside the runs: it is taken before the folder is made, and stays when the folder is removed.
         self.lock = posixpath.join(posixpath.dirname(posixpath.dirname(folder)), "locks", self.run_id)
         self.exit_slot = posixpath.join(folder, "exit.slot")
         self.log = posixpath.join(folder, "log")
@@ -94,7 +94,7 @@ class RunPaths:
 
 
 def volatile_folder(run_id: Optional[str] = None) -> str:
-    """Where secrets live: memory-backed, so that a restart of the container loses them. Anybody may empty it at any moment."""
+    """The folder for secrets: memory-backed, so that a restart of the container removes them. It may be emptied at any moment."""
     base = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else "/tmp"
     folder = posixpath.join(base, "gpurun-%d" % os.getuid())
     return folder if run_id is None else posixpath.join(folder, check_run_id(run_id))

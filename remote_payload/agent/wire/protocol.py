@@ -1,4 +1,4 @@
-"""What the laptop and the agent say to each other: frames, verbs, the exit slot. No I/O beyond the streams given.
+"""The protocol between laptop and agent: frames, requests, the exit slot. No I/O beyond the streams given.
 
 One exec channel carries one agent for as long as a command needs it. The agent first prints a line holding the nonce it
 was started with, because a login shell may print anything before it; after that line both directions carry frames:
@@ -25,9 +25,7 @@ TYPES = frozenset((REQUEST, BLOB, CANCEL, RESULT, ERROR, PROGRESS, LOG, EVENTS, 
 HEADER = struct.Struct(">cII")
 OFFSET = struct.Struct(">Q")
 MAX_JSON = 64 * 1024 * 1024  # a manifest of half a million files
-MAX_ITEMS = (
-    4000000  # commas and opening brackets in one such frame: what a list of two-byte items would grow to in memory
-)
+MAX_ITEMS = 4000000  # commas and opening brackets in one such frame: a list of two-byte items takes many times its size in memory
 MAX_PROGRESS = 8 * 1024 * 1024  # PROGRESS and ERROR frames; a status holds the last event of each type
 MAX_BYTES = 1024 * 1024  # LOG, EVENTS and BLOB frames
 BEAT_EVERY = 4.0  # seconds
@@ -40,11 +38,11 @@ LIMITS.update({LOG: MAX_BYTES + OFFSET.size, EVENTS: MAX_BYTES + OFFSET.size, CA
 
 
 class ProtocolError(Exception):
-    """The other side sent what no version of this protocol sends; the connection is of no further use."""
+    """The other side sent what no version of this protocol sends; the connection cannot be used any more."""
 
 
 class TornFrame(ProtocolError):
-    """The connection ended inside a frame: nobody's fault but the link's."""
+    """The connection ended inside a frame: the link broke."""
 
 
 class Frame(NamedTuple):
@@ -96,7 +94,7 @@ def _finite(value: Any) -> Any:
 def read_frame(read: Callable[[int], bytes]) -> Optional[Frame]:
     """The next frame from ``read(at most n) -> bytes``, None at a clean end. Raises ProtocolError on a torn, unknown or oversized one.
 
-    The length is checked before anything is allocated: a lying peer cannot ask for 4 GB.
+    The length is checked before anything is allocated: no peer can make this process allocate 4 GB.
     """
     header = _read_exactly(read, HEADER.size)
     if header is None:
@@ -142,12 +140,12 @@ class ExitRecord(NamedTuple):
 
 
 def empty_slot() -> bytes:
-    """The slot as it is allocated: full length, no meaning yet."""
+    """The slot as it is allocated: full length, without a record."""
     return b" " * (SLOT_SIZE - 1) + b"\n"
 
 
 def encode_slot(record: ExitRecord) -> bytes:
-    """The 64 bytes that say how the payload ended."""
+    """An exit record as the 64 bytes of the slot."""
     if record.kind not in SLOT_KINDS:
         raise ValueError("unknown kind of exit: %r" % record.kind)
     body = "GR1 %s %d %.3f" % (record.kind, record.number, record.at)
@@ -156,7 +154,7 @@ def encode_slot(record: ExitRecord) -> bytes:
 
 
 def decode_slot(raw: bytes) -> Optional[ExitRecord]:
-    """What the slot says, None while it is empty or torn (its checksum does not match)."""
+    """The record in the slot, None while it is empty or damaged (its checksum does not match)."""
     try:
         body, _, crc = raw.decode("ascii").rstrip().rpartition(" ")
         if not body or int(crc, 16) != zlib.crc32(body.encode("ascii")):

@@ -1,4 +1,4 @@
-"""One request as a verb sees it: its arguments, ways to answer piece by piece, and whether anybody still wants the answer."""
+"""One request as a verb sees it: its arguments, its upload, frames to send before the answer, and whether it was cancelled."""
 
 import queue
 import threading
@@ -9,14 +9,14 @@ from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
-# Blobs waiting for a verb that is slower than the link: 16 MiB at most, then the laptop is made to wait.
+# Blobs that wait for a verb that is slower than the link: 16 MiB at most, then the laptop has to wait.
 WAITING_BLOBS = 16
 
 
 class Request:
-    """What ``def verb(request: Request) -> dict`` is given.
+    """The parameter of every verb, ``def verb(request: Request) -> dict``.
 
-    ``cancelled`` is set when the laptop cancels or its connection ends: long verbs look at it, those that must not stop
+    ``cancelled`` is set when the laptop cancels or its connection ends: long verbs check it, those that must not stop
     half-way (launch, stop) do not. Sending to a laptop that is gone does nothing.
     """
 
@@ -39,19 +39,19 @@ class Request:
         return self.paths.run(self.fields().run_id())
 
     def progress(self, value: Mapping[str, Any]) -> None:
-        """Tells the laptop how far the verb is; any JSON object."""
+        """Sends the progress of the verb; any JSON object."""
         self._send(protocol.encode_json(protocol.PROGRESS, self._stream, value))
 
     def log(self, offset: int, data: bytes) -> None:
-        """Bytes of the run's log that stand at ``offset``; at most MAX_BYTES."""
+        """Sends bytes of the run's log, which are at ``offset`` in it; at most MAX_BYTES."""
         self._send(protocol.encode(protocol.LOG, self._stream, protocol.OFFSET.pack(offset) + data))
 
     def events(self, offset: int, data: bytes) -> None:
-        """Bytes of the run's events file that stand at ``offset``; at most MAX_BYTES."""
+        """Sends bytes of the run's events file, which are at ``offset`` in it; at most MAX_BYTES."""
         self._send(protocol.encode(protocol.EVENTS, self._stream, protocol.OFFSET.pack(offset) + data))
 
     def blobs(self) -> Iterator[bytes]:
-        """What the laptop uploads with the request, piece by piece. Raises AgentError when it stops half-way."""
+        """The upload that follows the request, piece by piece. Raises AgentError when it stops half-way."""
         while True:
             try:
                 blob = self._blobs.get(timeout=0.2)
@@ -64,7 +64,7 @@ class Request:
             yield blob
 
     def offer_blob(self, blob: bytes) -> None:
-        """For the frame loop: hands a BLOB over, waiting while the verb is behind; dropped once nobody wants it."""
+        """For the frame loop: adds a BLOB, waiting while too many are unread; dropped once the request is cancelled."""
         while not self.cancelled.is_set():
             try:
                 return self._blobs.put(blob, timeout=0.2)

@@ -47,7 +47,7 @@ def start():
     def start(command, owner=None):
         process = subprocess.Popen(
             command,
-            preexec_fn=(lambda: badge.put_on(owner)) if owner else None,
+            preexec_fn=(lambda: badge.set_badge(owner)) if owner else None,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
@@ -99,8 +99,8 @@ def test_the_hard_limit_stays_and_another_run_may_change_the_badge(start):
         "from remote_payload.agent.box import badge\n"
         "import os\n"
         "if os.getuid() == 0: os.setuid(65534)\n"  # without any privilege
-        f"badge.put_on({second!r}); assert badge.read(os.getpid()) == badge.of({second!r})\n"
-        "badge.take_off(); print(*resource.getrlimit(badge.LOCKS))"
+        f"badge.set_badge({second!r}); assert badge.read(os.getpid()) == badge.of({second!r})\n"
+        "badge.remove_badge(); print(*resource.getrlimit(badge.LOCKS))"
     )
     said = start([sys.executable, "-S", "-c", source], first).stdout.read().split()
     assert list(map(int, said)) == [before[1], before[1]]
@@ -111,7 +111,7 @@ def test_where_no_badge_can_be_put_on_the_payload_starts_all_the_same(start):
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[4])!r}); import os, resource\n"
         "from remote_payload.agent.box import badge\n"
         "resource.setrlimit(badge.LOCKS, (1000, 1000))\n"
-        "badge.put_on('legal-20260102-142030-57a1'); badge.take_off()\n"
+        "badge.set_badge('legal-20260102-142030-57a1'); badge.remove_badge()\n"
         "print(badge.read(os.getpid()), *resource.getrlimit(badge.LOCKS))"
     )
     assert start([sys.executable, "-S", "-c", source]).stdout.read().split() == [b"None", b"1000", b"1000"]

@@ -77,7 +77,7 @@ class Runs:
         child = subprocess.Popen(
             [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env={},
-            preexec_fn=lambda: badge.put_on(run.run_id),
+            preexec_fn=lambda: badge.set_badge(run.run_id),
         )  # fmt: skip
         child.stdout.readline()
         self.processes.append(child)

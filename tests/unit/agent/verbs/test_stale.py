@@ -60,7 +60,7 @@ def start(tmp_path):
             env=variables,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=(lambda: badge.put_on(wearing)) if wearing else None,
+            preexec_fn=(lambda: badge.set_badge(wearing)) if wearing else None,
         )
         started.append(process)
         process.told = process.stdout.readline().split()
