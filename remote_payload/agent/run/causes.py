@@ -4,6 +4,7 @@ The messages are those of torch, transformers, huggingface_hub, NCCL and the C l
 out of memory, the others report a lost peer. ``explain`` is pure.
 """
 
+import functools
 import os
 import re
 from typing import List, NamedTuple, Optional, Pattern, Tuple
@@ -19,15 +20,25 @@ MAX_EVIDENCE = 500
 
 
 class Signature(NamedTuple):
-    """A cause's name, the line that shows it, and the one thing to change."""
+    """A cause's name, a regular expression for the line that shows it, and the one thing to change."""
 
     name: str
-    pattern: Pattern[str]
+    expression: str
     advice: str
+
+    @property
+    def pattern(self) -> Pattern[str]:
+        """Compiled when it is first needed: most agents never explain a failure, and their start would take a third longer."""
+        return _compiled(self.expression)
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled(expression: str) -> Pattern[str]:
+    return re.compile(expression)
 
 
 def _row(name: str, advice: str, *patterns: str) -> Signature:
-    return Signature(name, re.compile("|".join(patterns)), advice)
+    return Signature(name, "|".join(patterns), advice)
 
 
 DEVICE_ASSERT = (
@@ -189,7 +200,8 @@ def explain(record: Optional[ExitRecord], text: str, oom_kills: int, disk_full: 
         return Explanation("host_oom", evidence, by_name["host_oom"].advice)
     root = raised.root(lines)
     for signature in SIGNATURES:
-        at = next((at for at in reversed(range(len(lines))) if signature.pattern.search(lines[at])), None)
+        search = signature.pattern.search
+        at = next((at for at in reversed(range(len(lines))) if search(lines[at])), None)
         if at is not None and (signature.name not in SOFT or _is_the_cause(signature, root, lines, at)):
             return Explanation(signature.name, _evidence(lines[at]), signature.advice)
     if disk_full:

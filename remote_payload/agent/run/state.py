@@ -4,8 +4,6 @@
 file is trusted: each file may have been damaged or removed.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
@@ -39,7 +37,7 @@ class Facts(NamedTuple):
     damaged: bool = False  # the files that would show whether the payload was started are damaged or removed
 
 
-def derive(facts: Facts) -> State:
+def derive(facts: Facts) -> "State":
     """Phase, outcome and cause, whether the run is orphaned or stalled; from facts alone."""
     life = facts.life
     orphaned = bool(life.members) and not life.supervised
@@ -55,11 +53,11 @@ def derive(facts: Facts) -> State:
     return _finished("lost", "vanished" if _was_started(facts) or facts.damaged else "not_started")
 
 
-def _going(phase: str, facts: Facts, orphaned: bool) -> State:
+def _going(phase: str, facts: Facts, orphaned: bool) -> "State":
     return {"phase": phase, "outcome": None, "cause": None, "orphaned": orphaned, "stalled": _stalled(facts.life)}
 
 
-def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> State:
+def _finished(outcome: str, cause: Optional[str], orphaned: bool = False) -> "State":
     return {"phase": "finished", "outcome": outcome, "cause": cause, "orphaned": orphaned, "stalled": False}
 
 
@@ -137,13 +135,13 @@ def _exit_in_event(ended: Optional[Dict[str, Any]]) -> Optional[ExitRecord]:
     return ExitRecord(value["kind"], value["number"], float(at) if isinstance(at, (int, float)) else 0.0)
 
 
-def status_of(run: RunPaths, box: Optional[Box] = None) -> Status:
+def status_of(run: RunPaths, box: Optional[Box] = None) -> "Status":
     """The status of one run, as ARCHITECTURE.md lists it."""
     facts = collect(run, box or Box())
     state, recorded, record, progress = derive(facts), facts.owner, facts.slot, events.last(run.events)
     finished = state["phase"] == "finished"
     log_size, log_generation = log_identity(run.log)
-    status: Status = {
+    status: "Status" = {
         **state,
         "run_id": run.run_id,
         "exit": {"kind": record.kind, "number": record.number, "at": record.at} if record else None,
@@ -164,7 +162,7 @@ def status_of(run: RunPaths, box: Optional[Box] = None) -> Status:
     return status
 
 
-def explain(run: RunPaths, state: State, facts: Facts, ended: Dict[str, Any]) -> Optional[Explanation]:
+def explain(run: RunPaths, state: "State", facts: Facts, ended: Dict[str, Any]) -> Optional[Explanation]:
     """The line of the log that shows why a finished run did not succeed, and what to change; None where no line can show it.
 
     The cause is the state's own, but for a failed run whose supervisor did not live to write one.

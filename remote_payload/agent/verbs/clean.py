@@ -5,8 +5,6 @@ Data, environments, payloads and agents are deleted once no remaining run refers
 to a submission that is under way, and stays.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import posixpath
@@ -41,7 +39,7 @@ class Item(NamedTuple):
     remove: Callable[[], None]
 
 
-def clean(request: Request) -> Cleaned:
+def clean(request: Request) -> "Cleaned":
     """``{removed: [{path, bytes}], kept: [{path, bytes, why}]}``, paths relative to the root; progress ``{line}``.
 
     A dry run, which is assumed unless ``dry_run`` is false, lists as ``removed`` what would be deleted. Runs with outputs or a log are
@@ -51,7 +49,7 @@ def clean(request: Request) -> Cleaned:
     asked = request.fields("UnknownRun")
     dry_run, everything = asked.flag("dry_run", default=True), asked.flag("everything")
     may_go = {*asked.run_ids("run_ids"), *asked.run_ids("fetched")}
-    answer: Cleaned = {"removed": [], "kept": []}
+    answer: "Cleaned" = {"removed": [], "kept": []}
     for item in _items(request.paths, may_go, everything):
         if request.cancelled.is_set():
             break

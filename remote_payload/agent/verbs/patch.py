@@ -4,8 +4,6 @@ The earlier tree is a run's code, of which the probe offered the marks (``marks.
 more, and sends those that have no mark there. Or it is an attempt of the same push, where files were edited meanwhile.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import stat
@@ -64,7 +62,7 @@ class PatchRequest(NamedTuple):
     marks: str
 
 
-def patch(request: Request) -> Patched:
+def patch(request: Request) -> "Patched":
     """Makes the attempt ``incoming`` from the code of run ``run_id`` or from the attempt ``earlier``: links to its files but those
     numbered in ``without`` (in the order of paths), and the ``files`` (``{path, size, mtime_ns, mode}`` or ``{path, target}``) whose
     bytes follow as one compressed blob.

@@ -1,7 +1,5 @@
 """Verb ``provision``: an interpreter with the packages a run needs, in the cheapest way that this box allows."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re
@@ -61,7 +59,7 @@ class Wanted(NamedTuple):
     named: List[str]
 
 
-def provision(request: Request) -> Provisioned:
+def provision(request: Request) -> "Provisioned":
     """``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
 
     The interpreter that the job names is used as it is; else the environment of this key if it exists, else an interpreter of

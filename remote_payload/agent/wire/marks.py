@@ -1,7 +1,5 @@
 """Marks: eight bytes for each file of a tree, a hash of its path, size, time and permissions. Laptop and box compute the same."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
@@ -21,7 +19,7 @@ class Expected(NamedTuple):
     permissions: bool = True  # False where the filesystem of the box keeps none
 
 
-def read_expected(asked: Fields) -> Expected:
+def read_expected(asked: "Fields") -> Expected:
     """The fields of a request that say what a pushed tree must be."""
     return Expected(asked.optional_text("marks"), asked.flag("contents"), asked.flag("permissions", default=True))
 
