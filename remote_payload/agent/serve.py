@@ -127,7 +127,7 @@ class Server:
 def find_verb(verb: Any) -> Callable[[Request], Mapping[str, Any]]:
     """The function behind a verb. Raises AgentError for one that this version does not know."""
     if not isinstance(verb, str) or verb not in VERBS:
-        raise AgentError("GpurunError", "the agent on the box knows no request %r" % (verb,))
+        raise AgentError("GpurunError", "the agent on the box has no verb %r" % (verb,))
     found = getattr(importlib.import_module("remote_payload.agent.verbs." + verb), verb)
     return cast(Callable[[Request], Mapping[str, Any]], found)
 

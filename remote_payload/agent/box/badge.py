@@ -20,7 +20,7 @@ LINE = re.compile(rb"^Max file locks +(\d+) ", re.MULTILINE)
 
 
 def of(run_id: str) -> int:
-    """The number that stands for a run."""
+    """The badge of a run."""
     return 1 << BITS | int.from_bytes(hashlib.sha256(run_id.encode("utf-8")).digest()[:8], "big") >> 2
 
 

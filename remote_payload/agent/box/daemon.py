@@ -14,7 +14,7 @@ def detach(log: str, blocked: Iterable[int]) -> int:
     """Leaves the session for good (double fork, ``setsid``), writes to ``log`` from now on, blocks the signals ``blocked``, and becomes
     the parent of every orphan below it (a child subreaper).
 
-    Gives a descriptor of what was the standard output: there somebody still waits for an answer.
+    Gives a descriptor of the old standard output, for the answer to the process that started this one.
     """
     answer = os.dup(1)
     if os.fork():
@@ -34,7 +34,7 @@ def detach(log: str, blocked: Iterable[int]) -> int:
 
 
 def set_oom_score(score: str) -> None:
-    """How readily the kernel ends this process when memory runs out (proc(5), oom_score_adj); nothing where that is not allowed."""
+    """Sets how readily the kernel ends this process when memory runs out (proc(5), oom_score_adj), where that is allowed."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(score)

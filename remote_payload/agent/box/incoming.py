@@ -19,7 +19,7 @@ def split(written: Optional[str]) -> Tuple[str, str]:
     """``<name>/<attempt>`` in its two parts. Raises AgentError for anything else."""
     name, _, attempt = (written or "").partition("/")
     if not KEY.fullmatch(name) or not ATTEMPT.fullmatch(attempt):
-        raise AgentError("TransferFailed", "unusable name for what is pushed: %.100r" % (written,))
+        raise AgentError("TransferFailed", "unusable name for a push: %.100r" % (written,))
     return name, attempt
 
 

@@ -1,6 +1,6 @@
-"""The Python interpreters on the box and what is installed for each, read from metadata: nothing of theirs is imported.
+"""The Python interpreters on the box and the packages that each has, read from metadata: no package is imported.
 
-The PATH of a non-interactive shell is poor, so that the places where images of GPU providers keep theirs are looked at too.
+The PATH of a non-interactive shell is short: the folders where images of GPU providers keep their interpreters are searched too.
 """
 
 import glob

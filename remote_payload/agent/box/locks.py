@@ -119,13 +119,13 @@ def is_held(path: str) -> bool:
 
 
 def drop(path: str, descriptor: int) -> None:
-    """Removes a lock's file, then frees the lock: nobody can lock a file that is about to be removed."""
+    """Removes a lock's file, then frees the lock. A process that had opened the file sees that it is gone, and opens the new one."""
     remove_quietly(path)
     os.close(descriptor)
 
 
 def leave_run(run: RunPaths, descriptor: int) -> None:
-    """Frees a run's lock for good and removes its volatile folder, if that is empty."""
+    """Removes a run's lock, and its volatile folder if that is empty."""
     drop(run_lock(run), descriptor)
     try:
         os.rmdir(volatile_folder(run.run_id))

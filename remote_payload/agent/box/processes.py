@@ -42,7 +42,7 @@ def read(pid: int, proc: str = PROC) -> Optional[Process]:
 def scan(proc: str = PROC) -> Dict[int, Process]:
     """All processes by pid, without those that have ended and wait to be collected.
 
-    Reading takes a while: whoever was born meanwhile (of a parent that was gone when its turn came) is read in another round.
+    Reading takes a while: a process that was forked meanwhile (by a parent that ended before it was read) is read in another round.
     """
     found = {}
     seen: Set[str] = set()
@@ -148,7 +148,7 @@ def self_and_ancestors(proc: str = PROC, pid: Optional[int] = None) -> Set[int]:
 def send(process: Process, number: int, proc: str = PROC) -> bool:
     """Signals exactly this process, and no other that got its pid since. False when it has ended.
 
-    Raises PermissionError for somebody else's.
+    Raises PermissionError for another user's.
     """
     try:
         handle = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1  # Python 3.9, Linux 5.3
@@ -172,7 +172,7 @@ def send(process: Process, number: int, proc: str = PROC) -> bool:
 
 
 def command(pid: int, proc: str = PROC) -> str:
-    """The process's command line, words apart by spaces; empty when it has ended or is a kernel thread."""
+    """The process's command line, its words separated by spaces; empty when it has ended or is a kernel thread."""
     try:
         with open("%s/%d/cmdline" % (proc, pid), "rb") as file:
             return file.read(16384).replace(b"\0", b" ").decode("utf-8", "replace").strip()

@@ -1,4 +1,4 @@
-"""Ends every process of a run and nobody else's: TERM, time to save, then KILL until no process of it is found.
+"""Ends every process of a run and no other: TERM, time to save, then KILL until no process of it is found.
 
 ``alive.find`` finds them: torchrun gives each worker a session of its own, and a double fork leaves the tree.
 """

@@ -1,9 +1,10 @@
 """How the payload is started: its argv, its environment and its limits, as ``launch.json`` holds them."""
 
 import os
-from typing import Dict, Tuple
+from typing import Collection, Dict, Iterable, Tuple
 
-from remote_payload.agent.run import run_folder, spawn
+from remote_payload.agent.box.gpus import Gpu
+from remote_payload.agent.run import allotment, run_folder, secrets, spawn
 from remote_payload.agent.run.order import LOG_LIMIT, LaunchFile
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.launch_request import LaunchRequest
@@ -61,4 +62,17 @@ def variables(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str,
         found["GPURUN_FAKE_GPUS"] = os.environ["GPURUN_FAKE_GPUS"]
     if asked.resume:
         found["GPURUN_RESUME"] = asked.resume.checkpoint
+    return found
+
+
+def environment(
+    launch: LaunchFile, gpus: Iterable[Gpu], given: Collection[int], secret: Dict[str, str]
+) -> Dict[str, str]:
+    """All variables of the payload: the box's own, those of ``launch.json``, the secrets, and the GPUs that it was ``given``."""
+    found = {**os.environ, **launch.environment}
+    if secrets.TOKEN_PATH in secret:
+        found.pop(secrets.TOKEN, None)  # a token of the box's own would win over the file
+    found.update(secret)
+    found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, given))
+    found[allotment.VARIABLE] = " ".join(allotment.name(gpu) for gpu in gpus if gpu.number in given)
     return found

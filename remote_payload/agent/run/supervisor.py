@@ -1,5 +1,5 @@
-"""Guards one run from before its payload starts until after it has ended. Nothing it does can stall the payload, and nothing that
-happens to it ends the payload.
+"""The supervisor of one run: it starts the payload, watches it, and records how it ended. Nothing that it does can block the payload, and
+the payload goes on if the supervisor is killed.
 
 It holds the run's lock for life, is the parent of every orphan below it, and waits for signals in one loop: CHLD (a child ended; while
 the run waits for GPUs: look now), USR1 (``stop``), TERM (from anybody else: passed on to the payload).
@@ -24,6 +24,7 @@ from remote_payload.agent.run import (
     events,
     manifest,
     owner,
+    payload_command,
     run_folder,
     secrets,
     slot,
@@ -122,20 +123,19 @@ class Supervisor:
             _unless_full(functools.partial(self._record_waiting, why))
             received = signals.wait(SIGNALS, TICK / 2)
             if received in (signal.SIGUSR1, signal.SIGTERM):
-                # USR1 is ``stop``. TERM comes from somebody else, and would have ended a payload that is not there yet.
+                # USR1 is ``stop``. TERM is any other process's, and would have ended the payload, which has not started yet.
                 kind, number = ("cancelled", 0) if received == signal.SIGUSR1 else ("signal", received)
                 self._exit = ExitRecord(kind, number, time.time())
                 return
-            given, why = waiting.look()  # at once after a CHLD: that is ``allotment.wake_next``
+            given, why = waiting.look()  # at once after a CHLD, which ``allotment.wake_next`` sends
         self._given = tuple(gpu.number for gpu in given)
-        allotment.wake_next(self._paths)  # there may be another GPU for it
+        allotment.wake_next(self._paths)  # another GPU may be free for the next run
         self._start_payload()
 
     def _start_payload(self) -> None:
         """Forks the payload, writes down which process it is, and only then lets it execute."""
-        child = spawn.fork_paused(
-            self.run.run_id, self.launch.argv, self.run.code, self._payload_environment(), self.run.log
-        )
+        environment = payload_command.environment(self.launch, self._gpus, self._given, self._secrets)
+        child = spawn.fork_paused(self.run.run_id, self.launch.argv, self.run.code, environment, self.run.log)
         self._secrets.clear()
         process = processes.read(child.pid)
         self._payload = Payload(child.pid, process.start if process else 0, processes.autogroup(child.pid))
@@ -148,17 +148,6 @@ class Supervisor:
         if child.execute() is not None:  # it could not, as its log says: the launch is answered with this end
             self._exit = self._read_status(os.waitpid(child.pid, 0)[1])
             slot.write(self.run, self._exit, self._slot)
-
-    def _payload_environment(self) -> Dict[str, str]:
-        environment = {**os.environ, **self.launch.environment}
-        if secrets.TOKEN_PATH in self._secrets:
-            environment.pop(secrets.TOKEN, None)  # a token of the box's own would win over the file
-        environment.update(self._secrets)
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._given))
-        environment[allotment.VARIABLE] = " ".join(
-            allotment.name(gpu) for gpu in self._gpus if gpu.number in self._given
-        )
-        return environment
 
     # The watch
 
@@ -202,7 +191,7 @@ class Supervisor:
         return ExitRecord("signal" if killed else "exit", number, time.time())
 
     def _restore_files(self) -> None:
-        """Writes ``owner.json`` and ``gpus.json`` again where they were damaged: after a kill of the supervisor nobody else could."""
+        """Writes ``owner.json`` and ``gpus.json`` again where they were damaged: if the supervisor is killed, others need them."""
         if not os.path.isdir(self.run.folder):
             return
         if owner.read(self.run) != self._owner:

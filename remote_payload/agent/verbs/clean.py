@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Cleaned
 
 YOUNG = 3600.0  # seconds
-REMOVED = ".removed-"  # the name of a path that is being deleted begins so
+REMOVED = ".removed-"  # prefix of a path that is being deleted
 HALF = re.compile(r".*\.(partial|tmp|changed)(-.*)?|\.removed-.*")
 AGENT = re.compile(r"[0-9a-f]{64}(\.pyz)?")  # and unpacked
 MAX_READ = 16 << 20

@@ -31,7 +31,7 @@ def follow(request: Request) -> Followed:
 
     PROGRESS is ``{log: …}`` and ``{events: …}`` as ``Tail`` reports them, and ``{status}`` at the start, whenever phase,
     orphaned or stalled change, and every minute.
-    Raises AgentError for a run that is not there.
+    Raises AgentError RunLost for a run that does not exist.
     """
     run = request.run()
     follower = Follower(request, run)

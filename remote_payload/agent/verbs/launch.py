@@ -62,7 +62,7 @@ def _answer(run: RunPaths, attached: bool) -> Launched:
 
 
 def _claim(run: RunPaths) -> Optional[int]:
-    """The run's lock if nobody has started the run; None if somebody has, once a start that is under way is over."""
+    """The run's lock if the run was never started; else None, after any start that is under way is over."""
     deadline = time.monotonic() + CONFIRM_LIMIT
     while time.monotonic() < deadline:
         if not os.path.isdir(run.folder):

@@ -135,7 +135,7 @@ def _base(path: str, read_at: Any) -> Dict[str, Any]:
 
 
 def _program(asked: ProbeRequest, paths: BoxPaths, found: Optional[str]) -> Optional[str]:
-    """Where the command's first word is, in the PATH that the payload would have now; None where it is nowhere."""
+    """Where the command's first word is, in the PATH that the payload would have now; None where it is in none of its folders."""
     if not asked.program:
         return None
     if asked.interpreter:

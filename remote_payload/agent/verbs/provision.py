@@ -274,7 +274,7 @@ def _verify(partial: str, wanted: Wanted, cuda: Optional[int]) -> None:
         )
         raise AgentError("EnvironmentFailed", message, "Rent a box with a newer driver, or pin an older torch.")
     names = ", ".join(each.text for each in lacking)
-    raise AgentError("EnvironmentFailed", "the locked requirements do not bring what is needed: %s" % names)
+    raise AgentError("EnvironmentFailed", "the locked requirements lack packages that are needed: %s" % names)
 
 
 def _explain(failed: CommandFailed) -> AgentError:

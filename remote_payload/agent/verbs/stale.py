@@ -180,7 +180,7 @@ def describe(process: Process, opened: List[int], run_id: Optional[str]) -> GpuU
 
 
 def command_line(pid: int) -> List[str]:
-    """A process's words, [] where they cannot be read."""
+    """The words of a process's command line, [] where they cannot be read."""
     try:
         with open("/proc/%d/cmdline" % pid, "rb") as file:
             return file.read(8192).decode("utf-8", "replace").strip("\0").split("\0")

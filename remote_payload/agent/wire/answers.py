@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, TypedDict
 
 
 class State(TypedDict):
-    """Where a run stands: ``phase`` is prepared, launched, running or finished; ``outcome`` and ``cause`` say how it finished."""
+    """The state of a run: ``phase`` is prepared, launched, running or finished; ``outcome`` and ``cause`` say how it finished."""
 
     phase: str
     outcome: Optional[str]
@@ -64,7 +64,7 @@ class ProcessShown(TypedDict):
 
 
 class DeviceHolder(ProcessShown):
-    """A process of nobody's run that has GPUs open."""
+    """A process that does not belong to the run and has its GPUs open."""
 
     gpus: List[int]
 

@@ -84,7 +84,7 @@ class Fields:
         return value
 
     def mapping(self, name: str) -> Dict[str, Any]:
-        """An object that is handed on as it is, empty where the field is null."""
+        """An object whose fields are not checked, empty where the field is null."""
         found: Optional[Dict[str, Any]] = self._optional(name, "an object", lambda value: isinstance(value, dict), dict)
         return found or {}
 

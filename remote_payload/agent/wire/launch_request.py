@@ -20,7 +20,7 @@ class Code(NamedTuple):
 
 
 class DataLink(NamedTuple):
-    """The data ``key`` appears in the code at ``path``; ``member`` is the one file of it that is meant, where the data is a file."""
+    """The data ``key`` appears in the code at ``path``; ``member`` is the name of its only file, where the data is one file."""
 
     path: Optional[str]
     key: str

@@ -47,7 +47,7 @@ def test_every_verb_leads_to_a_function_that_is_there():
 
 @pytest.mark.parametrize("verb", ["__import__", "", None, ["launch"], "launch:launch"])
 def test_a_verb_that_is_not_in_the_table_is_refused(verb):
-    with pytest.raises(AgentError, match="knows no request"):
+    with pytest.raises(AgentError, match="has no verb"):
         serve.find_verb(verb)
 
 
