@@ -2,9 +2,12 @@
 
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from remote_payload.agent.box import bounded, cgroup
+
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.box_facts import DiskSpace, GpuSample, HardwareSample, Ram
 
 NVML_LIMIT = 2.0  # seconds; a healthy driver answers in milliseconds
 
@@ -14,9 +17,9 @@ class Sampler:
 
     def __init__(self) -> None:
         self._cpu: Optional[Tuple[float, float]] = None
-        self._nvml: Optional[bounded.Call[List[Dict[str, Any]]]] = None
+        self._nvml: Optional[bounded.Call[List["GpuSample"]]] = None
 
-    def sample(self, folder: str = "/") -> Dict[str, Any]:
+    def sample(self, folder: str = "/") -> "HardwareSample":
         """``{gpus: [{index, temperature, power, utilisation, memory_used, memory_total}], cpu, cpus, ram, disk}``.
 
         Degrees Celsius, watts, per cent, bytes; ``cpu`` in per cent of the ``cpus`` we may use, since the last sample;
@@ -33,7 +36,7 @@ class Sampler:
             "disk": _disk(folder),
         }
 
-    def _gpus(self) -> Optional[List[Dict[str, Any]]]:
+    def _gpus(self) -> "Optional[List[GpuSample]]":
         if self._nvml is not None and self._nvml.running:
             return None  # still hanging: a second thread would hang too
         self._nvml = bounded.Call(read_gpus)
@@ -43,7 +46,7 @@ class Sampler:
             return None
 
 
-def read_gpus() -> List[Dict[str, Any]]:
+def read_gpus() -> "List[GpuSample]":
     """Every GPU's state from NVML; an empty list where there is no driver. May hang with the driver."""
     try:
         import pynvml
@@ -56,7 +59,7 @@ def read_gpus() -> List[Dict[str, Any]]:
     return [_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
 
 
-def _read_gpu(nvml: Any, index: int) -> Dict[str, Any]:
+def _read_gpu(nvml: Any, index: int) -> "GpuSample":
     def query(name: str, *arguments: Any) -> Any:
         try:
             return getattr(nvml, name)(handle, *arguments)
@@ -84,7 +87,7 @@ def cpus() -> int:
     return max(1, min(allowed, round(quota))) if quota else allowed
 
 
-def ram() -> Dict[str, Optional[int]]:
+def ram() -> "Ram":
     """``{used, total}`` in bytes, of the container where it is limited, else of the machine."""
     machine = _meminfo()
     total, available = machine.get("MemTotal"), machine.get("MemAvailable")
@@ -103,7 +106,7 @@ def _meminfo() -> Dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
-def _disk(folder: str) -> Optional[Dict[str, int]]:
+def _disk(folder: str) -> "Optional[DiskSpace]":
     try:
         space = os.statvfs(folder)
     except OSError:

@@ -7,19 +7,22 @@ import re
 import shutil
 import subprocess
 import tempfile
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional
 
 from remote_payload.agent.box import bounded, builders, interpreters, processes, tools
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.box_facts import Disk, StaticFacts
+
 CUDA_LIMIT = 5.0  # seconds
 TEXT_LIMIT = 200  # characters of any one fact
 SPACE_TRIED = 64 << 10  # bytes written to see whether a disk takes them
-NO_DISK = {"total": 0, "free": 0, "inodes_free": None, "writable": False, "error": "no answer"}
+NO_DISK: "Disk" = {"total": 0, "free": 0, "inodes_free": None, "writable": False, "error": "no answer"}
 
 
-def static_facts(paths: BoxPaths) -> Dict[str, Any]:
+def static_facts(paths: BoxPaths) -> "StaticFacts":
     """The facts that are quickly known."""
     uv = builders.find_uv(os.path.join(paths.root, "tools"))
     driver = interpreters.driver_release()
@@ -40,7 +43,7 @@ def static_facts(paths: BoxPaths) -> Dict[str, Any]:
     }
 
 
-def disk(root: str) -> Dict[str, Any]:
+def disk(root: str) -> "Disk":
     """``{total, free, inodes_free, writable, error}`` of where ``root`` lies; writable means that it took some bytes just now."""
     there = root
     while not os.path.isdir(there):

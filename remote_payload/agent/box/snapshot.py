@@ -113,9 +113,10 @@ def latest_code(paths: BoxPaths, job_name: str) -> Optional[str]:
     return (same_job or runs)[0].code if runs else None
 
 
-def read_at(code: str) -> Optional[object]:
+def read_at(code: str) -> Optional[int]:
     """When, by the laptop's clock, the laptop last checked that this code (from ``latest_code``) was what it had sent."""
-    return (read_json(RunPaths(os.path.dirname(code)).snapshot) or {}).get("read_at")
+    value = (read_json(RunPaths(os.path.dirname(code)).snapshot) or {}).get("read_at")
+    return value if isinstance(value, int) else None
 
 
 def runs_newest_first(paths: BoxPaths) -> List[RunPaths]:

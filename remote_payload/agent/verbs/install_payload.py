@@ -6,7 +6,7 @@ import posixpath
 import stat
 import tempfile
 import zipfile
-from typing import IO, Any, Dict, Iterator
+from typing import IO, Dict, Iterator
 
 from remote_payload.agent.box.files import new_folder
 from remote_payload.agent.wire.errors import AgentError
@@ -18,7 +18,7 @@ MAX_UNPACKED = 256 << 20
 MAX_MEMBERS = 5000
 
 
-def install_payload(request: Request) -> Dict[str, Any]:
+def install_payload(request: Request) -> Dict[str, str]:
     """Unpacks the uploaded zip into ``payload/<sha256>`` and gives ``{}``; at once where that is there already.
 
     The final name exists only once all files are there. Raises AgentError TransferFailed for bytes that do not

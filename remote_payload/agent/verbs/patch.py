@@ -8,7 +8,7 @@ import base64
 import os
 import stat
 import zlib
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.box.files import new_folder, read_json
@@ -21,11 +21,12 @@ from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Patched
+    from remote_payload.agent.wire.box_facts import PatchOffer
 
 GONE = b"\0" * MARK  # for a file that was removed: no file has this mark
 
 
-def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:
+def offer(paths: BoxPaths, job_name: str) -> "Optional[PatchOffer]":
     """``{run_id, marks}`` of the newest code, marks in the order of paths and in base64; None where there is none, or it is too large."""
     code = snapshot.latest_code(paths, job_name)
     if code is None:
@@ -35,8 +36,8 @@ def offer(paths: BoxPaths, job_name: str) -> Optional[Dict[str, Any]]:
     if not entries or len(entries) > MAX_OFFERED:
         return None
     marks = b"".join(_mark_of(run.code, path) for path, _ in entries)
-    read_at = (read_json(run.snapshot) or {}).get("read_at")
-    return {"run_id": run.run_id, "marks": base64.b64encode(marks).decode("ascii"), "read_at": read_at}
+    encoded = base64.b64encode(marks).decode("ascii")
+    return {"run_id": run.run_id, "marks": encoded, "read_at": snapshot.read_at(run.code)}
 
 
 class NewFile(NamedTuple):

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, cast
 
 from remote_payload.agent.box import bounded, gpus, hardware, incoming, interpreters, machine, snapshot
 from remote_payload.agent.run import allotment, spawn
@@ -12,11 +12,15 @@ from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths
 from remote_payload.agent.wire.request import Request
 
+if TYPE_CHECKING:
+    from remote_payload.agent.wire.box_facts import Base, CodeThere, GpuFacts, Probed
+
 LIMIT = 20.0  # seconds for everything; a healthy box needs less than one
 GPU_MAX = 64
+NO_CODE: "CodeThere" = {"code": None, "link_dest": None, "patch": None}
 
 
-def probe(request: Request) -> Dict[str, Any]:
+def probe(request: Request) -> "Probed":
     """The facts that ARCHITECTURE.md lists. ``gpus`` is None where the driver does not answer in time.
 
     ``problems`` says for each unknown fact why; ``disk.error`` why nothing can be written.
@@ -38,9 +42,9 @@ def probe(request: Request) -> Dict[str, Any]:
     facts = {name: None if name in problems else answer for name, answer in answers.items()}
     have = {name[len("have.") :]: facts.pop(name) for name in list(facts) if name.startswith("have.")}
     have["program"] = _program(asked, paths, have.get("interpreter"))
-    have.update({"code": None, "link_dest": None, "patch": None, **(have["code"] or {})})
+    have.update(have["code"] or NO_CODE)
     facts["disk"] = facts["disk"] or machine.NO_DISK
-    return {**machine.static_facts(paths), **facts, "have": have, "problems": problems}
+    return cast("Probed", {**machine.static_facts(paths), **facts, "have": have, "problems": problems})
 
 
 class Data(NamedTuple):
@@ -118,20 +122,16 @@ def _env_python(paths: BoxPaths, asked: ProbeRequest) -> str:
     return os.path.join(paths.env(asked.env_key), "bin", "python")
 
 
-def _code(paths: BoxPaths, digest: str, job: str) -> Dict[str, Any]:
+def _code(paths: BoxPaths, digest: str, job: str) -> "CodeThere":
     """The run that has exactly this code, or else what to send less with: a base for rsync, or for a patch."""
     if not digest or not job:
-        return {}
+        return NO_CODE
     found = snapshot.find_code(paths, digest)
     if found:
-        return {"code": found}
+        return {"code": found, "link_dest": None, "patch": None}
     latest = snapshot.latest_code(paths, job)
-    return {"link_dest": _base(latest, snapshot.read_at(latest)) if latest else None, "patch": patch.offer(paths, job)}
-
-
-def _base(path: str, read_at: Any) -> Dict[str, Any]:
-    """A tree that a push may take files from, and when the laptop last checked that its files were the same."""
-    return {"path": path, "read_at": read_at if isinstance(read_at, int) else None}
+    base: "Optional[Base]" = {"path": latest, "read_at": snapshot.read_at(latest)} if latest else None
+    return {"code": None, "link_dest": base, "patch": patch.offer(paths, job)}
 
 
 def _program(asked: ProbeRequest, paths: BoxPaths, found: Optional[str]) -> Optional[str]:
@@ -158,7 +158,7 @@ def _interpreter(asked: ProbeRequest) -> Optional[str]:
     return found.path if found else None
 
 
-def earlier_version(paths: BoxPaths, key: str) -> Optional[Dict[str, Any]]:
+def earlier_version(paths: BoxPaths, key: str) -> "Optional[Base]":
     """The newest other ``data/<name>-<digest>`` of the same name: what rsync takes unchanged files from."""
     folder, prefix = os.path.dirname(paths.data(key)), key.rpartition("-")[0] + "-"
     try:
@@ -167,10 +167,10 @@ def earlier_version(paths: BoxPaths, key: str) -> Optional[Dict[str, Any]]:
         newest = max(names, key=lambda name: os.path.getmtime(os.path.join(folder, name)), default=None)
     except OSError:
         return None
-    return _base(os.path.join(folder, newest), seal.read_at(paths, newest)) if newest else None
+    return {"path": os.path.join(folder, newest), "read_at": seal.read_at(paths, newest)} if newest else None
 
 
-def _gpus(paths: BoxPaths) -> Optional[List[Dict[str, Any]]]:
+def _gpus(paths: BoxPaths) -> "Optional[List[GpuFacts]]":
     found = gpus.list_gpus()
     if found is None:
         return None

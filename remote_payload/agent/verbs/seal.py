@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Optional
 
 from remote_payload.agent.box import incoming
 from remote_payload.agent.box.files import read_json, remove_quietly, write_json
@@ -50,9 +50,10 @@ def _answer(paths: BoxPaths, key: str, entries: Entries) -> Sealed:
     return {"key": key, "path": paths.data(key), "files": len(entries), "bytes": sum(sizes)}
 
 
-def read_at(paths: BoxPaths, key: str) -> Any:
+def read_at(paths: BoxPaths, key: str) -> Optional[int]:
     """When, by the laptop's clock, the laptop last checked that this data was what it had sent; None where that is not recorded."""
-    return (read_json(_record(paths, key)) or {}).get("read_at")
+    value = (read_json(_record(paths, key)) or {}).get("read_at")
+    return value if isinstance(value, int) else None
 
 
 def has_data(paths: BoxPaths, key: str, digest: str) -> bool:

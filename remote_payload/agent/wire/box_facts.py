@@ -1,0 +1,137 @@
+"""What the box reports of itself: the answer of ``probe``, and the samples of the hardware while a run is on it. Bytes, epoch seconds.
+
+``runner/domain/answers/box.py`` reads and checks them. The agent imports this file for type checking only.
+"""
+
+from typing import Dict, List, Optional, TypedDict
+
+
+class Disk(TypedDict):
+    """The filesystem of the root. ``error`` says why nothing can be written there."""
+
+    total: int
+    free: int
+    inodes_free: Optional[int]  # None where the filesystem counts none
+    writable: bool
+    error: Optional[str]
+
+
+class GpuFacts(TypedDict):
+    """One GPU; ``held_by`` is the run that has it. ``utilisation`` in per cent."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_total: int
+    memory_used: int
+    utilisation: Optional[int]
+    held_by: Optional[str]
+
+
+class Base(TypedDict):
+    """A tree that a push may take files from; ``read_at``: when, by the laptop's clock, it last checked that its files were the same."""
+
+    path: str
+    read_at: Optional[int]
+
+
+class PatchOffer(TypedDict):
+    """The marks (base64, in the order of paths) of the code of a run, for a patch."""
+
+    run_id: str
+    marks: str
+    read_at: Optional[int]
+
+
+class CodeThere(TypedDict):
+    """The run that has exactly the code that was asked about, else a base for rsync and one for a patch."""
+
+    code: Optional[str]
+    link_dest: Optional[Base]
+    patch: Optional[PatchOffer]
+
+
+class Have(CodeThere):
+    """What of the submission is on the box already, and where its interpreter and its program are."""
+
+    data: Optional[Dict[str, bool]]
+    data_link_dest: Optional[Dict[str, Optional[Base]]]
+    attempts: Optional[Dict[str, List[str]]]
+    env: Optional[bool]
+    payload: Optional[bool]
+    interpreter: Optional[str]
+    program: Optional[str]
+
+
+class Tools(TypedDict):
+    """``uv`` is its path."""
+
+    uv: Optional[str]
+    git: bool
+
+
+class StaticFacts(TypedDict):
+    """The facts that are quickly known. ``obstacle`` says why gpurun cannot install anything."""
+
+    root: str
+    user: str
+    home: str
+    python: str
+    os: str
+    machine: str
+    in_container: bool
+    boot_id: Optional[str]
+    driver: Optional[str]
+    apt: bool
+    obstacle: Optional[str]
+    install_rsync: str
+    tools: Tools
+
+
+class Probed(StaticFacts):
+    """``probe``. A fact is None where it is unknown; ``problems`` says why, by the fact's name."""
+
+    gpus: Optional[List[GpuFacts]]
+    cuda: Optional[str]
+    disk: Disk
+    rsync: Optional[str]
+    ram: Optional[int]
+    cpus: Optional[int]
+    shm: Optional[int]
+    have: Have
+    problems: Dict[str, str]
+
+
+class GpuSample(TypedDict):
+    """One GPU at one moment: degrees Celsius, watts, per cent, bytes. None where the driver does not report it."""
+
+    index: int
+    temperature: Optional[int]
+    power: Optional[float]
+    utilisation: Optional[int]
+    memory_used: Optional[int]
+    memory_total: Optional[int]
+
+
+class Ram(TypedDict):
+    """Memory of the container where it is limited, else of the machine."""
+
+    used: Optional[int]
+    total: Optional[int]
+
+
+class DiskSpace(TypedDict):
+    """The filesystem of a folder."""
+
+    free: int
+    total: int
+
+
+class HardwareSample(TypedDict):
+    """The event ``hardware``. ``cpu`` in per cent of the ``cpus`` that we may use, since the last sample."""
+
+    gpus: Optional[List[GpuSample]]
+    cpu: Optional[float]
+    cpus: int
+    ram: Ram
+    disk: Optional[DiskSpace]
