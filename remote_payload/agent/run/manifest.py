@@ -81,6 +81,7 @@ def append_only(path: str) -> bool:
 
 
 def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
+    """The files of the outputs that are listed, by path, and the paths that are left out, with the reason."""
     outputs = run.outputs
     found: Dict[str, os.stat_result] = {}
     left_out: List[LeftOut] = []
