@@ -1,6 +1,6 @@
 """The embedded box, ``--host local``: a private sshd on 127.0.0.1 with its own keys, port and home folder.
 
-Nothing is pretended: real SSH, real rsync, real processes, on this machine. It needs no root; whoever runs gpurun logs in as themselves.
+It uses real SSH, real rsync and real processes, on this machine. It needs no root: the user who runs gpurun logs in under their own name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runner.domain.errors import BoxNotReady
 from runner.domain.host import LOCAL, Host
 from runner.files import file_lock
 
-# What the same machine needs to reach its registries. Index URLs may hold a password, and stay out.
+# Variables that a run may need to reach package registries from this machine. Index URLs may hold a password and are not among them.
 _PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_CERT")
 
 _CONFIG = """\
@@ -48,7 +48,7 @@ SetEnv {environment}
 
 
 class LocalBox:
-    """The sshd of one folder; started when it is first needed, and left running for ``gpurun logs`` and the like."""
+    """The sshd of one folder. It is started when it is first needed and goes on running, for ``gpurun logs`` and other commands."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class LocalBox:
         self.key = folder / "login_key"
 
     def ensure(self) -> Host:
-        """The host to connect to, its sshd answering. Raises BoxNotReady with what to install."""
+        """Starts the sshd unless it runs; gives the host to connect to. Raises BoxNotReady with what to install."""
         with file_lock(self.folder / "sshd"):
             port = self.port()
             if port is None:
@@ -65,7 +65,7 @@ class LocalBox:
         return self._host(port)
 
     def port(self) -> int | None:
-        """The port our sshd listens on; None when it does not run."""
+        """The port on which the sshd listens; None when it does not run."""
         try:
             port = int((self.folder / "port").read_text())
             pid = int((self.folder / "sshd.pid").read_text())
@@ -77,8 +77,8 @@ class LocalBox:
             return None
 
     def stop(self) -> bool:
-        """Ends the sshd (sessions and runs go on); False when none ran."""
-        with contextlib.suppress(OSError, ValueError):  # it may be ending already
+        """Ends the sshd (sessions and runs go on); False when it did not run."""
+        with contextlib.suppress(OSError, ValueError):  # it may have ended meanwhile
             if self.port() is not None:
                 os.kill(int((self.folder / "sshd.pid").read_text()), signal.SIGTERM)
                 return True
@@ -86,7 +86,7 @@ class LocalBox:
 
     @property
     def host_key(self) -> tuple[str, str]:
-        """Type and base64 of the box's public key, so that it is pinned without a question."""
+        """Type and base64 of the box's public key, so that it is pinned without asking the user."""
         words = (self.folder / "host_key.pub").read_text().split()
         return words[0], words[1]
 
@@ -104,19 +104,9 @@ class LocalBox:
     def _make_keys(self) -> None:
         for name in ("host_key", "login_key"):
             if not (self.folder / name).exists():
+                make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"gpurun {name}", "-f"]
                 subprocess.run(
-                    [
-                        "ssh-keygen",
-                        "-q",
-                        "-t",
-                        "ed25519",
-                        "-N",
-                        "",
-                        "-C",
-                        f"gpurun {name}",
-                        "-f",
-                        str(self.folder / name),
-                    ],
+                    [*make, str(self.folder / name)],
                     check=True,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -127,10 +117,9 @@ class LocalBox:
     def _start(self) -> int:
         sshd = _find_sshd()
         if os.getuid() == 0 and sys.platform == "linux":
-            os.makedirs(
-                "/run/sshd", mode=0o755, exist_ok=True
-            )  # sshd insists on it as root, and only a service makes it
-        for _ in range(5):  # another program may take the port between our look and sshd's bind
+            # As root sshd needs this folder, which otherwise a system service makes.
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        for _ in range(5):  # another program may take the port before sshd does
             port = _free_port()
             log = self.folder / "sshd.log"
             (self.folder / "sshd_config").write_text(self._config(port))
@@ -138,7 +127,9 @@ class LocalBox:
                 [sshd, "-f", str(self.folder / "sshd_config"), "-E", str(log)],
                 stdin=subprocess.DEVNULL,
                 check=False,
-                env={"PATH": os.environ.get("PATH", os.defpath)},  # it outlives us, and we may hold a token
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath)
+                },  # it runs on after gpurun, whose environment may hold a token
             )
             (self.folder / "port").write_text(str(port))
             if self._answers(port):
@@ -168,7 +159,7 @@ def embedded() -> LocalBox:
 
 
 def _find_sshd() -> str:
-    # sshd insists on being called by its absolute path, and /usr/sbin is on few people's PATH.
+    # sshd must be called by its absolute path, and /usr/sbin is not on everybody's PATH.
     found = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin")
     if found is None:
         raise BoxNotReady(

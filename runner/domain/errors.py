@@ -64,7 +64,7 @@ class Unanswered(ConnectFailed):
 
 
 class AbsurdAnswer(HostError):
-    """The box said what cannot be."""
+    """The box reported an impossible value, or sent data that no agent sends."""
 
 
 class AuthFailed(HostError):

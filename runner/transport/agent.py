@@ -275,7 +275,7 @@ class Agent:
 
     def _absurd(self, verb: str, error: Impossible) -> NoReturn:
         raise AbsurdAnswer(
-            f"the box {self._session.where} reported what cannot be for {error.inside(verb).path}: {error.why}",
+            f"the box {self._session.where} reported an impossible value for {error.inside(verb).path}: {error.why}",
             meaning="Nothing of that answer was used; what runs on the box goes on running.",
             hint="Repeat the command; if this repeats, do not trust this box.",
         ) from None

@@ -1,4 +1,4 @@
-"""What travels to the box, as bytes: the agent as one zipapp, and the training package as a zip. Each known by its sha256."""
+"""Packs the code that runs on a box: the agent as a zipapp, the training package as a zip. Each is named by its sha256."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 START = b"from remote_payload.agent.__main__ import main\n\nmain()\n"
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes, whenever it was installed
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that the same content gives the same bytes
 
 
 class Bundle(NamedTuple):
-    """A zip and its name on the box."""
+    """A zip and its sha256, which is its name on the box."""
 
     sha256: str
     data: bytes
@@ -30,7 +30,7 @@ class Bundle(NamedTuple):
 def agent() -> Bundle:
     """``remote_payload.agent`` and NVML's one module, as a zipapp that any Python ≥ 3.8 runs.
 
-    Not compressed: its name is needed for every connection, its bytes once a box, and then all of it is compressed as one.
+    Not compressed: every connection needs its sha256, but its bytes are sent only once to a box, compressed as a whole.
     """
     files = dict(_package("agent"))
     files["__main__.py"] = START
@@ -40,7 +40,7 @@ def agent() -> Bundle:
 
 @functools.cache
 def payload() -> Bundle:
-    """The training package (``train``, ``recipes``, ``settings``, ``forecast``): what a recipe job has on its PYTHONPATH."""
+    """The training package (``train``, ``recipes``, ``settings``, ``forecast``), which a recipe job has on its PYTHONPATH."""
     return _pack(dict(_package("train", "recipes", "settings", "forecast")))
 
 

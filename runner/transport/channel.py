@@ -1,4 +1,4 @@
-"""One exec channel of an open connection, and the handshake that turns it into a talking agent."""
+"""Opens an exec channel on a connection and starts the agent on it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from runner.transport.paramiko_private import execute
 from runner.transport.session import AgentSession
 from runner.transport.tcp import CONNECT_TIMEOUT
 
-# How much may be under way before the box waits for us: at 150 ms, paramiko's default of 2 MiB caps a stream at 14 MB/s.
+# Bytes that the box may send before it waits for us. paramiko's default of 2 MiB allows 14 MB/s at a round trip of 150 ms.
 WINDOW = 32 * 1024 * 1024
 
 
 def open_session(transport: paramiko.Transport, host: Host) -> tuple[AgentSession, float]:
-    """A session whose agent starts with its first request, and the round trip that asking for the channel took (seconds).
+    """A session whose agent starts with its first request, and the time of a round trip to the box (seconds).
 
-    sshd answers that at once, so that it tells the distance to the box itself, behind whatever proxies. Raises HostError or LinkLost.
+    The time is that of opening the channel: the box's own sshd answers it at once, whatever proxies are in between.
+    Raises HostError or LinkLost.
     """
-    asked = time.monotonic()
+    began = time.monotonic()
     channel = _open_channel(transport, host)
-    distance = time.monotonic() - asked
+    round_trip = time.monotonic() - began
     pipe = ChannelPipe(channel)
     session = AgentSession(pipe, str(host), lambda early, public: _start_agent(pipe, channel, host, early, public))
-    return session, distance
+    return session, round_trip
 
 
 class ChannelPipe:
-    """A paramiko channel as the bytes of a session; read in large pieces, handed out in small ones."""
+    """A paramiko channel as the pipe of a session. It reads large pieces from the channel, and gives as many bytes as are wanted."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
@@ -49,14 +50,14 @@ class ChannelPipe:
         return bytes(part)
 
     def push_back(self, data: bytes) -> None:
-        """Puts bytes in front of what is read next."""
+        """The next ``read`` gives these bytes first."""
         self._unread = memoryview(data + bytes(self._unread))
 
     def write(self, data: bytes) -> None:
         self._channel.sendall(data)
 
     def close(self) -> None:
-        """Ends the agent; over a link that is lost there is nothing to end, and paramiko raises EOFError."""
+        """Ends the agent. Over a lost link there is no agent to end, and paramiko's EOFError is no error."""
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             self._channel.close()
 
@@ -69,9 +70,9 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
 
 
 def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
-    """Starts the agent (sending it first when the box does not have it) with ``early`` frames to work on; gives its root folder.
+    """Starts the agent, uploading it where the box does not have it, with ``early`` frames to work on; gives its root folder.
 
-    ``public`` frames may stand in the command line.
+    ``public``: other users of the box may see the frames, so that they may be part of the command line.
     """
     nonce = new_nonce()
     wanted = bundle.agent()
@@ -103,7 +104,7 @@ def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early
 
 
 def _printed(channel: paramiko.Channel) -> bytes:
-    """What the login shell wrote to its stderr: tmux in a .bashrc says there that it wants a terminal."""
+    """The stderr of the login shell: tmux in a .bashrc, for example, writes there that it needs a terminal."""
     return channel.recv_stderr(1 << 14) if channel.recv_stderr_ready() else b""
 
 
@@ -117,7 +118,7 @@ def _silent(host: Host, ended: GpurunError) -> HostError:
 
 
 def _broke(transport: paramiko.Transport | None) -> bool:
-    """Whether the whole connection ended, and not just our session on it: paramiko ends the sessions a moment earlier."""
+    """Whether the whole connection ended and not just this channel: paramiko closes channels a moment before it reports that."""
     if transport is None:
         return True
     transport.join(1.0)

@@ -1,7 +1,7 @@
-"""What OpenSSH makes of a host that gpurun has not pinned, asked of OpenSSH itself with the user's own settings.
+"""Asks OpenSSH whether it would accept the key of a host that gpurun has not pinned, with the user's own settings.
 
-Aliases, several known_hosts files, commands, certificates, hashed names and revocations then mean what they mean to ``ssh``. The
-question costs a connection without a login, opened beside our own; OpenSSH may write nothing, and offers no key.
+Aliases, several known_hosts files, commands, certificates, hashed names and revocations then mean what they mean to ``ssh``. OpenSSH
+opens a second connection beside gpurun's own, and ends it before the login: it offers no key and may write no file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runner.transport.tcp import CONNECT_TIMEOUT
 
 CERTIFIED = "-cert-v01@openssh.com"  # ends the name of an algorithm with certificates
 LIMIT = 3 * CONNECT_TIMEOUT  # seconds for the whole answer
-MAX_OUTPUT = 1 << 18  # bytes of ssh's messages; a host may send a banner of any size
+MAX_OUTPUT = 1 << 18  # characters of ssh's messages; a host may send a banner of any size
 _KEY = re.compile(r"^debug1: Server host (?:key|certificate): (\S+) (SHA256:\S+?),?(?: |$)", re.MULTILINE)
 _ACCEPTED = re.compile(r"^debug1: SSH2_MSG_NEWKEYS sent", re.MULTILINE)
 _REFUSED = re.compile(r"^Host key verification failed\.", re.MULTILINE)
@@ -35,16 +35,16 @@ _BROKEN = re.compile(r"closed|reset|timed out|broken pipe|lost", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Answer:
-    """OpenSSH's verdict on the key it was shown; ``words`` is what it said about a refusal."""
+    """OpenSSH's verdict on the key that the host showed it; ``message`` is its own explanation of a refusal."""
 
     verdict: Literal["known", "unknown", "changed", "revoked"]
     type: str
     fingerprint: str
-    words: str
+    message: str
 
 
 class Question:
-    """One ``ssh`` that gets as far as the host key. It runs in the background from the start on."""
+    """An ``ssh`` that connects, checks the host key and ends there. It runs in the background from now on."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -54,14 +54,14 @@ class Question:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # no terminal: nothing can be asked of the user
+            start_new_session=True,  # without a terminal it cannot ask the user anything
         )
         self._output = ""
         self._reader = threading.Thread(target=self._read, name="first-contact", daemon=True)
         self._reader.start()
 
     def answer(self) -> Answer:
-        """The verdict. Raises ConnectFailed where OpenSSH did not get as far as the host key."""
+        """Waits for the verdict. Raises ConnectFailed where OpenSSH was shown no host key, LinkLost where the connection broke."""
         self._reader.join(LIMIT)
         self.close()
         shown = _KEY.search(self._output)
@@ -69,18 +69,18 @@ class Question:
             raise self._failed()
         kind, fingerprint = shown[1].removesuffix(CERTIFIED), shown[2]
         lines = [line for line in self._output.splitlines() if not line.startswith(("debug", "OpenSSH_", "@"))]
-        words = clean_lines("\n".join(lines), 2000)
+        message = clean_lines("\n".join(lines), 2000)
         if _ACCEPTED.search(self._output):
-            return Answer("known", kind, fingerprint, words)
-        if _REVOKED.search(words):
-            return Answer("revoked", kind, fingerprint, words)
+            return Answer("known", kind, fingerprint, message)
+        if _REVOKED.search(message):
+            return Answer("revoked", kind, fingerprint, message)
         unknown = _UNKNOWN.search(self._output)
-        return Answer("unknown" if unknown else "changed", kind, fingerprint, words)
+        return Answer("unknown" if unknown else "changed", kind, fingerprint, message)
 
     def close(self) -> None:
-        """Ends the ssh, if it still runs."""
+        """Ends the ssh if it still runs."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with its proxy command, if it has one
+            os.killpg(self._process.pid, signal.SIGKILL)  # and its proxy command
         self._process.wait()
 
     def _read(self) -> None:
@@ -99,7 +99,7 @@ class Question:
         last = clean(lines[-1], 300) if lines else f"no answer within {LIMIT} seconds"
         if not lines or _BROKEN.search(last):
             return LinkLost(
-                f"the connection to {self._host} broke while its host key was looked at: {last}",
+                f"the connection to {self._host} broke while its host key was checked: {last}",
                 meaning="Nothing was sent and no command ran.",
                 hint="Try again.",
                 retryable=True,

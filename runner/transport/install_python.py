@@ -1,4 +1,4 @@
-"""The one thing done on a box without the agent: installing the Python that the agent needs."""
+"""Installs the Python that the agent needs: the only command that gpurun runs on a box without the agent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runner.transport.known_hosts import FirstContact
 from runner.transport.ssh import open_connection
 from runner.transport.tcp import PendingConnection
 
-LIMIT = 300.0  # seconds without a word from apt-get
+LIMIT = 300.0  # seconds without output of apt-get
 NO_APT, NOT_ROOT = 96, 97
 
-# POSIX sh, with nothing in it that any login shell would read for itself.
+# POSIX sh, without characters that any login shell would interpret.
 ALLOWED = f'command -v apt-get >/dev/null 2>&1 || exit {NO_APT}; if [ "$(id -u)" != 0 ]; then exit {NOT_ROOT}; fi; '
 INSTALL = (
     "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 2>&1"
@@ -29,19 +29,19 @@ _OBSTACLES = {
 
 
 def install_python(host: Host, first_contact: FirstContact) -> None:
-    """apt-get install python3, as root. Raises BoxNotReady where that is not allowed or fails, with what apt-get said."""
-    code, said = _run(host, first_contact, ALLOWED + INSTALL)
+    """Runs apt-get install python3, as root. Raises BoxNotReady where that is not allowed or fails, with apt-get's output."""
+    code, output = _run(host, first_contact, ALLOWED + INSTALL)
     _must_be_allowed(code)
     if code != 0:
         raise BoxNotReady(
-            f"Python could not be installed on the box:\n{clean_lines(said.decode('utf-8', 'replace'), 1000)}",
+            f"Python could not be installed on the box:\n{clean_lines(output.decode('utf-8', 'replace'), 1000)}",
             meaning="Nothing was started there.",
             hint="On the box, type: apt-get update && apt-get install -y python3",
         )
 
 
 def may_install_python(host: Host, first_contact: FirstContact) -> None:
-    """Looks, and changes nothing. Raises BoxNotReady where ``install_python`` would not be allowed."""
+    """Changes nothing. Raises BoxNotReady where ``install_python`` would not be allowed."""
     code, _ = _run(host, first_contact, ALLOWED + "exit 0")
     _must_be_allowed(code)
 
@@ -53,17 +53,17 @@ def _must_be_allowed(code: int) -> None:
 
 
 def _run(host: Host, first_contact: FirstContact, script: str) -> tuple[int, bytes]:
-    """The exit status of a line of sh, and the last that it wrote."""
+    """The exit status of a line of sh, and the end of its output."""
     connection = open_connection(host, PendingConnection(host), first_contact)
     try:
         channel = connection.transport.open_session(timeout=15)
         channel.settimeout(LIMIT)
         channel.set_combine_stderr(True)
         channel.exec_command(f"exec /bin/sh -c '{script}'")
-        said = b""
+        output = b""
         while part := channel.recv(1 << 16):
-            said = (said + part)[-4000:]
-        return channel.recv_exit_status(), said
+            output = (output + part)[-4000:]
+        return channel.recv_exit_status(), output
     except (TimeoutError, paramiko.SSHException, EOFError, OSError) as error:
         raise LinkLost(f"the connection to {host} broke while Python was installed there", retryable=True) from error
     finally:

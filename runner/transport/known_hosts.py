@@ -1,4 +1,4 @@
-"""gpurun's own known_hosts: one pinned key a box, read by both SSH stacks in OpenSSH's own format."""
+"""gpurun's own known_hosts file: the pinned key of each box, in OpenSSH's format, so that both SSH stacks can read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FirstContact = Callable[[Host, str], None]
 
 
 class Key(NamedTuple):
-    """A host key as known_hosts spells it: its type and the base64 of its public half."""
+    """A host key as in a known_hosts file: its type and its public half in base64."""
 
     type: str
     blob: str
@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What known_hosts files say of one name: its keys, and those that must never be taken (``@revoked``)."""
+    """The keys that known_hosts files have for one name, and those that must never be accepted (``@revoked``)."""
 
     keys: list[Key]
     revoked: list[Key]
@@ -46,24 +46,24 @@ def pinned(file: Path, name: str) -> list[Key]:
 
 
 def known(file: Path, name: str) -> Known:
-    """What gpurun's own file says of a name.
+    """The keys that gpurun's own file has for a name.
 
-    Raises StateError for a damaged line: half a pin must not look like none.
+    Raises StateError for a damaged line: a damaged pin must not count as no pin.
     """
     entries = list(_entries(file))
     if any(names.startswith(("@", "|")) or set(names) & set("*?!") for names, _ in entries):
-        return _ask(str(file), name)  # somebody hashed or edited it: OpenSSH knows what that means
+        return _ask(str(file), name)  # hashed or edited by somebody: OpenSSH knows how to read that
     return Known([key for names, key in entries if name in names.split(",")], [])
 
 
 def pin(file: Path, name: str, key: Key) -> None:
-    """Remembers a key; the file is replaced as a whole, under a lock."""
+    """Adds a key for a name; the file is replaced as a whole, under a lock."""
     with _locked(file) as lines:
         lines.append(f"{name} {key.type} {key.blob}")
 
 
 def forget(file: Path, name: str) -> int:
-    """Removes every key of a name; how many there were."""
+    """Removes every key of a name; gives their number."""
     with _locked(file) as lines:
         kept = [line for line in lines if name not in line.split(" ", 1)[0].split(",")]
         removed = len(lines) - len(kept)
@@ -72,9 +72,9 @@ def forget(file: Path, name: str) -> int:
 
 
 def is_revoked(trust: Trust | None, seen: Key) -> bool:
-    """Whether a file of the user's revokes this key: a pin does not outweigh that.
+    """Whether one of the user's files revokes this key; it must not be accepted then, even if it is pinned.
 
-    Raises HostError for a list of revoked keys that cannot be read, as OpenSSH refuses every host then.
+    Raises HostError for a list of revoked keys that cannot be read: OpenSSH refuses every host then.
     """
     if trust is None:
         return False
@@ -87,7 +87,7 @@ def is_revoked(trust: Trust | None, seen: Key) -> bool:
 
 
 def _in_revocation_list(file: Path, seen: Key) -> bool:
-    """``RevokedHostKeys``: public keys, one a line, or what ``ssh-keygen -k`` makes of them."""
+    """Whether ``RevokedHostKeys`` names the key: the file has a public key a line, or is a revocation list of ``ssh-keygen -k``."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -101,14 +101,14 @@ def _in_revocation_list(file: Path, seen: Key) -> bool:
     with tempfile.NamedTemporaryFile("w", suffix=".pub") as public:
         public.write(f"{seen.type} {seen.blob}\n")
         public.flush()
-        asked = subprocess.run(
+        query = subprocess.run(
             ["ssh-keygen", "-Q", "-f", str(file), public.name], stdin=subprocess.DEVNULL, capture_output=True
         )
-    return asked.returncode != 0
+    return query.returncode != 0
 
 
 def _ask(file: str, name: str) -> Known:
-    """ssh-keygen's answer: hashed names, patterns and markers mean what they mean to OpenSSH."""
+    """The keys that ssh-keygen finds: hashed names, patterns and markers mean what they mean to OpenSSH."""
     found = subprocess.run(
         ["ssh-keygen", "-F", name, "-f", file],
         stdin=subprocess.DEVNULL,
@@ -127,7 +127,7 @@ def _ask(file: str, name: str) -> Known:
 
 
 def changed(host: Host, seen: Key, expected: list[Key]) -> HostKeyChanged:
-    """The error that stops everything: not the host that was pinned."""
+    """The error for a host whose key is not one of its pins."""
     was = ", ".join(f"{key.type} {key.fingerprint}" for key in expected)
     return HostKeyChanged(
         f"the host key of {host.known_as} is not the one in gpurun's known_hosts: it shows {seen.type} {seen.fingerprint}, expected {was}",
@@ -136,17 +136,17 @@ def changed(host: Host, seen: Key, expected: list[Key]) -> HostKeyChanged:
     )
 
 
-def refused_by_openssh(host: Host, fingerprint: str, words: str) -> HostKeyChanged:
-    """The error for a host that is new to gpurun and that ``ssh`` refuses; ``words`` are its own, with file and line."""
+def refused_by_openssh(host: Host, fingerprint: str, message: str) -> HostKeyChanged:
+    """The error for a host that is new to gpurun and that ``ssh`` refuses, with ssh's own message, which names file and line."""
     return HostKeyChanged(
-        f"ssh refuses the host key of {host.known_as} ({fingerprint}) with your known_hosts:\n{words.strip()}",
+        f"ssh refuses the host key of {host.known_as} ({fingerprint}) with your known_hosts:\n{message.strip()}",
         meaning="Nothing was sent and no command ran. Either this address now belongs to another machine, or somebody is in between.",
         hint=f"If you know that the box was replaced: ssh-keygen -R '{host.known_as}', or remove the line that is named above.",
     )
 
 
 def unknown_to_strict(host: Host, seen: Key) -> HostError:
-    """The error for a new host where the user's ssh configuration wants each key to be known before."""
+    """The error for a new host where the user's ssh configuration accepts only known keys."""
     return HostError(
         f"{host.known_as} is new to this machine: {seen.type} {seen.fingerprint}",
         meaning="Nothing was sent: your ssh configuration says StrictHostKeyChecking yes (or BatchMode yes) for this host.",
@@ -165,7 +165,7 @@ def two_faces(host: Host, other: str) -> HostKeyChanged:
 
 
 def revoked(host: Host, seen: Key) -> HostKeyChanged:
-    """The error for a key that a known_hosts file marks as never to be taken."""
+    """The error for a key that a known_hosts file revokes."""
     return HostKeyChanged(
         f"{host.known_as} shows {seen.type} {seen.fingerprint}, which a known_hosts file revokes",
         meaning="Nothing was sent and no command ran.",
@@ -174,7 +174,7 @@ def revoked(host: Host, seen: Key) -> HostKeyChanged:
 
 
 def _entries(file: Path) -> Iterator[tuple[str, Key]]:
-    """Names (with ``@marker`` before them, if any) and key of each line."""
+    """Names (after an ``@marker``, if there is one) and key of each line. Raises StateError."""
     try:
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _entries(file: Path) -> Iterator[tuple[str, Key]]:
     except OSError as error:
         raise StateError(
             f"{file} cannot be read ({error.strerror})",
-            meaning="Nothing was contacted: whether a host is the one that was pinned cannot be said.",
+            meaning="Nothing was contacted: gpurun cannot tell whether a host is the one that was pinned.",
             hint="Mend its permissions, or move it away; hosts are then shown and pinned anew.",
         ) from None
     for number, line in enumerate(text.splitlines(), 1):
@@ -190,17 +190,17 @@ def _entries(file: Path) -> Iterator[tuple[str, Key]]:
         if not words or line.startswith("#"):
             continue
         names, *rest = [" ".join(words[:2]), *words[2:]] if words[0].startswith("@") else words
-        if len(rest) < 2 or not _is_whole(key := Key(rest[0], rest[1])):
+        if len(rest) < 2 or not _is_complete(key := Key(rest[0], rest[1])):
             raise StateError(
-                f"{file}:{number} is no whole entry of a known_hosts file",
-                meaning="Nothing was contacted: whether a host is the one that was pinned cannot be said.",
+                f"{file}:{number} is no complete entry of a known_hosts file",
+                meaning="Nothing was contacted: gpurun cannot tell whether a host is the one that was pinned.",
                 hint="Remove that line; the host is then shown and pinned anew at the next contact.",
             )
         yield names, key
 
 
-def _is_whole(key: Key) -> bool:
-    """Whether the base64 holds length-prefixed fields to its very end, the first being the type (RFC 4253, 6.6)."""
+def _is_complete(key: Key) -> bool:
+    """Whether the base64 consists of length-prefixed fields, of which the first is the type (RFC 4253, 6.6)."""
     try:
         blob = base64.b64decode(key.blob, validate=True)
     except ValueError:
@@ -215,7 +215,7 @@ def _is_whole(key: Key) -> bool:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[list[str]]:
-    """The file's lines, to be changed by the block; they replace the file when it ends well."""
+    """The file's lines, which the block may change; they replace the file unless the block raises."""
     with file_lock(file), writing(file):
         lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
         yield lines

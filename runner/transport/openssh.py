@@ -1,4 +1,4 @@
-"""The same Host, written down for OpenSSH: a configuration file of gpurun's own, which rsync's ssh reads instead of the user's."""
+"""Writes a Host as a configuration file for OpenSSH, which rsync's ssh reads instead of the user's own files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runner.files import write_text
 
 ALIAS = "gpurun-box"
 
-# The host keys that count are gpurun's own pins.
+# Only gpurun's own pins decide about host keys.
 _PINS = """\
   UserKnownHostsFile "{known_hosts}"
   GlobalKnownHostsFile none
   CheckHostIP no
 """
-# What holds for every connection (ARCHITECTURE.md, "Every connection"), whatever the user's own configuration says.
-# AES-GCM first: it is what both ends have in hardware, and it moved 20 % more than the default when measured.
+# The settings of every connection (ARCHITECTURE.md, "Every connection"), also where the user's own configuration has others.
+# AES-GCM first: processors have instructions for it, and it was measured to be 20 % faster than the default.
 _ALWAYS = """\
   StrictHostKeyChecking yes
   UpdateHostKeys no
@@ -36,7 +36,7 @@ _ALWAYS = """\
   ServerAliveCountMax 3
   Ciphers ^aes128-gcm@openssh.com
 """
-# A question about the host key ends where a login would begin.
+# An ssh that only checks the host key ends before the login.
 _NO_LOGIN = """\
   PreferredAuthentications none
   PubkeyAuthentication no
@@ -44,17 +44,17 @@ _NO_LOGIN = """\
 
 
 def ssh_argv(host: Host) -> list[str]:
-    """``ssh -F <file>``: the command rsync is given with ``-e``; the destination is ``ALIAS``."""
+    """``ssh -F <file>``, the command for rsync's ``-e``; the destination is ``ALIAS``."""
     return ["ssh", "-F", str(write_config(host))]
 
 
 def write_config(host: Host) -> Path:
-    """The file under which rsync's ssh reaches ``ALIAS``: the box, by gpurun's own pins."""
+    """A configuration file in which ``ALIAS`` is the box, checked by gpurun's own pins."""
     return _write(config_text(host, places.known_hosts()))
 
 
 def write_question(host: Host) -> tuple[str, Path]:
-    """A destination and the file under which ``ssh`` says what the user's own settings make of this host's key."""
+    """A destination and a configuration file with which ``ssh`` checks this host's key by the user's own settings."""
     assert host.trust is not None
     name = parse_address(host.typed).name
     known_hosts = places.known_hosts()
@@ -64,7 +64,7 @@ def write_question(host: Host) -> tuple[str, Path]:
 
 
 def _algorithms(wanted: tuple[str, ...]) -> str:
-    """The user's HostKeyAlgorithms, if they set any: with OpenSSH's own list it first asks for a key of a type that it knows.
+    """The line for the user's HostKeyAlgorithms, empty where they set none: only with its own list does OpenSSH prefer types that it knows.
 
     ``ssh -G`` prints a list in either case.
     """
@@ -86,7 +86,7 @@ def config_text(host: Host, known_hosts: Path) -> str:
 
 
 def _write(text: str) -> Path:
-    """Writes the file (content-named, so that two processes never disagree about it) and gives its path."""
+    """Writes the file and gives its path. Its name is a digest of its content, so that processes cannot overwrite each other's."""
     file = places.ssh_configs() / (hashlib.sha256(text.encode()).hexdigest()[:16] + ".config")
     if not file.exists():
         write_text(file, text)
@@ -110,7 +110,7 @@ def _block(alias: str, host: Host, jump: str | None, known_hosts: Path) -> str:
 
 
 def _connection(alias: str, host: Host, jump: str | None) -> str:
-    """How the host is reached, and with which keys."""
+    """The settings for reaching the host and for the keys to offer."""
     lines = [
         f"Host {alias}",
         f"  HostName {host.hostname.replace('%', '%%')}",

@@ -1,4 +1,4 @@
-"""From what was typed to one Host: OpenSSH itself is asked (``ssh -G``), so that Include, Match and aliases mean what they mean."""
+"""Makes a Host of the address that the user typed. OpenSSH itself reads the user's configuration (``ssh -G``), with Include and Match."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.domain.host import Address, Host, Trust, parse_address
 from runner.transport.ssh_tokens import expand, expand_path, tokens
 
 _MAX_JUMPS = 4
-# What decides about host keys. OpenSSH is given these lines again, word for word, when it is asked about a new host.
+# Settings that decide about host keys. OpenSSH gets these lines again, unchanged, when it is asked about a new host.
 _TRUST = (
     "hostkeyalias", "knownhostscommand", "checkhostip", "casignaturealgorithms", "requiredrsasize",
     "verifyhostkeydns",
@@ -19,7 +19,7 @@ _TRUST = (
 
 
 def resolve(typed: str, volume: str | None = None) -> Host:
-    """The Host that both stacks are fed from. Raises HostError when the text is no host or the configuration is broken."""
+    """The Host, from which both SSH stacks get their settings. Raises HostError for a text that is no host, or a broken configuration."""
     return replace(_resolve(parse_address(typed), typed, depth=0), volume=volume)
 
 
@@ -35,7 +35,7 @@ def _resolve(address: Address, typed: str, depth: int) -> Host:
     for hop in (_set(one.get("proxyjump")) or "").split(","):
         if hop:
             resolved = _resolve(parse_address(hop), hop, depth + 1)
-            # Only the first hop is reached by its own jumps; the later ones lie behind it.
+            # Only the first hop is reached by its own jumps; the others are reached through the hop before them.
             jumps += [*resolved.jumps, replace(resolved, jumps=())] if not jumps else [replace(resolved, jumps=())]
     known = tokens(address.name, one["hostname"], one["port"], one["user"], _set(one.get("proxyjump")) or "")
     return Host(
@@ -74,16 +74,16 @@ def _trust(one: dict[str, str], known: dict[str, str]) -> Trust:
 
 
 def split_files(line: str) -> list[str]:
-    """The files of a line that ``ssh -G`` prints without the quotes that held names with spaces together.
+    """The file names of a line of ``ssh -G``, which prints names that contain spaces without their quotes.
 
-    A word that does not look like the beginning of a path belongs to the name before it; so does one that does, where only
-    the two together are a file.
+    A word that does not begin like a path belongs to the name before it. So does a word that begins like one, if the two together
+    are a file and the name before it is none.
     """
     names: list[str] = []
     for word in line.split(" "):
         joined = f"{names[-1]} {word}" if names else word
-        begins = word.startswith(("/", "~", "%", "${"))
-        if names and (not begins or (os.path.isfile(joined) and not os.path.isfile(names[-1]))):
+        like_a_path = word.startswith(("/", "~", "%", "${"))
+        if names and (not like_a_path or (os.path.isfile(joined) and not os.path.isfile(names[-1]))):
             names[-1] = joined
         else:
             names.append(word)
@@ -105,7 +105,7 @@ def _ask_ssh(address: Address, typed: str) -> dict[str, list[str]]:
         ) from None
     if answer.returncode != 0:
         raise HostError(
-            f"{typed}: ssh cannot make sense of its configuration: {answer.stderr.strip()[-400:]}",
+            f"{typed}: ssh cannot read its configuration: {answer.stderr.strip()[-400:]}",
             meaning="Nothing was contacted.",
             hint=f"Try: ssh -G {address.name}",
         )
@@ -130,13 +130,13 @@ def _identities(address: Address, files: list[str], known: dict[str, str]) -> tu
 
 
 def _files(names: list[str], known: dict[str, str]) -> tuple[str, ...]:
-    """Those of the named files that are there; the same file twice is one."""
+    """The named files that exist, each once."""
     paths = dict.fromkeys(expand_path(name, known) for name in names if name != "none")
     return tuple(path for path in paths if _is_identity(path))
 
 
 def _is_identity(path: str) -> bool:
-    # "key" may stand for a key of which only the public half, key.pub, lies here: the agent has the other one.
+    # "key" may name a key of which only the public half, key.pub, is on this machine: the ssh agent holds the private one.
     return os.path.isfile(path) or os.path.isfile(path + ".pub")
 
 

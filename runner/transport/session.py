@@ -232,7 +232,7 @@ def document(frame: Frame, where: str) -> Json:
 
 def _absurd(where: str, error: Exception) -> AbsurdAnswer:
     return AbsurdAnswer(
-        f"{where} sent what no agent of gpurun sends: {clean(error)}",
+        f"{where} sent data that no agent of gpurun sends: {clean(error)}",
         meaning="The connection was given up; a run on the box is not touched by that.",
         hint="If this repeats, do not trust this box.",
     )

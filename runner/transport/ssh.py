@@ -183,7 +183,7 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         if self.answer is None:
             self.answer = (self._question or Question(self.host)).answer()
         if self.answer.verdict in ("changed", "revoked"):
-            raise known_hosts.refused_by_openssh(self.host, self.answer.fingerprint, self.answer.words)
+            raise known_hosts.refused_by_openssh(self.host, self.answer.fingerprint, self.answer.message)
         if self.answer.fingerprint != seen.fingerprint:
             raise OtherKey(self.answer.type)
         return self.answer.verdict == "known"

@@ -20,11 +20,11 @@ def tokens(name: str, hostname: str, port: str, user: str, jump: str = "") -> di
 
 
 def expand(text: str, known: dict[str, str]) -> str:
-    """``text`` with its tokens and environment variables replaced; what is unknown stays as it is."""
+    """``text`` with its tokens and environment variables replaced; unknown ones stay."""
     text = re.sub(r"%(.)", lambda found: known.get(found[1], found[0]), text)
     return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
 
 
 def expand_path(text: str, known: dict[str, str]) -> str:
-    """The same for the name of a file, with ``~`` for the home folder."""
+    """``expand`` for the name of a file, which may begin with ``~``."""
     return os.path.expanduser(expand(text, known))

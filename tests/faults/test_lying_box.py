@@ -140,7 +140,7 @@ def test_a_status_that_cannot_be_is_refused(gpurun: Gpurun, job: Any, liar: Liar
     run_id = gpurun.submit(job("import time\nprint('up', flush=True)\ntime.sleep(600)"))
     for name, status in STATUSES.items():
         liar.says(f"def status(request):\n    return {{'runs': [dict({status}, run_id={run_id!r})]}}\n")
-        assert "reported what cannot be for status.runs[0]" in refused(gpurun, "status"), name
+        assert "reported an impossible value for status.runs[0]" in refused(gpurun, "status"), name
     liar.says("")
     gpurun("stop", "--grace", "0")
 
@@ -195,7 +195,7 @@ def test_15_probe_answers_that_cannot_be_are_refused_before_anything_is_sent(
             "from remote_payload.agent.verbs.probe import probe as honest\n"
             f"def probe(request):\n    answer = honest(request)\n    {change}\n    return answer\n"
         )
-        assert "what cannot be" in refused(gpurun, "submit", str(file), "--host", "local"), name
+        assert "reported an impossible value" in refused(gpurun, "submit", str(file), "--host", "local"), name
     assert not (gpurun.box_root / "runs").exists() or not list((gpurun.box_root / "runs").iterdir())
 
 

@@ -1,8 +1,8 @@
-"""Bulk copies by plain rsync: argv in, progress out, and an end to every frozen peer.
+"""Copies files to and from a box with rsync.
 
-One way for every rsync that a laptop or a box has: rsync 2.6.9 and newer, and Apple's openrsync (macOS 15.4 and newer). They
-differ only in how they are asked to say how far they are. OpenBSD's openrsync takes no list of files and is refused.
-Remote paths are gpurun's own (``[A-Za-z0-9._/-]``); local names travel NUL-separated in a file.
+The same arguments serve every rsync that a laptop or a box has: rsync 2.6.9 and newer, and Apple's openrsync (macOS 15.4 and newer). Only
+the options for progress differ. OpenBSD's openrsync accepts no list of files and is refused. Remote paths are gpurun's own
+(``[A-Za-z0-9._/@+-]``); local names are given in a file, separated by NUL.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from runner.transport.openssh import ALIAS
 from runner.transport.transfer import rsync_process
 from runner.transport.transfer.rsync_process import Meter, Progress
 
-SILENCE_LIMIT = 50.0  # seconds without a byte of progress; with ssh's own 45 s a frozen peer ends within 60
+SILENCE_LIMIT = 50.0  # seconds without output; ssh's own limit is 45 s, so that a frozen connection ends within 60
 IO_LIMIT = 45.0  # seconds, rsync's own --timeout
-SLOW_DISK = 10e6  # bytes a second: no disk that we wait for reads more slowly
+SLOW_DISK = 10e6  # bytes a second: no disk is assumed to read more slowly
 INSTALL = "On a Mac: brew install rsync, and open a new terminal. On Linux: apt install rsync"
 
 
@@ -39,45 +39,45 @@ class Rsync:
     openrsync: bool
 
     @property
-    def says_total(self) -> bool:
-        """Whether it can say how many bytes of all files it has copied; if not, it says it for each file."""
+    def reports_total(self) -> bool:
+        """Whether it can report the bytes copied of all files together; if not, it reports them for each file."""
         return not self.openrsync and self.version >= (3, 1, 0)
 
     @property
     def progress(self) -> list[str]:
-        """The options that make it say, while it copies, how far it is."""
-        if self.says_total:
+        """The options that make it print its progress."""
+        if self.reports_total:
             return ["--info=progress2", "--no-inc-recursive", "--outbuf=N"]
-        # A fixed word in place of each name: a name can look like a number of bytes.
+        # A fixed word instead of each file's name, which could look like a number of bytes.
         return ["--progress", "--out-format=file"]
 
 
 @functools.cache
 def local_rsync() -> Rsync:
-    """What is installed here. Raises RsyncMissing with the line that installs it."""
+    """The rsync of this machine. Raises RsyncMissing with the command that installs it."""
     path = shutil.which("rsync")
     if path is None:
         raise RsyncMissing("there is no rsync on this machine", hint=INSTALL)
-    said = subprocess.run(
+    output = subprocess.run(
         [path, "--version"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # where OpenBSD's openrsync says it
+        stderr=subprocess.STDOUT,  # OpenBSD's openrsync prints its version there
         text=True,
         errors="replace",
     ).stdout
-    return parse_version(path, said)
+    return parse_version(path, output)
 
 
-def parse_version(path: str, said: str) -> Rsync:
-    """From the text of ``rsync --version``; Apple's openrsync calls itself so, and claims to be compatible with 2.6.9.
+def parse_version(path: str, output: str) -> Rsync:
+    """The rsync that prints ``output`` for ``--version``. Apple's prints "openrsync", and that it is compatible with 2.6.9.
 
-    Raises RsyncMissing for OpenBSD's openrsync, which speaks an older protocol.
+    Raises RsyncMissing for OpenBSD's openrsync, which implements an older protocol.
     """
-    found = re.search(r"rsync +version v?(\d+)\.(\d+)\.(\d+)", said)
+    found = re.search(r"rsync +version v?(\d+)\.(\d+)\.(\d+)", output)
     version = (int(found[1]), int(found[2]), int(found[3])) if found else (2, 6, 9)
-    protocol = re.search(r"protocol version (\d+)", said)
-    openrsync = "openrsync" in said
+    protocol = re.search(r"protocol version (\d+)", output)
+    openrsync = "openrsync" in output
     if openrsync and (protocol is None or int(protocol[1]) < 29):
         raise RsyncMissing(
             f"{path} is OpenBSD's openrsync, which cannot copy a list of files",
@@ -100,11 +100,12 @@ def push(
     compress: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Copies the named files of ``source`` into the folder ``target`` on the box; what one in ``link_dest`` equals becomes a hard link.
+    """Copies these files of ``source`` into the folder ``target`` on the box. Those that equal a file in ``link_dest`` become hard links.
 
-    Equal is what has the same size and time (to the second), or with ``checksum`` the same content; with ``ignore_times`` nothing is,
-    and only what differs of each file is sent. ``size`` is that of all files in bytes: where they are compared, all may be read first.
-    Never ``--inplace``: a snapshot's files are shared. Raises TransferInterrupted (try again, it goes on from there) or TransferFailed.
+    Files are equal if they have the same size and time (to the second), with ``checksum`` the same content. With ``ignore_times`` no file
+    is taken for equal, and only the parts that differ are sent. ``size``: bytes of all files; where files are compared, all of these may be
+    read first. Never ``--inplace``: files of a snapshot are shared. Raises TransferInterrupted (another try goes on from there) or
+    TransferFailed.
     """
     options = ["-rlpt", "--partial"]
     if checksum:
@@ -127,7 +128,7 @@ def push(
 
 
 def _dangling(source: Path, names: Sequence[str]) -> list[str]:
-    """The links that lead nowhere. Apple's openrsync 182 finds them in a folder, and ends with an error where one is in the list."""
+    """The links whose target does not exist. Apple's openrsync 182 copies them with a folder, but fails where one is in the list."""
     return [name for name in names if os.path.islink(source / name) and not os.path.exists(source / name)]
 
 
@@ -142,11 +143,11 @@ def pull(
     compress: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Brings the named files below ``source`` on the box into ``folder``, which is called as the source's is.
+    """Copies the named files below ``source`` on the box into ``folder``, which must have the same name as the source.
 
-    Regular files only, no owners, no links. ``--inplace`` is right here: nothing in the folder is shared. With ``go_on`` each file that is
-    here already is taken for the beginning of its new content, and only the rest is sent. Without it, what is here is compared, and
-    equal parts are not sent again; ``--ignore-times`` because equal size and time prove nothing.
+    Regular files only, no owners, no links. ``--inplace`` is safe here: no file in the folder is shared. With ``go_on`` a file that is here
+    already is the beginning of its new content, and only the rest is sent. Without it the contents are compared, and equal parts are not
+    sent again; ``--ignore-times`` because equal size and time prove nothing. Raises as ``push`` does.
     """
     parent, _, last = safe_path(source).rpartition("/")
     if folder.name != last:
@@ -157,15 +158,17 @@ def pull(
     if max_size is not None:
         options.append(f"--max-size={max_size}")
     for each in {(folder / name).parent for name in names}:
-        each.mkdir(parents=True, exist_ok=True)  # our own modes: rsync would take those of the box's folders
-    # The folder's name comes first, because a name that begins with "#" or ";" is taken for a comment where Apple's rsync asks another.
+        each.mkdir(
+            parents=True, exist_ok=True
+        )  # with this machine's modes: rsync would copy those of the box's folders
+    # The folder's name comes first: Apple's rsync takes a name that begins with "#" or ";" for a comment where it asks another one.
     below = [f"{last}/{name}" for name in names]
     where = f"{ALIAS}:{parent}/", f"{folder.parent}/"
     _transfer(host, options, below, where, to_read=_size(folder, names), compress=compress, progress=progress)
 
 
 def _size(folder: Path, names: Sequence[str]) -> int:
-    """Bytes of those that are there."""
+    """Bytes of those that exist."""
     found = (folder / name for name in names)
     return sum(os.lstat(path).st_size for path in found if os.path.lexists(path))
 
@@ -180,7 +183,7 @@ def _transfer(
     compress: bool,
     progress: Progress | None,
 ) -> None:
-    """Runs rsync for these names, or for all there is. ``to_read``: bytes that may be read, here or there, before it says a word."""
+    """Runs rsync for these names, None for all files. ``to_read``: bytes that either end may read before rsync prints anything."""
     rsync, patience = local_rsync(), to_read / SLOW_DISK
     with tempfile.TemporaryDirectory(prefix="gpurun-rsync-") as scratch:
         arguments = [
@@ -192,12 +195,12 @@ def _transfer(
             *where,
         ]
         rsync_process.run(
-            host, rsync.path, arguments, SILENCE_LIMIT + patience, Meter(total=rsync.says_total), progress
+            host, rsync.path, arguments, SILENCE_LIMIT + patience, Meter(total=rsync.reports_total), progress
         )
 
 
 def safe_path(path: str) -> str:
-    """The path itself. Raises TransferFailed for one that a shell on the box could read in its own way."""
+    """The path itself. Raises TransferFailed for one with characters that mean something to a shell on the box."""
     if not SAFE_PATH.fullmatch(path) or path.startswith("-"):
         raise TransferFailed(f"the path {path!r} on the box has characters that rsync's remote shell could misread")
     return path

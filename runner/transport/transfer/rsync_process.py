@@ -1,4 +1,4 @@
-"""One rsync while it runs: what it prints is read, silence is noticed, and how it ended is told as an error of our own."""
+"""Runs one rsync: reads its progress, ends it when nothing moves any more, and explains how it failed."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from runner.transport.openssh import ssh_argv
 from runner.transport.transfer import skip_login_output
 
 TIMEOUTS = (30, 35)  # rsync's exit codes for its own --timeout, and for no connection
-CUT = (10, 12, 20, 30, 35, 255)  # for a connection or another end that is no longer there
+LOST = (10, 12, 20, 30, 35, 255)  # for a connection or another end that is no longer there
 
 Progress = Callable[[int], None]  # bytes so far
 _noisy: set[str] = set()  # hosts whose login shell prints before the command runs
 
 
 class Meter:
-    """Bytes copied so far, from what rsync prints: one count for all files (``total``), or one that begins anew with each file."""
+    """Bytes copied so far, from rsync's progress: it counts all files together (``total``), or each file from zero."""
 
     _COUNT = re.compile(rb"(?:^|[\r\n])\s*([\d,.]+)\s+\d+%")
 
     def __init__(self, total: bool) -> None:
         self._total = total
         self._before = 0  # bytes of the files that are done
-        self._torn = b""  # the line that goes on in the next chunk
+        self._torn = b""  # a line whose end comes with the next chunk
 
     def read(self, chunk: bytes) -> int | None:
-        """The bytes so far; None where the chunk does not say it."""
-        said = self._torn + chunk
-        if self._total:  # a line ends where the next one begins, a second later: the torn one counts too
-            self._torn = said[-200:]
-            counts = self._COUNT.findall(said)
+        """The bytes so far; None where the chunk has no number of bytes."""
+        output = self._torn + chunk
+        if self._total:  # the end of a line comes with the next line, a second later: a torn one counts too
+            self._torn = output[-200:]
+            counts = self._COUNT.findall(output)
             return _number(counts[-1]) if counts else None
-        *lines, self._torn = re.split(rb"[\r\n]", said[-(1 << 17) :])
+        *lines, self._torn = re.split(rb"[\r\n]", output[-(1 << 17) :])
         so_far = None
         for line in lines:
             if found := self._COUNT.match(line):
@@ -65,7 +65,7 @@ def _number(text: bytes) -> int:
 
 @dataclass(frozen=True)
 class Ended:
-    """How one rsync ended: its exit code, the end of its stderr, and whether we ended it because nothing came any more."""
+    """How one rsync ended: its exit code, the end of its stderr, and whether it was ended because it was silent."""
 
     code: int
     errors: bytes
@@ -73,7 +73,10 @@ class Ended:
 
 
 def run(host: Host, rsync: str, arguments: list[str], limit: float, meter: Meter, progress: Progress | None) -> None:
-    """Runs it to its end, once more where the login shell of the box prints. Raises TransferError or HostKeyChanged."""
+    """Runs rsync to its end; a second time, behind skip_login_output, where the login shell of the box prints.
+
+    ``limit``: seconds without output after which it is ended. Raises TransferError or HostKeyChanged.
+    """
     ended = _copy(host, rsync, arguments, limit, meter, progress)
     if b"is your shell clean" in ended.errors and host.known_as not in _noisy:
         _noisy.add(host.known_as)
@@ -90,7 +93,7 @@ def _copy(host: Host, rsync: str, arguments: list[str], limit: float, meter: Met
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # its ssh dies with it, and Ctrl-C comes to us first
+        start_new_session=True,  # its ssh ends with it, and Ctrl-C reaches only this process
         env={**os.environ, "LC_ALL": "C"},
     )
     try:
@@ -104,14 +107,14 @@ def _copy(host: Host, rsync: str, arguments: list[str], limit: float, meter: Met
 
 
 def _quoted(word: str) -> str:
-    # rsync splits -e itself: it knows double quotes, and nothing else.
+    # rsync splits -e itself, and understands no other quotes than these.
     return f'"{word}"' if " " in word else word
 
 
 def _watch(
     process: subprocess.Popen[bytes], limit: float, meter: Meter, progress: Progress | None
 ) -> tuple[bytes, bool]:
-    """Reads both pipes until they close; gives the end of stderr, and whether nothing came for ``limit`` seconds."""
+    """Reads both pipes until they close; gives the end of stderr, and whether there was no output for ``limit`` seconds."""
     assert process.stdout is not None and process.stderr is not None
     errors = b""
     with selectors.DefaultSelector() as selector:
@@ -144,34 +147,36 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def explain(host: Host, ended: Ended, limit: float) -> TransferError | HostKeyChanged:
-    """What to tell of an rsync that did not succeed."""
-    said = clean_lines(ended.errors.decode("utf-8", "replace"), 1500)
-    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
+    """The error for an rsync that did not succeed."""
+    stderr = clean_lines(ended.errors.decode("utf-8", "replace"), 1500)
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr or "Host key verification failed" in stderr:
         return HostKeyChanged(
             f"the host key of {host.known_as} is not the pinned one (seen by OpenSSH)",
             meaning="Nothing was sent.",
             hint=f"If you know that the box was replaced: gpurun hosts forget {host.known_as}",
         )
-    if "No space left on device" in said or "Disk quota exceeded" in said:
+    if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         return TransferFailed(
-            f"a disk is full:\n{said}", hint="Free space there (gpurun clean, for a box), then repeat the command."
+            f"a disk is full:\n{stderr}", hint="Free space there (gpurun clean, for a box), then repeat the command."
         )
-    if "command not found" in said or "rsync: not found" in said:
+    if "command not found" in stderr or "rsync: not found" in stderr:
         return RsyncMissing(
             "there is no rsync on the box", hint="apt-get install rsync there, then repeat the command."
         )
-    if ended.silent or ended.code in CUT or ended.code < 0:
-        why = (said.splitlines() or [f"rsync ended with {ended.code}"])[-1]
+    if ended.silent or ended.code in LOST or ended.code < 0:
+        why = (stderr.splitlines() or [f"rsync ended with {ended.code}"])[-1]
         return TransferInterrupted(
-            "copying was cut short: " + (f"no byte moved for {limit:.0f} seconds" if ended.silent else why),
+            "copying was interrupted: " + (f"no byte moved for {limit:.0f} seconds" if ended.silent else why),
             meaning="What arrived is kept; nothing incomplete stands under its final name.",
             hint="Repeat the command: it goes on from there.",
-            retryable=not (ended.silent or ended.code in TIMEOUTS or "imed out" in said),  # most of a minute is gone
+            retryable=not (
+                ended.silent or ended.code in TIMEOUTS or "imed out" in stderr
+            ),  # a repetition would wait for another minute
         )
-    if ended.code == 24 or (ended.code == 23 and ("vanished" in said or "No such file" in said)):
+    if ended.code == 24 or (ended.code == 23 and ("vanished" in stderr or "No such file" in stderr)):
         return FilesChanged(
-            f"files changed while they were copied:\n{said}", hint="Repeat the command when they are at rest."
+            f"files changed while they were copied:\n{stderr}", hint="Repeat the command when they are at rest."
         )
     return TransferFailed(
-        f"rsync ended with {ended.code}:\n{said}", hint="Mend what rsync names, then repeat the command."
+        f"rsync ended with {ended.code}:\n{stderr}", hint="Mend what rsync names, then repeat the command."
     )

@@ -1,7 +1,8 @@
-"""ssh for rsync where the box's login shell prints: what it says before the remote command starts is thrown away.
+"""ssh for rsync where the box's login shell prints: its output before the remote command starts is thrown away.
 
-rsync's protocol begins with the first byte it reads, so that one ``echo`` in a .bashrc ends it ("is your shell clean?"). Run as a program
-(``python quiet.py ssh -F config host command…``) it puts a marker before the command and passes on only what follows it.
+rsync's protocol begins with the first byte that it reads, so that one ``echo`` in a .bashrc ends it ("is your shell clean?"). This file is
+run as a program, ``python skip_login_output.py ssh -F config host command…``: it prints a marker before the command and passes on
+only what follows the marker.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 import subprocess
 import sys
 
-MAX_NOISE = 1 << 20  # bytes; more is no greeting
+MAX_NOISE = 1 << 20  # bytes of a login shell's output
 PIECE = 1 << 20
 
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
 
 
 def _skip_noise(source: int, marker: bytes) -> bool:
-    """Reads up to the end of the marker, and passes on what came with it; False when it does not come."""
+    """Reads up to the end of the marker, and passes on the bytes after it; False when there is no marker."""
     seen = b""
     while len(seen) < MAX_NOISE:
         data = os.read(source, PIECE)

@@ -1,7 +1,7 @@
-"""Many small files for the first time: one tar stream over ssh, faster than rsync where there is nothing to compare with.
+"""Sends many small files to a new folder as one tar stream over ssh, which is faster than rsync there.
 
-It is only ever a head start: whatever goes wrong (no tar on the box, a cut link, something there already), rsync goes on
-from what has arrived. tar sets a file's time after its content, so that a torn file is never taken for a whole one.
+Nothing depends on its success: whatever fails (no tar on the box, a lost link, a folder that exists already), rsync goes on
+from the files that have arrived. tar sets a file's time after its content, so that a partial file is never taken for a complete one.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from runner.transport.openssh import ALIAS, ssh_argv
 from runner.transport.transfer.rsync import SILENCE_LIMIT, name_list, safe_path
 from runner.transport.transfer.rsync_process import Progress
 
-MANY = 200  # files; below that a connection costs more than rsync's caution
-SMALL = 64 << 10  # bytes on average; above that both only move bytes
+MANY = 200  # files; with fewer, the additional connection takes longer than rsync's comparisons
+SMALL = 64 << 10  # bytes on average; with larger files both are as fast as the link
 CHUNK = 1 << 18
-RECORD = 1 << 16  # bytes that tar writes at once; its own 10 KiB cost a sixth of the time
-PIPE = 1 << 20  # bytes under way between two processes, where the system lets us say so
-LEVEL = 5  # of gzip: text at 50 MB/s a core, so that a link of 100 Mbit/s is still what is waited for
-GZIP = 31  # zlib's word for a stream with gzip's header
+RECORD = 1 << 16  # bytes that tar writes at once; its default of 10 KiB takes a sixth longer
+PIPE = 1 << 20  # bytes in the pipe between two processes, where the system allows that
+LEVEL = 5  # of gzip: it compresses text at 50 MB/s a core, so that a link of 100 Mbit/s remains the bottleneck
+GZIP = 31  # zlib's window bits for a stream with gzip's header
 
 
 def pays(files: int, size: int) -> bool:
-    """Whether so many files of so many bytes in all arrive sooner this way."""
+    """Whether this many files of ``size`` bytes in all arrive sooner as a tar stream."""
     return files >= MANY and size < files * SMALL and shutil.which("tar") is not None
 
 
@@ -49,10 +49,10 @@ def push(
     compress: bool = False,
     exact_times: bool = False,
 ) -> None:
-    """Puts the named files of ``source`` into the folder ``target`` on the box, which must not be there yet.
+    """Puts the named files of ``source`` into the folder ``target`` on the box, which must not exist yet.
 
-    ``progress`` is told of bytes before compression. Files keep their times to the second, with ``exact_times`` to the
-    nanosecond, for a fifth more bytes. Raises TransferInterrupted when it did not come to its end.
+    ``progress`` gets bytes before compression. Files keep their times to the second, with ``exact_times`` to the nanosecond, which takes
+    a fifth more bytes. Raises TransferInterrupted when it does not finish.
     """
     folder, parent = safe_path(target), safe_path(os.path.dirname(target))
     there = f"mkdir -p {parent} && mkdir {folder} && exec tar -x {'-z' if compress else ''} -p -o -f - -C {folder}"
@@ -76,7 +76,7 @@ def push(
             _await_end(sending)
             codes = packing.wait(SILENCE_LIMIT), sending.wait(SILENCE_LIMIT)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise TransferInterrupted(f"the tar stream was cut short: {error}", retryable=True) from None
+            raise TransferInterrupted(f"the tar stream was interrupted: {error}", retryable=True) from None
         finally:
             for process in (packing, sending):
                 if process.poll() is None:
@@ -84,8 +84,8 @@ def push(
                     process.wait()
         if codes != (0, 0):
             errors.seek(0)
-            said = clean_lines(errors.read(8192).decode("utf-8", "replace"), 500)
-            raise TransferInterrupted(f"the tar stream did not come to its end {codes}: {said}", retryable=True)
+            stderr = clean_lines(errors.read(8192).decode("utf-8", "replace"), 500)
+            raise TransferInterrupted(f"the tar stream did not finish, exit codes {codes}: {stderr}", retryable=True)
 
 
 def _packer(exact_times: bool) -> list[str]:
@@ -95,7 +95,7 @@ def _packer(exact_times: bool) -> list[str]:
 def _copy(
     packing: subprocess.Popen[bytes], sending: subprocess.Popen[bytes], progress: Progress, gzip: zlib._Compress | None
 ) -> None:
-    """All of one's output into the other's input. Raises OSError, TimeoutError when nothing moves for SILENCE_LIMIT."""
+    """Copies the output of one process to the input of the other. Raises OSError, and TimeoutError when nothing moves for SILENCE_LIMIT."""
     assert packing.stdout is not None and sending.stdin is not None
     _widen(packing.stdout, sending.stdin)
     with packing.stdout as source, sending.stdin as sink:
@@ -110,7 +110,7 @@ def _copy(
 
 
 def _widen(*pipes: IO[bytes]) -> None:
-    """Pipes of PIPE bytes, as far as the system lets us: a user has a limit for all pipes together, and macOS grows them by itself."""
+    """Enlarges pipes to PIPE bytes where the system allows it: a user has a limit for all pipes together; macOS enlarges them by itself."""
     for pipe in pipes:
         with contextlib.suppress(OSError):
             if (wish := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
@@ -118,18 +118,18 @@ def _widen(*pipes: IO[bytes]) -> None:
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
-    """Until its output closes, which ``Popen.wait`` with a limit would look for twenty times a second only. Raises TimeoutError."""
+    """Waits until its output closes; ``Popen.wait`` with a limit looks only twenty times a second. Raises TimeoutError."""
     assert process.stdout is not None
     with process.stdout as output:
         while select.select([output], [], [], SILENCE_LIMIT)[0]:
             if not os.read(output.fileno(), CHUNK):
                 return
-    raise TimeoutError("the other side fell silent")
+    raise TimeoutError("nothing moved for a while")
 
 
 def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         if not select.select([], [descriptor], [], SILENCE_LIMIT)[1]:
-            raise TimeoutError("the other side fell silent")
+            raise TimeoutError("nothing moved for a while")
         view = view[os.write(descriptor, view) :]

@@ -15,7 +15,7 @@ APPLE = "openrsync: protocol version 29\nrsync version 2.6.9 compatible\n"
 
 
 @pytest.mark.parametrize(
-    ("said", "version", "openrsync", "says_total"),
+    ("said", "version", "openrsync", "reports_total"),
     [
         (GNU, (3, 2, 7), False, True),
         (APPLE, (2, 6, 9), True, False),
@@ -25,11 +25,11 @@ APPLE = "openrsync: protocol version 29\nrsync version 2.6.9 compatible\n"
     ],
 )
 def test_the_version_says_how_progress_is_asked_for(
-    said: str, version: tuple[int, int, int], openrsync: bool, says_total: bool
+    said: str, version: tuple[int, int, int], openrsync: bool, reports_total: bool
 ) -> None:
     found = rsync.parse_version("/usr/bin/rsync", said)
-    assert (found.version, found.openrsync, found.says_total) == (version, openrsync, says_total)
-    assert ("--info=progress2" in found.progress) == says_total and ("--progress" in found.progress) != says_total
+    assert (found.version, found.openrsync, found.reports_total) == (version, openrsync, reports_total)
+    assert ("--info=progress2" in found.progress) == reports_total and ("--progress" in found.progress) != reports_total
 
 
 @pytest.mark.parametrize(
