@@ -110,7 +110,7 @@ def _printed(channel: paramiko.Channel) -> bytes:
 
 def _silent(host: Host, ended: GpurunError) -> HostError:
     return ConnectFailed(
-        f"{host} let us in, but no agent started within {protocol.SILENCE_LIMIT:.0f} seconds",
+        f"{host} accepted the login, but no agent started within {protocol.SILENCE_LIMIT:.0f} seconds",
         meaning=ended.message,
         hint="The box may be overloaded, or its login shell waits for something. Try: ssh to it by hand.",
         retryable=True,
@@ -138,7 +138,7 @@ def _no_session(transport: paramiko.Transport | None, host: Host, error: Excepti
     if _broke(transport):
         return _link_lost(host)
     return HostError(
-        f"{host} let us in, but refuses to run a command ({type(error).__name__}: {error})",
+        f"{host} accepted the login, but refuses to run a command ({type(error).__name__}: {error})",
         meaning="Nothing was started there.",
         hint="Use the provider's direct SSH address (with exec and without a forced command), not its web or proxy console.",
     )

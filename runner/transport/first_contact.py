@@ -19,7 +19,7 @@ from typing import Literal
 from runner.domain.errors import ConnectFailed, HostError, LinkLost
 from runner.domain.host import Host
 from runner.domain.terminal import clean, clean_lines
-from runner.transport.openssh import write_question
+from runner.transport.openssh import write_query_config
 from runner.transport.tcp import CONNECT_TIMEOUT
 
 CERTIFIED = "-cert-v01@openssh.com"  # ends the name of an algorithm with certificates
@@ -34,7 +34,7 @@ _BROKEN = re.compile(r"closed|reset|timed out|broken pipe|lost", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Answer:
+class HostKeyAnswer:
     """OpenSSH's verdict on the key that the host showed it; ``message`` is its own explanation of a refusal."""
 
     verdict: Literal["known", "unknown", "changed", "revoked"]
@@ -43,12 +43,12 @@ class Answer:
     message: str
 
 
-class Question:
+class HostKeyQuery:
     """An ``ssh`` that connects, checks the host key and ends there. It runs in the background from now on."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        name, file = write_question(host)
+        name, file = write_query_config(host)
         self._process = subprocess.Popen(
             ["ssh", "-F", str(file), name, "true"],
             stdin=subprocess.DEVNULL,
@@ -60,7 +60,7 @@ class Question:
         self._reader = threading.Thread(target=self._read, name="first-contact", daemon=True)
         self._reader.start()
 
-    def answer(self) -> Answer:
+    def answer(self) -> HostKeyAnswer:
         """Waits for the verdict. Raises ConnectFailed where OpenSSH was shown no host key, LinkLost where the connection broke."""
         self._reader.join(LIMIT)
         self.close()
@@ -71,11 +71,11 @@ class Question:
         lines = [line for line in self._output.splitlines() if not line.startswith(("debug", "OpenSSH_", "@"))]
         message = clean_lines("\n".join(lines), 2000)
         if _ACCEPTED.search(self._output):
-            return Answer("known", kind, fingerprint, message)
+            return HostKeyAnswer("known", kind, fingerprint, message)
         if _REVOKED.search(message):
-            return Answer("revoked", kind, fingerprint, message)
+            return HostKeyAnswer("revoked", kind, fingerprint, message)
         unknown = _UNKNOWN.search(self._output)
-        return Answer("unknown" if unknown else "changed", kind, fingerprint, message)
+        return HostKeyAnswer("unknown" if unknown else "changed", kind, fingerprint, message)
 
     def close(self) -> None:
         """Ends the ssh if it still runs."""

@@ -53,14 +53,14 @@ def write_config(host: Host) -> Path:
     return _write(config_text(host, places.known_hosts()))
 
 
-def write_question(host: Host) -> tuple[str, Path]:
+def write_query_config(host: Host) -> tuple[str, Path]:
     """A destination and a configuration file with which ``ssh`` checks this host's key by the user's own settings."""
     assert host.trust is not None
     name = parse_address(host.typed).name
     known_hosts = places.known_hosts()
     settings = "".join(f"  {key} {value}\n" for key, value in host.trust.settings) + _algorithms(host.trust.algorithms)
-    question = _connection(name, host, _last_jump(host)) + settings + _NO_LOGIN + "  LogLevel DEBUG1\n" + _ALWAYS
-    return name, _write(question + _jumps(host, known_hosts))
+    query = _connection(name, host, _last_jump(host)) + settings + _NO_LOGIN + "  LogLevel DEBUG1\n" + _ALWAYS
+    return name, _write(query + _jumps(host, known_hosts))
 
 
 def _algorithms(wanted: tuple[str, ...]) -> str:

@@ -135,7 +135,7 @@ class AgentSession:
             self._send(request, public=verb in PUBLIC)
             self._start()
             if isinstance(blobs, Iterator):
-                threading.Thread(target=self._upload_quietly, args=(number, blobs), daemon=True).start()
+                threading.Thread(target=self._upload_in_background, args=(number, blobs), daemon=True).start()
             else:
                 self._upload(number, blobs)
             while not finished:
@@ -181,7 +181,7 @@ class AgentSession:
         if some:
             self._send(protocol.encode(protocol.BLOB, number))
 
-    def _upload_quietly(self, number: int, blobs: Iterable[bytes]) -> None:
+    def _upload_in_background(self, number: int, blobs: Iterable[bytes]) -> None:
         with contextlib.suppress(GpurunError):  # the thread that reads the answers raises it
             self._upload(number, blobs)
 
@@ -265,4 +265,4 @@ def _error(verb: str, answer: Json, where: str) -> GpurunError:
         )
     except Impossible as error:
         return _absurd(where, error.inside(verb + ".error"))
-    return ERRORS.get(kind, HostError)(message or "the agent failed without a word", meaning=meaning, hint=hint)
+    return ERRORS.get(kind, HostError)(message or "the agent failed without a message", meaning=meaning, hint=hint)

@@ -12,7 +12,6 @@ import shlex
 import socket
 import time
 from dataclasses import replace
-from typing import Any
 
 import fabric
 import paramiko
@@ -22,7 +21,7 @@ from runner.domain.errors import ConnectFailed, GpurunError, HostError, LinkLost
 from runner.domain.host import Host, parse_address
 from runner.domain.terminal import clean
 from runner.transport import known_hosts, login
-from runner.transport.first_contact import CERTIFIED, Answer, Question
+from runner.transport.first_contact import CERTIFIED, HostKeyAnswer, HostKeyQuery
 from runner.transport.known_hosts import FirstContact
 from runner.transport.paramiko_private import OFFERED, DirectTransport
 from runner.transport.ssh_tokens import expand, tokens
@@ -133,11 +132,11 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         self.host = host
         self.pins = known_hosts.known(places.known_hosts(), host.known_as)
         self.first_contact = first_contact
-        self.answer: Answer | None = None
+        self.answer: HostKeyAnswer | None = None
         # OpenSSH is asked about a host behind a jump host only after the jump host is trusted.
-        self._question = Question(host) if host.trust and not self.pins.keys and not host.jumps else None
+        self._query = HostKeyQuery(host) if host.trust and not self.pins.keys and not host.jumps else None
 
-    def transport(self, *args: Any, **options: Any) -> paramiko.Transport:
+    def transport(self, *args: object, **options: object) -> paramiko.Transport:
         """A transport that prefers the types of the known keys, as OpenSSH does: a host may have a key of each type."""
         opened: paramiko.Transport = DirectTransport(*args, **options)
         # paramiko does not support host certificates: it checks the key that OpenSSH found certified.
@@ -181,7 +180,7 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         if self.host.trust is None:
             return False
         if self.answer is None:
-            self.answer = (self._question or Question(self.host)).answer()
+            self.answer = (self._query or HostKeyQuery(self.host)).answer()
         if self.answer.verdict in ("changed", "revoked"):
             raise known_hosts.refused_by_openssh(self.host, self.answer.fingerprint, self.answer.message)
         if self.answer.fingerprint != seen.fingerprint:
@@ -199,8 +198,8 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
 
     def close(self) -> None:
         """Ends the ssh that was asked, if its answer was not needed."""
-        if self._question is not None:
-            self._question.close()
+        if self._query is not None:
+            self._query.close()
 
 
 class OtherKey(Exception):

@@ -275,7 +275,7 @@ def test_10_a_server_that_refuses_exec_is_named(gpurun: Gpurun, box: Box, job: A
 
     with serving(handle) as port:
         failed = gpurun("submit", str(job(SAY)), "--host", box.address(port), check=3)
-    assert "let us in, but" in failed.stderr
+    assert "accepted the login, but" in failed.stderr
     for transport in transports:
         transport.close()
 

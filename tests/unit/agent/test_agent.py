@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from remote_payload.agent.serve import VERBS
-from remote_payload.agent.wire import protocol
+from remote_payload.agent.wire import launch_request, protocol
+from runner.domain import requests
 from runner.domain.answers.status import Status
 from runner.domain.answers.verbs import Followed, Moved, Piece
 from runner.domain.errors import AbsurdAnswer, GpurunError, HostError, LaunchError, RunLost, Unanswered
@@ -50,6 +51,17 @@ def test_every_verb_of_the_agent_is_asked_for_here_and_nowhere_else() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     ]
     assert "call" not in calls and "stream" not in calls
+
+
+def test_the_laptop_writes_the_fields_that_the_box_reads() -> None:
+    """A field that only one end knows would be ignored by the other without an error."""
+    pairs = [
+        (requests.LaunchRequest, (*launch_request.LaunchRequest._fields,)),
+        (requests.DataRequest, launch_request.DataLink._fields),
+        (requests.ResumeRequest, launch_request.Resume._fields),
+    ]
+    for written, read in pairs:
+        assert set(written.__annotations__) == set(read) - {"log_limit"}  # which the laptop never sends
 
 
 def test_an_answer_that_is_right_is_typed() -> None:
