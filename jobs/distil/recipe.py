@@ -9,8 +9,8 @@ from remote_payload.settings.setting import setting
 from remote_payload.settings.sft import METRICS, SftSettings  # noqa: F401
 from remote_payload.train.data.packing import IGNORED
 from remote_payload.train.download import local_model
-from remote_payload.train.model.causal import load_network
-from remote_payload.train.model.losses import TokenLoss
+from remote_payload.train.model.causal import TokenLoss
+from remote_payload.train.model.causal_files import load_network
 from remote_payload.train.model.precision import resolve_precision
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.batching import epoch_steps, split_by_padding
 from remote_payload.train.data.labelled import LabelledTexts, Tokenised, read_labelled_texts, tokenise
 from remote_payload.train.distributed import World
@@ -24,7 +25,7 @@ from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
-from remote_payload.train.model.classifier import build_classifier, load_tokenizer, longest_input
+from remote_payload.train.model.classifier import Classifier, build_classifier, load_tokenizer, longest_input
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
@@ -33,7 +34,7 @@ from remote_payload.train.tasks.sums import add_up
 OVERHEAD = {"cuda": 4096, "cpu": 32}  # tokens that could be computed while one more micro-batch gets going
 
 
-def main(run: Run) -> None:
+def main(run: Run[ClassifySettings]) -> None:
     settings, world = run.settings, run.world
     compute = resolve_precision(settings.precision, world.device)
 
@@ -89,7 +90,13 @@ class ClassifyTask:
     fixed_shapes = False
 
     def __init__(
-        self, settings: Any, world: World, data: LabelledTexts, sides: list[Tokenised], pad: int, compute: torch.dtype
+        self,
+        settings: ClassifySettings,
+        world: World,
+        data: LabelledTexts,
+        sides: list[Tokenised],
+        pad: int,
+        compute: torch.dtype,
     ):
         self.settings, self.world, self.pad, self.autocast = settings, world, pad, autocast(world.device, compute)
         self.train, self.validation = sides
@@ -140,7 +147,9 @@ class ClassifyTask:
         metrics = {"loss": loss_sum / count, **classification_metrics(total)}
         threshold = self.settings.binary_threshold
         if threshold is not None:
-            metrics[f"binary_f1_{threshold}"] = binary_f1(total, [label >= threshold for label in self.labels])
+            metrics[f"binary_f1_{threshold}"] = binary_f1(
+                total, [isinstance(label, int) and label >= threshold for label in self.labels]
+            )
         return metrics
 
     def sums(self, model: nn.Module, batch: MicroBatch) -> Tensor:
@@ -163,20 +172,20 @@ def class_weights(data: LabelledTexts, wanted: str) -> Tensor | None:
     return inverse_frequency_weights(counts)
 
 
-def check_length(model: Any, max_length: int) -> None:
+def check_length(model: Classifier, max_length: int) -> None:
     """Raises InputError for texts that the encoder has no positions for."""
     limit = longest_input(model.encoder)
     if limit is not None and max_length > limit:
         raise InputError(f"settings.max_length: {max_length}, but this encoder has {limit} positions")
 
 
-def check_threshold(settings: Any, data: LabelledTexts) -> None:
+def check_threshold(settings: ClassifySettings, data: LabelledTexts) -> None:
     """Raises InputError for a threshold on classes that are not numbers."""
     if settings.binary_threshold is not None and not all(isinstance(label, int) for label in data.labels):
         raise InputError("settings.binary_threshold: the classes are not numbers")
 
 
-def describe(run: Run, data: LabelledTexts, sides: list[Tokenised]) -> None:
+def describe(run: Run[ClassifySettings], data: LabelledTexts, sides: list[Tokenised]) -> None:
     """What the data looks like, in the log."""
     for name, side in zip(("train", "validation"), sides, strict=True):
         run.log(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.settings.finetune import FinetuneSettings
 from remote_payload.train.data.facts import DataFact, Side
 from remote_payload.train.data.structured import StructuredDataset, read_structured
 from remote_payload.train.distributed import World
@@ -22,6 +22,8 @@ from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, TokenLoss, base_of
 from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
+from remote_payload.train.model.greedy_decoding import SmokePrompt
+from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.checkpoint_model import load_any
@@ -30,7 +32,7 @@ from remote_payload.train.run import Run, launch
 from remote_payload.train.tasks.rows import PackedRows, RowTask
 
 
-def main(run: Run) -> None:
+def main(run: Run[FinetuneSettings]) -> None:
     settings, world = run.settings, run.world
     compute = resolve_precision(settings.precision, world.device)
 
@@ -49,15 +51,18 @@ def main(run: Run) -> None:
     evaluation = Evaluation(sets, world, compute, settings.evaluation.metric)
     task = RowTask(settings, world, rows, compute, evaluation.measure, loss)
     history = ExperimentLog(run, dataset.file, base)
-    about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
-    results = CausalResults(run, model, tokenizer, base, compute, about, facts(dataset, rows, sets))
+    ends = [tokenizer.eos_token_id]
+    prompting: Prompting = {"max_length": settings.max_length, "chat": False, "end_tokens": ends}
+    results = CausalResults(run, model, tokenizer, base, compute, prompting, facts(dataset, rows, sets))
     questions = [example.prompt for examples in dataset.evaluations.values() for example in examples[:1]]
-    smoke = [{"prompt": prompt, "add_special_tokens": True} for prompt in questions[: settings.smoke_rows]]
+    smoke: list[SmokePrompt] = [
+        {"prompt": prompt, "add_special_tokens": True} for prompt in questions[: settings.smoke_rows]
+    ]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(rows), causal=True),
         on_evaluation=lambda metrics, progress: history.record(*moment(progress), evaluation.latest),
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, about["end_tokens"]),
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
@@ -67,7 +72,7 @@ def main(run: Run) -> None:
         else:
             results.restore_best(outcome.progress)
         write_continuations(run, results.model.network, tokenizer, settings.prompts)
-        results.finish(outcome, None, smoke, about["end_tokens"])
+        results.finish(outcome, None, smoke, ends)
 
 
 def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
@@ -79,7 +84,7 @@ def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
     return found
 
 
-def check_settings(settings: Any, world: World) -> None:
+def check_settings(settings: FinetuneSettings, world: World) -> None:
     """Raises InputError for settings that contradict each other or this machine."""
     if settings.shard and world.size == 1:
         raise InputError("settings.shard: there is one process alone, so nothing to cut the model over")
@@ -94,7 +99,9 @@ def check_metric(metric: str, dataset: StructuredDataset) -> None:
         )
 
 
-def tokenise(run: Run, dataset: StructuredDataset, tokenizer: Any) -> tuple[PackedRows, EvaluationSets]:
+def tokenise(
+    run: Run[FinetuneSettings], dataset: StructuredDataset, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PackedRows, EvaluationSets]:
     """Documents packed into rows of max_length, and the evaluation sets; the log says what they are."""
     length = run.settings.max_length
     documents = [encode(example, tokenizer, length, ending=True) for example in dataset.documents]
@@ -124,7 +131,7 @@ def facts(dataset: StructuredDataset, rows: PackedRows, sets: EvaluationSets) ->
     ]
 
 
-def build_model(path: str, settings: Any, world: World) -> CausalLoss:
+def build_model(path: str, settings: FinetuneSettings, world: World) -> CausalLoss:
     """The model with trainable weights of the dtype asked for, on its device, or cut over all of them."""
     dtype = torch.bfloat16 if settings.weights == "bf16" else torch.float32
     network = load_network(path, dtype=dtype)
@@ -134,10 +141,11 @@ def build_model(path: str, settings: Any, world: World) -> CausalLoss:
     model = CausalLoss(network)
     if settings.shard:
         world.shard(model, blocks(network))
-    return model.to(world.device)
+    model.to(world.device)
+    return model
 
 
-def blocks(network: Any) -> list[nn.Module]:
+def blocks(network: PreTrainedModel) -> list[nn.Module]:
     """The decoder's layers, whatever the family calls them."""
     decoder = base_of(network).get_decoder()
     return list(decoder.layers if hasattr(decoder, "layers") else decoder.h)
@@ -156,7 +164,7 @@ class Evaluation:
         return {**overall(self.latest), **({self.metric: self.latest[name][kind]} if slash else {})}
 
 
-def whole_model(run: Run, progress: Progress) -> tuple[CausalLoss, Weights]:
+def whole_model(run: Run[FinetuneSettings], progress: Progress) -> tuple[CausalLoss, Weights]:
     """The best model in one piece, on the CPU, from its checkpoint: no GPU may have room for all of it."""
     weights = best_weights(run, progress, memory=False)
     if weights is None or weights.place is None:

@@ -6,15 +6,16 @@ the adapter had learnt before does not count as gained.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from remote_payload.settings.preference import PreferenceSettings
 from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
 from remote_payload.train.data.data import Record, find_files, read_all
 from remote_payload.train.data.facts import DataFact, Side
@@ -28,6 +29,7 @@ from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import CausalLoss
 from remote_payload.train.model.causal_files import load_adapter, load_network
+from remote_payload.train.model.greedy_decoding import SmokePrompt
 from remote_payload.train.model.model_facts import ModelFacts, prompting_of, read_model_facts
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
@@ -41,7 +43,7 @@ from remote_payload.train.tasks.preferences import (
 )
 
 
-def main(run: Run) -> None:
+def main(run: Run[PreferenceSettings]) -> None:
     settings, world = run.settings, run.world
     compute = resolve_precision(settings.precision, world.device)
 
@@ -68,11 +70,10 @@ def main(run: Run) -> None:
         task.held_out = task.with_reference(model, task.held_out) or task.pairs
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
-    about = prompting_of(trained)
-    results = CausalResults(run, model, tokenizer, base, compute, about, facts, start=settings.adapter)
+    results = CausalResults(run, model, tokenizer, base, compute, prompting_of(trained), facts, start=settings.adapter)
     length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
     prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
-    smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+    smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, length, causal=True),
@@ -84,7 +85,9 @@ def main(run: Run) -> None:
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(task, task.held_out, questions, outcome.progress.micro_batch_rows)
+            report = results.report(
+                task, task.held_out, questions, settings.generation, outcome.progress.micro_batch_rows
+            )
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 
@@ -96,7 +99,7 @@ def loss(model: nn.Module, batch: MicroBatch, beta: float) -> PairLoss:
     p is the model, r the reference; log p and log r are summed over an answer's tokens.
     """
     losses, rewards = dpo_loss(answer_log_probabilities(model, batch), batch.tensors["reference"], beta)
-    return PairLoss(losses.sum(), float(len(losses)), losses, rewards)
+    return PairLoss(losses.sum(), torch.tensor(float(len(losses)), device=losses.device), losses, rewards)
 
 
 def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -105,14 +108,14 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Te
     return -nn.functional.logsigmoid(rewards[:, 0] - rewards[:, 1]), rewards.detach()
 
 
-def format_of(trained: ModelFacts, settings: Any) -> Format:
+def format_of(trained: ModelFacts, settings: PreferenceSettings) -> Format:
     """How prompts are written: as the adapter was taught, so that nothing but the answers differs."""
     system = settings.system_prompt if settings.system_prompt is not None else trained.get("system_prompt")
     template = None if trained.get("chat", True) else trained.get("prompt_template")
     return Format(prompt_template=template, completion_field="completion", system_prompt=system)
 
 
-def read(settings: Any) -> tuple[dict[str, list[Record]], list[DataFact]]:
+def read(settings: PreferenceSettings) -> tuple[dict[str, list[Record]], list[DataFact]]:
     """The records of each side that the settings name, and the facts of their files. InputError when there are none."""
     sides: dict[str, list[Record]] = {}
     facts: list[DataFact] = []
@@ -126,7 +129,7 @@ def read(settings: Any) -> tuple[dict[str, list[Record]], list[DataFact]]:
 
 
 def encode(
-    run: Run,
+    run: Run[PreferenceSettings],
     name: str,
     records: list[Record],
     tokenizer: PreTrainedTokenizerBase,
@@ -141,7 +144,7 @@ def encode(
     return pairs
 
 
-def check_base(trained: ModelFacts, base: BaseModel, settings: Any) -> None:
+def check_base(trained: ModelFacts, base: BaseModel, settings: PreferenceSettings) -> None:
     """Raises InputError when the adapter was trained on another model than ``settings.model``."""
     of = trained.get("base") or {}
     if not trained.get("adapter"):
@@ -151,7 +154,7 @@ def check_base(trained: ModelFacts, base: BaseModel, settings: Any) -> None:
         raise InputError(f"settings.adapter: {settings.adapter} was trained on {of.get('id')}, not on {base.id}")
 
 
-def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalLoss:
+def build_model(base: BaseModel, settings: PreferenceSettings, compute: torch.dtype) -> CausalLoss:
     """The frozen base in the compute dtype, with the adapter ready to go on."""
     network: PeftModel = load_adapter(load_network(base.path, dtype=compute), settings.adapter, trainable=True)
     if settings.batch.activation_checkpointing:
@@ -159,7 +162,9 @@ def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalL
     return CausalLoss(network)
 
 
-def ask_about(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any) -> Questions:
+def ask_about(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, form: Format, settings: PreferenceSettings
+) -> Questions:
     """The prompts of the pairs, to see what is answered now."""
     examples = [pair.question for pair in pairs[: settings.generation.examples]]
     prompts = [prompt_ids(tokenizer, example.prompt, add_special_tokens=not form.chat) for example in examples]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerBase
 
+from remote_payload.settings.pretrain import PretrainSettings
 from remote_payload.train.data.corpus import corpus_files
 from remote_payload.train.data.facts import DataFact, DataFile, Side, describe_files
 from remote_payload.train.data.tokenizer import load_tokenizer, prepare_tokenizer
@@ -22,6 +22,8 @@ from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss, TokenLoss
+from remote_payload.train.model.greedy_decoding import SmokePrompt
+from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.publish import publish
@@ -30,7 +32,7 @@ from remote_payload.train.shared import cache_folder, main_rank_first
 from remote_payload.train.tasks.rows import RowTask, TokenRows
 
 
-def main(run: Run) -> None:
+def main(run: Run[PretrainSettings]) -> None:
     settings, world = run.settings, run.world
     compute = resolve_precision(settings.precision, world.device)
 
@@ -53,21 +55,22 @@ def main(run: Run) -> None:
 
     task = RowTask(settings, world, TokenRows(tokens.train), compute, measure, loss)
     expected = ExpectedLoss(run, task.steps_per_epoch)
-    about = {"max_length": settings.max_length, "chat": False, "end_tokens": [tokenizer.eos_token_id]}
-    results = CausalResults(run, model, tokenizer, None, compute, about, facts(corpus, tokens))
+    ends = [tokenizer.eos_token_id]
+    prompting: Prompting = {"max_length": settings.max_length, "chat": False, "end_tokens": ends}
+    results = CausalResults(run, model, tokenizer, None, compute, prompting, facts(corpus, tokens))
     smoke = smoke_prompts(run, tokenizer, tokens)
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, settings.max_length, causal=True),
         on_evaluation=expected.judge,
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, about["end_tokens"]),
+        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         write_continuations(run, model.network, tokenizer, settings.prompts)
-        results.finish(outcome, None, smoke, about["end_tokens"])
+        results.finish(outcome, None, smoke, ends)
     publish(run)
 
 
@@ -80,7 +83,7 @@ def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
     return found
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: PretrainSettings) -> None:
     """Raises InputError for settings that contradict each other."""
     if settings.model.width % settings.model.heads:
         raise InputError(
@@ -91,7 +94,7 @@ def check_settings(settings: Any) -> None:
             raise InputError(f"settings.expected_loss: {pair} is not a share of the run, up to 1, and a loss")
 
 
-def prepare(run: Run, corpus: list[DataFile]) -> tuple[Any, Tokens]:
+def prepare(run: Run[PretrainSettings], corpus: list[DataFile]) -> tuple[PreTrainedTokenizerBase, Tokens]:
     """Tokenizer and rows, made or found by the main rank; the other ranks open what it has."""
     settings, cache = run.settings, cache_folder(run)
     given = local_model(run, settings.tokenizer, None).path if settings.tokenizer else None
@@ -99,7 +102,7 @@ def prepare(run: Run, corpus: list[DataFile]) -> tuple[Any, Tokens]:
         corpus, settings.max_length, settings.boundary, settings.text_field, settings.validation_share, settings.seed
     )
 
-    def tokenizer(mode: str) -> Any:
+    def tokenizer(mode: str) -> PreTrainedTokenizerBase:
         if given:
             return checked(load_tokenizer(given))
         return prepare_tokenizer(
@@ -120,7 +123,7 @@ def prepare(run: Run, corpus: list[DataFile]) -> tuple[Any, Tokens]:
     return own, prepare_tokens(cache / "rows", own, source, "cached", say=run.log, checked=True)
 
 
-def checked(tokenizer: Any) -> Any:
+def checked(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A tokenizer of somebody else's, fit for documents that end. Raises InputError when it has no end token."""
     if tokenizer.eos_token_id is None:
         raise InputError("settings.tokenizer: it has no end token, so documents could not be told apart")
@@ -128,7 +131,7 @@ def checked(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def describe(run: Run, tokens: Tokens) -> None:
+def describe(run: Run[PretrainSettings], tokens: Tokens) -> None:
     for name, rows in (("train", tokens.train), ("validation", tokens.validation)):
         run.log(f"{name}: {len(rows):,} rows of {rows.shape[1]} tokens, {rows.size:,} in all")
     run.log(f"rows {tokens.how} in {tokens.seconds:.1f} s: {tokens.reason}")
@@ -140,7 +143,7 @@ def facts(corpus: list[DataFile], tokens: Tokens) -> list[DataFact]:
     return [*corpus, *(Side(name, {"rows": len(rows), "tokens": rows.size}) for name, rows in sides)]
 
 
-def build_model(settings: Any, tokenizer: Any) -> CausalLoss:
+def build_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> CausalLoss:
     """A GPT-2 of the shape asked for, initialised as its authors did."""
     shape = settings.model
     config = GPT2Config(
@@ -158,7 +161,7 @@ def build_model(settings: Any, tokenizer: Any) -> CausalLoss:
 class ExpectedLoss:
     """Compares each evaluation with what the loss should be by then, and raises a flag when it is worse."""
 
-    def __init__(self, run: Run, steps_per_epoch: int) -> None:
+    def __init__(self, run: Run[PretrainSettings], steps_per_epoch: int) -> None:
         self.run, self.plan = run, sorted(run.settings.expected_loss)
         self.total = run.settings.max_steps or math.ceil(run.settings.epochs * steps_per_epoch)
 
@@ -173,7 +176,7 @@ class ExpectedLoss:
             )
 
 
-def smoke_prompts(run: Run, tokenizer: Any, tokens: Tokens) -> list[dict[str, Any]]:
+def smoke_prompts(run: Run[PretrainSettings], tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> list[SmokePrompt]:
     """Beginnings of held-out rows, as text."""
     rows = tokens.validation[: run.settings.smoke_rows, : max(4, run.settings.max_length // 8)]
     texts = [tokenizer.decode(row.tolist(), skip_special_tokens=True) for row in rows]

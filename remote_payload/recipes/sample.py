@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from remote_payload.recipes.answers import Answer, Loaded, error_line, to_line
 from remote_payload.train.data.chat import PLACEHOLDER, prompt_ids
-from remote_payload.train.data.conversation import Conversation, render
+from remote_payload.train.data.conversation import Conversation, Message, render
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
@@ -166,7 +166,7 @@ def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompti
     """The prompt inside the chat template or the prompt template of training, and whether it was the chat template."""
     if prompting.get("chat"):
         system = prompting.get("system_prompt")
-        messages = [{"role": "system", "content": system}] if system else []
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
         asked = Conversation([*messages, {"role": "user", "content": prompt}], None, "the prompt")
         return render(tokenizer, asked, answering=True), True
     template = prompting.get("prompt_template") or ""

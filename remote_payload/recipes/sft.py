@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.settings.sft import SftSettings
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
 from remote_payload.train.data.data import Record, find_files, read_all, read_json, split
 from remote_payload.train.data.facts import DataFact, DataFile, Side
+from remote_payload.train.data.packing import Document
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Expected, Questions
@@ -23,6 +25,7 @@ from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, TokenLoss
 from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
+from remote_payload.train.model.greedy_decoding import SmokePrompt
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
@@ -32,11 +35,11 @@ from remote_payload.train.tasks.packed_task import PackedTask
 from remote_payload.train.tasks.sums import LossFunction
 
 
-def main(run: Run) -> None:
+def main(run: Run[SftSettings]) -> None:
     learn(run, loss)
 
 
-def learn(run: Run, loss: LossFunction) -> None:
+def learn(run: Run[SftSettings], loss: LossFunction) -> None:
     """The recipe with any loss of a packed row of examples: a recipe of one's own may bring another one.
 
     ``run.settings`` has at least the fields of ``SftSettings``.
@@ -66,7 +69,7 @@ def learn(run: Run, loss: LossFunction) -> None:
     )  # fmt: skip
     results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens), facts)
     prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
-    smoke = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+    smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
@@ -78,7 +81,9 @@ def learn(run: Run, loss: LossFunction) -> None:
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(task, documents["test"], questions, outcome.progress.micro_batch_rows)
+            report = results.report(
+                task, documents["test"], questions, settings.generation, outcome.progress.micro_batch_rows
+            )
         results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
 
 
@@ -100,7 +105,7 @@ class Data:
     schemas: dict[str, Any] | None
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: SftSettings) -> None:
     """Raises InputError for settings that contradict each other."""
     if settings.schema and settings.schema_field:
         raise InputError("settings.schema: give either schema or schema_field, not both")
@@ -108,9 +113,10 @@ def check_settings(settings: Any) -> None:
         raise InputError("settings.json_extraction: a schema is given, but the answers are not declared to be JSON")
 
 
-def read_data(settings: Any, form: Format) -> Data:
+def read_data(settings: SftSettings, form: Format) -> Data:
     """Everything read, split and checked that can be checked without a tokenizer. Raises InputError with file and line."""
-    sides, files = {}, []
+    sides: dict[str, list[Record]] = {}
+    files = []
     for name in ("train", "validation", "test"):
         if place := getattr(settings, name):
             sides[name], facts = read_all(find_files(place, name))
@@ -127,7 +133,7 @@ def read_data(settings: Any, form: Format) -> Data:
     return Data(sides, files, read_schemas(settings, sides["test"]) if settings.json_extraction else None)
 
 
-def read_schemas(settings: Any, records: list[Record]) -> dict[str, Any]:
+def read_schemas(settings: SftSettings, records: list[Record]) -> dict[str, Any]:
     """The schema of each record, by its place; None where there is none."""
     if settings.schema:
         schema = read_json(settings.schema)
@@ -138,10 +144,11 @@ def read_schemas(settings: Any, records: list[Record]) -> dict[str, Any]:
 
 
 def encode(
-    run: Run, data: Data, tokenizer: PreTrainedTokenizerBase, form: Format
+    run: Run[SftSettings], data: Data, tokenizer: PreTrainedTokenizerBase, form: Format
 ) -> tuple[dict[str, list[Example]], list[DataFact]]:
     """Every side's examples as tokens, and the facts of files and sides for the record; the log says what was cut."""
-    limit, sides = run.settings.max_length, {}
+    limit = run.settings.max_length
+    sides: dict[str, list[Example]] = {}
     facts: list[DataFact] = [*data.files]
     for name, records in data.sides.items():
         if name == "test" and records is data.sides["validation"]:
@@ -170,7 +177,7 @@ def ask_about(
     examples: list[Example],
     tokenizer: PreTrainedTokenizerBase,
     form: Format,
-    settings: Any,
+    settings: SftSettings,
 ) -> Questions:
     """The held-out prompts that are answered at the end, asked with the generation's own system prompt if it has one."""
     chosen = examples[: settings.generation.examples]
@@ -185,7 +192,7 @@ def ask_about(
     return Questions(chosen, prompts, end_tokens(tokenizer, form), expected)
 
 
-def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalLoss:
+def build_model(base: BaseModel, settings: SftSettings, compute: torch.dtype) -> CausalLoss:
     """A frozen base in the compute dtype with fp32 adapters, or all of it in fp32 when the rank is 0."""
     network = load_network(base.path, dtype=compute if settings.lora.rank else torch.float32)
     check_length(network, settings.max_length)
@@ -196,7 +203,7 @@ def build_model(base: BaseModel, settings: Any, compute: torch.dtype) -> CausalL
     return CausalLoss(network)
 
 
-def about(settings: Any, form: Format, ends: list[int]) -> Prompting:
+def about(settings: SftSettings, form: Format, ends: list[int]) -> Prompting:
     """How the model is to be asked, for gpurun.json."""
     return {
         "max_length": settings.max_length,
@@ -207,7 +214,7 @@ def about(settings: Any, form: Format, ends: list[int]) -> Prompting:
     }
 
 
-def mean_length(documents: list[Any]) -> float:
+def mean_length(documents: list[Document]) -> float:
     return sum(map(len, documents)) / len(documents)
 
 

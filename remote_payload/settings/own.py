@@ -13,12 +13,11 @@ import sys
 import types
 from typing import Any, Dict, List, NamedTuple
 
+from remote_payload.settings.common import CommonSettings
+
 ALLOWED = ("__future__", "collections", "dataclasses", "enum", "typing", "remote_payload.settings")
 # What the training core reads of every recipe's settings.
-COMMON = (
-    "batch", "checkpoint", "epochs", "evaluation", "max_length", "max_steps", "model", "optimizer", "precision",
-    "resume", "schedule", "seed", "smoke_rows",
-)  # fmt: skip
+COMMON = sorted(name for name in vars(CommonSettings) if not name.startswith("_"))
 
 
 class Declarations(NamedTuple):

@@ -109,7 +109,8 @@ class World:
             return [float(value) for value in values]
         tensor = torch.tensor([float(value) for value in values], dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, operation)
-        return tensor.tolist()
+        reduced: list[float] = tensor.tolist()
+        return reduced
 
     def broadcast(self, value: Any) -> Any:
         """What the main rank has, on every rank (plain Python values)."""

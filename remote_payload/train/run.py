@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch.distributed as dist
 
 from remote_payload.settings import settings_class
+from remote_payload.settings.common import CommonSettings
 from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.own import RecipeError, is_own
 from remote_payload.settings.reading import SettingError, read_settings
@@ -34,15 +35,22 @@ from remote_payload.train.telemetry import Telemetry
 
 OWN = "own"  # the module under remote_payload.recipes that runs a recipe of the user's own
 
+if TYPE_CHECKING:  # a plain ``Run`` is one whose recipe does not matter
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    S = TypeVarWithDefault("S", bound=CommonSettings, covariant=True, default=CommonSettings)
+else:
+    S = TypeVar("S")
+
 
 @dataclass
-class Run:
+class Run(Generic[S]):
     """One attempt at a job. Paths in settings are relative to the working directory, which is the job's code."""
 
     id: str
     recipe: str
     job: dict[str, Any]
-    settings: Any
+    settings: S
     outputs: Path
     resume: str | None  # auto, a checkpoint's name or its path
     world: World
@@ -51,7 +59,7 @@ class Run:
     higher_is_better: bool = False  # of evaluation.metric
 
     @classmethod
-    def from_environment(cls, recipe: str, arguments: list[str] | None = None) -> Run:
+    def from_environment(cls, recipe: str, arguments: list[str] | None = None) -> Run[Any]:
         """The run that gpurun launched, or one by hand from the job file named in ``arguments``.
 
         Raises InputError for a job that is missing, is of another recipe or has settings that the recipe does not know, TrainingError
@@ -154,7 +162,7 @@ def _read_job(path: Path) -> dict[str, Any]:
     return job
 
 
-def launch(recipe: str, body: Callable[[Run], None]) -> NoReturn:
+def launch(recipe: str, body: Callable[[Run[Any]], None]) -> NoReturn:
     """Runs a recipe and exits with its code."""
     _quieten_libraries()
 
@@ -217,4 +225,4 @@ def _first_to_fail() -> bool:
         first = dist.distributed_c10d._get_default_store().compare_set("gpurun/failed", "", rank).decode()
     except Exception:  # the store went down with the rank that held it
         first = "another"
-    return first == rank
+    return bool(first == rank)

@@ -101,7 +101,7 @@ def holds(folder: Path, entry: EvaluationResult) -> bool:
 
 def _equal(one: Any, other: Any) -> bool:
     """Whether two figures are the same; NaN, which a metric beside the deciding one may be, is the same as NaN."""
-    return one == other or (one != one and other != other)
+    return bool(one == other or (one != one and other != other))
 
 
 @contextmanager

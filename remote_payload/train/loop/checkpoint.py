@@ -155,7 +155,8 @@ def load_checkpoint(path: Path, world: World, model: nn.Module, optimizer: torch
     generator = path / f"rng-{world.rank}.safetensors"
     if generator.is_file():  # more ranks than before: the new ones keep the seed they started from
         rng.restore(load_file(generator))
-    return json.loads((path / "state.json").read_text(encoding="utf-8"))
+    state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return state
 
 
 @torch.no_grad()

@@ -189,7 +189,9 @@ class Loop:
                 torch.no_grad(),
                 self.requests.breaking(self.world.size == 1),
             ):
-                metrics = self.world.broadcast(self.task.evaluate(self.model, self.progress.micro_batch_rows))
+                metrics: dict[str, float] = self.world.broadcast(
+                    self.task.evaluate(self.model, self.progress.micro_batch_rows)
+                )
         except BrokenOff:
             self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
             return None

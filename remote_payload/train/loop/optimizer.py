@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from remote_payload.settings.training import Optimizer
 
-def build_optimizer(model: nn.Module, settings: Any, device: torch.device) -> torch.optim.AdamW:
+
+def build_optimizer(model: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.AdamW:
     """AdamW (https://arxiv.org/abs/1711.05101) over what is trainable, fused on CPU and CUDA.
 
     Matrices are decayed; vectors (biases, norms) are not.

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy
 import torch
@@ -22,7 +23,8 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 def capture() -> dict[str, Tensor]:
     """The present state: ``torch`` and ``cuda`` bytes, ``python`` and ``numpy`` words, and the spare Gaussian that both keep."""
     _, words, spare = random.getstate()
-    _, keys, position, has_spare, cached = numpy.random.get_state()
+    numpy_state: Any = numpy.random.get_state()  # its types allow a dict too, which only legacy=False gives
+    _, keys, position, has_spare, cached = numpy_state
     state = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words, dtype=torch.int64),

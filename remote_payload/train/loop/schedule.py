@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+from remote_payload.settings.training import Schedule
 
 
 def warmup_steps(warmup: float, total: int) -> int:
@@ -12,7 +13,7 @@ def warmup_steps(warmup: float, total: int) -> int:
     return min(steps, max(total - 1, 0))
 
 
-def rate(schedule: Any, step: int, total: int) -> float:
+def rate(schedule: Schedule, step: int, total: int) -> float:
     """Share of the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
 
     Warm-up is linear and starts above zero, (step + 1) / steps, so that no step is wasted; then cosine, linear or constant down

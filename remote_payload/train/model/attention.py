@@ -50,9 +50,10 @@ def packed_attention(
     Where there are bounds a mask is not looked at: transformers makes one for its sliding windows that knows no bounds.
     """
     if cu_seq_lens_q is None:
-        return sdpa_attention_forward(
+        attended: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+        return attended
     if torch.is_autocast_enabled(query.device.type):  # norms with fp32 weights (Olmo2) give fp32 queries and keys
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -70,7 +71,7 @@ def _has_flash_kernel(query: Tensor, dropout: float) -> bool:
     half = query.dtype in (torch.bfloat16, torch.float16)
     if varlen_attn is None or not query.is_cuda or not half or dropout or query.shape[-1] > 256:
         return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)  # older GPUs have no such kernel
+    return bool(torch.cuda.get_device_capability(query.device) >= (8, 0))  # older GPUs have no such kernel
 
 
 def _kernel_lacks(width: int, scaling: float | None, window: int | None) -> str | None:
@@ -148,8 +149,12 @@ def _attend_one_by_one(
     documents = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
     outputs = []
     for q, k, v in documents:
-        windowed = sliding_window is not None and q.shape[2] > sliding_window
-        mask = _window(q.shape[2], sliding_window, q.device) if windowed else None
+        length = q.shape[2]
+        mask = (
+            _window(length, sliding_window, q.device)
+            if sliding_window is not None and length > sliding_window
+            else None
+        )
         outputs.append(
             torch.nn.functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=mask is None

@@ -48,9 +48,9 @@ class CausalLoss(nn.Module):
 
         ``each_token`` gives every counted token's score instead, without gradients.
         """
-        if each_token:
-            return chunked_scores(self.hidden(input_ids, **inputs), self.head, targets)
-        return chunked_cross_entropy(self.hidden(input_ids, **inputs), self.head, targets)
+        measure = chunked_scores if each_token else chunked_cross_entropy
+        found: TokenLoss | TokenScores = measure(self.hidden(input_ids, **inputs), self.head, targets)
+        return found
 
     def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
         """``[rows, length, width]``: what goes into the head."""
@@ -118,18 +118,18 @@ def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: 
     """What ``chunked_cross_entropy`` sums up, token by token, for measuring examples one by one."""
     hidden, targets = _counted(hidden, targets)
     rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
-    head, parts = weight.to(dtype), ([], [])
+    head, log_probabilities, correct = weight.to(dtype), [], []
     for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
         logits = (part.to(dtype) @ head.T).float()
-        parts[0].append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
-        parts[1].append(logits.argmax(-1) == wanted)
-    return TokenScores(torch.cat(parts[0]), torch.cat(parts[1]))
+        log_probabilities.append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        correct.append(logits.argmax(-1) == wanted)
+    return TokenScores(torch.cat(log_probabilities), torch.cat(correct))
 
 
 def rows_per_chunk(weight: Tensor) -> int:
     """How many tokens' fp32 logits fit the chunk's budget of memory."""
     budget = CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE)
-    return max(16, budget // (4 * weight.shape[0]))
+    return max(16, budget // (4 * int(weight.shape[0])))
 
 
 def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,7 @@ def save_causal(
     ``prompting`` and ``weights`` go into gpurun.json. A model trained from nothing has no base.
     """
     adapter = isinstance(network, PeftModel)
-    if adapter:
+    if adapter and base:
         save_adapter(network, folder, base.name)
     else:
         network.save_pretrained(str(folder))

@@ -24,7 +24,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """The context of a head or a loss inside such a forward pass: no autocast. Cast the input with ``.float()`` too."""
-    return torch.autocast(device.type, enabled=False)
+    disabled: AbstractContextManager[Any] = torch.autocast(device.type, enabled=False)
+    return disabled
 
 
 def checkpoint_activations(model: nn.Module) -> None:

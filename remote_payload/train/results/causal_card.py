@@ -59,14 +59,16 @@ LONGEST = 600  # characters of a sample
 def causal_card(
     run: Run, network: Network, base: BaseModel | None, prompting: Prompting, progress: Progress,
     data: Sequence[DataFact], weights: Weights, outcome: Outcome | None = None, report: Report | None = None,
+    start: str | None = None,
 ) -> str:  # fmt: skip
-    """README.md of ``models/best``, which holds ``weights``. Before the end of training there are no ``outcome`` and ``report``."""
+    """README.md of ``models/best``, which holds ``weights``. Before the end of training there are no ``outcome`` and
+    ``report``; ``start`` is the folder of the adapter that training started from."""
     adapter = isinstance(network, PeftModel)
     measured = {**weights.entry["metrics"], **(report.numbers("tuned") if report else {})}
     return render_card(
         Card(
             title=title_of(run),
-            summary=summary(run, network, base),
+            summary=summary(run, network, base, start),
             usage=usage(run, base, prompting, adapter),
             metadata=hub_metadata(run, base, "text-generation", adapter=adapter, tags=[run.recipe], metrics=measured),
             metric=run.settings.evaluation.metric,
@@ -96,15 +98,15 @@ def usage(run: Run, base: BaseModel | None, prompting: Prompting, adapter: bool)
     )
 
 
-def summary(run: Run, network: Network, base: BaseModel | None) -> str:
+def summary(run: Run, network: Network, base: BaseModel | None, start: str | None) -> str:
     """What was trained, in a sentence."""
     if base is None:
         return f"A `{network.config.model_type}` language model trained from nothing by `{run.recipe}`."
     lora = network.peft_config["default"] if isinstance(network, PeftModel) else None
     how = f"LoRA of rank {lora.r}" if lora else "full fine-tuning"
     answers = "; the loss was on the answers only" if run.recipe in ("sft", "preference") else ""
-    start = f", going on from the adapter `{shown_path(run.settings.adapter)}`" if run.recipe == "preference" else ""
-    return f"`{base.name}`, trained by `{run.recipe}` with {how}{start}{answers}."
+    beginning = f", going on from the adapter `{shown_path(start)}`" if start else ""
+    return f"`{base.name}`, trained by `{run.recipe}` with {how}{beginning}{answers}."
 
 
 def prompting_lines(prompting: Prompting) -> dict[str, str | int]:

@@ -12,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.settings.generation import Generation
 from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import Stopped, TrainingError
@@ -39,7 +40,7 @@ from remote_payload.train.run import Run
 class Measured(Protocol):
     """A task that can measure any model on some documents (or pairs of them)."""
 
-    def measure(self, model: CausalLoss, documents: Sequence[Any], size: int) -> dict[str, float]: ...
+    def measure(self, model: CausalLoss, documents: Sequence[Any], micro_batch_rows: int) -> dict[str, float]: ...
 
 
 class CausalResults:
@@ -88,16 +89,18 @@ class CausalResults:
                 load_weights(weights.place, self.model)
             self.run.log(f"back to the best weights: step {weights.step}, from {weights.place.name}")
 
-    def report(self, task: Measured, held_out: Sequence[Any], questions: Questions, size: int) -> Report:
+    def report(
+        self, task: Measured, held_out: Sequence[Any], questions: Questions, settings: Generation, micro_batch_rows: int
+    ) -> Report:
         """Held-out figures and answers, base beside tuned, written to ``reports/``. Every rank must call it."""
-        settings, report = self.run.settings.generation, Report(questions)
+        report = Report(questions)
         self.model.eval()
         wanted = {"tuned": self._tuned, "base": self._base} if settings.base else {"tuned": self._tuned}
         for name, context in wanted.items():
             with context() as network:
-                report.held_out[name] = task.measure(CausalLoss(network), held_out, size)
+                report.held_out[name] = task.measure(CausalLoss(network), held_out, micro_batch_rows)
                 if questions.prompts:
-                    report.answered[name] = self._answers(name, network, questions)
+                    report.answered[name] = self._answers(name, network, questions, settings)
         if self.run.world.main:
             write_report(self.run.reports, report, settings)
         for line in report.lines():
@@ -185,11 +188,13 @@ class CausalResults:
         network = self.model.network
         save_causal(network, self.tokenizer, folder, self.base, self.prompting, weights_facts(weights, outcome))
         write_metrics(folder, weights, metrics)
-        card = causal_card(self.run, network, self.base, self.prompting, progress, self.data, weights, outcome, report)
+        card = causal_card(
+            self.run, network, self.base, self.prompting, progress, self.data, weights, outcome, report, self.start
+        )
         write_text(folder / "README.md", card)
 
-    def _answers(self, name: str, network: Network, questions: Questions) -> Answers:
-        settings, seed = self.run.settings.generation, self.run.settings.seed
+    def _answers(self, name: str, network: Network, questions: Questions, settings: Generation) -> Answers:
+        seed = self.run.settings.seed
         self.run.log(f"answering {len(questions.prompts)} held-out prompts with the {name} model")
         answers = ask(self.run.world, network, self.tokenizer, questions, settings, seed)
         if name == "tuned":  # the base has the same shape, and often finds no end

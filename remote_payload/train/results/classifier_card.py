@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts
 from remote_payload.train.download import BaseModel
@@ -31,7 +32,7 @@ with torch.no_grad():
 
 
 def classifier_card(
-    run: Run, base: BaseModel, data: LabelledTexts, sides: Sequence[Side], progress: Progress, weights: Weights,
+    run: Run[ClassifySettings], base: BaseModel, data: LabelledTexts, sides: Sequence[Side], progress: Progress, weights: Weights,
     outcome: Outcome | None = None,
 ) -> str:  # fmt: skip
     """README.md of ``models/best``, which holds ``weights``. Before the end of training there is no ``outcome``."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts, Tokenised
 from remote_payload.train.download import BaseModel
@@ -44,7 +45,7 @@ class ClassifierResults:
     """
 
     def __init__(
-        self, run: Run, model: Classifier, tokenizer: PreTrainedTokenizerBase, base: BaseModel, data: LabelledTexts,
+        self, run: Run[ClassifySettings], model: Classifier, tokenizer: PreTrainedTokenizerBase, base: BaseModel, data: LabelledTexts,
         sides: Sequence[Tokenised],
     ) -> None:  # fmt: skip
         self.run, self.model, self.tokenizer, self.base, self.data = run, model, tokenizer, base, data

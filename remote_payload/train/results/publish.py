@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from huggingface_hub import HfApi
 
+from remote_payload.settings.pretrain import PretrainSettings
 from remote_payload.train.run import Run
 
 
-def publish(run: Run, api: HfApi | None = None) -> None:
+def publish(run: Run[PretrainSettings], api: HfApi | None = None) -> None:
     """Uploads ``models/best`` to ``settings.publish.repository``, if that is given (main rank)."""
     settings = run.settings.publish
     if not settings.repository or not run.world.main:
@@ -26,7 +27,7 @@ def publish(run: Run, api: HfApi | None = None) -> None:
     run.log(f"published: {url}")
 
 
-def _upload(api: HfApi, run: Run, repository: str, private: bool) -> str:
+def _upload(api: HfApi, run: Run[PretrainSettings], repository: str, private: bool) -> str:
     url = api.create_repo(repository, private=private, exist_ok=True)
     api.upload_folder(
         repo_id=repository,

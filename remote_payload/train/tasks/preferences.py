@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.settings.preference import METRICS
+from remote_payload.settings.preference import METRICS, PreferenceSettings
 from remote_payload.train.data.chat import Example, Format, as_text, encode_chat, encode_completion
 from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.step import MicroBatch
-from remote_payload.train.model.causal import chunked_log_probabilities
+from remote_payload.train.model.causal import CausalLoss, chunked_log_probabilities
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.sums import add_up
 
@@ -49,7 +49,7 @@ class PairLoss(NamedTuple):
     """
 
     sum: Tensor
-    count: float
+    count: Tensor
     losses: Tensor
     rewards: Tensor
 
@@ -60,7 +60,7 @@ def preferred(margin: Tensor) -> Tensor:
 
 
 def encode_pairs(
-    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, form: Format, settings: PreferenceSettings
 ) -> tuple[list[Pair], list[str]]:
     """The pairs as tokens, and the places of those left out because one side is over ``settings.max_length``.
 
@@ -85,7 +85,9 @@ def encode_pairs(
     return pairs, left_out
 
 
-def encode_side(record: Record, field: str, tokenizer: PreTrainedTokenizerBase, form: Format, settings: Any) -> Example:
+def encode_side(
+    record: Record, field: str, tokenizer: PreTrainedTokenizerBase, form: Format, settings: PreferenceSettings
+) -> Example:
     """The prompt with one of the two answers, as training of the adapter saw it: a conversation or the prompt template."""
     answer = record.field(field, (str, list, dict))
     if form.chat:
@@ -125,7 +127,7 @@ class PreferenceTask:
 
     def __init__(
         self,
-        settings: Any,
+        settings: PreferenceSettings,
         world: World,
         pairs: Sequence[Pair],
         held_out: Sequence[Pair],
@@ -189,7 +191,7 @@ def pair_sums(loss: PairLoss) -> Tensor:
     return torch.stack(columns).double().sum(dim=1)
 
 
-def answer_log_probabilities(model: Any, batch: MicroBatch) -> Tensor:
+def answer_log_probabilities(model: CausalLoss, batch: MicroBatch) -> Tensor:
     """``[pairs, 2]`` in fp32: log-probability of the chosen and of the rejected answer, summed over its tokens."""
     tensors = dict(batch.tensors)
     owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from remote_payload.settings.common import CommonSettings
 from remote_payload.train.data.packing import IGNORED, Document, first_fit_decreasing
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
@@ -89,7 +90,7 @@ class RowTask:
 
     def __init__(
         self,
-        settings: Any,
+        settings: CommonSettings,
         world: World,
         rows: Rows,
         compute: torch.dtype,
