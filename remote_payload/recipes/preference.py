@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from remote_payload.settings.preference import PreferenceSettings
 from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
-from remote_payload.train.data.data import Record, find_files, read_all
 from remote_payload.train.data.facts import DataFact, Side
+from remote_payload.train.data.records import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Questions

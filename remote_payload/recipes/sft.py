@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.sft import SftSettings
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
-from remote_payload.train.data.data import Record, find_files, read_all, read_json, split
 from remote_payload.train.data.facts import DataFact, DataFile, Side
 from remote_payload.train.data.packing import Document
+from remote_payload.train.data.records import Record, find_files, read_all, read_json, split
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Expected, Questions

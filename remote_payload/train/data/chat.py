@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.conversation import Conversation, check_all_is_written, read_conversation, render
-from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import Document
+from remote_payload.train.data.records import Record
 from remote_payload.train.errors import InputError
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")

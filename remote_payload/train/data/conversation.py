@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.train.data.data import Record
+from remote_payload.train.data.records import Record
 from remote_payload.train.errors import InputError
 
 ROLES = ("system", "user", "assistant", "tool")

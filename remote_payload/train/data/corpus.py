@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from remote_payload.train.data.data import SUFFIXES, find_files, read_records
+from remote_payload.train.data.records import SUFFIXES, find_files, read_records
 from remote_payload.train.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")

@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.classify import ClassifySettings
-from remote_payload.train.data.data import Record, find_files, read_all, split
 from remote_payload.train.data.facts import DataFile
+from remote_payload.train.data.records import Record, find_files, read_all, split
 from remote_payload.train.errors import InputError
 
 Label = int | str

@@ -16,8 +16,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from remote_payload.train.data.data import check_text, read_json
 from remote_payload.train.data.facts import DataFile, describe_file
+from remote_payload.train.data.records import check_text, read_json
 from remote_payload.train.errors import InputError
 
 DOCUMENTS, EVALUATIONS = "document_dataset", "eval_dataset_builders"

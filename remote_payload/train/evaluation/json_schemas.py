@@ -16,7 +16,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from remote_payload.train.data.data import Record
+from remote_payload.train.data.records import Record
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.json_answers import strict_json
 

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.preference import METRICS, PreferenceSettings
 from remote_payload.train.data.chat import Example, Format, as_text, encode_chat, encode_completion
-from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
+from remote_payload.train.data.records import Record
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.step import MicroBatch

@@ -20,9 +20,9 @@ import pytest
 from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.chat import Format, encode_examples
 from remote_payload.train.data.corpus import corpus_files
-from remote_payload.train.data.data import read_all
 from remote_payload.train.data.facts import describe_files
 from remote_payload.train.data.labelled import read_labelled_texts, tokenise
+from remote_payload.train.data.records import read_all
 from remote_payload.train.data.structured import read_structured
 from remote_payload.train.data.tokens import Source, prepare_tokens
 from remote_payload.train.errors import InputError

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from remote_payload.train.data.chat import Format, as_text, encode_examples, end_tokens
-from remote_payload.train.data.data import Record
+from remote_payload.train.data.records import Record
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.generation import Sampling, generate
 from tests.support.models.tiny_models import TOOL_TEMPLATE, tiny_model, tiny_tokenizer

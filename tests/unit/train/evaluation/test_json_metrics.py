@@ -3,7 +3,7 @@ import json
 import pytest
 
 from remote_payload.train.data.chat import Example
-from remote_payload.train.data.data import Record
+from remote_payload.train.data.records import Record
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation import answers
 from remote_payload.train.evaluation.generation import Answer

@@ -9,8 +9,8 @@ from transformers import Trainer, TrainingArguments
 
 from remote_payload.settings.sft import SftSettings
 from remote_payload.train.data.chat import Format, encode_examples
-from remote_payload.train.data.data import Record
 from remote_payload.train.data.packing import IGNORED
+from remote_payload.train.data.records import Record
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.loop import train
 from remote_payload.train.model.causal import CausalLoss

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from remote_payload.recipes.preference import dpo_loss, loss
 from remote_payload.train.data.chat import Format
-from remote_payload.train.data.data import Record
+from remote_payload.train.data.records import Record
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.model.causal import CausalLoss

@@ -5,8 +5,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from remote_payload.train.data.data import find_files, read_all, read_json, read_records, split
 from remote_payload.train.data.facts import describe_file
+from remote_payload.train.data.records import find_files, read_all, read_json, read_records, split
 from remote_payload.train.errors import InputError
 
 MIXED = [
