@@ -65,7 +65,7 @@ def command(
     report = output.reporter(as_json)
 
     def confirm(choice: Choice, found: Cleaned) -> bool:
-        """Shows what may go; whether it is to be deleted."""
+        """Shows what would be deleted, and returns whether to delete it."""
         if not as_json:
             _show(choice, found)
         return bool(found.removed) and not dry_run and (yes or _confirmed())
@@ -99,7 +99,7 @@ def _show(choice: Choice, found: Cleaned) -> None:
 
 
 def _confirmed() -> bool:
-    """Raises UsageError where nobody is there to answer."""
+    """Asks whether to delete. Raises UsageError if stdin is closed and no terminal."""
     try:
         return click.confirm("Delete them on the box?", err=True)
     except click.Abort:

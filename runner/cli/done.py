@@ -12,7 +12,7 @@ from runner.cli import options, output
 if TYPE_CHECKING:
     from runner.workflow.done import Verdict
 
-UNSAFE = 6  # the exit code where the box may not be destroyed yet
+UNSAFE = 6  # the exit code if the box may not be destroyed yet
 
 
 @click.command(
@@ -50,7 +50,7 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     if as_json:
         from runner.cli.as_document import done_document
 
-        output.print_document(done_document(record, verdict))
+        output.print_document(done_document(store.load(record.run_id), verdict))
     else:
         _show(verdict)
     sys.exit(0 if verdict.safe else UNSAFE)

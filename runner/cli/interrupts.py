@@ -1,7 +1,7 @@
-"""Ctrl-C while a command runs: a KeyboardInterrupt, but never in the middle of an import, and none that is lost.
+"""Ctrl-C while a command runs: a KeyboardInterrupt, never in the middle of an import, and never lost.
 
 Python raises it wherever the program is at that moment. Inside an import it leaves half-loaded modules behind; inside a callback or
-a ``__del__`` Python prints "Exception ignored in" and the program goes on as if nobody had pressed anything.
+a ``__del__`` Python prints "Exception ignored in", and the interrupt is lost.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-AGAIN = 0.02  # seconds until the next try, where the interrupt cannot be raised now
+AGAIN = 0.02  # seconds until the next try, if the interrupt cannot be raised now
 
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt within the block, and ends the process silently after it.
+    """Within the block Ctrl-C is a KeyboardInterrupt; after it Ctrl-C ends the process silently.
 
-    Nothing changes where Ctrl-C does not end the process as the block is entered: it is ignored, or gpurun is called by a test.
+    Nothing changes if Ctrl-C does not end the process before the block: it is ignored, or a test calls gpurun.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         yield
@@ -31,10 +31,11 @@ def raised() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one may be on its way
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # an alarm may be pending
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, or tries again soon if a module is being imported."""
     if _is_importing(frame):
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:
@@ -50,6 +51,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python calls this for an exception that it cannot raise, as in ``__del__``: an interrupt is raised soon after it."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:

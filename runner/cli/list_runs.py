@@ -65,7 +65,7 @@ def _row(run: Run) -> list[str]:
 
 
 def _as_of(run: Run) -> str:
-    """How old the status is, where it may have changed since."""
+    """How old the status is; empty if it cannot have changed since."""
     if run.status_at is None or (run.status and run.status.finished):
         return ""
     seconds = max(0, int(time.time() - run.status_at))

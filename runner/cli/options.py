@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Count(click.IntRange):
@@ -17,10 +17,10 @@ class Count(click.IntRange):
         super().__init__(min=least)
         self.name = f"number of {noun}"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Raises the same error for a number that is too small as for a word."""
         try:
-            return super().convert(value, param, ctx)
+            return int(super().convert(value, param, ctx))
         except click.BadParameter:
             least = f" of at least {self.min:g}" if self.min else ""
             self.fail(f"{str(value)!r} is not a valid {self.name}{least}.", param, ctx)

@@ -53,7 +53,7 @@ def _finite(value: object) -> object:
 
 
 class LogPrinter:
-    """A sink for log bytes. Not raw: control sequences of the box never reach the terminal (split ones neither)."""
+    """Prints log bytes. Unless ``raw``, control sequences are removed, also those that are split over two calls."""
 
     def __init__(self, *, raw: bool = False, silent: bool = False) -> None:
         self._raw = raw
@@ -67,7 +67,7 @@ class LogPrinter:
         self._write(data if self._raw else self._filter.feed(data).encode("utf-8"))
 
     def finish(self) -> None:
-        """The end of the log: an unfinished character is shown as what it is, and on a terminal the next line is a new one."""
+        """Ends the log: prints what an unfinished character becomes, and on a terminal begins a new line."""
         if self._silent or self._raw:
             return
         self._write(self._filter.finish().encode("utf-8"))
@@ -78,17 +78,17 @@ class LogPrinter:
         if data:
             self._mid_line = not data.endswith(b"\n")
             left = memoryview(data)
-            while (
-                left
-            ):  # with PYTHONUNBUFFERED a write that Ctrl-Z or a full pipe interrupts takes only a part, and says so
+            # With PYTHONUNBUFFERED a write may take only a part: Ctrl-Z or a full pipe interrupts it.
+            while left:
                 left = left[sys.stdout.buffer.write(left) :]
             sys.stdout.buffer.flush()
 
 
 class Shown:
-    """How much of a local log a terminal has shown: read at the beginning, noted at the end, however that comes.
+    """Remembers how many bytes of a local log a terminal has shown, also when the command is interrupted.
 
-    0 and noted nowhere unless ``wanted`` and stdout is a terminal: a pipe gets everything.
+    The number is read on entry and written on exit. It is 0, and not written, unless ``wanted`` and stdout is a terminal: a pipe
+    gets the whole log.
     """
 
     def __init__(self, log: Path, wanted: bool) -> None:

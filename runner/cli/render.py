@@ -1,4 +1,4 @@
-"""The terminal: bars and notes on stderr by rich, which only this file imports, and plain lines on stdout that a command was asked for."""
+"""Progress and notes on stderr, printed by rich. No other file imports rich."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from runner.domain.progress import Reporter, Stage
 from runner.domain.quantities import format_size
 from runner.domain.terminal import clean
 
-_DRAWN = re.compile("[\u2500-\u259f\u2800-\u28ff]+|#{4,}")  # lines, blocks and braille, as bars are drawn with
+_DRAWN = re.compile("[\u2500-\u259f\u2800-\u28ff]+|#{4,}")  # the characters of progress bars: lines, blocks and braille
 
 
 def terminal_reporter() -> Reporter:
-    """Bars on a terminal, plain lines elsewhere."""
+    """Progress bars on a terminal, plain lines elsewhere."""
     console = Console(stderr=True, highlight=False)
     return Bars(console) if console.is_terminal else Lines(console)
 
 
 class Bars:
-    """A live line for each stage under way; a finished stage leaves one line with its time."""
+    """Progress bars: one for each stage that runs now. A stage that has ended leaves one line with its duration."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -89,13 +89,13 @@ class _Task:
 
 
 def one_line(note: str, limit: int) -> str:
-    """What another program said while it worked (pip, uv, apt), without the bars that it drew and what it drew over."""
+    """The last line of another program's progress (pip, uv, apt), without the progress bars in it."""
     last = note.rstrip("\r\n").rpartition("\r")[2]
     return clean(" ".join(_DRAWN.sub(" ", last).split()), limit)
 
 
 class Lines:
-    """One line when a stage begins to take time, one when it ends: for a pipe, a file, CI."""
+    """One line for each stage that has ended: for a pipe, a file, CI."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -79,7 +79,7 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     return facts
 
 
-def _step(step: Any) -> str:
+def _step(step: object) -> str:
     if not isinstance(step, dict):
         return ""
     shown = f"{step.get('step')}/{step.get('total')}"
@@ -87,7 +87,7 @@ def _step(step: Any) -> str:
     return f"{shown}  {rest}"
 
 
-def _hardware(sample: Any) -> str:
+def _hardware(sample: object) -> str:
     """One line of the sampler's last look; its nested lists are one entry a GPU."""
     if not isinstance(sample, dict):
         return ""
@@ -96,7 +96,7 @@ def _hardware(sample: Any) -> str:
     return "; ".join([*parts, _numbers(sample)])
 
 
-def _numbers(values: Any) -> str:
+def _numbers(values: object) -> str:
     if not isinstance(values, dict):
         return ""
     return "  ".join(

@@ -1,4 +1,4 @@
-"""Tables on stdout: plain and aligned, as wide as the terminal at most; in a pipe nothing is cut."""
+"""Tables on stdout: aligned columns, not wider than the terminal. In a pipe nothing is truncated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-RIGHT = ("size", "cost", "step")  # numbers
+RIGHT = ("size", "cost", "step")  # columns of numbers, aligned to the right
 GAP = "  "
 T = TypeVar("T")
 
@@ -22,10 +22,10 @@ def print_rows(
     shrink: Mapping[str, int] | None = None,
     drop: Sequence[str] = (),
 ) -> None:
-    """Cells are cleaned: names come from boxes.
+    """Prints a table without its empty columns, or the line ``empty`` if it has no rows. Control sequences are removed from cells.
 
-    On a terminal that is too narrow the columns of ``shrink`` get shorter, to so many characters at least, then those of
-    ``drop`` go, the first first. All others are never cut: an id is there to be copied.
+    If the terminal is too narrow, the columns in ``shrink`` are truncated, to at least the given number of characters. Then the
+    columns in ``drop`` are left out, in their order. Other columns are never truncated, so that an id can be copied.
     """
     from runner.domain.terminal import clean
 
@@ -50,7 +50,7 @@ def fitted(
     shrink: Mapping[str, int],
     drop: Sequence[str],
 ) -> tuple[list[str], list[list[str]], list[int]]:
-    """The same table, not wider than ``width`` where that is possible."""
+    """The names, cells and widths of the same table, not wider than ``width`` characters if that is possible."""
     widths = list(widths)
     for name, least in shrink.items():
         if name in names:
@@ -66,7 +66,7 @@ def fitted(
 
 
 def _without_empty(names: list[str], cells: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """A column in which nothing stands is left out."""
+    """The names and cells without the columns whose cells are all empty."""
     used = [place for place in range(len(names)) if any(row[place] for row in cells)]
     return [names[place] for place in used], [[row[place] for place in used] for row in cells]
 

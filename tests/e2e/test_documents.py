@@ -50,7 +50,7 @@ CASES = [
     ("sample", ["sample", "--prompt", "a", "--on-box"], "Sample", 0),
     ("fetch", ["fetch", "--into", "../target"], "Fetch", 0),
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
-    ("done", ["done"], "Done", 6),
+    ("done", ["done", "--leave-behind"], "Done", 0),
     ("resume", ["resume"], "Run", 0),
     ("submit", ["submit", FILE, "--host", "box"], "Submit", 0),
     ("submit --follow", ["submit", FILE, "--host", "box", "--follow"], "Follow", 0),
@@ -164,6 +164,11 @@ def test_a_run_that_is_listed_on_a_box_has_the_same_fields_whoever_submitted_it(
     assert own["job_name"] == "probe" and own["seen_at"] and own["cost"] is not None
     assert other["run_id"] == OTHER and other["job_name"] is None and other["status"]["outcome"] == "succeeded"
     assert other["elapsed_seconds"] == own["elapsed_seconds"] and other["seen_at"] == own["seen_at"]
+
+
+def test_done_prints_the_record_that_it_has_changed(printed: list[Printed]) -> None:
+    (document,) = [json.loads(each.out) for each in printed if each.document == "Done"]
+    assert document["safe_to_destroy"] and document["done"] and document["status"]["outcome"] == "succeeded"
 
 
 @pytest.mark.parametrize("words", WRONG, ids=" ".join)
