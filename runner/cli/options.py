@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., object])
+R = TypeVar("R", click.IntRange, click.FloatRange)
 
 
 class Count(click.IntRange):
@@ -24,6 +25,12 @@ class Count(click.IntRange):
         except click.BadParameter:
             least = f" of at least {self.min:g}" if self.min else ""
             self.fail(f"{str(value)!r} is not a valid {self.name}{least}.", param, ctx)
+
+
+def number(bounds: R) -> R:
+    """A range whose error and metavar are "number"; click's own are "float range" and "integer range"."""
+    bounds.name = "number"
+    return bounds
 
 
 def json_option(function: F) -> F:

@@ -45,24 +45,32 @@ from runner.cli import options, output
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="The device."
 )
 @click.option(
-    "--max-new-tokens", type=click.IntRange(1), default=128, show_default=True, help="The most tokens of an answer."
+    "--max-new-tokens",
+    type=options.number(click.IntRange(1)),
+    default=128,
+    show_default=True,
+    help="The most tokens of an answer.",
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0),
+    type=options.number(click.FloatRange(0)),
     default=0.8,
     show_default=True,
     help="0 always takes the most likely token.",
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=options.number(click.FloatRange(0, 1, min_open=True)),
     default=0.95,
     show_default=True,
     help="Choose among the most likely tokens of this probability.",
 )
 @click.option(
-    "--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.1, show_default=True, help="1 is none."
+    "--repetition-penalty",
+    type=options.number(click.FloatRange(0, min_open=True)),
+    default=1.1,
+    show_default=True,
+    help="1 is none.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
 @options.json_option

@@ -15,7 +15,11 @@ from runner.cli import options, output
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
 @click.option("--all", "everything", is_flag=True, help="Stop every run of this machine that is not over.")
 @click.option(
-    "--grace", type=click.FloatRange(0, 3600), default=45, show_default=True, help="Seconds between TERM and KILL."
+    "--grace",
+    type=options.number(click.FloatRange(0, 3600)),
+    default=45,
+    show_default=True,
+    help="Seconds between TERM and KILL.",
 )
 @options.json_option
 def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool) -> None:

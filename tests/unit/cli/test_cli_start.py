@@ -63,6 +63,14 @@ def test_a_number_that_is_none_is_said_in_words() -> None:
         assert result.exit_code == 2 and f"'{wrong}' is not a valid number of lines" in result.output
 
 
+def test_an_error_about_a_number_does_not_call_it_a_range() -> None:
+    from runner.cli.group import gpurun
+
+    for words in (["stop", "--grace", "x"], ["sample", "--top-p", "x"], ["sample", "--max-new-tokens", "x"]):
+        result = CliRunner().invoke(gpurun, words)
+        assert result.exit_code == 2 and "'x' is not a valid number." in result.output, result.output
+
+
 @pytest.mark.parametrize("command", [["submit", "job.yaml", "--host", "local"], ["resume"]])
 def test_ctrl_c_before_a_run_has_an_id_says_that_nothing_was_started(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
