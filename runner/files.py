@@ -1,13 +1,12 @@
 """Files of gpurun's own on this machine: replaced as a whole, edited under a lock; what the disk refuses is named as that.
 
-Nobody else under ``runner/`` renames a file into place or locks one.
+Nobody else under ``runner/`` renames a file into place; ``file_locks.py`` is used from here alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from runner import file_locks
 from runner.domain.answers.reading import Impossible, shown
 from runner.domain.errors import DiskTrouble, StateError
 from runner.domain.quantities import format_size
@@ -61,14 +61,17 @@ def _free(path: Path | None) -> str:
     return ""
 
 
+class LockLost(StateError):
+    """Another gpurun took over the lock of a file, since this one did not go on for a long time. The file was not replaced."""
+
+
 @contextlib.contextmanager
-def file_lock(file: Path) -> Iterator[None]:
-    """Holds the lock of a file, waiting for it. The lock is a file beside it (``.<name>.lock``), since the file itself is replaced."""
+def file_lock(file: Path, patience: float = file_locks.PATIENCE) -> Iterator[None]:
+    """Holds the lock of a file; who holds it for longer than ``patience`` (seconds) may lose it. The folder is made if missing."""
     with contextlib.ExitStack() as stack:
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = stack.enter_context(open(_lock_of(file), "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(file_locks.held(file, patience))
         yield
 
 
@@ -77,17 +80,18 @@ def file_lock_if_free(file: Path) -> Iterator[bool]:
     """The same without waiting: gives False at once when another gpurun on this machine holds the lock. The folder must be there."""
     with contextlib.ExitStack() as stack:
         with writing(file):
-            lock = stack.enter_context(open(_lock_of(file), "w"))
+            alone = stack.enter_context(file_locks.held_if_free(file))
+        yield alone
+
+
+def change(file: Path, work: Callable[[], None]) -> None:
+    """Calls ``work``, which reads ``file`` and replaces it, while the lock is held; again where the lock was lost meanwhile."""
+    while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-
-
-def _lock_of(file: Path) -> Path:
-    return file.with_name(f".{file.name}.lock")
+            with file_lock(file):
+                return work()
+        except LockLost:
+            continue
 
 
 def write_text(file: Path, text: str) -> None:
@@ -113,6 +117,10 @@ def _replacement(file: Path) -> Iterator[TextIO]:
                 yield target
                 target.flush()
                 os.fsync(target.fileno())
+            if file_locks.is_lost(file):
+                raise LockLost(
+                    f"{file}: another gpurun changed it while this one was stopped", hint="Repeat the command."
+                )
             os.replace(beside, file)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -120,12 +128,15 @@ def _replacement(file: Path) -> Iterator[TextIO]:
             raise
 
 
-def update_json(file: Path, change: Callable[[dict[str, object]], None]) -> None:
-    """Lets ``change`` edit the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
-    with file_lock(file):
+def update_json(file: Path, edit: Callable[[dict[str, object]], None]) -> None:
+    """Lets ``edit`` change the JSON object in ``file``, and replaces it; one gpurun at a time. Raises as ``load_json`` does."""
+
+    def work() -> None:
         value = load_json(file)
-        change(value)
+        edit(value)
         write_json(file, value)
+
+    change(file, work)
 
 
 def read_json(file: Path) -> dict[str, object]:

@@ -57,7 +57,7 @@ class LocalBox:
 
     def ensure(self) -> Host:
         """Starts the sshd unless it runs; gives the host to connect to. Raises BoxNotReady with what to install."""
-        with file_lock(self.folder / "sshd"):
+        with file_lock(self.folder / "sshd", patience=60):  # making keys takes a while
             port = self.port()
             if port is None:
                 self._make_keys()

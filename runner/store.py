@@ -7,6 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from runner import files
 from runner.domain import places
 from runner.domain.answers.reading import Impossible
 from runner.domain.errors import NotStarted, StateError, UnknownRun
@@ -61,7 +62,8 @@ def update(run: Run, **changes: Unpack[RunChanges]) -> None:
     """Changes these fields of a run, here and in its record; what another gpurun wrote into the others meanwhile stays."""
     for name, value in changes.items():
         setattr(run, name, value)
-    with file_lock(places.run_folder(run.run_id) / "run.json"):
+
+    def work() -> None:
         try:
             record = load(run.run_id)
         except (UnknownRun, StateError):
@@ -69,6 +71,8 @@ def update(run: Run, **changes: Unpack[RunChanges]) -> None:
         for name, value in changes.items():
             setattr(record, name, value)
         save(record)
+
+    files.change(places.run_folder(run.run_id) / "run.json", work)
 
 
 def load(run_id: str) -> Run:
