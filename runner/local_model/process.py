@@ -1,7 +1,7 @@
-"""The process that loads a model: a fresh Python without a token or a network, which is killed when it is silent for too long.
+"""The process that loads a model: a fresh Python without a token, its libraries set offline, killed when it is silent for too long.
 
-Every command that loads a model on this machine does it here, so a damaged or hostile model can neither take gpurun down with it nor
-read a secret. What it may load was inspected before (``inspect.py``).
+Every command that loads a model on this machine does it here, so a damaged model cannot take gpurun down with it, and no secret is in
+the environment of the libraries that read it. Its folder was inspected before (``inspect.py``).
 """
 
 from __future__ import annotations
