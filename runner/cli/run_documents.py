@@ -47,7 +47,7 @@ def _status(status: Status) -> documents.Status:
         "phase": status.phase,
         "outcome": status.outcome,
         "cause": status.cause,
-        "exit": {"kind": ended["kind"], "number": ended["number"], "at": ended["at"]} if ended else None,
+        "exit": {"kind": ended.kind, "number": ended.number, "at": ended.at} if ended else None,
         "orphaned": status.orphaned,
         "stalled": status.stalled,
         "pid": status.pid,

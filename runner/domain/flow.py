@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from remote_payload.agent.wire.redact import redact
 
@@ -12,7 +11,7 @@ _PLAIN = re.compile(r"(?:--?|\.{0,2}/)?[A-Za-z_][A-Za-z0-9_./=-]*")
 _NOT_TEXT = ("true", "false", "null", "yes", "no", "on", "off")
 
 
-def flow(value: Any) -> str:
+def flow(value: object) -> str:
     """``["a", {"b": 1}]`` → ``[a, {b: 1}]``, without anything secret; text stays text when YAML reads it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{flow(str(key))}: {flow(inner)}" for key, inner in value.items()) + "}"

@@ -34,6 +34,8 @@ from runner.domain.shell_words import EXPANDED
 
 # What a recipe is told: JSON, as the recipe's own dataclass in remote_payload/settings says.
 Settings = dict[str, Any]
+# The values of each swept field, by its dotted path.
+Axes = dict[str, tuple[Any, ...]]
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
 _TOLERANCE = {"gt": 0, "le": 1000}
 # The end of a variable's name: MAX_TOKENS is none, WANDB_API_KEY is one.
@@ -157,7 +159,7 @@ class Job:
     """The run is ended after this long, such as 12h."""
     secrets: tuple[Variable, ...] = ()
     """Names of environment variables of this machine that the payload gets too, such as WANDB_API_KEY. They never touch the box's disk."""
-    sweep: dict[str, tuple[Any, ...]] | None = None
+    sweep: Axes | None = None
     """One job file, many runs: every combination of the values given for fields such as settings.seed. Runs that differ in
     the seed alone are one experiment."""
     queue: bool = False

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from remote_payload.agent.wire.paths import RUN_ID, check_run_id
 from runner.domain.answers.box import box_root
@@ -96,7 +96,7 @@ class Run:
         """The message that ended its submission before the start; empty for one that started or was cut off."""
         return self.not_started.message if self.not_started and not self.launched else ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The record as it is on disk."""
         return {
             "run_id": self.run_id,

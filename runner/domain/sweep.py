@@ -15,7 +15,8 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from runner.domain.job import Settings
 
 SEED = "settings.seed"
 MAX_RUNS = 1000
@@ -28,10 +29,10 @@ class SweepRun:
 
     name: str
     experiment: str
-    overrides: dict[str, Any]
+    overrides: Settings
 
 
-def expand(name: str, sweep: Mapping[str, Any]) -> list[SweepRun]:
+def expand(name: str, sweep: Mapping[str, Sequence[object]]) -> list[SweepRun]:
     """The runs of a sweep over the job ``name``, first repeats first: every experiment has one result before any has two.
 
     Raises ValueError naming the axis for one that is not a list of different values, and for more than MAX_RUNS runs.
@@ -50,12 +51,12 @@ def expand(name: str, sweep: Mapping[str, Any]) -> list[SweepRun]:
     return runs
 
 
-def _product(axes: Mapping[str, Sequence[Any]], ordered: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+def _product(axes: Mapping[str, Sequence[object]], ordered: Sequence[str]) -> Iterable[tuple[object, ...]]:
     return itertools.product(*(axes[path] for path in ordered))
 
 
-def _values(path: str, values: Any) -> list[Any]:
-    if not isinstance(values, list):
+def _values(path: str, values: object) -> Sequence[object]:
+    if not isinstance(values, list | tuple):
         raise ValueError(f"sweep.{path}: expected a list of values, got {values!r}")
     if not values:
         raise ValueError(f"sweep.{path}: no values")
@@ -66,7 +67,7 @@ def _values(path: str, values: Any) -> list[Any]:
     return values
 
 
-def _run(name: str, overrides: dict[str, Any], written: list[str]) -> SweepRun:
+def _run(name: str, overrides: Settings, written: list[str]) -> SweepRun:
     parts = {path: f"{path.rpartition('.')[2]}-{overrides[path]}" for path in written}
     experiment = _slug("-".join([name, *(part for path, part in parts.items() if path != SEED)]))
     return SweepRun(

@@ -6,10 +6,11 @@ import ast
 import inspect
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+
+from runner.jobfile.schema_parts import Schema
 
 
-def describe(schema: dict[str, Any], types: ModuleType) -> dict[str, Any]:
+def describe(schema: Schema, types: ModuleType) -> Schema:
     """Adds the text below each field of the module's classes to their JSON Schema, as its description; gives the schema."""
     parts = {schema.get("title"): schema, **schema.get("$defs", {})}
     for node in ast.parse(inspect.getsource(types)).body:

@@ -15,13 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from remote_payload.settings import RECIPES, settings_class
 from remote_payload.settings.own import RecipeError
 from runner.domain import job as job_types
-from runner.domain.job import RECIPE_OUTPUTS, Job
+from runner.domain.job import RECIPE_OUTPUTS, Job, Settings
 from runner.jobfile.descriptions import describe
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
+from runner.jobfile.schema_parts import Schema, closed, properties
 from runner.jobfile.settings_metric import check_metric
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
-from runner.jobfile.typing_errors import dotted, properties, translate
+from runner.jobfile.typing_errors import dotted, translate
 
 # Here a scalar is text as it is written: `python: 3.10` is not 3.1, `[train.py, --lr, 3e-4]` are words. "*" is any key or index.
 _TEXT = (
@@ -51,8 +52,8 @@ def job_adapter() -> TypeAdapter[Job]:
 
 
 @functools.cache
-def job_schema() -> dict[str, Any]:
-    schema = _closed(job_adapter().json_schema())
+def job_schema() -> Schema:
+    schema = closed(job_adapter().json_schema())
     for each in fields_of(Job):
         if not each.init:  # where a job was read from
             del schema["properties"][each.name]
@@ -71,16 +72,8 @@ def settings_adapter(kind: type) -> TypeAdapter[Any]:
 
 
 @functools.cache
-def settings_schema(kind: type) -> dict[str, Any]:
-    return _closed(settings_adapter(kind).json_schema())
-
-
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of dataclasses, where no key is allowed that they do not name."""
-    for part in (schema, *schema.get("$defs", {}).values()):
-        if "properties" in part:
-            part["additionalProperties"] = False
-    return schema
+def settings_schema(kind: type) -> Schema:
+    return closed(settings_adapter(kind).json_schema())
 
 
 def with_lists(tree: Node) -> Node:
@@ -98,7 +91,7 @@ def _replaced(tree: Node, keys: tuple[str, ...], node: Node) -> Node:
     return replace(tree, entries={**tree.entries, keys[0]: replace(entry, node=inner)})
 
 
-def _everywhere(settings: type | None) -> dict[str, Any]:
+def _everywhere(settings: type | None) -> Schema:
     """The schema of a whole job with its recipe's settings in it, so that a key in the wrong place can be told where it belongs."""
     schema = job_schema()
     if settings is None:
@@ -150,11 +143,11 @@ def check_fields(tree: Node, path: str, folder: Path) -> tuple[Job | None, list[
     return job, problems
 
 
-def _plain(tree: Node, path: str) -> tuple[dict[str, Any], list[Problem]]:
+def _plain(tree: Node, path: str) -> tuple[dict[str, object], list[Problem]]:
     """The tree as dicts and lists for JSON, which has no infinity."""
     problems: list[Problem] = []
 
-    def convert(node: Node, keys: tuple[str | int, ...]) -> Any:
+    def convert(node: Node, keys: tuple[str | int, ...]) -> object:
         if node.kind == "mapping":
             return {key: convert(entry.node, (*keys, key)) for key, entry in node.entries.items()}
         if node.kind == "list":
@@ -168,7 +161,7 @@ def _plain(tree: Node, path: str) -> tuple[dict[str, Any], list[Problem]]:
             return 0.0
         return node.value
 
-    return convert(tree, ()), problems
+    return {key: convert(entry.node, (key,)) for key, entry in tree.entries.items()}, problems
 
 
 def _is_text(keys: tuple[str | int, ...]) -> bool:
@@ -179,8 +172,8 @@ def _is_text(keys: tuple[str | int, ...]) -> bool:
 
 
 def _settings(
-    tree: Node, plain: dict[str, Any], kind: type | None, path: str, folder: Path
-) -> tuple[dict[str, Any] | None, list[Problem]]:
+    tree: Node, plain: dict[str, object], kind: type | None, path: str, folder: Path
+) -> tuple[Settings | None, list[Problem]]:
     """The recipe's settings, of the dataclass ``kind``, with its defaults; and what is wrong with them."""
     recipe, written = tree.get("recipe"), tree.get("settings")
     if recipe is None:
@@ -202,7 +195,9 @@ def _settings(
     try:
         settings = adapter.validate_json(json.dumps(plain.get("settings") or {}), strict=True, extra="forbid")
     except ValidationError as error:
-        errors = [{**part, "loc": ("settings", *part["loc"])} for part in error.errors(include_url=False)]
+        errors = error.errors(include_url=False)
+        for part in errors:
+            part["loc"] = ("settings", *part["loc"])
         return None, translate(errors, tree, _everywhere(kind), path)
     completed = asdict(settings)
     return completed, check_metric(recipe.text, completed, tree, path, folder)

@@ -38,7 +38,7 @@ def load_runs(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> li
     job = load(path, overrides)
     if not job.sweep:
         return [(job, None)]
-    runs = expand(job.name, {field: list(values) for field, values in job.sweep.items()})
+    runs = expand(job.name, job.sweep)
     return [(load(path, [*overrides, *_as_overrides(run)]), run.experiment) for run in runs]
 
 
@@ -146,7 +146,7 @@ def _sweep(job: Job | None, tree: Node, path: str) -> list[Problem]:
     if job is None or not job.sweep:
         return []
     try:
-        expand(job.name, {field: list(values) for field, values in job.sweep.items()})
+        expand(job.name, job.sweep)
     except ValueError as error:
         return [Problem(path, tree.key_place("sweep"), str(error))]
     return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from runner.domain.flow import flow
 from runner.domain.shell_words import ASSIGNMENT
@@ -38,9 +37,9 @@ def form(keys: Sequence[str | int], wanted: list[str], node: Node) -> str:
     return ""
 
 
-def shown(keys: Sequence[str | int], value: Any) -> str:
+def shown(keys: Sequence[str | int], value: object) -> str:
     """A value as an error quotes it; of a secret only its name."""
-    return quoted(value.partition("=")[0] + "=…" if keys[:1] == ("secrets",) and "=" in str(value) else value)
+    return quoted(str(value).partition("=")[0] + "=…" if keys[:1] == ("secrets",) and "=" in str(value) else value)
 
 
 def _as(kind: str, keys: Sequence[str | int], node: Node) -> str:

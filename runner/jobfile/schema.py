@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from typing import Any
 
 from remote_payload.settings import RECIPES, settings_class
 from runner.jobfile.fields import job_schema, settings_schema
+from runner.jobfile.schema_parts import Schema
 
 OWN_RECIPE = {"type": "string", "pattern": r"\.py$"}  # its settings stand in its file, which a schema cannot read
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Schema:
     """One schema for every recipe: what ``settings`` may hold depends on ``recipe``."""
     schema = copy.deepcopy(job_schema())
     definitions = schema.setdefault("$defs", {})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from remote_payload.settings.metrics import is_higher_better, metrics_of
+from runner.domain.job import Settings
 from runner.jobfile.problems import Problem, quoted, suggestion
 from runner.jobfile.tree import Node
 
 
-def check_metric(recipe: str, settings: dict[str, Any], tree: Node, path: str, folder: Path) -> list[Problem]:
+def check_metric(recipe: str, settings: Settings, tree: Node, path: str, folder: Path) -> list[Problem]:
     """What is wrong with ``settings.evaluation.metric`` of completed settings."""
     name = settings["evaluation"]["metric"]
     known = metrics_of(recipe, settings, str(folder))

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from remote_payload.settings import settings_class
-from runner.domain.job import Job
+from runner.domain.job import Job, Settings
 from runner.domain.job_fields import is_repository
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import Place, quoted
@@ -42,7 +42,7 @@ def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
 Keys = tuple[str | int, ...]
 
 
-def _marked(kind: Any, values: dict[str, Any], above: Keys = ()) -> Iterator[tuple[Keys, str, str]]:
+def _marked(kind: Any, values: Settings, above: Keys = ()) -> Iterator[tuple[Keys, str, str]]:
     """``(keys, "model" or "data", value)`` of every setting that names a model or data, groups included; a list gives each of its items."""
     for field in dataclasses.fields(kind):
         value = values.get(field.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
 from pydantic import AfterValidator, Field
@@ -43,7 +44,7 @@ def _field(hint: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
     return bounded, dataclasses.field(metadata=rest)
 
 
-def _bounded(hint: Any, bounds: dict[str, Any]) -> Any:
+def _bounded(hint: Any, bounds: Mapping[str, float]) -> Any:
     if dataclasses.is_dataclass(hint):
         return checkable(hint)
     if typing.get_origin(hint) is Union:

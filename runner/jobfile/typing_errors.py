@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from pydantic_core import ErrorDetails
 
 from runner.jobfile import meant, unknown_keys
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
+from runner.jobfile.schema_parts import Schema, properties
 from runner.jobfile.tree import Node
-from runner.jobfile.unknown_keys import resolve
 
 # pydantic's type of error → what the field wants, for "must be …, not …".
 _WANTED = {
@@ -36,7 +37,7 @@ _MISSING = ("missing", "missing_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str, Any], path: str) -> list[Problem]:
+def translate(errors: Sequence[ErrorDetails], tree: Node, schema: Schema, path: str) -> list[Problem]:
     """Problems for ``ValidationError.errors()`` of a model whose input is ``tree``; ``schema`` is the model's JSON Schema.
 
     The members of a union fail one by one with pydantic: what they want is joined into one sentence, and where a member got further into
@@ -44,7 +45,7 @@ def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str,
     """
     located = [(_locate(error, tree), error) for error in errors]
     deepest = [keys for (keys, tags), _ in located if tags]
-    groups: dict[tuple[str | int, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for (keys, tags), error in located:
         deeper = any(len(other) > len(keys) and other[: len(keys)] == keys for other in deepest)
         if not (tags and deeper):
@@ -52,7 +53,7 @@ def translate(errors: Sequence[Mapping[str, Any]], tree: Node, schema: dict[str,
     return [_problem(keys, group, tree, schema, path) for keys, group in groups.items()]
 
 
-def _locate(error: Mapping[str, Any], tree: Node) -> tuple[tuple[str | int, ...], bool]:
+def _locate(error: ErrorDetails, tree: Node) -> tuple[tuple[str | int, ...], bool]:
     """The part of pydantic's location that is in the file (a missing last key included), and whether union tags were dropped."""
     *above, last = [*error["loc"]] or [""]
     keys: list[str | int] = []
@@ -69,9 +70,7 @@ def _locate(error: Mapping[str, Any], tree: Node) -> tuple[tuple[str | int, ...]
     return tuple(keys), True
 
 
-def _problem(
-    keys: tuple[str | int, ...], group: list[Mapping[str, Any]], tree: Node, schema: dict[str, Any], path: str
-) -> Problem:
+def _problem(keys: tuple[str | int, ...], group: list[ErrorDetails], tree: Node, schema: Schema, path: str) -> Problem:
     parent, node = walk(tree, keys[:-1]), walk(tree, keys)
     name, error = dotted(keys), group[0]
     if error["type"] in _MISSING:
@@ -89,7 +88,7 @@ def _problem(
     return Problem(path, place, f"{name} {_complaint(keys, group, node)}")
 
 
-def _complaint(keys: tuple[str | int, ...], group: list[Mapping[str, Any]], node: Node | None) -> str:
+def _complaint(keys: tuple[str | int, ...], group: list[ErrorDetails], node: Node | None) -> str:
     value = node.plain() if node else None
     wanted = list(dict.fromkeys(_wanted(error) for error in group if error["type"] in (*_WANTED, *_BOUNDS)))
     wanted.sort(key=lambda kind: kind == "text")  # typing caches Union[int, str] under either order
@@ -111,14 +110,14 @@ def _complaint(keys: tuple[str | int, ...], group: list[Mapping[str, Any]], node
     return f"is not usable: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
-def _wanted(error: Mapping[str, Any]) -> str:
+def _wanted(error: ErrorDetails) -> str:
     if error["type"] in _WANTED:
         return _WANTED[error["type"]]
     words, limit = _BOUNDS[error["type"]]
     return f"{words} {error['ctx'][limit]:g}"
 
 
-def _choices(error: Mapping[str, Any]) -> list[str]:
+def _choices(error: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", error["ctx"]["expected"])
 
 
@@ -149,15 +148,3 @@ def dotted(keys: Sequence[str | int]) -> str:
         word = key if isinstance(key, int) or re.fullmatch(r"[\w-]{1,60}", key) else quoted(key)
         text += f"[{word}]" if isinstance(key, int) else (f".{word}" if text else str(word))
     return text
-
-
-def properties(schema: dict[str, Any], keys: Sequence[str | int]) -> dict[str, Any]:
-    """The properties that a JSON Schema allows at a path of keys."""
-    found = resolve(schema, schema)
-    for key in keys:
-        if isinstance(key, int):
-            found = resolve(found.get("items", {}), schema)
-        else:
-            found = resolve(found.get("properties", {}).get(key) or {}, schema)
-    properties: dict[str, Any] = found.get("properties", {})
-    return properties

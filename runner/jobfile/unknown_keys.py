@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from remote_payload.settings.training import RETIRED
 from runner.jobfile.problems import quoted, suggestion
+from runner.jobfile.schema_parts import Schema, resolve
 
 # What docker-compose, GitHub Actions, SkyPilot, dstack, Slurm and others call it → the field. Written as ``normal`` gives it.
 _NAMES = {
@@ -69,7 +69,7 @@ _NO_FIELD = {
 BLANKS = re.compile(r"[\u00a0\u2000-\u200b\u202f\u3000\ufeff]")
 
 
-def explain(keys: Sequence[str | int], schema: dict[str, Any], known: dict[str, Any]) -> str:
+def explain(keys: Sequence[str | int], schema: Schema, known: Schema) -> str:
     """The message for the unknown key at the end of ``keys``; ``known`` are the fields that its mapping may have."""
     word, above = str(keys[-1]), [str(key) for key in keys[:-1]]
     if word in RETIRED and above[:1] == ["settings"]:
@@ -82,7 +82,7 @@ def _in(above: list[str]) -> str:
     return f" in {where}" if where else ""
 
 
-def _meant(word: str, above: list[str], schema: dict[str, Any], known: dict[str, Any]) -> str:
+def _meant(word: str, above: list[str], schema: Schema, known: Schema) -> str:
     plain = normal(word)
     if plain in known:
         blank = " (there is a no-break space in it)" if BLANKS.search(word) else ""
@@ -114,7 +114,7 @@ def normal(word: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower()).strip("_")
 
 
-def _place(plain: str, above: list[str], schema: dict[str, Any]) -> tuple[str, ...]:
+def _place(plain: str, above: list[str], schema: Schema) -> tuple[str, ...]:
     """The field of this name elsewhere in a job, if there is just one, or what other tools call so; the nearest first."""
     fields = list(_fields(schema, schema, ()))
     exact = [field for field in fields if field[-1] == plain and list(field[:-1]) != above]
@@ -135,22 +135,9 @@ def _nested(place: tuple[str, ...]) -> str:
     return text
 
 
-def _fields(part: dict[str, Any], schema: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _fields(part: Schema, schema: Schema, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The path of every field that a JSON Schema names."""
     for name, below in part.get("properties", {}).items():
         yield (*above, name)
         if len(above) < 3:
             yield from _fields(resolve(below, schema), schema, (*above, name))
-
-
-def resolve(part: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """A part of a JSON Schema with its reference followed; of several kinds the one that has something below it."""
-    if not isinstance(part, dict):
-        return {}
-    if "$ref" in part:
-        return resolve(schema.get("$defs", {}).get(part["$ref"].rpartition("/")[2], {}), schema)
-    for member in part.get("anyOf", ()):
-        resolved = resolve(member, schema)
-        if "properties" in resolved or "items" in resolved:
-            return resolved
-    return part

@@ -7,13 +7,13 @@ so that what is wrong is named by its path (``runs[2].started_at``). Text loses 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from runner.domain.terminal import clean
 
 T = TypeVar("T")
-Reader = Callable[[Any], T]
+Reader = Callable[[object], T]
 
 LARGEST = 1 << 62  # of a whole number
 MAX_TEXT = 4096  # characters; longer text is cut
@@ -44,7 +44,7 @@ class Fields:
             value = value._value
         if not isinstance(value, dict):
             raise Impossible(f"{shown(value)} is no object")
-        self._value: dict[str, Any] = value
+        self._value: Mapping[str, object] = value
 
     def __call__(self, name: str, read: Reader[T]) -> T:
         """The field as ``read`` takes it. Raises Impossible naming it."""
@@ -65,14 +65,14 @@ def shown(value: object) -> str:
     return clean(ascii(value) if isinstance(value, str) else repr(value), 80)
 
 
-def string(value: Any) -> str:
+def string(value: object) -> str:
     """Text as it came: for what is parsed or cleaned elsewhere."""
     if not isinstance(value, str):
         raise Impossible(f"{shown(value)} is no text")
     return value
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """One line or several, without control sequences, cut at MAX_TEXT."""
     value = string(value)
     return "\n".join(clean(line, MAX_TEXT) for line in value[: 4 * MAX_TEXT].splitlines())[:MAX_TEXT]
@@ -81,7 +81,7 @@ def text(value: Any) -> str:
 def matching(pattern: re.Pattern[str]) -> Reader[str]:
     """Text that is just this."""
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise Impossible(f"{shown(value)} does not have the form that it must have")
         return value
@@ -92,7 +92,7 @@ def matching(pattern: re.Pattern[str]) -> Reader[str]:
 _SPELT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]{0,4096}")
 
 
-def spelt(value: Any) -> str:
+def spelt(value: object) -> str:
     """Text on one line that is used as it is, such as a name or a path of this machine; bytes that were no UTF-8 are kept."""
     return matching(_SPELT)(value)
 
@@ -100,7 +100,7 @@ def spelt(value: Any) -> str:
 _PATH = re.compile(r"/[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4095}")
 
 
-def absolute_path(value: Any) -> str:
+def absolute_path(value: object) -> str:
     """A path on the box, from its root."""
     return matching(_PATH)(value)
 
@@ -109,7 +109,7 @@ def one_of(allowed: Iterable[str]) -> Reader[str]:
     """One of these words."""
     words = tuple(allowed)
 
-    def read(value: Any) -> str:
+    def read(value: object) -> str:
         if not isinstance(value, str) or value not in words:
             raise Impossible(f"{shown(value)} is none of {', '.join(words)}")
         return value
@@ -117,7 +117,7 @@ def one_of(allowed: Iterable[str]) -> Reader[str]:
     return read
 
 
-def boolean(value: Any) -> bool:
+def boolean(value: object) -> bool:
     """True or false."""
     if not isinstance(value, bool):
         raise Impossible(f"{shown(value)} is neither true nor false")
@@ -127,7 +127,7 @@ def boolean(value: Any) -> bool:
 def whole_between(low: int, high: int) -> Reader[int]:
     """A whole number with both bounds among them."""
 
-    def read(value: Any) -> int:
+    def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise Impossible(f"{shown(value)} is no whole number from {low} to {high}")
         return value
@@ -141,7 +141,7 @@ whole = whole_between(0, LARGEST)
 def number_between(low: float, high: float) -> Reader[float]:
     """A number with both bounds among them."""
 
-    def read(value: Any) -> float:
+    def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise Impossible(f"{shown(value)} is no number from {low:g} to {high:g}")
         return float(value)
@@ -166,7 +166,7 @@ def otherwise(default: T, read: Reader[T]) -> Reader[T]:
 def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
     """A list of at most ``limit`` such values."""
 
-    def read_all(value: Any) -> tuple[T, ...]:
+    def read_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
             raise Impossible(f"{shown(value)} is no list")
         if len(value) > limit:
@@ -185,7 +185,7 @@ def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
 def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
     """An object of such values under names of its own."""
 
-    def read_all(value: Any) -> dict[str, T]:
+    def read_all(value: object) -> dict[str, T]:
         if not isinstance(value, dict):
             raise Impossible(f"{shown(value)} is no object")
         if len(value) > limit:
@@ -201,7 +201,7 @@ def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
     return read_all
 
 
-def harmless(value: Any, depth: int = MAX_DEPTH) -> Any:
+def harmless(value: object, depth: int = MAX_DEPTH) -> object:
     """A value that may be anything, such as what a user's script wrote: text cleaned; null for what is too deep or too far from zero."""
     if isinstance(value, str):
         return text(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from remote_payload.agent.wire.paths import RUN_ID
 from remote_payload.agent.wire.protocol import SLOT_KINDS
@@ -33,6 +32,19 @@ MAX_GPUS = 64
 OUTCOMES = ("succeeded", "failed", "cancelled", "timed_out", "interrupted", "lost")
 
 
+# The last event of each type, by type. What is in an event was written by the payload: numbers, text, lists, objects.
+Events = dict[str, dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the payload ended: ``kind`` as in the exit slot, with the exit code or signal, at epoch seconds of the box."""
+
+    kind: str
+    number: int
+    at: float
+
+
 @dataclass(frozen=True)
 class Status:
     """Phase, outcome and cause of one run. ``progress`` is the last event of each type."""
@@ -41,7 +53,7 @@ class Status:
     phase: str
     outcome: str | None = None
     cause: str | None = None
-    exit: dict[str, Any] | None = None
+    exit: Exit | None = None
     orphaned: bool = False
     stalled: bool = False
     pid: int | None = None
@@ -49,7 +61,7 @@ class Status:
     started_at: float | None = None
     ended_at: float | None = None
     now: float | None = None  # when this was true, by the box's clock as the two above
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Events = field(default_factory=dict)
     log_size: int = 0
     generation: str = ""
     evidence: str | None = None  # the line that shows the cause
@@ -59,8 +71,8 @@ class Status:
     def finished(self) -> bool:
         return self.phase == "finished"
 
-    def as_json(self) -> dict[str, Any]:
-        """What a record keeps: only what was understood, none of what else the box may have sent."""
+    def as_json(self) -> dict[str, object]:
+        """As a record keeps it: the fields that were checked, and nothing else that the box may have sent."""
         return asdict(self)
 
     @classmethod
@@ -99,15 +111,15 @@ class Status:
         return cls.parse({**blank, **value} if isinstance(value, dict) else value)
 
 
-def _exit(value: object) -> dict[str, Any]:
+def _exit(value: object) -> Exit:
     said = Fields(value)
-    return {"kind": said("kind", one_of(SLOT_KINDS)), "number": said("number", whole), "at": said("at", moment)}
+    return Exit(said("kind", one_of(SLOT_KINDS)), said("number", whole), said("at", moment))
 
 
-def _progress(value: object) -> dict[str, Any]:
-    """The last event of each type. What is in them is a user's script's own, and made harmless."""
-    events = mapping_of(harmless, MAX_EVENTS)(value)
-    events = {kind: event for kind, event in events.items() if isinstance(event, dict)}
+def _progress(value: object) -> Events:
+    """The last event of each type, its text without control sequences. Raises Impossible for more than MAX_PROGRESS bytes."""
+    cleaned = mapping_of(harmless, MAX_EVENTS)(value)
+    events = {kind: event for kind, event in cleaned.items() if isinstance(event, dict)}
     if (size := len(json.dumps(events))) > MAX_PROGRESS:
         raise Impossible(f"events of {size} bytes")
     return events

@@ -125,7 +125,7 @@ def _checkpoint_counts(job: Job) -> list[int]:
     """How many checkpoints each run of the job keeps; empty where the settings alone do not tell."""
     wanted = job.settings.get("checkpoint", {})
     every, keep = wanted.get("every_epochs"), wanted.get("keep")
-    runs = expand(job.name, {field: list(values) for field, values in (job.sweep or {}).items()})
+    runs = expand(job.name, job.sweep or {})
     if keep is not None:
         return [keep + 1] * len(runs)  # the best one is kept beside the latest
     if not every or wanted.get("every_steps") or job.settings.get("max_steps"):
