@@ -44,7 +44,7 @@ def _field(hint: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
     return bounded, dataclasses.field(metadata=rest)
 
 
-def _bounded(hint: Any, bounds: Mapping[str, float]) -> Any:
+def _bounded(hint: Any, bounds: Mapping[str, Any]) -> Any:
     if dataclasses.is_dataclass(hint):
         return checkable(hint)
     if typing.get_origin(hint) is Union:
