@@ -20,7 +20,7 @@ class GpurunError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with words about what it means for the runs at hand. Words of a plain KeyboardInterrupt may be Python's own."""
+    """Ctrl-C, with a message about the runs of the command. The message of a plain KeyboardInterrupt may be Python's own."""
 
 
 class UserError(GpurunError):
@@ -38,11 +38,11 @@ class UnknownRun(UserError):
 
 
 class StateError(UserError):
-    """A file of this machine that cannot be what gpurun wrote; the message names it."""
+    """A damaged file of gpurun's own on this machine; the message names it."""
 
 
 class DiskTrouble(GpurunError):
-    """A file of this machine that cannot be written: its disk is full, or not ours."""
+    """A file of this machine that cannot be written: the disk is full, or permission is missing."""
 
 
 class HostError(GpurunError):
@@ -56,11 +56,11 @@ class ConnectFailed(HostError):
 
 
 class LinkLost(ConnectFailed):
-    """A connection that stood, or was half-way up, broke: another try may well get through."""
+    """A connection broke while it was open or being opened: another try may succeed."""
 
 
 class Unanswered(ConnectFailed):
-    """The agent lives, and says nothing about what it was asked."""
+    """The agent lives, and does not answer a request in time."""
 
 
 class AbsurdAnswer(HostError):
@@ -76,7 +76,7 @@ class HostKeyChanged(HostError):
 
 
 class BoxNotReady(HostError):
-    """Something the box lacks: Python, rsync, a driver, disk."""
+    """The box lacks something: Python, rsync, a driver, disk."""
 
 
 class PythonMissing(BoxNotReady):
@@ -102,7 +102,7 @@ class TransferInterrupted(TransferError):
 
 
 class TransferFailed(TransferError):
-    """rsync gave up for a reason that trying again does not mend."""
+    """rsync failed for a reason that another try does not remove."""
 
 
 class FilesChanged(TransferFailed):
@@ -110,7 +110,7 @@ class FilesChanged(TransferFailed):
 
 
 class PushDiffers(TransferError):
-    """What arrived on the box is not what was meant: it is pushed again."""
+    """The files that arrived on the box differ from those that were sent: they are pushed again."""
 
 
 class LaunchError(GpurunError):
@@ -136,21 +136,21 @@ class EnvironmentFailed(LaunchError):
 
 
 class ArtifactError(GpurunError):
-    """What was fetched, or the smoke test of it."""
+    """Fetching a run's files, or the smoke test of a fetched model."""
 
     exit_code = 6
 
 
 class ManifestMissing(ArtifactError):
-    """The box has no account of its outputs (yet)."""
+    """The box has no manifest of the run's outputs (yet)."""
 
 
 class ChecksumMismatch(ArtifactError):
-    """A file is not what the manifest says."""
+    """A file differs from its size or sha256 in the manifest."""
 
 
 class SmokeTestFailed(ArtifactError):
-    """The fetched model does not load, or does not say here what it said there."""
+    """The fetched model does not load, or does not predict here what it predicted on the box."""
 
 
 class RunFailed(GpurunError):

@@ -38,7 +38,7 @@ Settings = dict[str, Any]
 Axes = dict[str, tuple[Any, ...]]
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
 _TOLERANCE = {"gt": 0, "le": 1000}
-# The end of a variable's name: MAX_TOKENS is none, WANDB_API_KEY is one.
+# How the name of a variable with a secret ends: WANDB_API_KEY, not MAX_TOKENS.
 _SECRET = re.compile(
     r"(^|_)(API_?KEY|ACCESS_KEY|SECRET_?KEY|PRIVATE_KEY|AUTH_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
 )
@@ -79,7 +79,7 @@ class DataFrom:
 @dataclass(frozen=True)
 class Environment:
     python: Python | None = None
-    """The Python version on the box; the recipe's or the box's own where it is not said."""
+    """The Python version on the box; by default the recipe's, or the box's own."""
     requirements: Requirements = ()
     """A requirements file (relative to code.path) or a list of requirements."""
     interpreter: Interpreter | None = None
@@ -105,7 +105,7 @@ class Resources:
     disk: Size | None = None
     """Free disk needed on the box, such as 30GiB."""
     processes: int | None = field(default=None, metadata={"ge": 1, "le": 1024})
-    """Worker processes; one for each GPU where it is not said."""
+    """Worker processes; by default one for each GPU."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SmokeTest:
     enabled: bool = True
     """Whether `submit --follow` ends with a smoke test."""
     tolerance: Tolerances = Tolerances()
-    """Largest allowed difference from what the box predicted, by device; by dtype and device where it is not said."""
+    """Largest allowed difference from what the box predicted, by device. Defaults depend on dtype and device."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Job:
     resources: Resources = Resources()
     """What the job needs of a box."""
     outputs: tuple[Output, ...] | None = None
-    """What comes home: names in the working directory. Of what a recipe writes all comes home where nothing is named."""
+    """What comes home: names in the working directory. By default all that a recipe writes."""
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
     price_per_hour: float | None = field(default=None, metadata={"ge": 0, "le": 100_000})
@@ -191,7 +191,7 @@ class Job:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and probably not meant."""
+        """What is allowed and probably a mistake, one sentence each."""
         found = []
         if self.command is not None and not self.outputs:
             found.append("outputs: is empty, so nothing comes home but the log")
@@ -212,7 +212,7 @@ class Job:
 
     @property
     def summary(self) -> str:
-        """What it is, in a line: ``recipe classify, 1 GPU, 2 data folders, …``."""
+        """The job on one line: ``recipe classify, 1 GPU, 2 data folders, …``."""
         what = f"recipe {self.recipe}" if self.recipe else f"command {(self.command or ('?',))[0]}"
         gpus = self.resources.gpus
         parts = [what, "all GPUs" if gpus == "all" else f"{gpus} GPU{'s' * (gpus != 1)}"]

@@ -77,10 +77,10 @@ def _command(value: object) -> object:
 def _gpus(value: object) -> object:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 64):
         return value
-    raise ValueError(f"must be a whole number (0 to 64) or all{_gpus_meant(value)}")
+    raise ValueError(f"must be a whole number (0 to 64) or all{_gpus_advice(value)}")
 
 
-def _gpus_meant(value: object) -> str:
+def _gpus_advice(value: object) -> str:
     """``"1"``, ``1.0``, ``8x``, ``A100:8`` and ``ALL`` as they are written here."""
     if isinstance(value, float) and value in range(65):
         return f": write {int(value)}"

@@ -15,13 +15,13 @@ from runner.domain.answers.reading import (
     Reader,
     T,
     boolean,
+    finite_number,
     list_of,
     mapping_of,
-    measured,
     optional,
     otherwise,
     shown,
-    spelt,
+    single_line,
     string,
     whole,
 )
@@ -39,7 +39,7 @@ from runner.domain.job import (
 from runner.domain.quantities import parse_duration, parse_size
 
 _texts: Reader[tuple[str, ...]] = otherwise((), list_of(string))  # any text: [bash, -c, "two\nlines"]
-_names: Reader[tuple[str, ...]] = otherwise((), list_of(spelt))
+_names: Reader[tuple[str, ...]] = otherwise((), list_of(single_line))
 
 
 def read_job(value: object, folder: Path, file: Path | None = None, overrides: tuple[str, ...] | None = None) -> Job:
@@ -49,8 +49,8 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
     """
     job = Fields(value)
     found = Job(
-        name=job("name", spelt),
-        recipe=job("recipe", optional(spelt)),
+        name=job("name", single_line),
+        recipe=job("recipe", optional(single_line)),
         command=job("command", optional(list_of(string))),
         settings=job("settings", otherwise({}, _settings)),
         code=job("code", otherwise(Code(), _code)),
@@ -58,9 +58,9 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         environment=job("environment", otherwise(Environment(), _environment)),
         hub=job("hub", otherwise(Hub(), _hub)),
         resources=job("resources", otherwise(Resources(), _resources)),
-        outputs=job("outputs", optional(list_of(spelt))),
+        outputs=job("outputs", optional(list_of(single_line))),
         smoke_test=job("smoke_test", otherwise(SmokeTest(), _smoke_test)),
-        price_per_hour=job("price_per_hour", optional(measured)),
+        price_per_hour=job("price_per_hour", optional(finite_number)),
         time_limit=job("time_limit", optional(_parsed(parse_duration))),
         secrets=job("secrets", _names),
         sweep=job("sweep", optional(_by_name(list_of(_anything)))),
@@ -72,11 +72,11 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
 def _settings(value: object) -> Settings:
     """As they were recorded: their shape is the recipe's. What commands look up in them by themselves is checked."""
     settings = Fields(value)
-    settings("evaluation", optional(lambda each: Fields(each)("metric", optional(spelt))))
+    settings("evaluation", optional(lambda each: Fields(each)("metric", optional(single_line))))
     settings("prompts", optional(list_of(_anything)))
-    settings("revision", optional(spelt))
+    settings("revision", optional(single_line))
     settings(
-        "model", lambda model: Fields(model) if isinstance(model, dict) else optional(spelt)(model)
+        "model", lambda model: Fields(model) if isinstance(model, dict) else optional(single_line)(model)
     )  # pretrain: a shape
     assert isinstance(value, dict)
     return value
@@ -84,22 +84,22 @@ def _settings(value: object) -> Settings:
 
 def _code(value: object) -> Code:
     code = Fields(value)
-    return Code(code("path", otherwise(".", spelt)), code("exclude", _texts), code("include", _texts))
+    return Code(code("path", otherwise(".", single_line)), code("exclude", _texts), code("include", _texts))
 
 
 def _data(value: object) -> str | DataFrom:
     if isinstance(value, str):
-        return spelt(value)
+        return single_line(value)
     data = Fields(value)
-    return DataFrom(data("path", spelt), data("as", spelt))
+    return DataFrom(data("path", single_line), data("as", single_line))
 
 
 def _environment(value: object) -> Environment:
     environment = Fields(value)
     return Environment(
-        python=environment("python", optional(spelt)),
+        python=environment("python", optional(single_line)),
         requirements=environment("requirements", _texts),
-        interpreter=environment("interpreter", optional(spelt)),
+        interpreter=environment("interpreter", optional(single_line)),
         variables=environment("variables", otherwise({}, _by_name(string))),
     )
 
@@ -133,7 +133,7 @@ def _smoke_test(value: object) -> SmokeTest:
 
 def _tolerances(value: object) -> Tolerances:
     tolerances = Fields(value)
-    return Tolerances(*(tolerances(device, optional(measured)) for device in ("cpu", "mps", "cuda")))
+    return Tolerances(*(tolerances(device, optional(finite_number)) for device in ("cpu", "mps", "cuda")))
 
 
 def _parsed(parse: Reader[T]) -> Reader[T]:

@@ -19,12 +19,12 @@ from runner.domain.answers.reading import (
     absolute_path,
     boolean,
     list_of,
-    moment,
     optional,
     otherwise,
-    spelt,
+    single_line,
     string,
     text,
+    time_in_seconds,
     whole,
 )
 from runner.domain.answers.reading import matching as of_form
@@ -136,29 +136,29 @@ class Run:
                 f"a newer gpurun wrote it (format {schema}, this one reads {SCHEMA}): update gpurun", "schema"
             )
         launched = record("launched", _flag)
-        folder, file = Path(record("code_root", spelt)), record("job_file", spelt)
+        folder, file = Path(record("code_root", single_line)), record("job_file", single_line)
         overrides = record("overrides", optional(list_of(string))) or ()
         return cls(
             run_id=record("run_id", of_form(RUN_ID)),
             job=record("job", lambda job: read_job(job, folder, Path(file) if file else None, overrides)),
-            host=record("host", spelt),
-            created_at=record("created_at", moment),
-            address=record("address", optional(spelt)) or "",
-            volume=record("volume", optional(spelt)),
+            host=record("host", single_line),
+            created_at=record("created_at", time_in_seconds),
+            address=record("address", optional(single_line)) or "",
+            volume=record("volume", optional(single_line)),
             root=record("root", optional(box_root)),
             attempted=record("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
-            code=record("code", optional(spelt)) or "",
+            code=record("code", optional(single_line)) or "",
             parent=record("parent", optional(of_form(RUN_ID))),
-            experiment=record("experiment", optional(spelt)),
-            submission=record("submission", optional(spelt)),
+            experiment=record("experiment", optional(single_line)),
+            submission=record("submission", optional(single_line)),
             not_started=record("not_started", optional(_refusal)),
             status=record("status", Status.of_record),
-            status_at=record("status_at", optional(moment)),
-            fetched_at=record("fetched_at", optional(moment)),
+            status_at=record("status_at", optional(time_in_seconds)),
+            fetched_at=record("fetched_at", optional(time_in_seconds)),
             fetched_into=record("fetched_into", optional(absolute_path)),
             done=record("done", _flag),
-            generation=record("generation", optional(spelt)),
+            generation=record("generation", optional(single_line)),
         )
 
 

@@ -105,7 +105,7 @@ def without_controls(text: str) -> str:
 
 
 def clean(text: object, limit: int = 500) -> str:
-    """One line of untrusted text (a name, a message) without any control sequence, cut at ``limit`` characters."""
+    """One line of untrusted text (a name, a message) without any control sequence, truncated to ``limit`` characters."""
     shown = TerminalFilter()._feed_text(str(text).encode("utf-8", "replace").decode("utf-8"))
     shown = _COLOUR.sub("", shown)
     shown = re.sub(r"[\r\n\t]+", " ", shown).strip()

@@ -37,46 +37,50 @@ def check_command(checks: FolderChecks) -> None:
     words = [item for item in command.items if item.kind == "scalar" and item.value is not None]
     if len(words) < len(command.items):
         return  # the types say so
-    if not (_shell(checks, words) or _typography(checks, words)):
-        _first(checks, words)
-        _options(checks, words)
-        _script(checks, words)
+    if not (_is_shell_line(checks, words) or _has_typography(checks, words)):
+        _check_program(checks, words)
+        _check_options(checks, words)
+        _check_script(checks, words)
 
 
-def _shell(checks: FolderChecks, words: list[Node]) -> bool:
+def _is_shell_line(checks: FolderChecks, words: list[Node]) -> bool:
     """Whether this is a line for a shell, taken apart. ``[cut, -d, ";"]`` is not: there an option asks for the word."""
     texts = [word.text for word in words]
     if _program(texts[0]) in _SHELLS:
         return False
     line = shell_words.join(texts)
     if texts[0] in shell_words.BUILTINS:
-        _say(checks, words[0], 0, f"{quoted(texts[0])} is a shell's own command: write {flow(['bash', '-c', line])}")
+        _problem(
+            checks, words[0], 0, f"{quoted(texts[0])} is a shell's own command: write {flow(['bash', '-c', line])}"
+        )
         return True
     for index, (before, word) in enumerate(zip(texts, words[1:], strict=False), start=1):
         unmistakable = word.text in ("&&", "||", "2>&1", "&>")
         if word.text in shell_words.OPERATORS and (unmistakable or not before.startswith("-")):
             if index == len(texts) - 1 and word.text == "&":
-                _say(checks, word, index, "a run is in the background anyway: leave this word out")
+                _problem(checks, word, index, "a run is in the background anyway: leave this word out")
             else:
                 advice = f"write {flow(['bash', '-c', line])}"
-                _say(checks, word, index, f"{quoted(word.text)} is for a shell, and none reads these words: {advice}")
+                _problem(
+                    checks, word, index, f"{quoted(word.text)} is for a shell, and none reads these words: {advice}"
+                )
             return True
     return False
 
 
-def _typography(checks: FolderChecks, words: list[Node]) -> bool:
+def _has_typography(checks: FolderChecks, words: list[Node]) -> bool:
     """Quotes and dashes as a text editor or a web page makes them."""
     found = False
     for index, word in enumerate(words):
         plain = word.text.strip(_QUOTES)
         plain = "--" + plain.lstrip(_DASHES) if plain[:1] in (*_DASHES,) else plain
         if plain != word.text and plain:
-            _say(checks, word, index, f"{quoted(word.text)} has typographic quotes or dashes: write {flow(plain)}")
+            _problem(checks, word, index, f"{quoted(word.text)} has typographic quotes or dashes: write {flow(plain)}")
             found = True
     return found
 
 
-def _first(checks: FolderChecks, words: list[Node]) -> None:
+def _check_program(checks: FolderChecks, words: list[Node]) -> None:
     """The program itself."""
     first, rest = words[0], words[1:]
     text = first.text
@@ -86,15 +90,17 @@ def _first(checks: FolderChecks, words: list[Node]) -> None:
             advice = f"gpurun sets {name} itself (resources.gpus): leave this word out"
         else:
             advice = f"a variable goes into environment: {flow({'variables': {name: value}})}: leave this word out"
-        return _say(checks, first, 0, advice)
+        return _problem(checks, first, 0, advice)
     text = BLANKS.sub(" ", text)
     if re.search(r"\s", text.strip()) and not (checks.folder / text).exists():
-        return _say(
+        return _problem(
             checks, first, 0, f"is a whole line, and must be one word: write as words {_words(shell_words.split(text))}"
         )
     suffix = PurePosixPath(text).suffix
     if suffix in _SCRIPTS and "/" not in text:
-        return _say(checks, first, 0, f"{quoted(text)} is a script: write as words {_words([_SCRIPTS[suffix], text])}")
+        return _problem(
+            checks, first, 0, f"{quoted(text)} is a script: write as words {_words([_SCRIPTS[suffix], text])}"
+        )
     if "/" in text and not text.startswith(("/", "~")):
         found = checks.inside(text, first.place, "command[0]")
         if found is not None and found.is_file() and not os.access(found, os.X_OK):
@@ -103,23 +109,23 @@ def _first(checks: FolderChecks, words: list[Node]) -> None:
                 if suffix in _SCRIPTS
                 else f": chmod +x {flow(text)}"
             )
-            _say(checks, first, 0, f"{quoted(text)} is not executable{how}")
+            _problem(checks, first, 0, f"{quoted(text)} is not executable{how}")
     if text.startswith("~") or (text in ("sudo",) and rest):
         how = (
             "write the path from /" if text.startswith("~") else "leave this word out: a run has the rights of its user"
         )
-        _say(checks, first, 0, f"{quoted(text)}: {how}")
+        _problem(checks, first, 0, f"{quoted(text)}: {how}")
 
 
-def _options(checks: FolderChecks, words: list[Node]) -> None:
+def _check_options(checks: FolderChecks, words: list[Node]) -> None:
     """``--lr 0.1`` as one word: the program would not know it."""
     for index, (before, word) in enumerate(pairwise(words), start=1):
         pair = _OPTION_AND_VALUE.fullmatch(word.text)
         if pair and not re.fullmatch(r"-[a-z]*c", before.text):
-            _say(checks, word, index, f"{quoted(word.text)} is two words: write as words {_words(pair.groups())}")
+            _problem(checks, word, index, f"{quoted(word.text)} is two words: write as words {_words(pair.groups())}")
 
 
-def _script(checks: FolderChecks, words: list[Node]) -> None:
+def _check_script(checks: FolderChecks, words: list[Node]) -> None:
     """``[python, trian.py]``: the script must be there."""
     if _program(words[0].text) not in _INTERPRETERS:
         return
@@ -137,5 +143,5 @@ def _words(words: object) -> str:
     return flow(words)[1:-1]
 
 
-def _say(checks: FolderChecks, word: Node, index: int, what: str) -> None:
+def _problem(checks: FolderChecks, word: Node, index: int, what: str) -> None:
     checks.problem(word.place, f"command[{index}]: {what}")

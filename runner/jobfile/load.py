@@ -132,7 +132,7 @@ def _one_payload(tree: Node, path: str) -> list[Problem]:
         later = max(tree.key_place("recipe"), tree.key_place("command"))
         return [Problem(path, later, "a job has either recipe: or command:, not both")]
     if any(unknown_keys.stands_for(key, "command") for key in tree.entries):
-        return []  # it is said there
+        return []  # check_fields reports that key
     if "recipe" not in tree.entries and "command" not in tree.entries:
         message = (
             "neither recipe: nor command: says what to run, such as recipe: classify or command: [python, train.py]"

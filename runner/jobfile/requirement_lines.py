@@ -90,9 +90,9 @@ def _no_requirement(line: str) -> str | None:
         return f"{quoted(line)} is a file of this machine, which the box does not have"
     if is_requirement(line, unnamed=True):
         return None
-    for meant in _meant(line):
-        if meant and all(map(is_requirement, meant)):
-            return f"{quoted(line)} is not a requirement: write {'as words ' * (len(meant) > 1)}{flow(meant)[1:-1]}"
+    for suggested in _suggestions(line):
+        if suggested and all(map(is_requirement, suggested)):
+            return f"{quoted(line)} is not a requirement: write {'as words ' * (len(suggested) > 1)}{flow(suggested)[1:-1]}"
     return f"{quoted(line)} is not a requirement, such as torch>=2.6"
 
 
@@ -113,13 +113,13 @@ def is_requirement(line: str, unnamed: bool = False) -> bool:
         return False
 
 
-def _meant(line: str) -> Iterator[list[str]]:
+def _suggestions(line: str) -> Iterator[list[str]]:
     """Requirements that people write so: ``pip install x``, ``x=1.2`` (conda), ``x 1.2``, ``x@1.2`` (npm), several on one line."""
     if command := _INSTALL.fullmatch(line):
         words = [word.strip("'\"") for word in command[1].split() if not word.startswith("-")]
         yield words
         for word in words:
-            yield from _meant(word)
+            yield from _suggestions(word)
     if pair := re.fullmatch(
         r"([A-Za-z0-9][\w.-]*)(?:\s*(?:=|:|@|\^|==)\s*|\s+v?)v?(\d+(?:\.(?:\d+|\*))*)(?:=\w+)?", line
     ):

@@ -73,13 +73,17 @@ class RequirementsReader:
         return tuple(lines)
 
     def _named(self, node: Node, name: str) -> list[str]:
-        """The lines of the file that is named, or a word about packages that stand where its name belongs."""
+        """The lines of the file that is named, or a problem for packages that stand where its name belongs."""
         lines = [line for line in map(without_comment, node.text.splitlines()) if line]
-        meant = lines if len(lines) > 1 else node.text.split()
-        packages = bool(meant) and all(map(is_requirement, meant)) and not node.text.endswith((".txt", ".in"))
+        packages_named = lines if len(lines) > 1 else node.text.split()
+        packages = (
+            bool(packages_named)
+            and all(map(is_requirement, packages_named))
+            and not node.text.endswith((".txt", ".in"))
+        )
         if packages and not (self.checks.folder / node.text).exists() and Path(node.text).suffix not in _OTHERS:
-            said = f"{name}: there is no file {quoted(node.text)}; packages are a list: write {flow(meant)}"
-            self.checks.problem(node.place, said)
+            message = f"{name}: there is no file {quoted(node.text)}; packages are a list: write {flow(packages_named)}"
+            self.checks.problem(node.place, message)
             return []
         return self._file(node.text, node.place, name)
 
@@ -90,10 +94,10 @@ class RequirementsReader:
             return []
         self.files.add(found)
         if kind := _OTHERS.get(found.suffix):
-            said = (
+            message = (
                 f"{name}: {quoted(written)} is {kind}: name a requirements.txt, or a list such as [torch, transformers]"
             )
-            self.checks.problem(place, said, file)
+            self.checks.problem(place, message, file)
             return []
         try:
             with found.open("rb") as opened:

@@ -117,16 +117,16 @@ def read_tree(text: str, path: str, override: str = "") -> tuple[Node | None, li
     return None, reading.problems
 
 
-def _syntax(said: str) -> str:
+def _syntax(message: str) -> str:
     for beginning, meaning in _SYNTAX.items():
-        if said.startswith(beginning):
+        if message.startswith(beginning):
             return f"not YAML: {meaning}"
-    return f"not YAML: {escaped(said)}"
+    return f"not YAML: {escaped(message)}"
 
 
-def _indented_beginning(text: str, said: str) -> int | None:
+def _indented_beginning(text: str, message: str) -> int | None:
     """The first line with something on it, where what went wrong is that only this one is indented."""
-    if not said.startswith("expected '<document start>'"):
+    if not message.startswith("expected '<document start>'"):
         return None
     lines = enumerate(text.split("\n"), start=1)
     number, line = next((each for each in lines if each[1].strip() and not each[1].lstrip().startswith("#")), (0, ""))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic_core import ErrorDetails
 
-from runner.jobfile import meant, unknown_keys
+from runner.jobfile import suggested_form, unknown_keys
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.schema_parts import Schema, properties
 from runner.jobfile.tree import Node
@@ -95,14 +95,14 @@ def _complaint(keys: tuple[str | int, ...], group: list[ErrorDetails], node: Nod
     choices = [word for error in group if error["type"] == "literal_error" for word in _choices(error)]
     wanted += [("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []
     if wanted:
-        advice = meant.form(keys, wanted, node) if node else ""
+        advice = suggested_form.suggest_form(keys, wanted, node) if node else ""
         advice = advice or (suggestion(value, choices) if isinstance(value, str) else "")
         return f"must be {' or '.join(wanted)}, not {quoted(value)}{advice}"
     error = group[0]
     if error["type"] == "value_error":
-        said = str(error["ctx"]["error"])
-        head, colon, rest = said.partition(": ")
-        shown = meant.shown(keys, value)
+        message = str(error["ctx"]["error"])
+        head, colon, rest = message.partition(": ")
+        shown = suggested_form.shown_value(keys, value)
         instead = f", not {shown}" if node and node.kind == "scalar" and head.startswith("must be ") else ""
         return f"{head}{instead}{colon}{rest}"
     if error["type"] in ("too_short", "string_too_short"):

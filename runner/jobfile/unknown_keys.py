@@ -74,7 +74,7 @@ def explain(keys: Sequence[str | int], schema: Schema, known: Schema) -> str:
     word, above = str(keys[-1]), [str(key) for key in keys[:-1]]
     if word in RETIRED and above[:1] == ["settings"]:
         return f"{'.'.join([*above, word])} is no longer a setting: {RETIRED[word]}"
-    return f"unknown key {quoted(word)}{_in(above)}{_meant(word, above, schema, known)}"
+    return f"unknown key {quoted(word)}{_in(above)}{_advice(word, above, schema, known)}"
 
 
 def _in(above: list[str]) -> str:
@@ -82,7 +82,7 @@ def _in(above: list[str]) -> str:
     return f" in {where}" if where else ""
 
 
-def _meant(word: str, above: list[str], schema: Schema, known: Schema) -> str:
+def _advice(word: str, above: list[str], schema: Schema, known: Schema) -> str:
     plain = normal(word)
     if plain in known:
         blank = " (there is a no-break space in it)" if BLANKS.search(word) else ""

@@ -15,14 +15,14 @@ from runner.domain.answers.reading import (
     Fields,
     Impossible,
     boolean,
+    finite_number,
     harmless,
     list_of,
     mapping_of,
-    measured,
-    moment,
     optional,
     string,
     text,
+    time_in_seconds,
     whole,
 )
 from runner.local_model.messages import (
@@ -139,9 +139,9 @@ def _sampling(value: object) -> Sampling:
     fields = Fields(value)
     return Sampling(
         max_new_tokens=fields("max_new_tokens", whole),
-        temperature=fields("temperature", measured),
-        top_p=fields("top_p", measured),
-        repetition_penalty=fields("repetition_penalty", measured),
+        temperature=fields("temperature", finite_number),
+        top_p=fields("top_p", finite_number),
+        repetition_penalty=fields("repetition_penalty", finite_number),
         seed=fields("seed", _integer),
     )
 
@@ -158,7 +158,9 @@ def _integer(value: object) -> int:
 
 def _progress(fields: Fields) -> Progress:
     return Progress(
-        fields("done", optional(measured)), fields("total", optional(measured)), fields("note", optional(text))
+        fields("done", optional(finite_number)),
+        fields("total", optional(finite_number)),
+        fields("note", optional(text)),
     )
 
 
@@ -179,7 +181,7 @@ def _answer(fields: Fields) -> Answer:
         prompt=fields("prompt", string),
         text=fields("text", string),
         tokens=fields("tokens", whole),
-        seconds=fields("seconds", moment),
+        seconds=fields("seconds", time_in_seconds),
         ended=fields("ended", boolean),
     )
 
@@ -190,7 +192,7 @@ def _smoke_result(value: object) -> SmokeResult:
         device=fields("device", text),
         device_name=fields("device_name", text),
         torch=fields("torch", text),
-        load_seconds=fields("load_seconds", moment),
+        load_seconds=fields("load_seconds", time_in_seconds),
         peak_memory=fields("peak_memory", whole),
         predictions=fields("predictions", _predictions),
     )
@@ -200,7 +202,7 @@ def _predictions(value: object) -> Predictions:
     fields = Fields(value)
     return Predictions(
         samples=fields("samples", whole),
-        seconds=fields("seconds", moment),
+        seconds=fields("seconds", time_in_seconds),
         counts=fields("counts", optional(list_of(whole))),
         tokens=fields("tokens", optional(whole)),
         texts=fields("texts", list_of(string)),
@@ -211,14 +213,14 @@ def _predictions(value: object) -> Predictions:
 def _measured(value: object) -> Measured:
     fields = Fields(value)
     rows = fields("rows", list_of(_row))
-    return Measured(rows, fields("scale", measured), fields("agree", whole), fields("answers", whole))
+    return Measured(rows, fields("scale", finite_number), fields("agree", whole), fields("answers", whole))
 
 
 def _row(value: object) -> RowDifference:
     fields = Fields(value)
     return RowDifference(
-        difference=fields("difference", measured),
-        gap=fields("gap", optional(measured)),
+        difference=fields("difference", finite_number),
+        gap=fields("gap", optional(finite_number)),
         here=fields("here", string),
         there=fields("there", string),
     )

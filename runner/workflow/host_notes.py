@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from runner import files
 from runner.domain import places
-from runner.domain.answers.reading import Fields, Impossible, mapping_of, moment, optional, spelt
+from runner.domain.answers.reading import Fields, Impossible, mapping_of, optional, single_line, time_in_seconds
 from runner.domain.host import Host
 
 
@@ -34,10 +34,10 @@ def host_notes() -> dict[str, HostNote]:
 def _note(value: object) -> HostNote:
     entry = Fields(value)
     return HostNote(
-        address=entry("address", optional(spelt)),
-        known_as=entry("known_as", optional(spelt)),
-        volume=entry("volume", optional(spelt)),
-        seen_at=entry("seen_at", optional(moment)),
+        address=entry("address", optional(single_line)),
+        known_as=entry("known_as", optional(single_line)),
+        volume=entry("volume", optional(single_line)),
+        seen_at=entry("seen_at", optional(time_in_seconds)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured on the box, checked at the door: names are cleaned, absurd numbers are refused."""
+"""The facts of a box as its agent measured them: names are cleaned, impossible numbers are refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Box:
 
     @classmethod
     def parse(cls, answer: object) -> Box:
-        """From the agent's answer to ``probe``. Raises Impossible naming the fact that cannot be.
+        """From the agent's answer to ``probe``. Raises Impossible naming the impossible fact.
 
         A fact is null where asking for it failed on the box.
         """

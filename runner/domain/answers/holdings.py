@@ -53,27 +53,27 @@ class Holdings:
 
     @classmethod
     def parse(cls, answer: object) -> Holdings:
-        """From an agent's answer. Raises Impossible naming what makes no sense: nothing can be proven with it."""
-        said = Fields(answer)
-        homeless = said("homeless", list_of(_homeless, MAX_RUNS))
-        return cls(said("runs", list_of(_held, MAX_RUNS)), said("pushes", list_of(_push, MAX_RUNS)), dict(homeless))
+        """From an agent's answer. Raises Impossible naming the wrong field: an answer that is wrong anywhere proves nothing."""
+        fields = Fields(answer)
+        homeless = fields("homeless", list_of(_homeless, MAX_RUNS))
+        return cls(fields("runs", list_of(_held, MAX_RUNS)), fields("pushes", list_of(_push, MAX_RUNS)), dict(homeless))
 
 
 def _held(value: object) -> Held:
-    said = Fields(value)
-    return Held(said("root", box_root), said("status", Status.parse), said("left", list_of(_process, MAX_RUNS)))
+    fields = Fields(value)
+    return Held(fields("root", box_root), fields("status", Status.parse), fields("left", list_of(_process, MAX_RUNS)))
 
 
 def _push(value: object) -> Push:
-    said = Fields(value)
-    return Push(said("root", box_root), said("name", text), said("run_id", optional(matching(RUN_ID))))
+    fields = Fields(value)
+    return Push(fields("root", box_root), fields("name", text), fields("run_id", optional(matching(RUN_ID))))
 
 
 def _homeless(value: object) -> tuple[str, tuple[str, ...]]:
-    said = Fields(value)
-    return said("run_id", matching(RUN_ID)), said("left", list_of(_process, MAX_RUNS))
+    fields = Fields(value)
+    return fields("run_id", matching(RUN_ID)), fields("left", list_of(_process, MAX_RUNS))
 
 
 def _process(value: object) -> str:
-    said = Fields(value)
-    return f"{said('pid', whole)} ({clean(said('command', text), 60)})"
+    fields = Fields(value)
+    return f"{fields('pid', whole)} ({clean(fields('command', text), 60)})"

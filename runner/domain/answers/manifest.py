@@ -1,4 +1,4 @@
-"""What the box says it has, checked before a byte of it is asked for: safe names, none that a Mac would confuse, sane sizes."""
+"""The files that a run has on its box, checked before any is requested: safe names, no two that are one file on a Mac, possible sizes."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ class Manifest:
 
 
 def parse_manifest(answer: object) -> Manifest:
-    """From the agent's answer. Raises ArtifactError naming the file that cannot be accepted, Impossible for what is no manifest."""
-    said = Fields(answer)
-    files = said("files", lambda value: value)
+    """From the agent's answer. Raises ArtifactError naming the file that is refused, Impossible for an answer that is no manifest."""
+    fields = Fields(answer)
+    files = fields("files", lambda value: value)
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise _refused("it lists no files, or far too many")
     artifacts = tuple(_artifact(entry) for entry in files)
     _check_collisions(artifacts)
-    left_out = said("left_out", optional(list_of(_left_out, MAX_LEFT_OUT))) or ()
-    return Manifest(said("complete", boolean), artifacts, left_out)
+    left_out = fields("left_out", optional(list_of(_left_out, MAX_LEFT_OUT))) or ()
+    return Manifest(fields("complete", boolean), artifacts, left_out)
 
 
 def _left_out(value: object) -> LeftOut:
-    said = Fields(value)
-    dispensable = said("dispensable", optional(boolean)) or False
-    return LeftOut(said("path", text), said("why", text), dispensable)
+    fields = Fields(value)
+    dispensable = fields("dispensable", optional(boolean)) or False
+    return LeftOut(fields("path", text), fields("why", text), dispensable)
 
 
 def _artifact(entry: Any) -> Artifact:

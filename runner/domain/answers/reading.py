@@ -1,7 +1,7 @@
-"""Typed fields out of JSON that somebody else wrote: a box's answer, or a file that may be damaged. Nothing is taken on trust.
+"""Typed values from JSON that may be wrong: a box's answer, or a file that may be damaged.
 
-A *reader* takes any JSON value and gives a checked one, or raises Impossible; ``Fields`` applies readers to the fields of an object,
-so that what is wrong is named by its path (``runs[2].started_at``). Text loses its control sequences on the way.
+A *reader* takes any JSON value and gives a checked one, or raises Impossible. ``Fields`` applies readers to the fields of an object,
+so that an error names the path of the wrong value (``runs[2].started_at``). Readers of text for people remove control sequences.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from runner.domain.terminal import clean
 T = TypeVar("T")
 Reader = Callable[[object], T]
 
-LARGEST = 1 << 62  # of a whole number
-MAX_TEXT = 4096  # characters; longer text is cut
+LARGEST = 1 << 62  # the largest whole number
+MAX_TEXT = 4096  # characters; longer text is truncated
 MAX_ITEMS = 1_000_000
-MAX_DEPTH = 12  # of a value that may be anything
-FARTHEST = 1e300  # from zero, of a number that may be anything: beyond it arithmetic overflows
+MAX_DEPTH = 12  # levels of a value of unknown shape
+FARTHEST = 1e300  # the largest size of a number of unknown meaning: beyond it arithmetic overflows
 
 
 class Impossible(ValueError):
-    """A value that cannot be; ``path`` says where it stood."""
+    """An impossible value: of the wrong type, or out of its bounds. ``path`` names it from the root of the document."""
 
     def __init__(self, why: str, path: str = "") -> None:
         super().__init__(f"{path}: {why}" if path else why)
@@ -31,7 +31,7 @@ class Impossible(ValueError):
         self.path = path
 
     def inside(self, outer: str) -> Impossible:
-        """The same, seen from one object or list further out."""
+        """The same error with ``outer``, the name of the enclosing field or index, before its path."""
         joined = outer if not self.path else f"{outer}{'' if self.path.startswith('[') else '.'}{self.path}"
         return Impossible(self.why, joined)
 
@@ -47,7 +47,7 @@ class Fields:
         self._value: Mapping[str, object] = value
 
     def __call__(self, name: str, read: Reader[T]) -> T:
-        """The field as ``read`` takes it. Raises Impossible naming it."""
+        """The field's value, checked by ``read``. Raises Impossible naming the field."""
         try:
             return read(self._value.get(name))
         except Impossible as error:
@@ -66,20 +66,20 @@ def shown(value: object) -> str:
 
 
 def string(value: object) -> str:
-    """Text as it came: for what is parsed or cleaned elsewhere."""
+    """Text, unchanged: it is parsed or cleaned elsewhere."""
     if not isinstance(value, str):
         raise Impossible(f"{shown(value)} is no text")
     return value
 
 
 def text(value: object) -> str:
-    """One line or several, without control sequences, cut at MAX_TEXT."""
+    """Text of one or several lines without control sequences, truncated to MAX_TEXT characters."""
     value = string(value)
     return "\n".join(clean(line, MAX_TEXT) for line in value[: 4 * MAX_TEXT].splitlines())[:MAX_TEXT]
 
 
 def matching(pattern: re.Pattern[str]) -> Reader[str]:
-    """Text that is just this."""
+    """Text that matches the whole pattern."""
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
@@ -89,19 +89,19 @@ def matching(pattern: re.Pattern[str]) -> Reader[str]:
     return read
 
 
-_SPELT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]{0,4096}")
+_SINGLE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]{0,4096}")
 
 
-def spelt(value: object) -> str:
-    """Text on one line that is used as it is, such as a name or a path of this machine; bytes that were no UTF-8 are kept."""
-    return matching(_SPELT)(value)
+def single_line(value: object) -> str:
+    """Text on one line, unchanged, such as a name or a path of this machine. Bytes that are not UTF-8 (surrogate escapes) are kept."""
+    return matching(_SINGLE_LINE)(value)
 
 
 _PATH = re.compile(r"/[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4095}")
 
 
 def absolute_path(value: object) -> str:
-    """A path on the box, from its root."""
+    """An absolute path on the box."""
     return matching(_PATH)(value)
 
 
@@ -125,7 +125,7 @@ def boolean(value: object) -> bool:
 
 
 def whole_between(low: int, high: int) -> Reader[int]:
-    """A whole number with both bounds among them."""
+    """A whole number from ``low`` to ``high``, both included."""
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -139,7 +139,7 @@ whole = whole_between(0, LARGEST)
 
 
 def number_between(low: float, high: float) -> Reader[float]:
-    """A number with both bounds among them."""
+    """A number from ``low`` to ``high``, both included."""
 
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -149,22 +149,22 @@ def number_between(low: float, high: float) -> Reader[float]:
     return read
 
 
-moment = number_between(0, 1e11)  # epoch seconds, or a length of time
-measured = number_between(-FARTHEST, FARTHEST)
+time_in_seconds = number_between(0, 1e11)  # since the epoch, or a length of time
+finite_number = number_between(-FARTHEST, FARTHEST)
 
 
 def optional(read: Reader[T]) -> Reader[T | None]:
-    """What ``read`` takes, or null."""
+    """Null, or a value that ``read`` accepts."""
     return lambda value: None if value is None else read(value)
 
 
 def otherwise(default: T, read: Reader[T]) -> Reader[T]:
-    """What ``read`` takes, or ``default`` for null."""
+    """A value that ``read`` accepts; ``default`` for null."""
     return lambda value: default if value is None else read(value)
 
 
 def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
-    """A list of at most ``limit`` such values."""
+    """A list of at most ``limit`` values that ``read`` accepts."""
 
     def read_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
@@ -183,7 +183,7 @@ def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
 
 
 def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
-    """An object of such values under names of its own."""
+    """An object whose names are free and whose values ``read`` accepts, at most ``limit``. Names are cleaned."""
 
     def read_all(value: object) -> dict[str, T]:
         if not isinstance(value, dict):
@@ -202,7 +202,7 @@ def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
 
 
 def harmless(value: object, depth: int = MAX_DEPTH) -> object:
-    """A value that may be anything, such as what a user's script wrote: text cleaned; null for what is too deep or too far from zero."""
+    """A value of unknown shape, as a user's script wrote it: its text cleaned, null in place of parts that are too deep or too large."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""What a run is doing, as the box told it. Parsed here, so that an absurd answer stops at the door."""
+"""What a run is doing, as its box answered: every field checked before anything uses it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runner.domain.answers.reading import (
     list_of,
     mapping_of,
     matching,
-    moment,
     one_of,
     optional,
     shown,
     text,
+    time_in_seconds,
     whole,
     whole_between,
 )
@@ -77,29 +77,29 @@ class Status:
 
     @classmethod
     def parse(cls, answer: object) -> Status:
-        """From an agent's answer. Raises Impossible naming the field that makes no sense."""
-        said = Fields(answer)
-        phase, outcome = said("phase", one_of(PHASES)), said("outcome", optional(one_of(OUTCOMES)))
+        """From an agent's answer. Raises Impossible naming the wrong field."""
+        fields = Fields(answer)
+        phase, outcome = fields("phase", one_of(PHASES)), fields("outcome", optional(one_of(OUTCOMES)))
         if (phase == "finished") != (outcome is not None):
             raise Impossible(f"{shown(outcome)} in the phase {phase}", "outcome")
         return cls(
-            run_id=said("run_id", matching(RUN_ID)),
+            run_id=fields("run_id", matching(RUN_ID)),
             phase=phase,
             outcome=outcome,
-            cause=said("cause", optional(text)) or None,
-            exit=said("exit", optional(_exit)),
-            orphaned=said("orphaned", boolean),
-            stalled=said("stalled", boolean),
-            pid=said("pid", optional(whole)),
-            gpus=said("gpus", list_of(whole_between(0, 1023), MAX_GPUS)),
-            started_at=said("started_at", optional(moment)),
-            ended_at=said("ended_at", optional(moment)),
-            now=said("now", optional(moment)),
-            progress=said("progress", _progress),
-            log_size=said("log_size", whole),
-            generation=said("generation", text),
-            evidence=said("evidence", optional(text)) or None,
-            advice=said("advice", optional(text)) or None,
+            cause=fields("cause", optional(text)) or None,
+            exit=fields("exit", optional(_exit)),
+            orphaned=fields("orphaned", boolean),
+            stalled=fields("stalled", boolean),
+            pid=fields("pid", optional(whole)),
+            gpus=fields("gpus", list_of(whole_between(0, 1023), MAX_GPUS)),
+            started_at=fields("started_at", optional(time_in_seconds)),
+            ended_at=fields("ended_at", optional(time_in_seconds)),
+            now=fields("now", optional(time_in_seconds)),
+            progress=fields("progress", _progress),
+            log_size=fields("log_size", whole),
+            generation=fields("generation", text),
+            evidence=fields("evidence", optional(text)) or None,
+            advice=fields("advice", optional(text)) or None,
         )
 
     @classmethod
@@ -112,8 +112,8 @@ class Status:
 
 
 def _exit(value: object) -> Exit:
-    said = Fields(value)
-    return Exit(said("kind", one_of(SLOT_KINDS)), said("number", whole), said("at", moment))
+    fields = Fields(value)
+    return Exit(fields("kind", one_of(SLOT_KINDS)), fields("number", whole), fields("at", time_in_seconds))
 
 
 def _progress(value: object) -> Events:

@@ -16,15 +16,15 @@ from runner.domain.answers.reading import (
     Impossible,
     absolute_path,
     boolean,
+    finite_number,
     list_of,
     mapping_of,
     matching,
-    measured,
-    moment,
     one_of,
     optional,
     shown,
     text,
+    time_in_seconds,
     whole,
     whole_between,
 )
@@ -49,7 +49,7 @@ def read_provisioned(answer: Fields) -> Provisioned:
     return Provisioned(
         interpreter=answer("interpreter", absolute_path),
         how=answer("how", one_of(("given", "found", "reused", "built", "overlaid"))),
-        seconds=answer("seconds", moment),
+        seconds=answer("seconds", time_in_seconds),
         installer=answer("installer", optional(text)),
         missing=answer("missing", list_of(text, MAX_LISTED)),
     )
@@ -70,7 +70,7 @@ def read_launched(answer: Fields) -> Launched:
 
 @dataclass(frozen=True)
 class Difference:
-    """A file of a pushed tree that is not as it was meant."""
+    """A file of a pushed tree that differs from the one that was sent."""
 
     path: str
     why: str
@@ -81,8 +81,8 @@ def read_differences(answer: Fields) -> tuple[Difference, ...]:
 
 
 def _difference(value: object) -> Difference:
-    said = Fields(value)
-    return Difference(said("path", text), said("why", text))
+    fields = Fields(value)
+    return Difference(fields("path", text), fields("why", text))
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Process:
 
 
 def _process(value: object) -> Process:
-    said = Fields(value)
-    gpus = said("gpus", optional(list_of(whole, MAX_LISTED))) or ()
-    return Process(said("pid", whole), said("command", text), said("state", text), gpus)
+    fields = Fields(value)
+    gpus = fields("gpus", optional(list_of(whole, MAX_LISTED))) or ()
+    return Process(fields("pid", whole), fields("command", text), fields("state", text), gpus)
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,18 @@ class Stranger:
 
 
 def _stranger(value: object) -> Stranger:
-    said = Fields(value)
+    fields = Fields(value)
     return Stranger(
-        pid=said("pid", whole),
-        user=said("user", optional(text)),
-        age=said("age", optional(whole_between(-LARGEST, LARGEST))),  # lxcfs tells a younger uptime than processes have
-        command=said("command", text),
-        memory=said("memory", optional(whole)),
-        gpus=said("gpus", list_of(whole, MAX_LISTED)),
-        run_id=said("run_id", optional(text)),
-        kept=said("kept", optional(text)),
+        pid=fields("pid", whole),
+        user=fields("user", optional(text)),
+        age=fields(
+            "age", optional(whole_between(-LARGEST, LARGEST))
+        ),  # lxcfs tells a younger uptime than processes have
+        command=fields("command", text),
+        memory=fields("memory", optional(whole)),
+        gpus=fields("gpus", list_of(whole, MAX_LISTED)),
+        run_id=fields("run_id", optional(text)),
+        kept=fields("kept", optional(text)),
     )
 
 
@@ -152,8 +154,8 @@ class Held:
 
 
 def _held(value: object) -> Held:
-    said = Fields(value)
-    return Held(said("gpu", whole), said("bytes", whole))
+    fields = Fields(value)
+    return Held(fields("gpu", whole), fields("bytes", whole))
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,8 @@ def read_cleaned(answer: Fields) -> Cleaned:
 
 
 def _item(value: object) -> Item:
-    said = Fields(value)
-    return Item(said("path", text), said("bytes", whole), said("why", optional(text)) or "")
+    fields = Fields(value)
+    return Item(fields("path", text), fields("bytes", whole), fields("why", optional(text)) or "")
 
 
 @dataclass(frozen=True)
@@ -226,13 +228,13 @@ def read_checkpoints(answer: Fields) -> dict[str, Kept]:
 
 
 def _kept(value: object) -> Kept:
-    said = Fields(value)
+    fields = Fields(value)
     return Kept(
-        name=said("name", matching(CHECKPOINT)),
-        step=said("step", optional(whole)),
-        metrics=said("metrics", mapping_of(measured)),
-        size=said("size", whole),
-        resumable=said("resumable", boolean),
+        name=fields("name", matching(CHECKPOINT)),
+        step=fields("step", optional(whole)),
+        metrics=fields("metrics", mapping_of(finite_number)),
+        size=fields("size", whole),
+        resumable=fields("resumable", boolean),
     )
 
 
@@ -286,7 +288,7 @@ def read_notices(answer: Fields) -> tuple[Notice, ...]:
 
 
 def _moved(of: str, value: object) -> Moved:
-    said = Fields(value)
-    change = said("change", optional(one_of(("replaced", "truncated", "deleted", "gap"))))
-    size = said("bytes", whole) if change == "gap" else said("size", optional(whole)) or 0
-    return Moved(of, change, said("generation", text), said("offset", whole), size)
+    fields = Fields(value)
+    change = fields("change", optional(one_of(("replaced", "truncated", "deleted", "gap"))))
+    size = fields("bytes", whole) if change == "gap" else fields("size", optional(whole)) or 0
+    return Moved(of, change, fields("generation", text), fields("offset", whole), size)

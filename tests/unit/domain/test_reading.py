@@ -24,8 +24,8 @@ ANYTHING = st.recursive(
 READERS = {
     "text": reading.text,
     "whole": reading.whole,
-    "moment": reading.moment,
-    "measured": reading.measured,
+    "time_in_seconds": reading.time_in_seconds,
+    "finite_number": reading.finite_number,
     "boolean": reading.boolean,
     "path": reading.absolute_path,
     "word": reading.one_of(("a", "b")),
@@ -72,7 +72,7 @@ def test_whole_numbers_are_nothing_else(value: object) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 10**400, False, "1"])
 def test_moments_are_numbers_that_a_clock_can_show(value: object) -> None:
     with pytest.raises(Impossible):
-        reading.moment(value)
+        reading.time_in_seconds(value)
 
 
 def test_text_loses_control_sequences_and_keeps_its_lines() -> None:

@@ -1,4 +1,4 @@
-"""A value of the wrong kind: the form that was probably meant, as ``": write …"``."""
+"""What to write instead of a value of the wrong type, as ``": write …"``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _YES = {
     "off": "false",
     "0": "false",
 }
-# A section that is given as one value: the field that was meant.
+# A section that is given as one value: the field to put it into.
 _SHORT = {"code": "path", "hub": "models", "environment": "requirements"}
 _NUMBERS = ("a number", "a whole number")
 
 
-def form(keys: Sequence[str | int], wanted: list[str], node: Node) -> str:
-    """What to write instead of ``node`` at ``keys``, where one of ``wanted`` belongs; nothing where that is anybody's guess."""
+def suggest_form(keys: Sequence[str | int], wanted: list[str], node: Node) -> str:
+    """What to write instead of ``node`` at ``keys``, where one of the types ``wanted`` belongs; empty where that is not clear."""
     if node.kind == "scalar" and node.value is None:
         section = wanted[0].startswith(("a mapping", "a list"))
         return ": put something below it, or leave the line out" if section else ""
@@ -37,8 +37,8 @@ def form(keys: Sequence[str | int], wanted: list[str], node: Node) -> str:
     return ""
 
 
-def shown(keys: Sequence[str | int], value: object) -> str:
-    """A value as an error quotes it; of a secret only its name."""
+def shown_value(keys: Sequence[str | int], value: object) -> str:
+    """A value as an error quotes it. Of ``NAME=value`` under ``secrets`` only the name is shown."""
     return quoted(str(value).partition("=")[0] + "=…" if keys[:1] == ("secrets",) and "=" in str(value) else value)
 
 
