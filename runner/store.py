@@ -50,7 +50,7 @@ def discard_untried(run_id: str) -> None:
         except (UnknownRun, StateError):
             return
         if not record.attempted and not record.launched:
-            discard(run_id)  # whoever waits for the lock writes the record anew
+            discard(run_id)  # a gpurun that waits for the lock writes the record again
 
 
 def save(run: Run) -> None:
@@ -59,7 +59,7 @@ def save(run: Run) -> None:
 
 
 def update(run: Run, **changes: Unpack[RunChanges]) -> None:
-    """Changes these fields of a run, here and in its record; what another gpurun wrote into the others meanwhile stays."""
+    """Changes these fields of ``run`` and of its record. Other fields of the record stay as another gpurun wrote them meanwhile."""
     for name, value in changes.items():
         setattr(run, name, value)
 
@@ -110,7 +110,7 @@ def find(name: str | None) -> Run:
 
 
 def find_started(name: str | None) -> Run:
-    """The same, for commands that have nothing to do with a run that never came to a box.
+    """The same, for commands that need a run that was started.
 
     Raises NotStarted for one, rather than take an older run that nobody named.
     """

@@ -1,4 +1,4 @@
-"""Values as a person would write them on one line of a job file (YAML's flow style), for messages that show the right form."""
+"""Values written on one line of a job file (YAML's flow style), for messages that show the correct form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from remote_payload.agent.wire.redact import redact
 
-# What YAML reads as this very text, wherever it stands; everything else is put in quotes.
+# Text that YAML reads as text anywhere; everything else is put in quotes.
 _PLAIN = re.compile(r"(?:--?|\.{0,2}/)?[A-Za-z_][A-Za-z0-9_./=-]*")
 _NOT_TEXT = ("true", "false", "null", "yes", "no", "on", "off")
 

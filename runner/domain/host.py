@@ -35,11 +35,11 @@ class Address:
 
 @dataclass(frozen=True)
 class Trust:
-    """What the user's ssh configuration says about host keys, as ``ssh -G`` gives it."""
+    """The settings about host keys in the user's ssh configuration, as ``ssh -G`` prints them."""
 
     settings: tuple[
         tuple[str, str], ...
-    ] = ()  # lines for OpenSSH, word for word: HostKeyAlias, known_hosts files, commands …
+    ] = ()  # unchanged lines for OpenSSH: HostKeyAlias, known_hosts files, commands …
     strict: bool = False  # a host whose key is not known is refused (StrictHostKeyChecking yes, or BatchMode)
     known_hosts: tuple[str, ...] = ()  # the user's files, read and never written
     revoked: str | None = None  # RevokedHostKeys

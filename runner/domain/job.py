@@ -1,4 +1,4 @@
-"""A job: what was asked for, with types and units. The fields of these classes are the fields of a job file.
+"""A job: a training run as the user asked for it, with types and units. The fields of these classes are the fields of a job file.
 
 ``runner/jobfile`` reads a job file with all checks, ``domain/recorded_job.py`` reads the job in a run's record. Both give a ``Job``.
 """
@@ -32,7 +32,7 @@ from runner.domain.job_fields import (
 )
 from runner.domain.shell_words import EXPANDED
 
-# What a recipe is told: JSON, as the recipe's own dataclass in remote_payload/settings says.
+# The settings of a recipe as JSON; their fields are those of the recipe's dataclass in remote_payload/settings.
 Settings = dict[str, Any]
 # The values of each swept field, by its dotted path.
 Axes = dict[str, tuple[Any, ...]]
@@ -63,7 +63,7 @@ class Code:
     path: str = "."
     """The folder with code, data and requirements, relative to this file. A recipe job sends only its data."""
     exclude: tuple[str, ...] = ()
-    """Patterns, as in .gitignore, of what is not sent although git would keep it."""
+    """Patterns, as in .gitignore, of files that are not sent although git would keep them."""
     include: tuple[str, ...] = ()
     """Files that are sent although .gitignore or the list of secrets leaves them out. Exact paths, no patterns."""
 
@@ -137,9 +137,9 @@ class Job:
     command: Command | None = None
     """Your own program as a list of words. {gpus} and {processes} are replaced by their numbers."""
     settings: Settings = field(default_factory=dict)
-    """What the recipe is told."""
+    """The recipe's settings."""
     code: Code = Code()
-    """Where your code is and what of it is sent."""
+    """Where your code is, and which files of it are sent."""
     data: tuple[str | DataFrom, ...] = ()
     """Files and folders that are sent once and shared by later runs: paths relative to code.path. One from elsewhere (/mnt/corpus,
     ../corpus) appears under its last name (corpus), or where {path: /mnt/corpus, as: data/corpus} says."""
@@ -148,7 +148,7 @@ class Job:
     hub: Hub = Hub()
     """The Hugging Face hub."""
     resources: Resources = Resources()
-    """What the job needs of a box."""
+    """GPUs, memory and disk that the job needs."""
     outputs: tuple[Output, ...] | None = None
     """What comes home: names in the working directory. By default all that a recipe writes."""
     smoke_test: SmokeTest = SmokeTest()

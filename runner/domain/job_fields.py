@@ -1,4 +1,4 @@
-"""The single fields of a job: what each may be, with a message for the person who wrote it wrong. No I/O."""
+"""The rules for single fields of a job, each with a message that says how to write the field. No I/O."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def runs() -> Path:
 
 
 def run_folder(run_id: str) -> Path:
-    """One run's record, log, events and (by default) what was fetched."""
+    """One run's record, log, events and (by default) fetched files."""
     return runs() / check_run_id(run_id)
 
 

@@ -1,4 +1,4 @@
-"""How the steps say what they are doing without knowing of a terminal. ``runner/cli/render.py`` implements it."""
+"""The interface through which workflows report progress. ``runner/cli/render.py`` implements it for terminals and files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Reporter(Protocol):
         """One line that stays."""
 
     def warn(self, text: str) -> None:
-        """One line that stays and stands out."""
+        """A warning, one line that stays."""
 
 
 class Silent:
-    """A reporter that says nothing: ``--json``, and tests."""
+    """A reporter that prints nothing: for ``--json``, and tests."""
 
     @contextmanager
     def stage(self, title: str, unit: str = "") -> Iterator[Stage]:

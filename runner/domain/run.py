@@ -38,7 +38,7 @@ _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the submission of a run ended before its start: what failed in a word, the error's message and its hint."""
+    """Why the submission of a run ended before its start: ``cause`` in one word, the error's message and its hint."""
 
     cause: str
     message: str
@@ -50,7 +50,7 @@ class Run:
     """A run's record. ``status`` is the box's last answer, seen at ``status_at`` (epoch seconds)."""
 
     run_id: str
-    job: Job  # with its folder and file on this laptop, and what --set gave
+    job: Job  # with its folder and file on this laptop, and its --set overrides
     host: str  # as typed; resolved again each time, since addresses change
     created_at: float
     address: str = ""  # as resolved when submitted, for display
@@ -61,7 +61,7 @@ class Run:
     code: str = ""  # the digest of the code that it runs, once launched
     parent: str | None = None  # the run this one resumes
     experiment: str | None = None
-    submission: str | None = None  # runs of one submission, and what resumes them, have it in common
+    submission: str | None = None  # an id that the runs of one submission share, and the runs that resume them
     not_started: Refusal | None = None
     status: Status | None = None
     status_at: float | None = None
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def how_to_start(self) -> str:
-        """The command for a run whose submission was cut off before its start."""
+        """The command for a run whose submission was interrupted before its start."""
         overrides = [f"--set {shlex.quote(each)}" for each in self.job.overrides or ()]
         words = [
             shlex.quote(str(self.job.file or "")),
@@ -93,7 +93,7 @@ class Run:
 
     @property
     def why_not_started(self) -> str:
-        """The message that ended its submission before the start; empty for one that started or was cut off."""
+        """The message that ended its submission before the start; empty for one that started or was interrupted."""
         return self.not_started.message if self.not_started and not self.launched else ""
 
     def as_json(self) -> dict[str, object]:
@@ -197,7 +197,8 @@ def mint_id(job_name: str, now: float | None = None) -> str:
 
 
 def matching(name: str, ids: Sequence[str]) -> list[str]:
-    """Which of these ids (oldest first) a name means: itself, the newest of a job, else all that begin or end so."""
+    """The ids (given oldest first) that a name stands for: the same id, else the newest run of the job of that name, else all ids that
+    begin or end with it."""
     if name in ids:
         return [name]
     if of_job := [run_id for run_id in ids if (found := _STAMP.search(run_id)) and run_id[: found.start()] == name]:
@@ -206,6 +207,6 @@ def matching(name: str, ids: Sequence[str]) -> list[str]:
 
 
 def stamp_of(run_id: str) -> str:
-    """The part of an id that sorts by time."""
+    """The part of a run id that sorts by time; empty for a name that is no run id."""
     found = _STAMP.search(run_id)
     return found[1] if found else ""

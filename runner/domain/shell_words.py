@@ -1,11 +1,11 @@
-"""A command line as the words of a job's ``command``: split where it needs no shell, given to one where it does."""
+"""A command line as the words of a job's ``command``: split into words, or given to bash where only a shell can run it."""
 
 from __future__ import annotations
 
 import re
 import shlex
 
-# Whole words that mean something to a shell and nothing to a program.
+# Words that are operators of a shell.
 OPERATORS = frozenset(("&&", "||", "|", ";", "&", ">", ">>", "<", "<<", "2>&1", "2>", "&>", "1>", "|&", "2>>", "&>>"))
 BUILTINS = frozenset(
     ("cd", "source", ".", "export", "set", "unset", "alias", "ulimit", "umask", "eval", "pushd", "module")
@@ -18,7 +18,7 @@ _BARE = re.compile(r"[A-Za-z0-9_@%+=:,./$~*?{}\[\]-]+")
 
 
 def split(line: str) -> list[str]:
-    """``python train.py --lr 1`` as its words; ``[bash, -c, …]`` (``-ec`` for several lines) for what only a shell understands."""
+    """``python train.py --lr 1`` as its words; ``[bash, -c, …]`` (``-ec`` for several lines) for a line that only a shell can run."""
     line = line.strip()
     if needs_shell(line):
         return ["bash", "-ec" if "\n" in line else "-c", line]
@@ -36,5 +36,5 @@ def needs_shell(line: str) -> bool:
 
 
 def join(words: list[str]) -> str:
-    """Words as a line for a shell; operators and what a shell expands stay what they are."""
+    """Words as a line for a shell. Operators and words that a shell expands are not quoted."""
     return " ".join(word if word in OPERATORS or _BARE.fullmatch(word) else shlex.quote(word) for word in words)

@@ -1,4 +1,4 @@
-"""One job file that means many runs: which ones, under which names.
+"""A job file with a sweep: the runs it stands for, and their names.
 
     sweep:
       settings.epochs: [1, 5]
@@ -25,7 +25,7 @@ MAX_NAME = 48  # of a run id's readable part (remote_payload/agent/wire/paths.py
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep. ``overrides`` are what ``--set`` would say, by dotted path."""
+    """One run of a sweep. ``overrides`` are its values by dotted path, as ``--set`` would give them."""
 
     name: str
     experiment: str
@@ -87,7 +87,7 @@ def _slug(text: str) -> str:
 
 
 def _check_names(runs: Sequence[SweepRun]) -> None:
-    """Values may differ in what a name cannot show (1 and "1", a path's slashes); their runs must still be told apart."""
+    """Raises ValueError for two runs with one name: values may differ in ways that a name does not show (1 and "1", slashes)."""
     seen: dict[str, SweepRun] = {}
     for run in runs:
         other = seen.setdefault(run.name, run)

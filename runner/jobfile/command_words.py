@@ -1,4 +1,4 @@
-"""The words of ``command:``: what only a shell would understand, what is two words in one, and a script that is not there.
+"""Checks of the words of ``command:``: shell syntax, two words in one, and a script that does not exist.
 
 No shell reads a job's command, so these would fail on the box, after the push.
 """
@@ -30,13 +30,13 @@ _DASHES = "–—−"
 
 
 def check_command(checks: FolderChecks) -> None:
-    """Says at each word of the job's command what is wrong with it."""
+    """Reports each wrong word of the job's command at its place."""
     command = checks.tree.get("command")
     if command is None or command.kind != "list" or not command.items:
         return
     words = [item for item in command.items if item.kind == "scalar" and item.value is not None]
     if len(words) < len(command.items):
-        return  # the types say so
+        return  # check_fields reports it
     if not (_is_shell_line(checks, words) or _has_typography(checks, words)):
         _check_program(checks, words)
         _check_options(checks, words)
@@ -44,7 +44,7 @@ def check_command(checks: FolderChecks) -> None:
 
 
 def _is_shell_line(checks: FolderChecks, words: list[Node]) -> bool:
-    """Whether this is a line for a shell, taken apart. ``[cut, -d, ";"]`` is not: there an option asks for the word."""
+    """Whether this is a shell's line split into words, after reporting it. ``[cut, -d, ";"]`` is not: ``;`` is the value of an option."""
     texts = [word.text for word in words]
     if _program(texts[0]) in _SHELLS:
         return False
@@ -69,7 +69,7 @@ def _is_shell_line(checks: FolderChecks, words: list[Node]) -> bool:
 
 
 def _has_typography(checks: FolderChecks, words: list[Node]) -> bool:
-    """Quotes and dashes as a text editor or a web page makes them."""
+    """Whether words have typographic quotes or dashes, as text editors and web pages make them; reports each."""
     found = False
     for index, word in enumerate(words):
         plain = word.text.strip(_QUOTES)
@@ -81,7 +81,7 @@ def _has_typography(checks: FolderChecks, words: list[Node]) -> bool:
 
 
 def _check_program(checks: FolderChecks, words: list[Node]) -> None:
-    """The program itself."""
+    """Reports a first word that is no program."""
     first, rest = words[0], words[1:]
     text = first.text
     if shell_words.ASSIGNMENT.fullmatch(text):
@@ -118,7 +118,7 @@ def _check_program(checks: FolderChecks, words: list[Node]) -> None:
 
 
 def _check_options(checks: FolderChecks, words: list[Node]) -> None:
-    """``--lr 0.1`` as one word: the program would not know it."""
+    """Reports an option and its value in one word, ``--lr 0.1``: no program knows that option."""
     for index, (before, word) in enumerate(pairwise(words), start=1):
         pair = _OPTION_AND_VALUE.fullmatch(word.text)
         if pair and not re.fullmatch(r"-[a-z]*c", before.text):
@@ -126,7 +126,7 @@ def _check_options(checks: FolderChecks, words: list[Node]) -> None:
 
 
 def _check_script(checks: FolderChecks, words: list[Node]) -> None:
-    """``[python, trian.py]``: the script must be there."""
+    """Reports a script that does not exist: ``[python, trian.py]``."""
     if _program(words[0].text) not in _INTERPRETERS:
         return
     script = next((node for node in words[1:] if node.text.endswith(".py") or node.text in ("-m", "-c")), None)

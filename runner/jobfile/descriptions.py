@@ -1,4 +1,6 @@
-"""What the job's types say of their fields, read from their source where it is shown: pydantic would do it at each start (25 ms)."""
+"""The docstrings below the fields of the job's classes, read from the source when a schema is printed: pydantic would read them at
+each start (25 ms).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ def describe(schema: Schema, types: ModuleType) -> Schema:
     parts = {schema.get("title"): schema, **schema.get("$defs", {})}
     for node in ast.parse(inspect.getsource(types)).body:
         if isinstance(node, ast.ClassDef) and node.name in parts:
-            for field, text in _texts(node):  # as_ is `as` in the file: a word of Python's own
+            for field, text in _texts(node):  # as_ is `as` in the file, which is a keyword of Python
                 if field.rstrip("_") in parts[node.name]["properties"]:
                     parts[node.name]["properties"][field.rstrip("_")]["description"] = text
     return schema

@@ -83,7 +83,7 @@ def write_draft(folder: Path, name: str | None = None) -> tuple[Path, Findings]:
 
 
 def draft(findings: Findings, file: Path, code_path: str) -> str:
-    """The text of the job file."""
+    """The text of the job file, with ``code_path`` as ``code.path``."""
     command = [*_COMMANDS[findings.launcher], findings.script] if findings.script else _PLACEHOLDER
     fields: dict[str, str | list[str]] = {
         "name": findings.name,
@@ -98,7 +98,7 @@ def draft(findings: Findings, file: Path, code_path: str) -> str:
 
 
 def _write_new(folder: Path, file: Path, text: str) -> None:
-    """Under another name first; it gets its own only when it validates and nothing has it."""
+    """Writes under a temporary name first. Raises UserError when the final name is taken, InvalidJobFile when the text is no valid job."""
     final = folder / file
     descriptor, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{file.name}.", suffix=".tmp")
     try:

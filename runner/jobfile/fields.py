@@ -1,4 +1,4 @@
-"""The tree of a job file against the types: the Job's own fields, and its recipe's settings."""
+"""A job file checked against the types: the Job's own fields, and its recipe's settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
 from runner.jobfile.typing_errors import dotted, translate
 
-# Here a scalar is text as it is written: `python: 3.10` is not 3.1, `[train.py, --lr, 3e-4]` are words. "*" is any key or index.
+# Fields whose scalars are text as it is written: `python: 3.10` is not 3.1, `[train.py, --lr, 3e-4]` are words. "*" is any key or index.
 _TEXT = (
     ("name",),
     ("command", "*"),
@@ -92,7 +92,7 @@ def _replaced(tree: Node, keys: tuple[str, ...], node: Node) -> Node:
 
 
 def _everywhere(settings: type | None) -> Schema:
-    """The schema of a whole job with its recipe's settings in it, so that a key in the wrong place can be told where it belongs."""
+    """The schema of a whole job with its recipe's settings in it, so that a message for a misplaced key can name its place."""
     schema = job_schema()
     if settings is None:
         return schema
@@ -102,10 +102,10 @@ def _everywhere(settings: type | None) -> Schema:
 
 
 def _recipe_settings(tree: Node, path: str, folder: Path) -> tuple[type | None, list[Problem]]:
-    """The dataclass of the recipe's settings, None for a command; and why there is none."""
+    """The dataclass of the recipe's settings, None for a command; and the problems of the recipe's name or file."""
     recipe = tree.get("recipe")
     if recipe is None or not isinstance(recipe.value, str):
-        return None, []  # the Job's own check says so
+        return None, []  # the check of the Job's own fields reports it
     try:
         return settings_class(recipe.value, str(folder)), []
     except KeyError:
@@ -120,9 +120,9 @@ def _recipe_settings(tree: Node, path: str, folder: Path) -> tuple[type | None, 
 
 
 def check_fields(tree: Node, path: str, folder: Path) -> tuple[Job | None, list[Problem]]:
-    """The Job that the tree describes, its settings completed, or what is wrong with its types, keys and values; all of it.
+    """The Job that the tree describes, its settings completed; or None with every problem of types, keys and values.
 
-    ``folder`` is the job's code folder, where a recipe of the user's own lies.
+    ``folder`` is the job's code folder, which a recipe of the user's own is in.
     """
     plain, problems = _plain(tree, path)
     known_bad = {problem.place for problem in problems}
@@ -174,7 +174,7 @@ def _is_text(keys: tuple[str | int, ...]) -> bool:
 def _settings(
     tree: Node, plain: dict[str, object], kind: type | None, path: str, folder: Path
 ) -> tuple[Settings | None, list[Problem]]:
-    """The recipe's settings, of the dataclass ``kind``, with its defaults; and what is wrong with them."""
+    """The recipe's settings, of the dataclass ``kind``, with its defaults; and their problems."""
     recipe, written = tree.get("recipe"), tree.get("settings")
     if recipe is None:
         if written is not None and tree.get("command") is not None:
@@ -185,7 +185,7 @@ def _settings(
         return None, []
     if kind is None:
         return None, []
-    if written is None or written.plain() is None:  # what it lacks is the recipe's wish
+    if written is None or written.plain() is None:  # the recipe may require settings
         place = tree.key_place("settings" if written else "recipe")
         tree = replace(tree, entries={**tree.entries, "settings": Entry("settings", place, Node(place, "mapping"))})
     elif written.kind != "mapping":

@@ -1,4 +1,4 @@
-"""What a job file says about the folder it belongs to: the code, data, requirements and local models must be there, and inside."""
+"""A job file checked against its folder: code, data, requirements and local models must exist inside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.jobfile.tree import Node
 
 
 class FolderChecks:
-    """The checks of one file against one folder. They read the tree, not the Job, so that they run whatever else is wrong."""
+    """The checks of one file against one folder. They read the tree, not the Job, so that they run although other checks failed."""
 
     def __init__(self, tree: Node, path: str, folder: Path) -> None:
         self.tree = tree
@@ -22,7 +22,7 @@ class FolderChecks:
         self.problems: list[Problem] = []
 
     def folder_is_there(self) -> bool:
-        """Whether there is a folder to check against."""
+        """Whether the folder exists; reports a problem otherwise."""
         if self.folder.is_dir():
             return True
         node = self.tree.get("code", "path")
@@ -30,14 +30,14 @@ class FolderChecks:
         return False
 
     def run(self) -> None:
-        """Everything between the file and the folder, but for requirements and settings."""
+        """All checks but those of requirements and settings."""
         self._code()
         self._data()
         check_command(self)
         self._outputs()
 
     def inside(self, written: str, place: Place, name: str, file: str = "") -> Path | None:
-        """The path below the folder that ``written`` names, or None after saying at ``place`` (of ``file``) why there is none."""
+        """The path below the folder that ``written`` names, or None after reporting at ``place`` (of ``file``) why there is none."""
         refusal = self._refusal(written)
         if refusal is None:
             return self.folder / written
@@ -61,7 +61,7 @@ class FolderChecks:
         return None
 
     def problem(self, place: Place, message: str, file: str = "") -> None:
-        """Notes what is wrong at a place of the job file, or of another ``file`` that it names."""
+        """Adds a problem at a place of the job file, or of another ``file`` that it names."""
         self.problems.append(Problem(file or self.path, place, message))
 
     def _nearest(self, path: PurePosixPath) -> str:
@@ -73,7 +73,7 @@ class FolderChecks:
         return suggestion(str(path), [name for name in names if name.isprintable()])
 
     def _code(self) -> None:
-        """Included files are there. A command job sends its folder: a home folder or the whole disk is never what was meant."""
+        """Included files are there. A command job sends its folder: a home folder or the whole disk is refused."""
         for index, node in enumerate(texts(self.tree.get("code", "include"))):
             name = f"code.include[{index}]"
             found = self.inside(node.text, node.place, name)
@@ -115,7 +115,7 @@ class FolderChecks:
             self._apart(path, node, name, seen)
 
     def _data_from(self, entry: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
-        """``{path: …, as: …}``: it is there, and takes no other's name."""
+        """Checks ``{path: …, as: …}``: the path exists, and no other file or data has the name."""
         path, named = entry.get("path"), entry.get("as")
         if path is not None and path.text and not os.path.lexists(self.folder / Path(path.text).expanduser()):
             self.problem(path.place, f"{name}.path: there is no {quoted(path.text, 300)}")
@@ -127,12 +127,12 @@ class FolderChecks:
                 )
 
     def _hides(self, path: str, named: str) -> bool:
-        """Whether data under this name would take the place of something else that lies in the code folder."""
+        """Whether data under this name would hide another file or folder of the code folder."""
         own, data = self.folder / named, self.folder / Path(path).expanduser()
         return os.path.lexists(own) and not (data.exists() and own.exists() and own.samefile(data))
 
     def _apart(self, path: PurePosixPath, node: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
-        """Two entries of ``data`` in one place: the program would find one of them only."""
+        """Reports two entries of ``data`` at one place: the program would find only one of them."""
         for other in seen:
             if path == other or other in path.parents or path in other.parents:
                 self.problem(node.place, f"{name}: {quoted(node.text)} is already sent with {quoted(seen[other])}")
@@ -158,7 +158,7 @@ class FolderChecks:
 
 
 def texts(node: Node | None) -> list[Node]:
-    """The scalar items of a list; nothing for what is not a list (the types say so)."""
+    """The scalar items of a list; empty for any other node (check_fields reports it)."""
     return [item for item in node.items if item.kind == "scalar" and item.value is not None] if node else []
 
 

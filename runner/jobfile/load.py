@@ -33,7 +33,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Job:
 
 
 def load_runs(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> list[tuple[Job, str | None]]:
-    """The jobs that a file means, each with its experiment: one and none, or what its ``sweep`` expands to."""
+    """The jobs of a file, each with the name of its experiment: one job and None, or a job for each run of its ``sweep``."""
     overrides = list(overrides)
     job = load(path, overrides)
     if not job.sweep:
@@ -48,7 +48,7 @@ def _as_overrides(run: SweepRun) -> list[str]:
 
 
 def changed_since(job: Job) -> list[str]:
-    """The fields that decide which files are sent and what is installed, and that the job file changed after ``job`` was read.
+    """The fields that select the files to send and the packages to install, as far as the job file changed them after ``job`` was read.
 
     Empty for a job that was not read from a job file, and where that file is gone. Other problems of the file or of its folder
     do not count.
@@ -67,7 +67,7 @@ def check(paths: Iterable[str | os.PathLike[str]]) -> list[Problem]:
 
 
 def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]:
-    """The job, or None with what is wrong."""
+    """The job, or None, with all problems of the file."""
     text, problem = _read(path)
     if text is None:
         return None, [problem] if problem else []
@@ -142,7 +142,7 @@ def _one_payload(tree: Node, path: str) -> list[Problem]:
 
 
 def _sweep(job: Job | None, tree: Node, path: str) -> list[Problem]:
-    """What is wrong with the sweep: what it cannot expand to. Its fields are checked when it is expanded."""
+    """Problems of expanding the sweep. Its values are checked when each of its runs is loaded."""
     if job is None or not job.sweep:
         return []
     try:

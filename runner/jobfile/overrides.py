@@ -9,7 +9,7 @@ from runner.jobfile.tree import Entry, Node, read_tree
 
 
 def apply_overrides(root: Node, overrides: list[str]) -> tuple[Node, list[Problem]]:
-    """The tree with every override put in place, later ones winning, and what is wrong with them."""
+    """The tree with every override applied, the last one of a key winning, and the problems of the overrides."""
     problems: list[Problem] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -29,7 +29,7 @@ def apply_overrides(root: Node, overrides: list[str]) -> tuple[Node, list[Proble
 
 
 def _graft(node: Node, keys: list[str], value: Node, place: Place) -> Node:
-    """A copy with ``value`` under ``keys``: an anchored mapping that stands in two places changes only in the one named."""
+    """A copy with ``value`` under ``keys``: a mapping with an anchor that is used in two places changes only in the named one."""
     if not keys:
         return replace(value, place=place)
     if node.kind == "scalar" and node.value is None:

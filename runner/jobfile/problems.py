@@ -12,7 +12,7 @@ from runner.domain.errors import JobFileError
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Line and column count from 1; ``override`` is the ``--set`` key for what was given on the command line."""
+    """Line and column, from 1; for a value of the command line ``override`` is its ``--set`` key."""
 
     line: int = 1
     column: int = 1
@@ -21,7 +21,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; as text ``path:line:col: message`` or ``--set key: message``."""
+    """One problem; as text ``path:line:col: message`` or ``--set key: message``."""
 
     path: str
     place: Place
@@ -42,12 +42,12 @@ class InvalidJobFile(JobFileError):
 
 
 def escaped(text: str) -> str:
-    """One line of text without control characters or lone surrogates: safe on a terminal whatever a name holds."""
+    """One line of text without control characters or lone surrogates: safe to print, whatever a name contains."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """A value as people see it in the file: text in quotes, cut at ``limit`` characters, without anything secret."""
+    """A value as it is written in the file: text in quotes, truncated to ``limit`` characters, secrets redacted."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -78,7 +78,7 @@ def _wrong_option(line: str) -> str | None:
 
 
 def _no_requirement(line: str) -> str | None:
-    """Why a line does not name a package as the standard says (PEP 508)."""
+    """Why a line is no requirement (PEP 508) that can be installed on a box, with the correct form where it can be guessed; or None."""
     name = (re.match(r"[A-Za-z0-9._-]*", line) or [""])[0]
     if name.lower() == "python":
         return f"{quoted(line)}: the version of Python goes into environment.python, such as python: '3.11'"
@@ -97,9 +97,9 @@ def _no_requirement(line: str) -> str | None:
 
 
 def is_requirement(line: str, unnamed: bool = False) -> bool:
-    """Whether a line is a package with versions, extras, a marker or an address, as the standard says (PEP 508).
+    """Whether a line is a package with versions, extras, a marker or an address, in the form of PEP 508.
 
-    ``unnamed`` allows an address alone, with or without a marker, which is pip's own addition to the standard.
+    ``unnamed`` allows an address alone, with or without a marker, which pip accepts beyond the standard.
     """
     if PLAIN.fullmatch(line):
         return True

@@ -18,7 +18,7 @@ from runner.jobfile.tree import Node
 
 MAX_BYTES = 1 << 20
 _FILE = re.compile(r"(?:-r|--requirement)(?:\s+|=)(.+)")
-# Files that say what to install to somebody else than pip.
+# Files that other tools than pip read.
 _OTHERS = {
     ".yml": "a conda file",
     ".yaml": "a conda file",
@@ -60,7 +60,7 @@ class RequirementsReader:
         self.wrong = 0  # lines of files
 
     def read(self, node: Node | None) -> tuple[str, ...]:
-        """The requirement lines that the ``requirements`` node stands for. What is wrong goes to the checks."""
+        """The requirement lines that the ``requirements`` node stands for. Problems are added to the checks."""
         name = "environment.requirements"
         if node is None:
             return ()
@@ -119,7 +119,7 @@ class RequirementsReader:
         return lines
 
     def _line(self, line: str, place: Place, name: str, file: str = "") -> list[str]:
-        """A requirement as it is, an included file's lines, or nothing for a comment and for what is refused."""
+        """A requirement as it is, an included file's lines, or nothing for a comment and a refused line."""
         line = without_comment(line)
         if not line:
             return []

@@ -13,7 +13,7 @@ OWN_RECIPE = {"type": "string", "pattern": r"\.py$"}  # its settings stand in it
 
 
 def json_schema() -> Schema:
-    """One schema for every recipe: what ``settings`` may hold depends on ``recipe``."""
+    """One schema for all recipes: the fields of ``settings`` depend on ``recipe``."""
     schema = copy.deepcopy(job_schema())
     definitions = schema.setdefault("$defs", {})
     schema["properties"]["recipe"] = {

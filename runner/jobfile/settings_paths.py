@@ -22,7 +22,7 @@ from runner.jobfile.typing_errors import dotted, walk
 
 
 def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
-    """The job with its recipe's models among ``hub.models`` where they are the hub's. What is wrong goes to ``checks``."""
+    """The job with its recipe's models among ``hub.models`` where they are the hub's. Problems are added to ``checks``."""
     models = list(job.hub.models)
     for keys, kind, value in (
         _marked(settings_class(job.recipe, str(checks.folder)), job.settings) if job.recipe else ()
@@ -69,7 +69,7 @@ def _is_local(model: str, checks: FolderChecks) -> bool:
 
 
 def _must_be_sent(written: str, place: Place, name: str, job: Job, checks: FolderChecks) -> None:
-    """It is there and part of ``data:``. Where that whole entry is not there, its own line says so already."""
+    """Reports a path that does not exist or is not part of ``data:``. A missing entry of ``data:`` was reported at its own line."""
     path = PurePosixPath(written)
     for appears, source in job.at(checks.folder).data_places.items():
         if path == PurePosixPath(appears) or PurePosixPath(appears) in path.parents:

@@ -19,7 +19,7 @@ _BOUNDS = ("gt", "ge", "lt", "le", "multiple_of")
 
 
 def checkable(kind: Any) -> Any:
-    """A dataclass like ``kind`` (a subclass, so that its ``__post_init__`` runs) whose bounds stand at the numbers they are for."""
+    """A dataclass like ``kind`` (a subclass, so that its ``__post_init__`` runs) whose bounds apply to the numbers in its types."""
     hints = typing.get_type_hints(kind)
     fields = [(field.name, *_field(hints[field.name], field)) for field in dataclasses.fields(kind)]
     twin = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,))

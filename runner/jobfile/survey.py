@@ -1,4 +1,4 @@
-"""What the code in a folder seems to need, found by looking at names and reading the one script that trains."""
+"""A guess at the job for the code in a folder, from file names and the source of its training script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ = 1 << 20
 
 @dataclass
 class Findings:
-    """What a draft is made of. ``notes`` say in sentences what was found and what was guessed."""
+    """The facts of a drafted job file. ``notes`` are lines for the user about them."""
 
     name: str
     script: str | None = None
@@ -44,7 +44,7 @@ class Findings:
 
 
 def survey(folder: Path, name: str | None = None) -> Findings:
-    """Looks at the folder; nothing is run or imported."""
+    """The findings for a folder. Nothing is run or imported."""
     findings = Findings(name or _name(folder))
     findings.script = _script(folder)
     text = _text(folder / findings.script) if findings.script else ""
@@ -65,7 +65,7 @@ def _name(folder: Path) -> str:
 
 
 def _script(folder: Path) -> str | None:
-    """The usual names first; else the one script that has a main part, if it is one."""
+    """The first script with a usual name; else the only script with a main part; None where there are none or several."""
     for name in _SCRIPTS:
         if (folder / name).is_file():
             return name

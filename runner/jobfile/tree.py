@@ -1,4 +1,4 @@
-"""YAML text → a tree that knows where every key and value stands.
+"""YAML text → a tree with the place (line and column) of every key and value.
 
 Built from PyYAML's events, not its constructors: no tag ever makes an object, duplicate keys are seen, and depth and size are bounded
 while reading, aliases counted as what they expand to; ``<<: *anchor`` merges. Scalars mean what YAML 1.2
@@ -24,7 +24,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 
-# What PyYAML says → what it means. Matched by the beginning; the rest is quoted as it is.
+# The beginning of a message of PyYAML → the message that is shown; other messages are shown unchanged.
 _SYNTAX = {
     "found character '\\t' that cannot start any token": "a tab: YAML wants spaces here",
     "mapping values are not allowed here": "a ':' where no key can stand: check the indentation, or put text that holds ': ' in quotes",
@@ -74,7 +74,7 @@ class Node:
         return node
 
     def key_place(self, key: str) -> Place:
-        """Where the key stands; the mapping's own place when it is not there."""
+        """The place of a key; the mapping's own place when it has no such key."""
         return self.entries[key].place if key in self.entries else self.place
 
     def plain(self) -> Any:
@@ -85,7 +85,7 @@ class Node:
 
 
 class NotATree(Exception):
-    """The text cannot be read on; ``place`` is where."""
+    """The text cannot be read further than ``place``."""
 
     def __init__(self, place: Place, message: str) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ class NotATree(Exception):
 
 
 def read_tree(text: str, path: str, override: str = "") -> tuple[Node | None, list[Problem]]:
-    """The tree of ``text`` (None when it cannot be read) and what is wrong with it as YAML: syntax, duplicate keys, tags, excess."""
+    """The tree of ``text`` (None when it cannot be read) and its problems as YAML: syntax, duplicate keys, tags, size."""
     reading = _Reading(path, override)
     try:
         return reading.document(yaml.parse(text, Loader=yaml.SafeLoader)), reading.problems
@@ -125,7 +125,7 @@ def _syntax(message: str) -> str:
 
 
 def _indented_beginning(text: str, message: str) -> int | None:
-    """The first line with something on it, where what went wrong is that only this one is indented."""
+    """The number of the first line that is not blank, if the error is that only this line is indented."""
     if not message.startswith("expected '<document start>'"):
         return None
     lines = enumerate(text.split("\n"), start=1)
@@ -216,7 +216,7 @@ class _Reading:
                 self.problem(key.place, f"{quoted(key.text)} is given twice (first on line {first})")
             else:
                 entries[key.text] = Entry(key.text, self.place(event), node)
-        for entry in merged:  # what stands in the mapping itself wins, then the first that brings it
+        for entry in merged:  # keys of the mapping itself win, then those of the first merged mapping
             entries.setdefault(entry.key, entry)
         below = [entry.node for entry in entries.values()]
         return Node(place, "mapping", entries=entries, size=_size(below), height=_height(below))

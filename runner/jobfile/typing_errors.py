@@ -1,4 +1,4 @@
-"""pydantic's errors in people's words, at their place in the file."""
+"""pydantic's errors as problems of the job file, each at its place and with the correct form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.schema_parts import Schema, properties
 from runner.jobfile.tree import Node
 
-# pydantic's type of error → what the field wants, for "must be …, not …".
+# pydantic's type of error → the wanted type, for the message "must be …, not …".
 _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -142,7 +142,7 @@ def _own_place(tree: Node, keys: Sequence[str | int]) -> Place:
 
 
 def dotted(keys: Sequence[str | int]) -> str:
-    """``("data", 0)`` → ``data[0]``, ``("resources", "gpus")`` → ``resources.gpus``. Keys that are no words are escaped and cut."""
+    """``("data", 0)`` → ``data[0]``, ``("resources", "gpus")`` → ``resources.gpus``. Keys that are no words are quoted."""
     text = ""
     for key in keys:
         word = key if isinstance(key, int) or re.fullmatch(r"[\w-]{1,60}", key) else quoted(key)

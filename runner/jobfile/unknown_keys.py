@@ -1,4 +1,4 @@
-"""A key that a job file does not know: what was meant, or where it belongs. Many come from the files of other tools."""
+"""The message for an unknown key: a similar key, or the place where it belongs. Many come from the files of other tools."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMES = {
     "settings.lora.rank": "r lora_r",
     "name": "title job_name",
 }
-# What a job has no field for → what to do instead.
+# Keys of other tools for which a job has no field → what to do instead.
 _NO_FIELD = {
     "host hosts server address ssh machine remote provider cloud region backend backends instance_type infra": (
         "the box is named when the job is submitted, gpurun submit JOB --host user@address: leave it out"
@@ -115,7 +115,7 @@ def normal(word: str) -> str:
 
 
 def _place(plain: str, above: list[str], schema: Schema) -> tuple[str, ...]:
-    """The field of this name elsewhere in a job, if there is just one, or what other tools call so; the nearest first."""
+    """The path of the only field elsewhere in a job that has this name, here or in other tools; the nearest one first. Empty for none."""
     fields = list(_fields(schema, schema, ()))
     exact = [field for field in fields if field[-1] == plain and list(field[:-1]) != above]
     called = [field for field in fields if plain in _NAMES.get(".".join(field), "").split()]
@@ -128,7 +128,7 @@ def _place(plain: str, above: list[str], schema: Schema) -> tuple[str, ...]:
 
 
 def _nested(place: tuple[str, ...]) -> str:
-    """``("resources", "gpus")`` as it stands in a file: ``resources: {gpus: …}``."""
+    """``("resources", "gpus")`` as it is written in a file: ``resources: {gpus: …}``."""
     text = "…"
     for depth, key in enumerate(reversed(place)):
         text = f"{key}: {text}" if depth == 0 else f"{key}: {{{text}}}"

@@ -73,7 +73,7 @@ class Have:
     attempts: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unfinished pushes by name, the newest first
     environment: bool = False
     payload: bool = False  # the training package
-    interpreter: str | None = None  # one that has what the job requires
+    interpreter: str | None = None  # one with the packages that the job requires
     program: str | None = None  # the path of the command's first word
 
 
@@ -102,7 +102,7 @@ class Box:
     have: Have = field(default_factory=Have)
     disk_error: str | None = None  # why it takes nothing
     obstacle: str | None = None  # why gpurun may not install the system's packages there
-    install_rsync: str | None = None  # what a person types there for it
+    install_rsync: str | None = None  # the command that installs it there
 
     @classmethod
     def parse(cls, answer: object) -> Box:
@@ -141,7 +141,7 @@ class Box:
 
 
 def box_root(value: object) -> str:
-    """``$ROOT``: the one folder that gpurun works in, spelt in one way, so that nothing below it can lead elsewhere."""
+    """``$ROOT``: the one folder that gpurun works in, in its normal form, so that no path below it leads elsewhere. Raises Impossible."""
     root = matching(SAFE_PATH)(value)
     if not root.startswith("/") or posixpath.normpath(root) != root or posixpath.basename(root) != ROOT_NAME:
         raise Impossible(f"{shown(root)} is no folder of gpurun's")

@@ -1,4 +1,4 @@
-"""All that is on a box of gpurun's making and would go with it, as the box itself told it."""
+"""Everything of gpurun's on a box, which is lost when the box is destroyed: runs, pushes, living processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_RUNS = 100_000
 
 @dataclass(frozen=True)
 class Held:
-    """One run's folder on the box. ``left`` are processes of the run that live, in words."""
+    """One run's folder on the box. ``left`` describes each process of the run that lives."""
 
     root: str
     status: Status
@@ -27,13 +27,13 @@ class Held:
 
     @property
     def going(self) -> bool:
-        """Whether it is not over, or processes of it are left."""
+        """Whether the run has not finished, or processes of it live."""
         return not self.status.finished or bool(self.left)
 
 
 @dataclass(frozen=True)
 class Push:
-    """Code or data under ``incoming/`` that no run took. ``run_id`` is None where the name says nothing."""
+    """Code or data under ``incoming/`` that no run took. ``run_id`` is None where the name holds no run id."""
 
     root: str
     name: str
@@ -42,7 +42,7 @@ class Push:
 
 @dataclass(frozen=True)
 class Holdings:
-    """``homeless`` are runs that live without a folder: their processes in words, by id."""
+    """``homeless`` are runs that live although their folder is gone: a description of each process, by run id."""
 
     runs: tuple[Held, ...]
     pushes: tuple[Push, ...]

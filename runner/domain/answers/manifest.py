@@ -42,7 +42,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``complete`` once the run is over; before, what is already whole."""
+    """``complete`` once the run has finished. Before that it lists the files that are complete already."""
 
     complete: bool
     files: tuple[Artifact, ...]

@@ -55,7 +55,7 @@ class Fields:
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: short, and without control sequences."""
+    """A value as an error message shows it: short, and without control sequences."""
     if value is None:
         return "nothing"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
@@ -106,7 +106,7 @@ def absolute_path(value: object) -> str:
 
 
 def one_of(allowed: Iterable[str]) -> Reader[str]:
-    """One of these words."""
+    """One of the given words."""
     words = tuple(allowed)
 
     def read(value: object) -> str:

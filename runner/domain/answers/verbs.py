@@ -1,4 +1,4 @@
-"""The smaller answers of the agent on the box, each checked whole before anybody sees it. ``read_*`` raise Impossible naming the field.
+"""The smaller answers of the agent on the box, each checked as a whole before use. ``read_*`` raise Impossible naming the field.
 
 The larger ones have files of their own: ``box.py`` (what was measured), ``status.py`` (a run), ``manifest.py`` (its outputs).
 """
@@ -57,7 +57,7 @@ def read_provisioned(answer: Fields) -> Provisioned:
 
 @dataclass(frozen=True)
 class Launched:
-    """The run as it stands; ``attached`` when it was there already. ``code`` is the digest of the code it runs, "" without any."""
+    """The run's status; ``attached`` when the run existed already. ``code`` is the digest of the code it runs, "" for a recipe."""
 
     attached: bool
     status: Status
@@ -103,7 +103,7 @@ def _process(value: object) -> Process:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run after ``stop``: who is left of it, and who else has its GPUs open."""
+    """A run after ``stop``: its processes that still live, and other processes that have its GPUs open."""
 
     status: Status
     survivors: tuple[Process, ...]
@@ -136,7 +136,7 @@ def _stranger(value: object) -> Stranger:
         user=fields("user", optional(text)),
         age=fields(
             "age", optional(whole_between(-LARGEST, LARGEST))
-        ),  # lxcfs tells a younger uptime than processes have
+        ),  # under lxcfs the uptime is shorter than the age of processes
         command=fields("command", text),
         memory=fields("memory", optional(whole)),
         gpus=fields("gpus", list_of(whole, MAX_LISTED)),
@@ -147,7 +147,7 @@ def _stranger(value: object) -> Stranger:
 
 @dataclass(frozen=True)
 class Held:
-    """A GPU with memory in use that nobody visible holds."""
+    """A GPU with memory in use and no visible process that holds it."""
 
     gpu: int
     bytes: int
@@ -160,7 +160,7 @@ def _held(value: object) -> Held:
 
 @dataclass(frozen=True)
 class Stale:
-    """What had GPUs open: what was ended, what was left alone, what could not be ended."""
+    """Processes with GPUs open: those that were ended, the others, and those that survived the attempt to end them."""
 
     ended: tuple[Stranger, ...]
     others: tuple[Stranger, ...]
@@ -180,7 +180,7 @@ def read_stale(answer: Fields) -> Stale:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing on the box; ``why`` says why it stays, for what is kept."""
+    """A file or folder on the box; ``why`` is the reason why it is kept."""
 
     path: str
     bytes: int
@@ -189,7 +189,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What ``clean`` removed, or would remove, and what stays."""
+    """The files and folders that ``clean`` removed, or would remove, and those that it keeps."""
 
     removed: tuple[Item, ...]
     kept: tuple[Item, ...]
@@ -211,7 +211,7 @@ def _item(value: object) -> Item:
 
 @dataclass(frozen=True)
 class Kept:
-    """A complete checkpoint, or the finished model (``best``): what its own manifest says."""
+    """A complete checkpoint, or the finished model (``best``), described by its own manifest."""
 
     name: str
     step: int | None
@@ -282,7 +282,7 @@ Notice = Piece | Moved | Status
 
 
 def read_notices(answer: Fields) -> tuple[Notice, ...]:
-    """What one PROGRESS of ``follow`` says."""
+    """The notices of one PROGRESS frame of ``follow``."""
     log, events = (answer(of, optional(functools.partial(_moved, of))) for of in ("log", "events"))
     return tuple(each for each in (log, events, answer("status", optional(Status.parse))) if each is not None)
 
