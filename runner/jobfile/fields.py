@@ -16,9 +16,8 @@ from remote_payload.settings import RECIPES, settings_class
 from remote_payload.settings.own import RecipeError
 from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job, Settings
-from runner.jobfile.descriptions import describe
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
-from runner.jobfile.schema_parts import Schema, closed, properties
+from runner.jobfile.schema_parts import Schema, closed, describe, properties
 from runner.jobfile.settings_metric import check_metric
 from runner.jobfile.settings_types import checkable
 from runner.jobfile.tree import Entry, Node
