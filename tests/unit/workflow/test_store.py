@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import re
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.errors import DiskTrouble, NotStarted, StateError, UnknownRun
-from runner.domain.job import Job
+from runner.domain.job import Job, Resources
 from runner.domain.run import Run, RunChanges, mint_id
 
 
@@ -144,6 +145,40 @@ def test_a_field_of_another_type_is_a_damaged_record_that_is_named_and_hides_no_
     assert [run.run_id for run in runs] == [good.run_id] and len(damaged) == 1
     with pytest.raises(StateError, match=bad.run_id):  # and never the older run instead
         store.find(None)
+
+
+WRONG_JOBS = {
+    "job.name": {"name": None}, "job.command": {"command": "train"}, "job.data[1].as": {"data": ["a", {"path": "b"}]},
+    "job.resources.gpus": {"resources": {"gpus": "some"}}, "job.resources.disk": {"resources": {"disk": "much"}},
+    "job.environment.variables.A": {"environment": {"variables": {"A": 1}}}, "job.time_limit": {"time_limit": 12},
+    "job.settings.evaluation.metric": {"settings": {"evaluation": {"metric": []}}}, "job.smoke_test.tolerance.cpu": {"smoke_test": {"tolerance": {"cpu": "0"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", WRONG_JOBS)
+def test_a_field_of_another_type_in_the_job_of_a_record_is_named_by_its_path(path: str) -> None:
+    run = make()
+    file = places.run_folder(run.run_id) / "run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "job": {**record["job"], **WRONG_JOBS[path]}}))
+    with pytest.raises(StateError, match=re.escape(f"({path}: ")):
+        store.load(run.run_id)
+
+
+def test_a_job_of_another_version_is_read_with_its_own_settings_and_the_defaults_of_what_it_lacks() -> None:
+    run = make()
+    file = places.run_folder(run.run_id) / "run.json"
+    recorded = {
+        "name": "legal",
+        "recipe": "classify",
+        "settings": {"invented": {"a": [1]}},
+        "invented": 1,
+        "resources": {"invented": 2, "gpus": 0, "vram": "20GiB"},
+    }
+    file.write_text(json.dumps({**json.loads(file.read_text()), "job": recorded}))
+    job = store.load(run.run_id).job
+    assert job.settings == {"invented": {"a": [1]}} and (job.resources.gpus, job.resources.vram) == (0, 20 << 30)
+    assert dataclasses.replace(job, settings={}, resources=Resources(), recipe=None) == Job("legal")
 
 
 def test_a_record_of_the_future_says_so() -> None:
