@@ -151,7 +151,8 @@ WRONG_JOBS = {
     "job.name": {"name": None}, "job.command": {"command": "train"}, "job.data[1].as": {"data": ["a", {"path": "b"}]},
     "job.resources.gpus": {"resources": {"gpus": "some"}}, "job.resources.disk": {"resources": {"disk": "much"}},
     "job.environment.variables.A": {"environment": {"variables": {"A": 1}}}, "job.time_limit": {"time_limit": 12},
-    "job.settings.evaluation.metric": {"settings": {"evaluation": {"metric": []}}}, "job.smoke_test.tolerance.cpu": {"smoke_test": {"tolerance": {"cpu": "0"}}},
+    "job.settings.evaluation.metric": {"settings": {"evaluation": {"metric": []}}},
+    "job.smoke_test.tolerance.cpu": {"smoke_test": {"tolerance": {"cpu": "0"}}},
 }  # fmt: skip
 
 
