@@ -1,6 +1,6 @@
-"""Files of gpurun's own on this machine: replaced as a whole, edited under a lock; what the disk refuses is named as that.
+"""Files of gpurun's own on this machine: replaced as a whole, edited under a lock. An error of the disk names the disk and the file.
 
-Nobody else under ``runner/`` renames a file into place; ``file_locks.py`` is used from here alone.
+Its locks are those of ``file_locks.py``, which only this module uses.
 """
 
 from __future__ import annotations

@@ -106,9 +106,11 @@ def without_controls(text: str) -> str:
 
 def clean(text: object, limit: int = 500) -> str:
     """One line of untrusted text (a name, a message) without any control sequence, truncated to ``limit`` characters."""
-    shown = TerminalFilter()._feed_text(str(text).encode("utf-8", "replace").decode("utf-8"))
-    shown = _COLOUR.sub("", shown)
-    shown = re.sub(r"[\r\n\t]+", " ", shown).strip()
+    shown = str(text)
+    if not (shown.isascii() and shown.isprintable()):  # most names are: nothing is to be removed from them
+        shown = TerminalFilter()._feed_text(shown.encode("utf-8", "replace").decode("utf-8"))
+        shown = re.sub(r"[\r\n\t]+", " ", _COLOUR.sub("", shown))
+    shown = shown.strip()
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
