@@ -153,7 +153,7 @@ def load_json(file: Path) -> dict[str, object]:
     try:
         value = parse_json(file) if os.path.lexists(file) else {}
         if not isinstance(value, dict):
-            raise Impossible(f"{shown(value)} is no object")
+            raise Impossible(f"{shown(value)} is not an object")
     except Impossible as error:
         raise damaged(file, error) from None
     return value
@@ -166,7 +166,7 @@ def parse_json(file: Path) -> object:
     except OSError as error:
         raise Impossible(error.strerror or type(error).__name__) from None
     except (ValueError, RecursionError) as error:
-        raise Impossible(f"no JSON: {clean(error, 100)}") from None
+        raise Impossible(f"not JSON: {clean(error, 100)}") from None
     return value
 
 

@@ -144,7 +144,7 @@ def box_root(value: object) -> str:
     """``$ROOT``: the one folder that gpurun works in, in its normal form, so that no path below it leads elsewhere. Raises Impossible."""
     root = matching(SAFE_PATH)(value)
     if not root.startswith("/") or posixpath.normpath(root) != root or posixpath.basename(root) != ROOT_NAME:
-        raise Impossible(f"{shown(root)} is no folder of gpurun's")
+        raise Impossible(f"{shown(root)} is not a folder of gpurun")
     return root
 
 

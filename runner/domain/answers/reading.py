@@ -43,7 +43,7 @@ class Fields:
         if isinstance(value, Fields):
             value = value._value
         if not isinstance(value, dict):
-            raise Impossible(f"{shown(value)} is no object")
+            raise Impossible(f"{shown(value)} is not an object")
         self._value: Mapping[str, object] = value
 
     def __call__(self, name: str, read: Reader[T]) -> T:
@@ -59,7 +59,7 @@ def shown(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST:
-        return "a number beyond all bounds"  # Python refuses to print the longest of them
+        return "a number that is too large"  # Python refuses to print the longest of them
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     return clean(ascii(value) if isinstance(value, str) else repr(value), 80)
@@ -68,7 +68,7 @@ def shown(value: object) -> str:
 def string(value: object) -> str:
     """Text, unchanged: it is parsed or cleaned elsewhere."""
     if not isinstance(value, str):
-        raise Impossible(f"{shown(value)} is no text")
+        raise Impossible(f"{shown(value)} is not text")
     return value
 
 
@@ -83,7 +83,7 @@ def matching(pattern: re.Pattern[str]) -> Reader[str]:
 
     def read(value: object) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise Impossible(f"{shown(value)} does not have the form that it must have")
+            raise Impossible(f"{shown(value)} does not have the required form")
         return value
 
     return read
@@ -129,7 +129,7 @@ def whole_between(low: int, high: int) -> Reader[int]:
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise Impossible(f"{shown(value)} is no whole number from {low} to {high}")
+            raise Impossible(f"{shown(value)} is not a whole number from {low} to {high}")
         return value
 
     return read
@@ -143,7 +143,7 @@ def number_between(low: float, high: float) -> Reader[float]:
 
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise Impossible(f"{shown(value)} is no number from {low:g} to {high:g}")
+            raise Impossible(f"{shown(value)} is not a number from {low:g} to {high:g}")
         return float(value)
 
     return read
@@ -168,9 +168,9 @@ def list_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[tuple[T, ...]]:
 
     def read_all(value: object) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
-            raise Impossible(f"{shown(value)} is no list")
+            raise Impossible(f"{shown(value)} is not a list")
         if len(value) > limit:
-            raise Impossible(f"a list of {len(value)}, and {limit} are the most there can be")
+            raise Impossible(f"a list of {len(value)} items, and at most {limit} are possible")
         found = []
         for place, each in enumerate(value):
             try:
@@ -187,9 +187,9 @@ def mapping_of(read: Reader[T], limit: int = MAX_ITEMS) -> Reader[dict[str, T]]:
 
     def read_all(value: object) -> dict[str, T]:
         if not isinstance(value, dict):
-            raise Impossible(f"{shown(value)} is no object")
+            raise Impossible(f"{shown(value)} is not an object")
         if len(value) > limit:
-            raise Impossible(f"an object of {len(value)}, and {limit} are the most there can be")
+            raise Impossible(f"an object of {len(value)} fields, and at most {limit} are possible")
         found = {}
         for name, each in value.items():
             try:

@@ -60,7 +60,7 @@ def test_a_field_is_named_by_its_path() -> None:
 
     with pytest.raises(Impossible) as refused:
         Fields({"runs": [{"pid": 1}, {"pid": "two"}]})("runs", reading.list_of(run))
-    assert str(refused.value) == "runs[1].pid: 'two' is no whole number from 0 to 4611686018427387904"
+    assert str(refused.value) == "runs[1].pid: 'two' is not a whole number from 0 to 4611686018427387904"
 
 
 @pytest.mark.parametrize("value", [True, 1.0, -1, 1 << 63, "1", None, [1]])
