@@ -51,7 +51,7 @@ class Status(TypedDict):
     started_at: float | None
     ended_at: float | None
     now: float | None
-    progress: dict[str, dict[str, object]]
+    progress: dict[str, object]
     log_size: int
     generation: str
     evidence: str | None

@@ -55,7 +55,7 @@ def _status(status: Status) -> documents.Status:
         "started_at": status.started_at,
         "ended_at": status.ended_at,
         "now": status.now,
-        "progress": status.progress,
+        "progress": {**status.progress},
         "log_size": status.log_size,
         "generation": status.generation,
         "evidence": status.evidence,
