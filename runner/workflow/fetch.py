@@ -181,45 +181,44 @@ def _check_space(target: Path, needed: int) -> None:
 
 
 def _pull(
-    link: Link,
-    run: Run,
-    missing: list[Artifact],
-    staging: Staging,
-    report: Reporter,
-    some_arrived: Callable[[], None],
+    link: Link, run: Run, missing: list[Artifact], staging: Staging, report: Reporter, some_arrived: Callable[[], None]
 ) -> None:
     """Copies the files into staging, with another try where the copy breaks. The agent is not asked: its link may be broken too."""
-    outputs, total = link.paths.run(run.run_id).outputs, sum(artifact.size for artifact in missing)
+    total = sum(artifact.size for artifact in missing)
     with report.stage(f"fetch {pluralise(len(missing), 'file')}", "bytes") as stage:
         stage.update(done=0, total=total)
+
+        def tell(done: int) -> None:
+            stage.update(done=min(done, total))
+            some_arrived()
+
         for pause in (*PAUSES, None):
-            begun, others = staging.parts(missing)
-            before = 0
             try:
-                for part in (begun, others):
-
-                    def tell(done: int, before: int = before) -> None:
-                        stage.update(done=min(before + done, total))
-                        some_arrived()
-
-                    if part:
-                        rsync.pull(
-                            link.host,
-                            outputs,
-                            [artifact.path for artifact in part],
-                            staging.files,
-                            go_on=part is begun,
-                            max_size=max(artifact.size for artifact in part) + (1 << 20),
-                            compress=link.slow,
-                            progress=tell,
-                        )
-                    before += sum(artifact.size for artifact in part)
-                return
+                return _pull_once(link, run, missing, staging, tell)
             except TransferInterrupted as error:
                 if pause is None:
                     raise
                 report.warn(f"{error.message}; going on from there")
                 time.sleep(pause)  # the link itself cannot be awaited, only tried
+
+
+def _pull_once(link: Link, run: Run, missing: list[Artifact], staging: Staging, tell: Callable[[int], None]) -> None:
+    """First the files of which a beginning is here, then the others; ``tell`` gets the bytes so far."""
+    begun, others = staging.parts(missing)
+    before = 0
+    for part in (begun, others):
+        if part:
+            rsync.pull(
+                link.host,
+                link.paths.run(run.run_id).outputs,
+                [artifact.path for artifact in part],
+                staging.files,
+                go_on=part is begun,
+                max_size=max(artifact.size for artifact in part) + (1 << 20),
+                compress=link.slow,
+                progress=lambda done, before=before: tell(before + done),  # type: ignore[misc]
+            )
+        before += sum(artifact.size for artifact in part)
 
 
 def _settle(missing: list[Artifact], staged: Path, target: Path, receipt: Receipt) -> None:

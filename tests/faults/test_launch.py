@@ -59,6 +59,26 @@ def test_25_an_answer_that_is_cut_off_is_asked_for_again_and_the_run_starts_once
     release(box)
 
 
+def test_a_resume_whose_answer_is_cut_off_goes_on_and_starts_one_run(gpurun: Gpurun, box: Box, job: Any) -> None:
+    with Proxy(box.port) as link:
+        release(box)
+        gpurun("submit", str(job(COUNTING)), "--host", box.address(link.port))
+        gpurun("logs", "-f")
+        (box.home / "go").unlink()
+        resuming = gpurun.start("resume")
+        wait_until(lambda: len(list(box.root.glob("runs/*"))) == 2, every=0.001)
+        link.freeze("to client")
+        wait_until(lambda: len(list(box.root.glob("runs/*/owner.json"))) == 2 and len(starts(box)) == 2)
+        link.cut()
+        link.thaw()
+        _, stderr = resuming.communicate(timeout=60)
+    assert resuming.returncode == 0, stderr
+    assert "trying again" in stderr and "attached" in stderr
+    first, second = (run["run_id"] for run in gpurun.json("list")["runs"])
+    assert starts(box) == [first, second] and gpurun.json("status")["parent"] == first
+    release(box)
+
+
 KILL_POINTS = [
     "runner.workflow.submission.plan:make_plan:before",
     "runner.store:create:before",
