@@ -5,6 +5,7 @@ Everything on the box counts, also from other machines: a run that this machine 
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -67,10 +68,19 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
             verdict.reasons += _reasons(held, known.get(held.run_id), verdict, leave_behind)
         verdict.reasons += _waiting(box, known, verdict)
         verdict.reasons += _wiped(link, over)
+    _remember_ends(over, known)
     for state in verdict.fetched.values():
         if not state.reasons(leave_behind):
             store.update(known[state.run_id], done=True)
     return verdict
+
+
+def _remember_ends(over: list[Held], known: dict[str, Run]) -> None:
+    """Notes in this machine's records how the runs ended that were not known to be over."""
+    for held in over:
+        record = known.get(held.run_id)
+        if record is not None and not (record.status and record.status.finished):
+            store.update(record, status=held.status, status_at=time.time())
 
 
 def _named(box: Holdings, names: tuple[str, ...]) -> tuple[str, ...]:
