@@ -125,7 +125,7 @@ def _cause(error: GpurunError) -> str:
 
 @contextlib.contextmanager
 def interruption_explained(runs: Sequence[Run]) -> Iterator[None]:
-    """Ctrl-C ends the block with one line a run about what was started and what was not (``cli/group.py`` prints them)."""
+    """Ctrl-C ends the block with one line a run about what was started and what was not (``cli/errors.py`` prints them)."""
     try:
         yield
     except KeyboardInterrupt:
