@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Gpurun
+from tests.support.document_types import TYPES, differences
 from tests.support.hub import Hub
 from tests.support.models.smoke_models import causal_run, change_tensor, classifier_run, flip_bit, record_fetched
 from tests.support.models.tiny_models import CORPUS
@@ -52,7 +53,8 @@ def test_a_flipped_bit_fails_with_the_worst_row_and_json_says_the_same(
     assert "does not predict here what it predicted on the box" in done.stderr
     assert "row " in done.stderr and "FAILED" in done.stdout
     document = gpurun.json("smoke-test", run.run_id, check=6)
-    assert document["passed"] is False
+    assert differences(document, TYPES["SmokeTest"], set()) == []
+    assert document["passed"] is False and document["run_id"] == run.run_id
     [model] = document["models"]
     assert model["comparison"]["problems"] and model["comparison"]["difference"] > model["comparison"]["limit"]
 
