@@ -17,7 +17,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.transport.link import Link
 from runner.workflow.connect import connect, resolve_or_start_host
-from runner.workflow.fetched_state import compare_with_local, list_holdings
+from runner.workflow.fetching.fetched_state import compare_with_local, list_holdings
 from runner.workflow.retention import Candidate, Decision, decide_retention
 
 

@@ -16,12 +16,12 @@ from runner.domain.errors import HostError, LinkLost, PythonMissing, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
+from runner.host_notes import host_notes, note_host
 from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.transport.known_hosts import FirstContact
 from runner.transport.link import Link, open_link
 from runner.transport.resolve import resolve
-from runner.workflow.host_notes import host_notes, note_host
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
 

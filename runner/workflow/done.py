@@ -18,7 +18,7 @@ from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
-from runner.workflow.fetched_state import AT_ONCE, FetchedState, compare_with_local, list_holdings
+from runner.workflow.fetching.fetched_state import AT_ONCE, FetchedState, compare_with_local, list_holdings
 from runner.workflow.status import not_there
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from runner.domain import places
 from runner.domain.errors import UserError
 from runner.domain.host import LOCAL
+from runner.host_notes import forget_notes, host_notes, note_host
 from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.workflow.connect import resolve_or_start_host
-from runner.workflow.host_notes import forget_notes, host_notes, note_host
 
 
 @dataclass(frozen=True)

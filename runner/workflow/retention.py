@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from runner.domain.answers.holdings import Held
 from runner.domain.run import Run, stamp_of
 from runner.domain.sweep import SEED
-from runner.workflow.fetched_state import FetchedState
+from runner.workflow.fetching.fetched_state import FetchedState
 
 ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for records that do not name theirs
 

@@ -24,9 +24,9 @@ from runner.domain.errors import DiskTrouble, GpurunError
 from runner.domain.host import Host
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
+from runner.host_notes import host_notes, note_host
 from runner.transport import known_hosts
 from runner.workflow.fetching.receipt import Receipt
-from runner.workflow.host_notes import host_notes, note_host
 from tests.support.box import only_as_root
 from tests.support.cli import Gpurun
 from tests.support.figures import Record

@@ -5,7 +5,7 @@ from runner.domain.answers.manifest import Artifact, Manifest
 from runner.domain.answers.status import Status
 from runner.domain.job import Job
 from runner.domain.run import Run
-from runner.workflow.fetched_state import FetchedState
+from runner.workflow.fetching.fetched_state import FetchedState
 from runner.workflow.retention import Candidate, decide_retention
 
 FILE = Artifact("models/best/weights", 1, "0" * 64)
