@@ -1,6 +1,5 @@
 """Makes this process a daemon that outlives the SSH session it was started from."""
 
-import ctypes
 import os
 import signal
 from typing import Iterable
@@ -16,6 +15,8 @@ def detach(log: str, blocked: Iterable[int]) -> int:
 
     Gives a descriptor of the old standard output, for the answer to the process that started this one.
     """
+    import ctypes  # a millisecond, which the verbs need not pay that only read this module's other function
+
     answer = os.dup(1)
     if os.fork():
         os._exit(0)
