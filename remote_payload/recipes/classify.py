@@ -31,7 +31,10 @@ from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.tasks.sums import add_up
 
-OVERHEAD = {"cuda": 4096, "cpu": 32}  # tokens that could be computed while one more micro-batch gets going
+OVERHEAD = {
+    "cuda": 4096,
+    "cpu": 32,
+}  # what starting one more micro-batch costs, in tokens that could be computed meanwhile
 
 
 def main(run: Run[ClassifySettings]) -> None:
@@ -173,7 +176,7 @@ def class_weights(data: LabelledTexts, wanted: str) -> Tensor | None:
 
 
 def check_length(model: Classifier, max_length: int) -> None:
-    """Raises InputError for texts that the encoder has no positions for."""
+    """Raises InputError when texts may be longer than the encoder's positions."""
     limit = longest_input(model.encoder)
     if limit is not None and max_length > limit:
         raise InputError(f"settings.max_length: {max_length}, but this encoder has {limit} positions")
@@ -186,10 +189,10 @@ def check_threshold(settings: ClassifySettings, data: LabelledTexts) -> None:
 
 
 def describe(run: Run[ClassifySettings], data: LabelledTexts, sides: list[Tokenised]) -> None:
-    """What the data looks like, in the log."""
+    """Logs the size of the data and the classes."""
     for name, side in zip(("train", "validation"), sides, strict=True):
         run.log(
-            f"{name}: {len(side.ids):,} texts, {sum(side.lengths):,} tokens, longest {max(side.lengths)}, {side.truncated} cut"
+            f"{name}: {len(side.ids):,} texts, {sum(side.lengths):,} tokens, longest {max(side.lengths)}, {side.truncated} truncated"
         )
     weights = class_weights(data, run.settings.class_weights)
     for index, (label, count) in enumerate(zip(data.labels, data.counts(), strict=True)):

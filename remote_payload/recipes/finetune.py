@@ -1,4 +1,4 @@
-"""Recipe ``finetune``: all weights of a causal language model learn documents, while many named sets ask what it knows."""
+"""Recipe ``finetune``: a causal language model learns documents with all its weights; named evaluation sets measure what it knows."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
 def check_settings(settings: FinetuneSettings, world: World) -> None:
     """Raises InputError for settings that contradict each other or this machine."""
     if settings.shard and world.size == 1:
-        raise InputError("settings.shard: there is one process alone, so nothing to cut the model over")
+        raise InputError("settings.shard: there is one process alone, so there is nothing to shard the model over")
 
 
 def check_metric(metric: str, dataset: StructuredDataset) -> None:
@@ -102,7 +102,7 @@ def check_metric(metric: str, dataset: StructuredDataset) -> None:
 def tokenise(
     run: Run[FinetuneSettings], dataset: StructuredDataset, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PackedRows, EvaluationSets]:
-    """Documents packed into rows of max_length, and the evaluation sets; the log says what they are."""
+    """Documents packed into rows of max_length, and the evaluation sets; the log describes them."""
     length = run.settings.max_length
     documents = [encode(example, tokenizer, length, ending=True) for example in dataset.documents]
     rows = PackedRows(documents, length)
@@ -110,10 +110,10 @@ def tokenise(
         name: [encode(example, tokenizer, length, ending=False) for example in examples]
         for name, examples in dataset.evaluations.items()
     }
-    tokens, cut = sum(map(len, documents)), sum(len(document) == length for document in documents)
+    tokens, full = sum(map(len, documents)), sum(len(document) == length for document in documents)
     run.log(
         f"train: {len(documents):,} documents, {tokens:,} tokens in {len(rows):,} rows of {length} "
-        f"({tokens / (len(rows) * length):.0%} full), {cut} documents as long as a row or cut"
+        f"({tokens / (len(rows) * length):.0%} full), {full} documents as long as a row or truncated"
     )
     run.log(f"evaluation: {len(asked)} sets, {sum(map(len, asked.values())):,} questions")
     for name, count in dataset.left_out.items():
@@ -132,7 +132,7 @@ def facts(dataset: StructuredDataset, rows: PackedRows, sets: EvaluationSets) ->
 
 
 def build_model(path: str, settings: FinetuneSettings, world: World) -> CausalLoss:
-    """The model with trainable weights of the dtype asked for, on its device, or cut over all of them."""
+    """The model with trainable weights of the dtype asked for, on its device, or sharded over all of them."""
     dtype = torch.bfloat16 if settings.weights == "bf16" else torch.float32
     network = load_network(path, dtype=dtype)
     check_length(network, settings.max_length)
@@ -152,7 +152,7 @@ def blocks(network: PreTrainedModel) -> list[nn.Module]:
 
 
 class Evaluation:
-    """All sets at once; the means are what the loop judges by, the rest is kept for the experiment's log."""
+    """All sets at once; the loop gets the means, the experiment's log the rest."""
 
     def __init__(self, sets: EvaluationSets, world: World, compute: torch.dtype, metric: str) -> None:
         self.sets, self.world, self.compute, self.metric = sets, world, compute, metric
@@ -169,7 +169,7 @@ def whole_model(run: Run[FinetuneSettings], progress: Progress) -> tuple[CausalL
     weights = best_weights(run, progress, memory=False)
     if weights is None or weights.place is None:
         raise TrainingError(
-            "no checkpoint could be kept, and a model that is cut over all GPUs can only be had from one"
+            "no checkpoint could be kept, and a model that is sharded over all GPUs can only be read from one"
         )
     network, _ = load_any(weights.place)
     return CausalLoss(network), weights

@@ -1,4 +1,4 @@
-"""Recipe ``preference``: an adapter goes on learning from pairs of a better and a worse answer (DPO).
+"""Recipe ``preference``: an adapter is trained further on pairs of a better and a worse answer (DPO).
 
 The reference is the model that training starts from, this adapter included: DPO measures the distance from there, and what
 the adapter had learnt before does not count as gained.
@@ -109,7 +109,7 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Te
 
 
 def format_of(trained: ModelFacts, settings: PreferenceSettings) -> Format:
-    """How prompts are written: as the adapter was taught, so that nothing but the answers differs."""
+    """How prompts are written: as in the training of the adapter, so that nothing but the answers differs."""
     system = settings.system_prompt if settings.system_prompt is not None else trained.get("system_prompt")
     template = None if trained.get("chat", True) else trained.get("prompt_template")
     return Format(prompt_template=template, completion_field="completion", system_prompt=system)
@@ -136,7 +136,7 @@ def encode(
     form: Format,
     facts: list[DataFact],
 ) -> list[Pair]:
-    """The side's pairs as tokens; the log says what was left out, ``facts`` is told."""
+    """The side's pairs as tokens; the log has how many were left out; ``facts`` gets their counts."""
     pairs, left_out = encode_pairs(records, tokenizer, form, run.settings)
     tokens, where = sum(map(len, pairs)), f" ({', '.join(left_out[:5])})" if left_out else ""
     facts.append(Side(name, {"pairs": len(pairs), "tokens": tokens, "left_out": len(left_out)}))
@@ -155,7 +155,7 @@ def check_base(trained: ModelFacts, base: BaseModel, settings: PreferenceSetting
 
 
 def build_model(base: BaseModel, settings: PreferenceSettings, compute: torch.dtype) -> CausalLoss:
-    """The frozen base in the compute dtype, with the adapter ready to go on."""
+    """The frozen base in the compute dtype, with the adapter trainable."""
     network: PeftModel = load_adapter(load_network(base.path, dtype=compute), settings.adapter, trainable=True)
     if settings.batch.activation_checkpointing:
         checkpoint_activations(network)
@@ -165,7 +165,7 @@ def build_model(base: BaseModel, settings: PreferenceSettings, compute: torch.dt
 def ask_about(
     pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, form: Format, settings: PreferenceSettings
 ) -> Questions:
-    """The prompts of the pairs, to see what is answered now."""
+    """The prompts of the pairs, which the trained model answers."""
     examples = [pair.question for pair in pairs[: settings.generation.examples]]
     prompts = [prompt_ids(tokenizer, example.prompt, add_special_tokens=not form.chat) for example in examples]
     return Questions(examples, prompts, end_tokens(tokenizer, form))

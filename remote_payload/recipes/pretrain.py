@@ -1,4 +1,4 @@
-"""Recipe ``pretrain``: a tokenizer from the corpus, the corpus as rows of tokens, and a GPT-2 that learns them from nothing."""
+"""Recipe ``pretrain``: a tokenizer from the corpus, the corpus as rows of tokens, and a GPT-2 trained on them from scratch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def main(run: Run[PretrainSettings]) -> None:
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model, model.network.config, settings.max_length, causal=True),
-        on_evaluation=expected.judge,
+        on_evaluation=expected.compare,
         on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
         extras=results.describe_checkpoint,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def check_settings(settings: PretrainSettings) -> None:
 
 
 def prepare(run: Run[PretrainSettings], corpus: list[DataFile]) -> tuple[PreTrainedTokenizerBase, Tokens]:
-    """Tokenizer and rows, made or found by the main rank; the other ranks open what it has."""
+    """Tokenizer and rows, made or found by the main rank; the other ranks open the same files."""
     settings, cache = run.settings, cache_folder(run)
     given = local_model(run, settings.tokenizer, None).path if settings.tokenizer else None
     source = Source(
@@ -124,7 +124,7 @@ def prepare(run: Run[PretrainSettings], corpus: list[DataFile]) -> tuple[PreTrai
 
 
 def checked(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A tokenizer of somebody else's, fit for documents that end. Raises InputError when it has no end token."""
+    """A given tokenizer, with a padding token. Raises InputError when it has no end token."""
     if tokenizer.eos_token_id is None:
         raise InputError("settings.tokenizer: it has no end token, so documents could not be told apart")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -165,7 +165,7 @@ class ExpectedLoss:
         self.run, self.plan = run, sorted(run.settings.expected_loss)
         self.total = run.settings.max_steps or math.ceil(run.settings.epochs * steps_per_epoch)
 
-    def judge(self, metrics: dict[str, float], progress: Progress) -> None:
+    def compare(self, metrics: dict[str, float], progress: Progress) -> None:
         """Called by the loop after each evaluation."""
         share = progress.step / self.total
         due = [loss for when, loss in self.plan if when <= share]

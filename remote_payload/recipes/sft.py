@@ -114,7 +114,7 @@ def check_settings(settings: SftSettings) -> None:
 
 
 def read_data(settings: SftSettings, form: Format) -> Data:
-    """Everything read, split and checked that can be checked without a tokenizer. Raises InputError with file and line."""
+    """Reads and splits the data, with all checks that need no tokenizer. Raises InputError with file and line."""
     sides: dict[str, list[Record]] = {}
     files = []
     for name in ("train", "validation", "test"):
@@ -146,7 +146,7 @@ def read_schemas(settings: SftSettings, records: list[Record]) -> dict[str, Any]
 def encode(
     run: Run[SftSettings], data: Data, tokenizer: PreTrainedTokenizerBase, form: Format
 ) -> tuple[dict[str, list[Example]], list[DataFact]]:
-    """Every side's examples as tokens, and the facts of files and sides for the record; the log says what was cut."""
+    """Every side's examples as tokens, and the facts of files and sides for the record; the log has how many were truncated or left out."""
     limit = run.settings.max_length
     sides: dict[str, list[Example]] = {}
     facts: list[DataFact] = [*data.files]
@@ -158,7 +158,7 @@ def encode(
         facts.append(Side(name, report.counts(), report.dropped_places))
         run.log(
             f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "
-            f"{report.truncated:,} cut at {limit}, {report.dropped:,} left out"
+            f"{report.truncated:,} truncated at {limit}, {report.dropped:,} left out"
             + (f" ({', '.join(report.dropped_places)} …)" if report.dropped else "")
         )
         if report.closed:

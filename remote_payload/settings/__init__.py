@@ -1,4 +1,4 @@
-"""What each recipe can be told, as plain dataclasses: name, type, default and one sentence for every setting.
+"""The settings of each recipe, as plain dataclasses: name, type, default and one sentence for every setting.
 
 Standard library only. The laptop turns them into checks and a JSON Schema (pydantic reads ``field(metadata=…)``: ``description``, ``gt``,
 ``ge``, ``le``, ``examples`` …), the box reads ``settings`` of job.json into the same class.

@@ -46,7 +46,7 @@ class ClassifySettings:
     labels: Optional[List[Union[int, str]]] = setting(
         None, "All classes, in order; without it those found in the training data, sorted.", unique=True
     )
-    max_length: int = setting(512, "Tokens of a text; longer ones are cut, and counted.", ge=8)
+    max_length: int = setting(512, "Tokens of a text; longer ones are truncated, and counted.", ge=8)
     class_weights: Literal["none", "inverse_frequency"] = setting(
         "none", "Weight of each class in the loss; inverse frequency has mean 1."
     )
@@ -55,12 +55,12 @@ class ClassifySettings:
     )
     lora: Lora = group(Lora, "Adapters on the encoder.")
     epochs: float = setting(3.0, "Passes over the training data.", gt=0)
-    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever the value of epochs.", ge=1)
     seed: int = setting(0, "Of the split, the order of the examples, initialisation and dropout.", ge=0)
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", "Of the encoder; auto is bf16 where the GPU has it. Head and loss are fp32 always."
     )
-    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     smoke_rows: int = setting(50, "Validation texts whose predictions travel with the model, for the smoke test.", ge=1)
     optimizer: Optimizer = group(Optimizer, "The optimizer.")
     schedule: Schedule = group(Schedule, "The learning rate over time.")

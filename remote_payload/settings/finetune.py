@@ -32,9 +32,9 @@ class FinetuneSettings:
         examples=["datasets/structured_dataset_death_dates_100_w_pretrain.json"],
     )
     revision: Optional[str] = setting(None, "Branch, tag or commit of the model.")
-    max_length: int = setting(2048, "Tokens of a row that documents are packed into; longer ones are cut.", ge=8)
+    max_length: int = setting(2048, "Tokens of a row that documents are packed into; longer ones are truncated.", ge=8)
     epochs: float = setting(1.0, "Passes over the documents.", gt=0)
-    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever the value of epochs.", ge=1)
     seed: int = setting(0, "Of the order of the documents and dropout.", ge=0)
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", "Of the matrix products; auto is bf16 where the GPU has it. The loss is fp32 always."
@@ -45,10 +45,10 @@ class FinetuneSettings:
         "each update.",
     )
     shard: bool = setting(
-        False, "Cut weights, gradients and optimizer over all GPUs (FSDP2), for a model that does not fit one."
+        False, "Shard weights, gradients and optimizer over all GPUs (FSDP2), for a model that does not fit one."
     )
     prompts: List[str] = setting([], "Continued by the finished model, for reports/samples.jsonl.")
-    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     smoke_rows: int = setting(8, "Prompts whose predictions travel with the model, for the smoke test.", ge=1)
     optimizer: Optimizer = group(Optimizer, "The optimizer.")
     schedule: Schedule = group(Schedule, "The learning rate over time.")

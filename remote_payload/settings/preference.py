@@ -20,7 +20,7 @@ METRICS = {
 
 @dataclass
 class PreferenceSettings:
-    """An adapter that has been trained already goes on with pairs; the reference is the model with that adapter as it was."""
+    """A trained adapter is trained further on pairs; the reference is the model with that adapter as it was."""
 
     model: str = required(
         "The base model of the adapter: a model id on the Hub, or a folder (relative to the job's code).",
@@ -48,12 +48,12 @@ class PreferenceSettings:
     beta: float = setting(0.1, "How strongly the model is held to the reference; smaller lets it go further.", gt=0)
     max_length: int = setting(1024, "Tokens of prompt and answer; longer pairs are left out, and counted.", ge=8)
     epochs: float = setting(3.0, "Passes over the pairs.", gt=0)
-    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever the value of epochs.", ge=1)
     seed: int = setting(0, "Of the order of the pairs, dropout and sampling.", ge=0)
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", "Of the model; auto is bf16 where the GPU has it. Adapters and the loss are fp32 always."
     )
-    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     smoke_rows: int = setting(8, "Prompts whose logits and tokens travel with the model, for the smoke test.", ge=1)
     optimizer: Optimizer = group(Optimizer, "The optimizer; DPO wants a small learning rate, such as 5e-6.")
     schedule: Schedule = group(Schedule, "The learning rate over time.")

@@ -23,7 +23,7 @@ class Shape:
 
 @dataclass
 class Publish:
-    """Where the finished model goes on the Hub. Needs a token that may write: hub.allow_write_token: true."""
+    """The repository of the finished model on the Hub. Needs a token that may write: hub.allow_write_token: true."""
 
     repository: Optional[str] = setting(
         None, "Model repository, such as me/london-slm; nothing is published without it."
@@ -54,7 +54,7 @@ class PretrainSettings:
     )
     model: Shape = group(Shape, "The model.")
     epochs: float = setting(1.0, "Passes over the corpus.", gt=0)
-    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever the value of epochs.", ge=1)
     seed: int = setting(0, "Of initialisation, the order of the rows, the split and dropout.", ge=0)
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", "Of the matrix products; auto is bf16 where the GPU has it. Weights and loss are fp32 always."
@@ -65,7 +65,7 @@ class PretrainSettings:
         examples=[[[0.25, 6.0], [1.0, 3.0]]],
     )
     prompts: List[str] = setting([], "Continued by the finished model, for reports/samples.jsonl.")
-    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     smoke_rows: int = setting(8, "Prompts whose predictions travel with the model, for the smoke test.", ge=1)
     publish: Publish = group(Publish, "Publishing to the Hub.")
     optimizer: Optimizer = group(Optimizer, "The optimizer.")

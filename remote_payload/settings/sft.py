@@ -1,4 +1,4 @@
-"""Settings of the ``sft`` recipe: a language model taught by examples of what to answer."""
+"""Settings of the ``sft`` recipe: a language model learns answers from examples."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class SftSettings:
         "A token of the vocabulary to fill short rows with, where the tokenizer has none.",
         examples=["<|endoftext|>"],
     )
-    max_length: int = setting(1024, "Tokens of an example; longer ones are cut at their end, and counted.", ge=8)
+    max_length: int = setting(1024, "Tokens of an example; longer ones are truncated at their end, and counted.", ge=8)
     lora: Lora = group(Lora, "Adapters on the model; rank 0 trains all of it.")
     epochs: float = setting(2.0, "Passes over the training examples.", gt=0)
-    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever epochs says.", ge=1)
+    max_steps: Optional[int] = setting(None, "Stop after so many optimizer steps, whatever the value of epochs.", ge=1)
     seed: int = setting(0, "Of the split, the order of the examples, adapters, dropout and sampling.", ge=0)
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", "Of the model; auto is bf16 where the GPU has it. Adapters and the loss are fp32 always."
     )
-    resume: Optional[str] = setting(None, "Checkpoint to go on from: auto, a name or a path.")
+    resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     json_extraction: bool = setting(
         False, "The answers are JSON: report json_exact, field_f1 and, where there are schemas, schema_compliance."
     )

@@ -1,7 +1,7 @@
-"""Who else takes part in this run. One process per GPU, as torchrun starts them; without torchrun, one process alone.
+"""The processes of a run and what they exchange. One process per GPU, as torchrun starts them; without torchrun, a single one.
 
-A model that fits is whole on every rank and gradients are summed (``GradientSum``). One that does not is cut over all of them by
-``fully_shard``; there the collectives are in the forward pass too, every rank must do the same number of micro-batches, and
+A model that fits is whole on every rank and gradients are summed (``GradientSum``). One that does not is sharded over all of them
+by ``fully_shard``; there the collectives are in the forward pass too, every rank must do the same number of micro-batches, and
 running out of memory ends the run.
 """
 
@@ -23,13 +23,13 @@ BUCKET_BYTES = 32 * 2**20  # of gradients that travel together
 
 
 def require_lent_gpus(job: dict[str, Any]) -> None:
-    """Raises TrainingError, with what torch says, when gpurun lent this run GPUs and torch cannot use all of them.
+    """Raises TrainingError, with torch's own message, when gpurun gave this run GPUs and torch cannot use all of them.
 
-    Without it the run would train on the CPU, a hundred times as slow, and be paid for as if it did not.
+    Otherwise the run would train on the CPU, a hundred times as slow, while the GPUs are paid for.
     """
-    if "GPURUN_RUN_DIR" not in os.environ:  # started by hand: whatever there is
+    if "GPURUN_RUN_DIR" not in os.environ:  # started by hand: any device will do
         return
-    if "GPURUN_FAKE_GPUS" in os.environ:  # tests only: no GPU was lent in truth
+    if "GPURUN_FAKE_GPUS" in os.environ:  # tests only: there is no real GPU
         return
     lent = _lent(job)
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -50,15 +50,15 @@ def _lent(job: dict[str, Any]) -> int:
 
 
 def _why_no_cuda(seen: int) -> str:
-    """What torch itself says of it, in a line."""
+    """Torch's own message, in one line."""
     if seen:
         return f"CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')}"
     try:
         torch.cuda.init()
     except Exception as error:  # an AssertionError without CUDA in torch, a RuntimeError for a driver
-        said = str(error).strip()
-        return said.splitlines()[0].rstrip(".") if said else type(error).__name__
-    return "it says nothing of why"
+        message = str(error).strip()
+        return message.splitlines()[0].rstrip(".") if message else type(error).__name__
+    return "it gives no reason"
 
 
 @dataclass
@@ -148,13 +148,13 @@ class World:
         return float(self.size) if self.sharded else 1.0
 
     def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
-        """Cuts parameters, gradients and optimizer state over all ranks with FSDP2, one group per block, in place."""
+        """Shards parameters, gradients and optimizer state over all ranks with FSDP2, one group per block, in place."""
         from torch.distributed.fsdp import fully_shard
 
         mesh = dist.init_device_mesh(self.device.type, (self.size,))
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        # The root too, which FSDP2 otherwise leaves whole after a forward pass: saving after an evaluation then crashes (torch 2.13).
+        # The root too, which FSDP2 otherwise leaves unsharded after a forward pass: saving after an evaluation then crashes (torch 2.13).
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         self.sharded = True
 
@@ -190,7 +190,7 @@ class GradientSum:
         self.missing, self.sent, self.armed = [len(bucket) for bucket in self.buckets], [], False
 
     def arm(self) -> None:
-        """Before the backward pass of this rank's last micro-batch: what it completes may be sent."""
+        """Before the backward pass of this rank's last micro-batch: buckets that it completes may be sent."""
         self.armed = True
 
     def _complete(self, parameter: nn.Parameter) -> None:
@@ -208,7 +208,7 @@ class GradientSum:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Sends what is left (zeros where this rank has no gradient), waits, and puts the sums in place. Every rank must call it."""
+        """Sends the remaining buckets (zeros where this rank has no gradient), waits, and stores the sums. Every rank must call it."""
         while len(self.sent) < len(self.buckets):
             self._send()
         for work, flat, bucket in self.sent:

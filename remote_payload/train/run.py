@@ -1,4 +1,4 @@
-"""The run as its recipe sees it: what was asked for, where things go, who takes part. Also how a recipe starts and how it ends.
+"""The run as its recipe sees it: settings, folders, ranks, telemetry. Also how a recipe starts and how it ends.
 
 Started by gpurun everything comes from the environment (ARCHITECTURE.md, "What the payload meets"). Started by hand,
 
@@ -179,17 +179,17 @@ def launch(recipe: str, body: Callable[[Run[Any]], None]) -> NoReturn:
 def exit_code(work: Callable[[], None]) -> int:
     """Does the work: 0 done, 2 bad input, 1 training failed, 128 + n stopped by signal n.
 
-    What is expected to go wrong is one line on stderr. A traceback means a bug; of several ranks only the first to fail
-    prints one, since the others then fail of a lost connection.
+    An expected error is one line on stderr. A traceback means a bug; of several ranks only the first to fail prints one, since
+    the others then fail because of the lost connection.
     """
     code = 0
     try:
         work()
     except Stopped as stop:
         code = stop.exit_code
-        _say(str(stop))
+        _print_error(str(stop))
     except (InputError, TrainingError) as error:
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
         return 2 if isinstance(error, InputError) else 1
     except Exception:
         if _first_to_fail():
@@ -201,7 +201,7 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def _quieten_libraries() -> None:
-    """No bars that fill a log file with carriage returns, no warnings of one library about another's use of it."""
+    """Turns off progress bars, which fill a log file with carriage returns, and warnings of one library about another."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(peft|transformers|torch)\b")
@@ -211,13 +211,13 @@ def _quieten_libraries() -> None:
     logging.set_verbosity_error()
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     if _first_to_fail():
         print(text, file=sys.stderr, flush=True)
 
 
 def _first_to_fail() -> bool:
-    """Whether no other rank has failed yet: theirs is then the cause, and our traceback would only bury it."""
+    """Whether no other rank has failed yet. If one has, its error is the cause, and another traceback would only hide it."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return True
     rank = str(dist.get_rank())

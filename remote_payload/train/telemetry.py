@@ -1,4 +1,4 @@
-"""What a run says while it runs: lines in the log, events for gpurun, curves for TensorBoard and, when asked for, W&B."""
+"""What a run reports while it runs: lines in the log, events for gpurun, curves for TensorBoard and, if asked for, W&B."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Events:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """One event; NaN and infinity become null, one that is too long loses its longest field, a full disk loses it all."""
+        """One event; NaN and infinity become null, one that is too long loses its longest field; on a full disk the event is lost."""
         event = {"t": round(time.time(), 3), "type": kind, **_finite(fields)}
         line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
         while len(line) > MAX_EVENT:
@@ -47,13 +47,13 @@ def _finite(value: Any) -> Any:
 
 
 class Telemetry:
-    """Every channel of one run. Only the main rank has one that speaks; on the others each call does nothing."""
+    """Every channel of one run. Only the main rank writes; on the others each call does nothing."""
 
     def __init__(
         self, run_id: str, events: Path, logs: Path, main: bool, config: dict[str, Any] | None = None,
         wandb_record: Path | None = None, resumed: bool = False,
     ) -> None:  # fmt: skip
-        """``wandb_record`` remembers the W&B run, which a ``resumed`` run goes on with."""
+        """``wandb_record`` remembers the W&B run, which a ``resumed`` run continues."""
         self._last_line = 0.0
         self._copy: TextIO | None = None
         self._events = Events(events) if main else None
@@ -63,7 +63,7 @@ class Telemetry:
             self.log(f"also writing to W&B: {self._wandb.url}")
 
     def log(self, text: str) -> None:
-        """A line of the log. Like everything here it may fail for want of disk, and training goes on."""
+        """A line of the log. On a full disk it is lost, like everything here, and training continues."""
         with suppress(OSError):
             if self._events:
                 print(text, flush=True)

@@ -1,8 +1,8 @@
-"""Which evaluation is the best, and where the weights that it measured still are.
+"""Which evaluation is the best, and where the weights that it measured are stored.
 
-What is the best follows from the list of evaluations, the metric and its direction, and from nothing else: so a run that is resumed,
-or that is told to choose by another metric, never has to trust an earlier judgement. An evaluation before the first step is there
-for comparison, and an evaluation whose metric is no number is never the best.
+The best follows from the list of evaluations, the metric and its direction, and from nothing else: so a run that is resumed, or
+that selects by another metric, never depends on an earlier choice. An evaluation before the first step is only a comparison,
+and an evaluation whose metric is not a number is never the best.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ S = TypeVar("S", bound=Scored)
 
 def ranked(evaluations: Sequence[S], metric: str, higher_is_better: bool) -> list[S]:
     """The evaluations that a model can be chosen by, the best first; of equal ones the earlier."""
-    judged = [entry for entry in evaluations if entry["step"] > 0 and is_number(entry["metrics"].get(metric))]
+    comparable = [entry for entry in evaluations if entry["step"] > 0 and is_number(entry["metrics"].get(metric))]
     sign = -1 if higher_is_better else 1
-    return sorted(judged, key=lambda entry: (sign * entry["metrics"][metric], entry["step"]))
+    return sorted(comparable, key=lambda entry: (sign * entry["metrics"][metric], entry["step"]))
 
 
 def is_number(value: Any) -> bool:
-    """Whether a metric can be compared at all: NaN is neither better nor worse than anything."""
+    """Whether a metric can be compared: NaN is neither better nor worse than any number."""
     return isinstance(value, int | float) and not math.isnan(value)
 
 
-def judge(progress: Progress, metric: str, higher_is_better: bool) -> None:
+def update_best(progress: Progress, metric: str, higher_is_better: bool) -> None:
     """Sets ``best``, ``best_step`` and ``without_better`` (evaluations since then) from the evaluations so far."""
     best = next(iter(ranked(progress.evaluations, metric, higher_is_better)), None)
     progress.best_step = best["step"] if best else None
@@ -46,7 +46,7 @@ def judge(progress: Progress, metric: str, higher_is_better: bool) -> None:
 
 @dataclass(frozen=True)
 class Weights:
-    """The best weights that can be had: of which evaluation, where they lie, and what to say where they are not the best's."""
+    """The best weights that still exist: of which evaluation, where, and a note if they are not those of the best evaluation."""
 
     entry: EvaluationResult
     place: Path | None  # a checkpoint or models/best; None: the model as it is in memory
@@ -58,9 +58,9 @@ class Weights:
 
 
 def best_weights(run: Run, progress: Progress, memory: bool = True) -> Weights | None:
-    """The weights of the best evaluation that still has some; None when no evaluated weights are left. Every rank must call it.
+    """The weights of the best evaluation whose weights still exist; None when there are none. Every rank must call it.
 
-    ``memory`` says that the model as it is may be taken, where its step was evaluated.
+    ``memory``: the model in memory may be taken, if its step was evaluated.
     """
     found = run.world.broadcast(_find(run, progress, memory) if run.world.main else None)
     if found is None:
@@ -88,7 +88,7 @@ def _find(run: Run, progress: Progress, memory: bool) -> tuple[EvaluationResult,
 
 
 def holds(folder: Path, entry: EvaluationResult) -> bool:
-    """Whether a complete folder holds the weights that this evaluation measured, by what it says of itself."""
+    """Whether a complete folder holds the weights that this evaluation measured, by its manifest and ``metrics.json``."""
     manifest = read_manifest(folder, hashes=True)
     if manifest is None:
         return False
@@ -106,9 +106,9 @@ def _equal(one: Any, other: Any) -> bool:
 
 @contextmanager
 def model_folder(run: Run, outcome: Outcome | None = None) -> Iterator[Path]:
-    """A folder to fill that then is ``models/best``. Where the disk has no room the model that was there stays, and training goes on.
+    """A folder to fill; it then becomes ``models/best``. On a full disk the earlier model stays, and training continues.
 
-    Raises TrainingError for that once training is over (``outcome``): then there is nothing to go on with.
+    After training (``outcome``) a full disk raises TrainingError: no later step can write the model.
     """
     try:
         with complete_folder(run.best) as folder:
@@ -136,14 +136,14 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def remark(weights: Weights, outcome: Outcome | None) -> str | None:
-    """What must be said beside the model: that it is not the best evaluation's, that training was stopped."""
+    """A note for the model's card and gpurun.json: it is not of the best evaluation, or training was stopped."""
     stopped = outcome and outcome.reason == STOPPED
-    cut = f"Training was stopped at step {outcome.progress.step} of {outcome.total}." if outcome and stopped else None
-    return " ".join(filter(None, [weights.note, cut])) or None
+    ended = f"Training was stopped at step {outcome.progress.step} of {outcome.total}." if outcome and stopped else None
+    return " ".join(filter(None, [weights.note, ended])) or None
 
 
 def weights_facts(weights: Weights, outcome: Outcome | None) -> WeightsFacts:
-    """What ``gpurun.json`` says of the weights beside it: their step, and the remark where there is one."""
+    """The weights in ``gpurun.json``: their step, and the remark if there is one."""
     note = remark(weights, outcome)
     return {"step": weights.step, **({"note": note} if note else {})}
 

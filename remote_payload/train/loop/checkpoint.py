@@ -1,4 +1,4 @@
-"""Checkpoints: folders that training goes on from as if it had never stopped.
+"""Checkpoints: folders from which training resumes as if it had never stopped.
 
     checkpoints/step-000500/
       model.safetensors        what is trained (with LoRA: the adapters and the head; otherwise every parameter and buffer)
@@ -32,16 +32,16 @@ from remote_payload.train.loop.best import ranked
 from remote_payload.train.loop.optimizer import load_named_state, named_state, placed_like
 from remote_payload.train.loop.progress import Scored
 
-SPARE_DISK = 256 * 2**20  # bytes that a save leaves free: logs and events must go on
+SPARE_DISK = 256 * 2**20  # bytes that a save leaves free, for logs and events
 
 
 class NoSpace(Exception):
-    """A checkpoint that the disk has no room for; training can go on without it."""
+    """The disk has no room for a checkpoint; training can continue without it."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A complete checkpoint: its folder, its step, its metrics if it was evaluated, whether training can go on from it."""
+    """A complete checkpoint: its folder, its step, its metrics if it was evaluated, whether training can resume from it."""
 
     path: Path
     step: int
@@ -50,7 +50,7 @@ class Found:
 
 
 def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
-    """The complete checkpoints, oldest first; torn ones are not among them."""
+    """The complete checkpoints, oldest first; incomplete ones are left out."""
     found = []
     for path in folder.glob("step-*"):
         manifest = read_manifest(path, hashes)
@@ -61,7 +61,7 @@ def checkpoints_in(folder: Path, hashes: bool = False) -> list[Found]:
 
 
 def discard_leftovers(folder: Path) -> None:
-    """Removes what an interrupted save or deletion left; one that was being replaced gets its name back."""
+    """Removes the remains of an interrupted save or deletion; a checkpoint that was being replaced gets its name back."""
     for path in folder.glob(".old-*"):
         final = path.with_name(path.name.removeprefix(".old-"))
         if not final.exists() and read_manifest(path) is not None:
@@ -71,7 +71,7 @@ def discard_leftovers(folder: Path) -> None:
 
 
 def discard_later(folder: Path, step: int) -> list[Path]:
-    """Removes the checkpoints of later steps than ``step``, torn ones too. Returns what went."""
+    """Removes the checkpoints of later steps than ``step``, incomplete ones too. Returns their paths."""
     names = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
     later = [path for path, number in sorted(names.items()) if number.isdigit() and int(number) > step]
     for path in later:
@@ -87,7 +87,7 @@ def _remove(path: Path) -> None:
 
 
 def find_checkpoint(request: str, folder: Path) -> Path | None:
-    """What ``auto`` (the latest; None when there is none), a name or a path stands for.
+    """The checkpoint that is meant by ``auto`` (the latest; None when there is none), a name or a path.
 
     Raises InputError for anything else, naming the checkpoints that exist.
     """
@@ -108,7 +108,7 @@ def find_checkpoint(request: str, folder: Path) -> Path | None:
     problem = f"{torn} is not complete" if torn else f"there is no checkpoint {request}"
     if not there:
         raise InputError(
-            f"resume: {problem}, and no other in {folder}. To go on from another run: gpurun resume RUN --checkpoint {request}"
+            f"resume: {problem}, and no other in {folder}. To resume another run: gpurun resume RUN --checkpoint {request}"
         )
     raise InputError(f"resume: {problem}; checkpoints in {folder}: {names}")
 
@@ -190,7 +190,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Copies on the CPU, gathered one by one from all ranks where they are cut; the ranks that do not write keep none."""
+    """Copies on the CPU, gathered one by one from all ranks where they are sharded; the ranks that do not write keep none."""
     whole = {}
     for name, tensor in tensors.items():
         gathered = unwrapped(tensor.detach())
@@ -211,9 +211,9 @@ def _need_space(folder: Path, size: int) -> None:
 
 
 def strip_checkpoints(folder: Path, resumable: int | None) -> list[Path]:
-    """Leaves only the weights in all but the latest ``resumable``; nothing unless the newest is whole. Returns those changed.
+    """Leaves only the weights in all but the latest ``resumable``; nothing unless the newest is complete. Returns the changed ones.
 
-    The manifest goes first: a checkpoint that is interrupted here is complete, with a file that nobody counts any more.
+    The manifest is written first: after an interruption here the checkpoint is complete, with a file that the manifest does not list.
     """
     there = checkpoints_in(folder)
     if resumable is None or len(there) <= resumable or read_manifest(there[-1].path, hashes=True) is None:
@@ -239,7 +239,7 @@ def _only_for_resuming(name: str) -> bool:
 def prune_checkpoints(
     folder: Path, keep: int | None, metric: str, higher_is_better: bool, best_step: int | None = None
 ) -> list[Path]:
-    """Deletes all but the latest ``keep`` and the best; nothing unless the newest is whole. Returns what went.
+    """Deletes all but the latest ``keep`` and the best; nothing unless the newest is complete. Returns their paths.
 
     The best is the one of ``best_step``; where that could not be saved, the best of those that are there, by ``metric``. As in
     choosing a model, step 0 does not count: it is not a result of training.

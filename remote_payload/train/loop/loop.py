@@ -1,9 +1,9 @@
 """The training loop: `train(run, model, task)` is everything between a built model and a trained one.
 
 A recipe brings a *task*: an object that knows its data and its loss. The loop knows steps, memory, checkpoints and when to stop.
-One optimizer step is always ``settings.batch.size`` examples. They go through the devices in micro-batches, and the gradient is that
-of (sum of all losses) / (sum of all counts) over every micro-batch of every rank, so neither the micro-batch nor the number of
-GPUs changes what is learnt.
+One optimizer step is always ``settings.batch.size`` examples. They go through the devices in micro-batches, and the gradient is
+that of (sum of all losses) / (sum of all counts) over every micro-batch of every rank: the same for any micro-batch and any
+number of GPUs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,39 +21,62 @@ from torch import nn
 
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.loop import rng
-from remote_payload.train.loop.best import judge
+from remote_payload.train.loop.best import update_best
 from remote_payload.train.loop.checkpoint import NoSpace, prune_checkpoints, save_checkpoint, strip_checkpoints
 from remote_payload.train.loop.fitting import FittingSteps
-from remote_payload.train.loop.flops import mfu, peak_memory
+from remote_payload.train.loop.flops import peak_memory
 from remote_payload.train.loop.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
-from remote_payload.train.loop.resuming import go_on
+from remote_payload.train.loop.resuming import resume
 from remote_payload.train.loop.schedule import due, rate
 from remote_payload.train.loop.signals import BrokenOff, Clock, Requests
 from remote_payload.train.loop.step import StepFacts, Stepper, Task
-from remote_payload.train.loop.watchdog import StallDetector, Watchdog, watching
+from remote_payload.train.loop.step_log import StepLog
+from remote_payload.train.loop.watchdog import watching
 from remote_payload.train.run import Run
+
+EvaluationCallback = Callable[[dict[str, float], Progress], None]  # called with the metrics
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a recipe adds to training; see ``train``."""
+
+    on_best: EvaluationCallback | None = None
+    on_evaluation: EvaluationCallback | None = None
+    on_stop: Callable[[Outcome, Clock], None] | None = None
+    extras: Callable[[Path], None] | None = None
+
+
+def train(
+    run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
+    on_best: EvaluationCallback | None = None, on_evaluation: EvaluationCallback | None = None,
+    on_stop: Callable[[Outcome, Clock], None] | None = None, extras: Callable[[Path], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Trains ``model`` in place on ``task`` as ``run.settings`` say (epochs, max_steps, seed; the groups optimizer, schedule,
+    batch, checkpoint, evaluation), resuming where ``run.resume`` says.
+
+    ``flops_per_token`` are those of forward and backward, for MFU. ``on_best`` is called on every rank when an evaluation is the
+    best so far, ``on_evaluation`` after each, ``on_stop`` after a stop once its checkpoint is saved; ``extras(folder)`` adds files
+    to each checkpoint on the main rank.
+
+    Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot continue, InputError for a checkpoint or
+    metric that does not exist.
+    """
+    return Loop(run, model, task, flops_per_token, Callbacks(on_best, on_evaluation, on_stop, extras)).train()
 
 
 class Loop:
     """One training run under way. Use ``train``."""
 
-    def __init__(
-        self, run: Run, model: nn.Module, task: Task, *, flops_per_token: float = 0.0,
-        on_best: Callable[[dict[str, float], Progress], None] | None = None,
-        on_evaluation: Callable[[dict[str, float], Progress], None] | None = None,
-        on_stop: Callable[[Outcome, Clock], None] | None = None,
-        extras: Callable[[Path], None] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, run: Run, model: nn.Module, task: Task, flops_per_token: float, callbacks: Callbacks) -> None:
         self.run, self.model, self.task, self.settings, self.world = run, model, task, run.settings, run.world
-        self.flops_per_token, self.extras = flops_per_token, extras
-        self.on_best, self.on_evaluation, self.on_stop = on_best, on_evaluation, on_stop
+        self.callbacks = callbacks
         self.progress = Progress(seed=run.settings.seed, steps_per_epoch=task.steps_per_epoch)
         self.stepper = Stepper(run, model, task)
         self.fitting = FittingSteps(run, self.stepper, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
+        self.log = StepLog(run, self.progress, self.total, flops_per_token)
         self.requests = Requests()
-        self.watchdog, self.stall_detector = Watchdog(run.telemetry), StallDetector()
-        self.losses: list[float] = []
         self.saved_step: int | None = None
         self.stop_asked = self.save_asked = False
         self.started, self.seconds_before = time.perf_counter(), 0.0
@@ -63,7 +86,7 @@ class Loop:
     def train(self) -> Outcome:
         self.requests.listen()
         self.prepare()
-        with self.run.phase("train"), watching(self.stall_detector, self.run.telemetry):
+        with self.run.phase("train"), watching(self.log.stall_detector, self.run.telemetry):
             reason = self.take_steps()
         self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
         outcome = self.outcome(reason)
@@ -76,7 +99,7 @@ class Loop:
         self.world.replicate(self.model)
         rng.seed_everything(self.settings.seed, self.world.rank)
         self.progress.micro_batch_rows = self.progress.probed = self.fitting.find()
-        if path := go_on(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
+        if path := resume(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
             self.saved_step = self.progress.step
             self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
         self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
@@ -98,17 +121,17 @@ class Loop:
             )
 
     def take_steps(self) -> str:
-        """All that is left of the plan; why it ended."""
+        """Takes the remaining steps. Returns why training ended: FINISHED, EARLY or STOPPED."""
         if reason := self.before_first_step():
             return reason
         for work in self.remaining_steps():
             self.optimizer_step(work)
-            if reason := self.after_step():
+            if reason := self.stop() if self.stop_asked else self.evaluate_and_save(self.save_asked):
                 return reason
         return FINISHED
 
     def before_first_step(self) -> str | None:
-        """A resumed run makes up for what a stop kept it from: the evaluation of its last step, and what follows from that."""
+        """Evaluates and saves step 0 if the settings ask for it. A resumed run first evaluates its last step, if a stop prevented that."""
         if self.progress.step:
             return self.evaluate_and_save()
         metrics = None
@@ -121,7 +144,7 @@ class Loop:
         return None
 
     def remaining_steps(self) -> Iterator[Any]:
-        """What is left of the plan, from the data position on; the position moves before a step is handed out."""
+        """The steps from the data position on; the position moves before a step is handed out."""
         progress = self.progress
         while progress.step < self.total:
             for work in self.task.steps(progress.epoch, progress.step_in_epoch):
@@ -134,26 +157,22 @@ class Loop:
             progress.step_in_epoch = 0
 
     def optimizer_step(self, work: Any) -> None:
-        """One step of the plan, and what it was like. Raises TrainingError when its loss or gradient is not finite."""
+        """Takes one step and reports it. Raises TrainingError when its loss or gradient is not finite."""
         started = time.perf_counter()
         lr = self.settings.optimizer.learning_rate * rate(self.settings.schedule, self.progress.step - 1, self.total)
         facts = self.fitting.step(work, lr, self.requests)
         if not facts.finite:
-            self.give_up(facts)
+            self.fail_not_finite(facts)
         self.progress.tokens += facts.tokens
         self.stop_asked, self.save_asked = facts.stop_asked, facts.save_asked
-        if facts.save_asked:  # what is asked from here on is seen after the next step
+        if facts.save_asked:  # a later request is noticed after the next step
             self.requests.save = False
-        self.report(facts, lr, time.perf_counter() - started)
+        self.log.report(facts, self.epoch, lr, time.perf_counter() - started)
 
-    # What happens between steps.
-
-    def after_step(self) -> str | None:
-        """Why training ends here; None when it goes on."""
-        return self.stop() if self.stop_asked else self.evaluate_and_save(self.save_asked)
+    # Between steps.
 
     def evaluate_and_save(self, save_asked: bool = False) -> str | None:
-        """Evaluates and saves where that is due at this step and has not been done."""
+        """Evaluates and saves if that is due at this step and has not been done. Returns why training ends here; None: it continues."""
         settings, progress, per_epoch = self.settings, self.progress, self.task.steps_per_epoch
         evaluation, checkpoint, last = settings.evaluation, settings.checkpoint, progress.step >= self.total
         metrics, better = None, False
@@ -172,7 +191,7 @@ class Loop:
         return EARLY if early else None
 
     def stop(self) -> str:
-        """The checkpoint first: whoever asked may not wait for more."""
+        """Saves a checkpoint first: whoever asked may not wait for more."""
         self.save(None)
         return STOPPED
 
@@ -185,13 +204,12 @@ class Loop:
         try:
             with (
                 rng.preserved(),
-                self.stall_detector.paused(),
+                self.log.stall_detector.paused(),
                 torch.no_grad(),
                 self.requests.breaking(self.world.size == 1),
             ):
-                metrics: dict[str, float] = self.world.broadcast(
-                    self.task.evaluate(self.model, self.progress.micro_batch_rows)
-                )
+                found = self.task.evaluate(self.model, self.progress.micro_batch_rows)
+                metrics: dict[str, float] = self.world.broadcast(found)
         except BrokenOff:
             self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
             return None
@@ -200,8 +218,8 @@ class Loop:
         self.progress.evaluations.append(
             {"step": self.progress.step, "epoch": self.epoch, "seconds": seconds, "metrics": metrics}
         )
-        if self.on_evaluation:
-            self.on_evaluation(metrics, self.progress)
+        if self.callbacks.on_evaluation:
+            self.callbacks.on_evaluation(metrics, self.progress)
         return metrics
 
     def keep_if_best(self, metrics: dict[str, float]) -> bool:
@@ -209,49 +227,45 @@ class Loop:
         metric, progress = self.settings.evaluation.metric, self.progress
         if metric not in metrics:
             raise InputError(f"settings.evaluation.metric: there is no {metric}; there are {', '.join(metrics)}")
-        judge(progress, metric, self.run.higher_is_better)
+        update_best(progress, metric, self.run.higher_is_better)
         if progress.best_step != progress.step:
             return False
         self.run.log(f"best {metric} so far: {progress.best:.4f}")
-        if self.on_best:
-            self.on_best(metrics, progress)
+        if self.callbacks.on_best:
+            self.callbacks.on_best(metrics, progress)
         return True
 
     def save(self, metrics: dict[str, float] | None) -> None:
-        """A checkpoint of this step, unless there is one that knows as much. A full disk costs the checkpoint, not the run."""
+        """Saves a checkpoint of this step, unless there is one with the same metrics. On a full disk training continues without it."""
         if self.saved_step == self.progress.step and metrics is None:
             return
         self.progress.seconds = self.seconds
         state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
         try:
-            with self.stall_detector.paused():
+            with self.log.stall_detector.paused():
                 path = save_checkpoint(
-                    folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.extras
+                    folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.callbacks.extras
                 )
         except NoSpace as error:
             self.run.telemetry.flag("disk_full", f"{error}; training goes on without this checkpoint")
             return
         self.saved_step = self.progress.step
-        metric = (metrics or {}).get(settings.evaluation.metric)
+        name, best_step = settings.evaluation.metric, self.progress.best_step
         where = path.relative_to(self.run.outputs).as_posix()
-        self.run.telemetry.event("checkpoint", name=path.name, step=self.progress.step, path=where, metric=metric)
+        self.run.telemetry.event(
+            "checkpoint", name=path.name, step=self.progress.step, path=where, metric=(metrics or {}).get(name)
+        )
         self.run.log(f"saved {where}")
         if self.world.main:
-            prune_checkpoints(
-                folder,
-                settings.checkpoint.keep,
-                settings.evaluation.metric,
-                self.run.higher_is_better,
-                self.progress.best_step,
-            )
+            prune_checkpoints(folder, settings.checkpoint.keep, name, self.run.higher_is_better, best_step)
             strip_checkpoints(folder, settings.checkpoint.resumable)
 
     def end_stopped(self, outcome: Outcome) -> NoReturn:
-        """What the recipe can leave behind in the time that is left, then Stopped."""
+        """Lets the recipe write its results in the time before the process is killed, then raises Stopped."""
         step = self.progress.step
-        if self.on_stop:
+        if self.callbacks.on_stop:
             try:
-                self.on_stop(outcome, self.requests.clock())
+                self.callbacks.on_stop(outcome, self.requests.clock())
             except Exception as error:  # the checkpoint is what counts, and it is there
                 self.run.telemetry.flag(
                     "unfinished", f"not all was written after the stop: {type(error).__name__}: {error}"
@@ -259,7 +273,7 @@ class Loop:
         saved = "checkpoint saved" if self.saved_step == step else "no checkpoint of it could be saved"
         raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {step}, {saved}")
 
-    def give_up(self, facts: StepFacts) -> NoReturn:
+    def fail_not_finite(self, facts: StepFacts) -> NoReturn:
         what, step = ("gradient" if math.isfinite(facts.loss) else "loss"), self.progress.step
         self.run.telemetry.flag("nan", f"the {what} is not finite at step {step}")
         raise TrainingError(
@@ -267,55 +281,20 @@ class Loop:
             "look at the data of this step, and resume from the last checkpoint"
         )
 
-    # What is said about it.
+    # Figures.
 
     @property
     def epoch(self) -> float:
         return round(self.progress.step / self.task.steps_per_epoch, 4)
 
-    def report(self, step: StepFacts, lr: float, seconds: float) -> None:
-        self.losses.append(step.loss)
-        self.progress.timed_seconds += seconds
-        self.progress.timed_tokens += step.tokens
-        speed = step.tokens / seconds
-        facts = {
-            "step": self.progress.step,
-            "total": self.total,
-            "epoch": self.epoch,
-            "loss": step.loss,
-            "lr": lr,
-            "grad_norm": step.grad_norm,
-            "tokens_per_second": speed,
-            "mfu": mfu(self.flops_per_token * speed, self.world),
-            "ms": seconds * 1000,
-            "memory": peak_memory(self.world.device),
-        }
-        self.run.telemetry.step(facts)
-        self.watchdog.step(facts)
-        self.stall_detector.stepped(time.monotonic())
-
     @property
     def seconds(self) -> float:
-        """Of training, in this process and those that it goes on from."""
+        """Of training, in this process and those that it resumed."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def outcome(self, reason: str) -> Outcome:
         progress = self.progress
         speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
-        share = mfu(self.flops_per_token * speed, self.world)
         memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
-        return Outcome(progress, self.total, reason, self.seconds, memory, self.losses, speed, share, self.requests)
-
-
-def train(run: Run, model: nn.Module, task: Task, **options: Any) -> Outcome:
-    """Trains ``model`` in place on ``task`` as ``run.settings`` say (epochs, max_steps, seed; the groups optimizer, schedule,
-    batch, checkpoint, evaluation), resuming where ``run.resume`` says.
-
-    Options: ``flops_per_token`` (forward and backward, for MFU), ``on_best(metrics, progress)`` called on every rank when an
-    evaluation is the best so far and ``on_evaluation`` after each, ``on_stop(outcome, clock)`` after a stop once its checkpoint is
-    saved, ``extras(folder)`` adds files to each checkpoint on the main rank.
-
-    Raises Stopped when asked to end (a checkpoint is saved), TrainingError when it cannot go on, InputError for a checkpoint or
-    metric that does not exist.
-    """
-    return Loop(run, model, task, **options).train()
+        share, losses = self.log.utilisation(speed), self.log.losses
+        return Outcome(progress, self.total, reason, self.seconds, memory, losses, speed, share, self.requests)

@@ -1,4 +1,4 @@
-"""How many rows go through one device at once: found by trying, and halved when memory runs out after all."""
+"""How many rows of full length fit one device at once: the search, and what an OOM changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def largest_that_fits(world: World, share: int, row: int, attempt: Callable[[int
 
 
 def out_of_memory(work: Callable[..., None], *arguments: Any) -> bool:
-    """Does the work; True when it ran out of CUDA memory. What it held is released by then."""
+    """Does the work. Returns True when it ran out of CUDA memory, after releasing what it held."""
     try:
         work(*arguments)
         return False

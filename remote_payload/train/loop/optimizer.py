@@ -34,20 +34,20 @@ def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts back what ``named_state`` gave, cut over the ranks where the parameter is. Raises KeyError for an unknown one."""
+    """Restores what ``named_state`` gave, sharded over the ranks where the parameter is. Raises KeyError for an unknown parameter."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name, tensor in tensors.items():
         key, _, owner = name.partition("/")
         parameter = parameters[owner]
-        if key == "step":  # one number a parameter, never cut; the fused kernel wants it on the device
+        if key == "step":  # one number a parameter, never sharded; the fused kernel needs it on the device
             optimizer.state[parameter][key] = tensor.to(parameter.device if optimizer.defaults["fused"] else "cpu")
         else:
             optimizer.state[parameter][key] = placed_like(tensor, parameter)
 
 
 def placed_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """The tensor on the parameter's device, cut over the ranks like it where it is a DTensor; its own dtype is kept."""
+    """The tensor on the parameter's device, sharded over the ranks like it where it is a DTensor; its own dtype is kept."""
     if hasattr(parameter, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 

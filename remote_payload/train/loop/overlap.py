@@ -1,4 +1,4 @@
-"""Held-out examples that are in the training data too: of those a model is asked what it remembers, not what it can do."""
+"""Held-out examples that are in the training data too: their figures show memory, not skill."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def flag_repetitions(run: Run, train: Iterable[str], **held_out: Iterable[str]) 
 
 
 def _normal(text: str) -> str:
-    """What is left of a text when case, spaces and forms of the same character make no difference."""
+    """The text without differences of case, spaces and Unicode forms of a character."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

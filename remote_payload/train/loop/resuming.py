@@ -1,25 +1,24 @@
-"""Going on from a checkpoint: where training was is put back, and a job that cannot go on from there is refused."""
+"""Resuming from a checkpoint: restores its state, and refuses a job that does not fit the checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.best import judge
+from remote_payload.train.loop.best import update_best
 from remote_payload.train.loop.checkpoint import discard_later, discard_leftovers, find_checkpoint, load_checkpoint
 from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import Task
 from remote_payload.train.run import Run
 
 
-def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> Path | None:
+def resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> Path | None:
     """Restores model, optimizer, generators and ``progress`` from what ``run.resume`` names; None when nothing is resumed.
 
-    ``progress`` comes with what was found out for this process: its seed, steps an epoch and micro-batch. Raises InputError for a
+    ``progress`` comes with the seed, steps an epoch and micro-batch of this process. Raises InputError for a
     checkpoint that is not there, of another model, or of another seed.
     """
     if run.world.main:
@@ -35,7 +34,7 @@ def go_on(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Ta
     _same_plan(run, path, saved, progress)
     saved.micro_batch_rows, saved.probed = _micro_batch(run, saved, progress), progress.probed
     saved.seed, saved.steps_per_epoch = progress.seed, progress.steps_per_epoch
-    judge(saved, run.settings.evaluation.metric, run.higher_is_better)
+    update_best(saved, run.settings.evaluation.metric, run.higher_is_better)
     vars(progress).update(vars(saved))
     _forget_later(run, path, progress.step)
     return path
@@ -57,16 +56,18 @@ def _same_plan(run: Run, path: Path, saved: Progress, now: Progress) -> None:
 
 
 def _micro_batch(run: Run, saved: Progress, now: Progress) -> int:
-    """What an OOM left, where as much fits as did then; otherwise (another GPU, or a number in the job) what is known now."""
+    """The checkpoint's micro-batch, which an OOM may have halved, if the same GPU is probed with the same result; otherwise (another
+    GPU, or a number in the job) the one of this process.
+    """
     if run.settings.batch.micro == "auto" and saved.probed == now.probed:
         return saved.micro_batch_rows
     return now.micro_batch_rows
 
 
 def _forget_later(run: Run, path: Path, step: int) -> None:
-    """Checkpoints after the one that is gone on from are of steps that are now taken again. This run's outputs are its own copies."""
+    """Removes later checkpoints than the one that is resumed from: their steps are taken again. The folder is this run's own."""
     if path.parent.resolve() == run.checkpoints.resolve():
-        gone: list[Any] = discard_later(run.checkpoints, step) if run.world.main else []
-        if gone:
-            run.log(f"removed what came after it: {', '.join(found.name for found in gone)}")
+        removed = discard_later(run.checkpoints, step) if run.world.main else []
+        if removed:
+            run.log(f"removed later checkpoints: {', '.join(path.name for path in removed)}")
         run.world.barrier()

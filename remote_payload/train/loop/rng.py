@@ -37,7 +37,7 @@ def capture() -> dict[str, Tensor]:
 
 
 def restore(state: dict[str, Tensor]) -> None:
-    """Goes back to a captured state. One from a machine with another device restores what both have."""
+    """Restores a captured state. From a machine with another device only the generators that both have are restored."""
     torch.set_rng_state(state["torch"])
     spare, cached = state["spare"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), None if math.isnan(spare) else spare))
@@ -49,7 +49,7 @@ def restore(state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Whatever happens inside draws from the generators without moving them: evaluating must not change training."""
+    """Restores the generators afterwards, whatever was drawn inside: an evaluation must not change training."""
     state = capture()
     try:
         yield

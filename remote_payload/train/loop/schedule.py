@@ -16,7 +16,7 @@ def warmup_steps(warmup: float, total: int) -> int:
 def rate(schedule: Schedule, step: int, total: int) -> float:
     """Share of the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
 
-    Warm-up is linear and starts above zero, (step + 1) / steps, so that no step is wasted; then cosine, linear or constant down
+    Warm-up is linear and starts above zero, (step + 1) / steps, so that no step has rate zero; then cosine, linear or constant down
     to ``final``, which would be reached one step after the last.
     """
     warmup = warmup_steps(schedule.warmup, total)

@@ -1,5 +1,5 @@
-"""Requests from outside: SIGTERM and SIGINT mean save and end, SIGUSR1 means save and go on. They are noticed between two steps; a
-stop is noticed in the middle of an evaluation too.
+"""Requests from outside: SIGTERM and SIGINT mean save and end, SIGUSR1 means save and continue. They are noticed between two steps;
+a stop is noticed in the middle of an evaluation too.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-GRACE = 45.0  # seconds between SIGTERM and SIGKILL, where nobody asked for another number
-SPARE = 15.0  # seconds of it that nothing is begun in
+GRACE = 45.0  # seconds between SIGTERM and SIGKILL, unless another number was asked for
+SPARE = 15.0  # the last seconds of it, in which nothing new is begun
 DISK_SPEED = 200e6  # bytes a second
 
 
 class BrokenOff(BaseException):
-    """A stop was asked for inside ``Requests.breaking``. No Exception, so that nothing in between takes it for an error."""
+    """A stop was asked for inside ``Requests.breaking``. Not an Exception, so that no ``except Exception`` catches it."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How much of the grace is left."""
+    """The time until SIGKILL."""
 
     ends_at: float
 
     def allows(self, size: int) -> bool:
-        """Whether there is time to read or write so many bytes, on a disk that is not fast, and to end in peace."""
+        """Whether there is time to read or write so many bytes at ``DISK_SPEED``, and to end in order."""
         return self.ends_at - time.monotonic() > SPARE + size / DISK_SPEED
 
 
 class Requests:
-    """What has been asked for so far. Handlers only set flags; the loop reads them where all ranks agree."""
+    """What was requested so far. Handlers only set flags; the loop reads them at points where all ranks agree."""
 
     def __init__(self) -> None:
         self.stop = 0  # the signal's number
@@ -48,7 +48,7 @@ class Requests:
 
     @contextmanager
     def breaking(self, wanted: bool = True) -> Iterator[None]:
-        """A stop ends what is done inside, at once, with BrokenOff: for what changes nothing, and not where ranks wait for each other."""
+        """Inside, a stop raises BrokenOff at once. Only for work that changes nothing, and in which no rank waits for another."""
         self._breaks = wanted
         try:
             if wanted and self.stop:
@@ -58,7 +58,7 @@ class Requests:
             self._breaks = False
 
     def clock(self) -> Clock:
-        """Of the stop that was asked for; where another rank was asked, of this moment."""
+        """From the time of the stop request; if another rank received it, from now."""
         return Clock((self._stopped_at or time.monotonic()) + GRACE)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

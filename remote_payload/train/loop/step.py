@@ -116,7 +116,7 @@ class Stepper:
         totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         real = len(batches)
         if self.world.sharded and real < (most := int(self.world.max(real)[0])):
-            # A sharded model needs all ranks in every pass: those with fewer micro-batches go on with one of weight zero.
+            # A sharded model needs all ranks in every pass: those with fewer micro-batches add one of weight zero.
             batches += [batches[-1] if batches else self.task.heaviest(1)] * (most - real)
         for index, batch in enumerate(batches):
             loss, count, *_ = self.task.loss(self.model, batch.to(self.world.device))

@@ -6,8 +6,8 @@ each document (torch's variable-length flash kernel on CUDA, one scaled-dot-prod
 no ``T × T`` mask exists anywhere); without bounds it is transformers' own ``sdpa``, so the same model also generates
 and takes padded batches.
 
-A box may bring its own torch, and ``varlen_attn`` grew from version to version: 2.10 has ``is_causal`` alone, 2.11 has
-``scale`` and ``window_size``, 2.12 has ``enable_gqa`` too. So its parameters are looked at, not its version.
+A box may have its own torch, and ``varlen_attn`` has more parameters in later versions: 2.10 has only ``is_causal``, 2.11 has
+``scale`` and ``window_size``, 2.12 has ``enable_gqa`` too. So its parameters are inspected, not its version.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention inside each document: ``query`` ``[1, heads, T, width]`` gives ``[1, T, heads, width]``.
 
-    Where there are bounds a mask is not looked at: transformers makes one for its sliding windows that knows no bounds.
+    With bounds the mask is ignored: the one that transformers makes for sliding windows does not know them.
     """
     if cu_seq_lens_q is None:
         attended: tuple[Tensor, None] = sdpa_attention_forward(
@@ -63,7 +63,7 @@ def packed_attention(
         reason = _kernel_lacks(query.shape[-1], scaling, window)
         if reason is None:
             return _attend_with_kernel(query, key, value, cu_seq_lens_q, longest, scaling, window).unsqueeze(0), None
-        _say_once(f"attention: one call a document, since torch {torch.__version__}'s varlen_attn takes no {reason}")
+        _print_once(f"attention: one call a document, since torch {torch.__version__}'s varlen_attn takes no {reason}")
     return _attend_one_by_one(query, key, value, cu_seq_lens_q.diff().tolist(), dropout, scaling, sliding_window), None
 
 
@@ -75,7 +75,7 @@ def _has_flash_kernel(query: Tensor, dropout: float) -> bool:
 
 
 def _kernel_lacks(width: int, scaling: float | None, window: int | None) -> str | None:
-    """What this call needs and the installed ``varlen_attn`` cannot be told; None where it can do all of it."""
+    """The parameter that this call needs and the installed ``varlen_attn`` does not have; None when it has all."""
     usual = scaling is None or math.isclose(scaling, width**-0.5, rel_tol=1e-6)
     if not usual and not _kernel_takes("scale"):
         return "scale"
@@ -105,7 +105,7 @@ def _attend_with_kernel(
     elif groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     repeated = "; key and value heads are repeated, since it takes no enable_gqa"
-    _say_once(
+    _print_once(
         f"attention: varlen_attn of torch {torch.__version__}, a flash kernel"
         + (repeated if groups > 1 and not _kernel_takes("enable_gqa") else "")
     )
@@ -123,13 +123,13 @@ def _parameters_of(function: Any) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
-_said: set[str] = set()
+_printed: set[str] = set()
 
 
-def _say_once(line: str) -> None:
+def _print_once(line: str) -> None:
     """A line of the log, from the first rank, the first time that it is true."""
-    if not torch.compiler.is_compiling() and line not in _said:
-        _said.add(line)
+    if not torch.compiler.is_compiling() and line not in _printed:
+        _printed.add(line)
         if os.environ.get("RANK", "0") == "0":
             print(line, flush=True)
 

@@ -21,7 +21,7 @@ from remote_payload.train.errors import InputError
 
 Network: TypeAlias = PreTrainedModel | PeftModel
 
-# What some configs do to logits after the head, with the value at which they do nothing; the chunked loss does none of it.
+# What some configs do to logits after the head, with the value that changes nothing; the chunked loss does none of it.
 AFTER_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0, "lm_head_multiplier": 1.0}
 
 
@@ -74,7 +74,7 @@ CHUNK_BYTES_ELSEWHERE = 32 << 20
 
 
 class TokenLoss(NamedTuple):
-    """Of the tokens that count: the summed loss in nats (fp32, differentiable), their number, those guessed."""
+    """Of the tokens that count: the summed loss in nats (fp32, differentiable), their number, and how many were predicted."""
 
     sum: Tensor
     count: Tensor
@@ -115,7 +115,7 @@ class TokenScores(NamedTuple):
 
 @torch.no_grad()
 def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenScores:
-    """What ``chunked_cross_entropy`` sums up, token by token, for measuring examples one by one."""
+    """The terms that ``chunked_cross_entropy`` adds up, token by token, for measuring examples one by one."""
     hidden, targets = _counted(hidden, targets)
     rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
     head, log_probabilities, correct = weight.to(dtype), [], []

@@ -1,4 +1,4 @@
-"""Causal language models from the Hub or a folder, and into a folder and back."""
+"""Loading causal language models from the Hub or a folder, and saving them."""
 
 from __future__ import annotations
 
@@ -143,12 +143,12 @@ def save_causal(
 
 
 def causal_facts(base: BaseModel | None, adapter: bool) -> ModelFacts:
-    """What gpurun.json says of every causal language model."""
+    """The part of gpurun.json that every causal language model has."""
     return {"format": FORMAT, "kind": "causal_lm", "base": base.as_dict() if base else None, "adapter": adapter}
 
 
 def load_saved(network: Network, folder: Path) -> None:
-    """Puts what ``save_causal`` wrote of this very network back into it."""
+    """Loads the weights that ``save_causal`` wrote of this very network back into it."""
     if isinstance(network, PeftModel):
         set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
     else:
@@ -161,7 +161,7 @@ def load_causal(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Network, PreTrainedTokenizerBase]:
-    """Model (in eval mode) and tokenizer of a folder that a recipe saved: ``gpurun.json`` says what it is.
+    """Model (in eval mode) and tokenizer of a folder that a recipe saved: ``gpurun.json`` describes it.
 
     ``base_path`` is where the base model of an adapter lies; without it the base is what gpurun.json names. Raises InputError
     for a folder that is no causal language model, or an adapter for another base.
@@ -179,7 +179,7 @@ def load_causal(
 
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
-    """Turns transformers' ways of saying that a model cannot be had into one line about ``settings.model``."""
+    """Turns transformers' errors about a model that cannot be loaded into one line about ``settings.model``."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:

@@ -77,7 +77,7 @@ class PackedTask:
     def measure(self, model: nn.Module, documents: Sequence[Document], micro_batch_rows: int) -> dict[str, float]:
         """Over all ranks, of these documents: mean ``loss`` in nats a token, ``perplexity``, ``token_accuracy``.
 
-        A rank that runs out of memory goes on with half the rows. Raises OutOfMemoryError when one row does not fit.
+        A rank that runs out of memory continues with half the rows. Raises OutOfMemoryError when one row does not fit.
         """
         mine, sums = self.world.share(list(documents)), None
         while sums is None:

@@ -27,12 +27,12 @@ from remote_payload.train.model.causal import CausalLoss, chunked_log_probabilit
 from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.sums import add_up
 
-TIE = 1e-3  # rewards that differ by less do not differ: what rounding makes of two equal ones
+TIE = 1e-3  # rewards that differ by less count as equal: rounding makes two equal ones differ
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two documents with one prompt, and what the reference says of them (log-probabilities) once it has been asked."""
+    """Two documents with one prompt, and their log-probabilities under the reference once these are computed."""
 
     chosen: Document
     rejected: Document
@@ -93,12 +93,12 @@ def encode_side(
     if form.chat:
         if isinstance(answer, dict) and "role" in answer:  # one message without a list around it
             answer = [answer]
-        said = answer if _is_messages(answer) else [{"role": "assistant", "content": as_text(answer)}]
+        turns = answer if _is_messages(answer) else [{"role": "assistant", "content": as_text(answer)}]
         prompt = record.field(settings.prompt_field, (str, list))
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-        if said[: len(messages)] == messages:  # both answers are often kept with the prompt in front
-            said = said[len(messages) :]
-        whole = {**record.value, form.messages_field: [*messages, *said]}
+        if turns[: len(messages)] == messages:  # both answers are often kept with the prompt in front
+            turns = turns[len(messages) :]
+        whole = {**record.value, form.messages_field: [*messages, *turns]}
         return encode_chat(replace(record, value=whole), tokenizer, form)
     return encode_completion(
         replace(record, value={**record.value, form.completion_field: as_text(answer)}), tokenizer, form
@@ -112,7 +112,7 @@ def _is_messages(answer: Any) -> bool:
 
 
 def last_turn_only(document: Document) -> Document:
-    """The same with only the last run of learnt tokens learnt: earlier answers of a conversation are not what is judged."""
+    """The same with only the last run of learnt tokens learnt: earlier answers of a conversation are not compared."""
     end = max(index for index, learnt in enumerate(document.learn) if learnt)
     start = end
     while start and document.learn[start - 1]:
@@ -200,7 +200,7 @@ def answer_log_probabilities(model: CausalLoss, batch: MicroBatch) -> Tensor:
 
 
 def collate(pairs: Sequence[Pair]) -> MicroBatch:
-    """Both documents of every pair in one packed row; ``owners`` says which document each counted token belongs to."""
+    """Both documents of every pair in one packed row; ``owners`` is which document each counted token belongs to."""
     documents = [document for pair in pairs for document in (pair.chosen, pair.rejected)]
     counted = torch.tensor([document.counted for document in documents])
     tensors = {

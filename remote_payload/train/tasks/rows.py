@@ -1,4 +1,4 @@
-"""Training a language model on rows: pre-tokenised ones of one length, or documents packed so that none sees another.
+"""The task of learning rows: pre-tokenised ones of one length, or documents packed so that none sees another.
 
 A row is one example: ``batch.size`` counts rows, the micro-batch counts rows, an epoch passes each once.
 """
@@ -133,7 +133,7 @@ class RowTask:
 
 
 def uncounted(batch: MicroBatch) -> MicroBatch:
-    """The same without a target that counts, for a rank that only takes part: it adds zeros to every sum."""
+    """The same batch with no target that counts, for a rank without rows of its own: it adds zeros to every sum."""
     return MicroBatch({**batch.tensors, "targets": torch.full_like(batch.tensors["targets"], IGNORED)}, 0)
 
 
