@@ -31,10 +31,8 @@ from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.tasks.sums import add_up
 
-OVERHEAD = {
-    "cuda": 4096,
-    "cpu": 32,
-}  # what starting one more micro-batch costs, in tokens that could be computed meanwhile
+# What starting one more micro-batch costs, in tokens that could be computed in the same time.
+OVERHEAD = {"cuda": 4096, "cpu": 32}
 
 
 def main(run: Run[ClassifySettings]) -> None:

@@ -116,7 +116,7 @@ class Run(Generic[S]):
             self.phases.append({"name": name, "started_at": _utc(started), "seconds": seconds})
 
 
-def _direction(recipe: str, settings: Any) -> bool:
+def _direction(recipe: str, settings: CommonSettings) -> bool:
     """Whether more of ``evaluation.metric`` is better. Raises InputError for a metric that the recipe does not report."""
     name, known = settings.evaluation.metric, metrics_of(recipe, vars(settings))
     higher = is_higher_better(known, name)

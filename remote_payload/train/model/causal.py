@@ -67,9 +67,8 @@ def base_of(network: Network) -> PreTrainedModel:
     return network.get_base_model() if isinstance(network, PeftModel) else network
 
 
-CHUNK_BYTES = {
-    "cuda": 256 << 20
-}  # fp32 logits of one chunk; large enough on a GPU that the matrix product stays efficient
+# fp32 logits of one chunk; large enough on a GPU that the matrix product stays efficient.
+CHUNK_BYTES = {"cuda": 256 << 20}
 CHUNK_BYTES_ELSEWHERE = 32 << 20
 
 
