@@ -153,7 +153,7 @@ KERNELS = {"2.10": varlen_of_2_10, "2.11": varlen_of_2_11, "2.13": varlen_of_2_1
 def kernel(request, monkeypatch):
     """One of KERNELS in the place of torch's own, as if this were a GPU that has it."""
     CALLS.clear()
-    monkeypatch.setattr(attention, "_said", set(), raising=False)
+    monkeypatch.setattr(attention, "_printed", set(), raising=False)
     monkeypatch.setattr(attention, "varlen_attn", KERNELS[request.param])
     monkeypatch.setattr(attention, "_has_flash_kernel", lambda query, dropout: True)
     return request.param
