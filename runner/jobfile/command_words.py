@@ -9,17 +9,14 @@ import os
 import re
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from runner.domain import shell_words
 from runner.domain.flow import flow
 from runner.domain.job_fields import RESERVED_VARIABLES
+from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import quoted
 from runner.jobfile.tree import Node
 from runner.jobfile.unknown_keys import BLANKS
-
-if TYPE_CHECKING:
-    from runner.jobfile.folder_checks import FolderChecks
 
 _INTERPRETERS = ("python", "python3", "torchrun", "accelerate", "deepspeed")
 _SHELLS = ("sh", "bash", "zsh", "dash", "fish")

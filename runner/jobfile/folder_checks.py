@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from remote_payload.settings.own import is_own
 from runner.domain.job import RECIPE_OUTPUTS
-from runner.jobfile.command_words import check_command
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
 
@@ -30,10 +29,9 @@ class FolderChecks:
         return False
 
     def run(self) -> None:
-        """All checks but those of requirements and settings."""
+        """The checks of code, data and outputs."""
         self._code()
         self._data()
-        check_command(self)
         self._outputs()
 
     def inside(self, written: str, place: Place, name: str, file: str = "") -> Path | None:

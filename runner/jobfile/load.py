@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.domain.job import Job
 from runner.domain.sweep import SweepRun, expand
 from runner.jobfile import unknown_keys
+from runner.jobfile.command_words import check_command
 from runner.jobfile.fields import check_fields, with_lists
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.overrides import apply_overrides
@@ -85,6 +86,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     if not checks.folder_is_there():
         return None, problems + checks.problems
     checks.run()
+    check_command(checks)
     lines = RequirementsReader(checks).read(tree.get("environment", "requirements"))
     job = resolve_settings_paths(job, tree, checks) if job else None
     problems += checks.problems
