@@ -1,4 +1,4 @@
-"""Faults 12 to 16: what a box lacks, hides or lies about is found before anything is sent."""
+"""What a box lacks, hides or lies about is found before anything is sent."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Faults 1 to 11: what a network, a stranger's sshd or a careless configuration does to a connection."""
+"""What a network, a stranger's sshd or a careless configuration does to a connection."""
 
 import os
 import re

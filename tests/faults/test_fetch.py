@@ -1,4 +1,4 @@
-"""Faults 46 to 52: what a frozen, killed, swapped, growing or lying other end does to a fetch. All or nothing, for each file."""
+"""What a frozen, killed, swapped, growing or lying other end does to a fetch. All or nothing, for each file."""
 
 from __future__ import annotations
 

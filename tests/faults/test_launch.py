@@ -1,4 +1,4 @@
-"""Faults 25 to 30 and the ambiguous launch: whatever is cut off or killed, a run starts at most once, and the truth can be had."""
+"""Whatever is cut off or killed, a run starts at most once, and the truth can be had."""
 
 import json
 import random

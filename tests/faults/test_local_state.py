@@ -1,4 +1,4 @@
-"""Faults 61, 62 and 64, point 10: records that are torn, shared, out of room or older than this gpurun."""
+"""Records that are torn, shared, out of room or older than this gpurun."""
 
 from __future__ import annotations
 

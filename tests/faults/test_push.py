@@ -1,4 +1,4 @@
-"""Faults 17 to 24: what is sent arrives whole or not at all, whatever the link, the disk or the folder is like, and secrets stay here."""
+"""What is sent arrives whole or not at all, whatever the link, the disk or the folder is like, and secrets stay here."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Faults 31 to 40: what befalls a run and its box, and what gpurun says of it: never "dead" of what lives, nor "alive" of what is not."""
+"""What befalls a run and its box, and what gpurun says of it: never "dead" of what lives, nor "alive" of what is not."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Faults 53 to 56: what a lying or broken box sends home is refused by ``gpurun smoke-test``, and nothing of it runs."""
+"""What a lying or broken box sends home is refused by ``gpurun smoke-test``, and nothing of it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults 57 to 60: stop leaves nothing of a run and touches nothing else."""
+"""Stop leaves nothing of a run and touches nothing else."""
 
 import json
 import os

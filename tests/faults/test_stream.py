@@ -1,4 +1,4 @@
-"""Faults 41 to 45 and what belongs to them: a log arrives byte for byte, whatever happens to the link, to the laptop or to the log."""
+"""A log arrives byte for byte, whatever happens to the link, to the laptop or to the log."""
 
 import hashlib
 import signal
