@@ -1,4 +1,4 @@
-"""Point 9: what arrives in the payload's argv, environment and folder is what was asked, byte for byte, or was refused with its line."""
+"""What arrives in the payload's argv, environment and folder is what was asked, byte for byte, or was refused with its line."""
 
 from __future__ import annotations
 

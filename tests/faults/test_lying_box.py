@@ -1,4 +1,4 @@
-"""Point 6, faults 15 and 50 and 52: a box that lies about itself, its runs and its results, over real SSH."""
+"""A box that lies about itself, its runs and its results, over real SSH."""
 
 from __future__ import annotations
 

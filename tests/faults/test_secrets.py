@@ -1,4 +1,4 @@
-"""Point 7: a canary token, a secret of the job's and planted credentials, through a failure, a resume and a ``done``: found nowhere."""
+"""A canary token, a secret of the job's and planted credentials, through a failure, a resume and a ``done``: found nowhere."""
 
 from __future__ import annotations
 

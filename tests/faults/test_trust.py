@@ -1,4 +1,4 @@
-"""Point 8: both SSH stacks take the same host keys and refuse the same ones, whatever the user's ssh configuration says."""
+"""Both SSH stacks take the same host keys and refuse the same ones, whatever the user's ssh configuration says."""
 
 from __future__ import annotations
 
