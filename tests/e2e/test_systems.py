@@ -152,7 +152,7 @@ def test_edgejson_is_measured_by_the_json_it_writes_beside_its_base(
     record = json.loads((into / "training_metadata.json").read_text())
     assert record["results"]["tuned"]["generation/json_exact"] == figures["tuned"]["json_exact"]
     card = (into / "models" / "best" / "README.md").read_text()
-    assert 'base_model: "HuggingFaceTB/SmolLM2-135M"' in card
+    assert "base_model: HuggingFaceTB/SmolLM2-135M\n" in card
     assert gpurun.json("smoke-test", "--device", "cpu")["passed"]
 
 
