@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from remote_payload.settings.own import is_own, read_declarations
-
 RECIPES = {
     "classify": "ClassifySettings",
     "sft": "SftSettings",
@@ -20,12 +18,19 @@ RECIPES = {
 }
 
 
+def is_own(recipe: str) -> bool:
+    """Whether ``recipe:`` names a file of the user's rather than one of gpurun's recipes."""
+    return recipe.endswith(".py")
+
+
 def settings_class(recipe: str, folder: str = ".") -> Any:
     """The dataclass of a recipe's settings; ``folder`` is what the path of a user's own recipe is relative to.
 
     Raises KeyError for a recipe that does not exist, RecipeError for a file that is none.
     """
     if is_own(recipe):
+        from remote_payload.settings.own import read_declarations  # every command would wait for it, few need it
+
         return read_declarations(recipe, folder).settings
     name = RECIPES[recipe]
     return getattr(importlib.import_module(f"remote_payload.settings.{recipe}"), name)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any, Dict, Mapping, Optional
 
-from remote_payload.settings.own import is_own, read_declarations
+from remote_payload.settings import is_own
+from remote_payload.settings.own import read_declarations
 
 
 def metrics_of(recipe: str, settings: Mapping[str, Any], folder: str = ".") -> Dict[str, bool]:

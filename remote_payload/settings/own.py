@@ -35,11 +35,6 @@ class RecipeError(ValueError):
         self.line = line
 
 
-def is_own(recipe: str) -> bool:
-    """Whether ``recipe:`` names a file rather than one of gpurun's recipes."""
-    return recipe.endswith(".py")
-
-
 def read_declarations(recipe: str, folder: str = ".") -> Declarations:
     """The declarations of the recipe file ``recipe``, a path relative to ``folder``. Raises RecipeError."""
     path = os.path.normpath(recipe)

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch.distributed as dist
 
-from remote_payload.settings import settings_class
+from remote_payload.settings import is_own, settings_class
 from remote_payload.settings.common import CommonSettings
 from remote_payload.settings.metrics import is_higher_better, metrics_of
-from remote_payload.settings.own import RecipeError, is_own
+from remote_payload.settings.own import RecipeError
 from remote_payload.settings.reading import SettingError, read_settings
 from remote_payload.train.distributed import World, require_lent_gpus
 from remote_payload.train.errors import InputError, Stopped, TrainingError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remote_payload.settings.own import is_own
+from remote_payload.settings import is_own
 from runner.domain.flow import flow
 from runner.domain.job_fields import (
     Command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from remote_payload.settings.own import is_own
+from remote_payload.settings import is_own
 from runner.domain.job import RECIPE_OUTPUTS
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node

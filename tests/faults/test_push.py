@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -186,13 +187,20 @@ def test_21_a_file_that_never_rests_is_named_with_the_line_that_leaves_it_out(
     gpurun: Gpurun, box: Box, job: Any
 ) -> None:
     file = job("pass", outputs=[])
-    submitting = gpurun.start("submit", str(file), "--host", box.address())
-    number = 0
-    while submitting.poll() is None:
-        number += 1
-        (file.parent / "loss curve.csv").write_text(f"{number}\n")
-        time.sleep(0.0005)
-    _, said = submitting.communicate()
+    program = "import sys, time\nwhile True: open(sys.argv[1], 'w').write(f'{time.time_ns()}\\n')"
+    command = [sys.executable, "-c", program, str(file.parent / "loss curve.csv")]
+    writers = [subprocess.Popen(command) for _ in range(2)]
+    try:
+        wait_until(lambda: (file.parent / "loss curve.csv").exists())
+        with Proxy(
+            box.port, delay=0.1
+        ) as link:  # so that each push takes longer than a writer may have to wait for a processor
+            submitting = gpurun.start("submit", str(file), "--host", box.address(link.port))
+            _, said = submitting.communicate(timeout=200)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
     assert submitting.returncode == 4 and "1 file (loss curve.csv) changed during the push, 4 times" in said, said
     assert 'code: {exclude: ["/loss\\\\ curve.csv"]}' in said, said
     assert nothing_final(box.root)
