@@ -1,7 +1,7 @@
-"""Locks of files on this machine: one gpurun at a time changes a file. None waits for ever for one that was stopped (Ctrl-Z).
+"""Locks of files on this machine: one gpurun at a time changes a file, and none waits for ever for one that was stopped (Ctrl-Z).
 
-Whoever waited ``PATIENCE`` seconds for the same lock takes it over: it removes the lock file and makes a new one. The
-former holder finds that out before it replaces the file (``is_held``), and makes its change again on what the other wrote.
+A process that has waited ``PATIENCE`` seconds for one lock takes it over: it removes the lock file and makes a new one. The
+former holder notices that before it replaces the file (``is_lost``), and makes its change again on what the other wrote.
 """
 
 from __future__ import annotations

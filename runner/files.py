@@ -62,7 +62,7 @@ def _free(path: Path | None) -> str:
 
 
 class LockLost(StateError):
-    """Another gpurun took over the lock of a file, since this one did not go on for a long time. The file was not replaced."""
+    """Another gpurun took over the lock of a file, since this one held it for too long. The file was not replaced."""
 
 
 @contextlib.contextmanager

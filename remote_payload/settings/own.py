@@ -104,7 +104,7 @@ def _execute(node: ast.stmt, path: str, names: Dict[str, Any]) -> None:
 def _checked(module: types.ModuleType) -> Declarations:
     settings, metrics = getattr(module, "Settings", None), getattr(module, "METRICS", None)
     if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
-        raise RecipeError("there is no dataclass Settings in it, so nobody knows what the recipe can be told")
+        raise RecipeError("there is no dataclass Settings in it, which says what the job file may set")
     has = {field.name for field in dataclasses.fields(settings)}
     missing: List[str] = [name for name in COMMON if name not in has]
     if missing:
