@@ -16,6 +16,16 @@ from tests.support.trials import chance as chance
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Training listens to these until its process ends (remote_payload/train/loop/signals.py); here the process goes on to the next test.
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> None:
+    """Every test begins with the handlers of a new process, whatever trained before it in this one, a module's fixture too."""
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Gathered(), "figures")

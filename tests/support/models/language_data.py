@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ import yaml
 from remote_payload.train.run import launch
 
 ROOT = Path(__file__).resolve().parents[3]
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 NAMES = ("Ada", "Brown", "Clara", "Dickens", "Emma", "Faraday")
 SCHEMA = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 
@@ -80,7 +78,7 @@ def run_recipe(
 
 def run_recipe_here(recipe: str, folder: Path, settings: dict[str, Any], resume: str | None = None) -> int:
     """The same in this process (importing torch takes longer than training something tiny); gives the exit code."""
-    before, handlers = dict(os.environ), [(number, signal.getsignal(number)) for number in SIGNALS]
+    before = dict(os.environ)
     os.environ.pop("GPURUN_RESUME", None)
     os.environ.update(_prepare(recipe, folder, settings, resume))
     try:
@@ -90,8 +88,6 @@ def run_recipe_here(recipe: str, folder: Path, settings: dict[str, Any], resume:
     finally:
         os.environ.clear()
         os.environ.update(before)
-        for number, handler in handlers:
-            signal.signal(number, handler)
 
 
 def _prepare(recipe: str, folder: Path, settings: dict[str, Any], resume: str | None) -> dict[str, str]:

@@ -7,7 +7,6 @@ import importlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,7 +107,6 @@ def run_recipe_here(job: dict[str, Any], code: Path, folder: Path, *, resume: st
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(json.dumps(job))
     before, here = dict(os.environ), os.getcwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     os.environ.update({name: value for name, value in environment(folder, resume).items() if name in OWN_VARIABLES})
     os.chdir(code)
     said = io.StringIO()
@@ -121,8 +119,6 @@ def run_recipe_here(job: dict[str, Any], code: Path, folder: Path, *, resume: st
         os.chdir(here)
         os.environ.clear()
         os.environ.update(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return RecipeRun(folder, 0, said.getvalue(), "")
 
 
