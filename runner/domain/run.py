@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import shlex
 import time
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypedDict
 
 from remote_payload.agent.wire.paths import RUN_ID, check_run_id
-from runner.domain.answers.box import box_root
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
@@ -28,6 +27,7 @@ from runner.domain.answers.reading import (
     whole,
 )
 from runner.domain.answers.reading import matching as of_form
+from runner.domain.answers.root import box_root
 from runner.domain.answers.status import Status
 from runner.domain.job import Job
 from runner.domain.recorded_job import read_job
@@ -193,7 +193,7 @@ def _refusal(value: object) -> Refusal:
 def mint_id(job_name: str, now: float | None = None) -> str:
     """A new run id: the job's name, the local time, four random hex digits."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    return check_run_id(f"{job_name[:48].rstrip('-')}-{stamp}-{secrets.token_hex(2)}")
+    return check_run_id(f"{job_name[:48].rstrip('-')}-{stamp}-{os.urandom(2).hex()}")
 
 
 def matching(name: str, ids: Sequence[str]) -> list[str]:

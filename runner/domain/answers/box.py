@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass, field
 
-from remote_payload.agent.wire.paths import ATTEMPT, ROOT_NAME, RUN_ID, SAFE_PATH
+from remote_payload.agent.wire.paths import ATTEMPT, RUN_ID
 from runner.domain.answers.reading import (
     Fields,
-    Impossible,
     absolute_path,
     boolean,
     list_of,
@@ -17,11 +15,11 @@ from runner.domain.answers.reading import (
     matching,
     optional,
     otherwise,
-    shown,
     text,
     whole,
     whole_between,
 )
+from runner.domain.answers.root import box_root, folder_below
 
 MAX_GPUS = 64
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -140,14 +138,6 @@ class Box:
         )
 
 
-def box_root(value: object) -> str:
-    """``$ROOT``: the one folder that gpurun works in, in its normal form, so that no path below it leads elsewhere. Raises Impossible."""
-    root = matching(SAFE_PATH)(value)
-    if not root.startswith("/") or posixpath.normpath(root) != root or posixpath.basename(root) != ROOT_NAME:
-        raise Impossible(f"{shown(root)} is not a folder of gpurun")
-    return root
-
-
 def _gpu(value: object) -> Gpu:
     gpu = Fields(value)
     return Gpu(
@@ -161,17 +151,9 @@ def _gpu(value: object) -> Gpu:
 
 
 def _have(value: object, root: str) -> Have:
-    """Paths only below the root."""
-
-    def below_root(path: object) -> str:
-        found = matching(SAFE_PATH)(path)
-        if not found.startswith(root + "/") or posixpath.normpath(found) != found:
-            raise Impossible(f"{shown(found)} is not below {root}")
-        return found
-
     def tree(found: object) -> TreeOnBox:
         named = Fields(found)
-        return TreeOnBox(named("path", below_root), named("read_at", optional(whole)))
+        return TreeOnBox(named("path", folder_below(root)), named("read_at", optional(whole)))
 
     there = Fields(value)
     return Have(

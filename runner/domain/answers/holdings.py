@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from remote_payload.agent.wire.paths import RUN_ID
-from runner.domain.answers.box import box_root
 from runner.domain.answers.reading import Fields, list_of, matching, optional, text, whole
+from runner.domain.answers.root import box_root
 from runner.domain.answers.status import Status
 from runner.domain.terminal import clean
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from runner.domain.answers.box import box_root
 from runner.domain.answers.reading import Impossible
+from runner.domain.answers.root import box_root
 from runner.domain.errors import AbsurdAnswer, BoxNotReady, GpurunError, HostError, PythonMissing
 from runner.domain.terminal import clean, clean_lines
 
