@@ -28,6 +28,7 @@ from runner.files import file_lock_if_free
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
 from runner.workflow.connect import ReconnectingLink, host_of
+from runner.workflow.fetching.long_names import refuse_long_names
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier, sha256
@@ -80,6 +81,7 @@ def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Ma
 def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter) -> list[Artifact]:
     """Fetches, verifies and moves what is not here; gives it."""
     receipt, staging = Receipt(target), Staging(target)
+    refuse_long_names(staging.files, (artifact.path for artifact in manifest.files))
     missing = _not_here([artifact for artifact in manifest.files if not receipt.has(artifact)], target, receipt)
     if missing:
         staging.open(missing)

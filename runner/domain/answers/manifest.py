@@ -12,7 +12,8 @@ from runner.domain.errors import ArtifactError
 from runner.domain.terminal import clean
 
 MAX_FILES = 500_000
-MAX_NAME = 1024  # bytes of a whole path
+MAX_PATH = 1024  # bytes
+MAX_NAME = 255  # bytes of a file's or folder's own name: no disk has longer ones
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Names that would be read as something else than a result once they lie here.
 _FORBIDDEN_PARTS = {"", ".", "..", ".git", ".ssh", ".gpurun-staging", ".gpurun-fetched.json"}
@@ -89,7 +90,7 @@ def _unusable(path: str) -> str:
         encoded = path.encode("utf-8")
     except UnicodeEncodeError:
         return "not UTF-8"
-    if len(encoded) > MAX_NAME:
+    if len(encoded) > MAX_PATH or max(map(len, encoded.split(b"/"))) > MAX_NAME:
         return "too long"
     if any(unicodedata.category(char).startswith("C") for char in path) or "\\" in path:
         return "control characters or backslashes"
