@@ -100,18 +100,22 @@ def write_text(file: Path, text: str) -> None:
         target.write(text)
 
 
-def write_json(file: Path, value: object) -> None:
-    """The same for a JSON file. Raises TypeError for what JSON cannot hold; the old file stays."""
-    with _replacement(file) as target:
+def write_json(file: Path, value: object, scratch: Path | None = None) -> None:
+    """The same for a JSON file. Raises TypeError for what JSON cannot hold; the old file stays.
+
+    ``scratch`` is a folder on the same disk for the unfinished file, which stays there if this process is killed.
+    """
+    with _replacement(file, scratch) as target:
         json.dump(value, target, indent=1)
 
 
 @contextlib.contextmanager
-def _replacement(file: Path) -> Iterator[TextIO]:
-    """A file beside ``file`` that takes its place when the block ends well, and is removed otherwise."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident():x}")
+def _replacement(file: Path, scratch: Path | None = None) -> Iterator[TextIO]:
+    """A file in ``scratch`` (by default beside ``file``) that takes its place when the block ends well, and is removed otherwise."""
+    beside = (scratch or file.parent) / f".{file.name}.{os.getpid()}.{threading.get_ident():x}"
     with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (file.parent, beside.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with open(beside, "w", encoding="utf-8") as target:
                 yield target

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runner import files
 from runner.domain.answers.manifest import Artifact
+from runner.workflow.fetching.staging import STAGING, refuse_link
 
 RECEIPT = ".gpurun-fetched.json"  # path → size, mtime, sha256; and COMING until the file is moved there
 COMING = "coming"
@@ -43,7 +44,10 @@ class Receipt:
         self._entries[artifact.path] = [*_state(self._path(artifact)), artifact.sha256]
 
     def save(self) -> None:
-        files.write_json(self._target / RECEIPT, self._entries)
+        """Replaces the receipt. Killed meanwhile, it leaves its unfinished file among the staged ones, which the next fetch removes."""
+        scratch = self._target / STAGING
+        refuse_link(scratch)
+        files.write_json(self._target / RECEIPT, self._entries, scratch)
 
     def _path(self, artifact: Artifact) -> Path:
         return self._target / artifact.path

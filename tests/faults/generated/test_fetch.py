@@ -298,6 +298,8 @@ class Trial:
         assert self.fetch("in peace", lambda fetching: None) == 0, self.told()
         here = {name: (self.into / name).read_bytes() for name in wanted if (self.into / name).is_file()}
         assert here == wanted, f"not as on the box: {sorted(set(wanted) - set(here))}{self.told()}"
+        hidden = {path.name for path in self.into.glob(".*") if path not in self.own}
+        assert hidden <= {".gpurun-fetched.json"}, f"{hidden} were left{self.told()}"
         assert not (self.into / ".gpurun-staging").exists(), self.told()
         receipt = json.loads((self.into / ".gpurun-fetched.json").read_text())
         for name, content in wanted.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner import files
+from runner.workflow.fetching.staging import Staging
 
 
 def test_two_threads_that_replace_one_file_leave_one_of_their_texts_and_nothing_else(tmp_path: Path) -> None:
@@ -36,6 +37,27 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         files.write_json(file, {"a": object()})
     assert files.read_json(file) == {"a": 1} and [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from runner.domain.answers.manifest import Artifact
+from runner.workflow.fetching.receipt import Receipt
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+receipt = Receipt(Path(sys.argv[1]))
+receipt.note(Artifact("model.bin", 1, "0" * 64))
+receipt.save()
+"""
+
+
+def test_a_fetch_that_is_killed_leaves_unfinished_files_among_the_staged_ones_only(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert [entry.name for entry in tmp_path.iterdir()] == [".gpurun-staging"]
+    assert len(list((tmp_path / ".gpurun-staging").iterdir())) == 1
+    Staging(tmp_path).remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_lock_of_a_file_is_held_by_one_at_a_time(tmp_path: Path) -> None:
