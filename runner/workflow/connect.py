@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from remote_payload.agent.wire.paths import SAFE_PATH
 from runner.domain import places
@@ -18,10 +19,11 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.host_notes import host_notes, note_host
 from runner.local_box import embedded
-from runner.transport import known_hosts
-from runner.transport.known_hosts import FirstContact
-from runner.transport.link import Link, open_link
 from runner.transport.resolve import resolve
+
+if TYPE_CHECKING:  # loaded when a connection is opened: a run that is over is shown without one
+    from runner.transport.known_hosts import FirstContact
+    from runner.transport.link import Link
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
 
@@ -29,6 +31,8 @@ PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before the second and each further try
 @contextmanager
 def connect(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[Link]:
     """A link to a host. At first contact its fingerprint is shown and pinned; with ``strict`` it is shown and refused."""
+    from runner.transport.link import open_link
+
     with ExitStack() as stack:
         with report.stage(f"connect to {host}") as stage:
             link = stack.enter_context(open_link(host, _first_contact(report, strict)))
@@ -140,6 +144,8 @@ def resolve_or_start_host(typed: str, volume: str | None = None) -> Host:
     volume = _usable(volume or (noted.volume if noted else None))
     if typed != LOCAL:
         return resolve(typed, volume)
+    from runner.transport import known_hosts
+
     box = embedded()
     host = box.ensure()
     key = known_hosts.Key(*box.host_key)

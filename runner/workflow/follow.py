@@ -11,17 +11,20 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
-from runner.domain.answers.verbs import Followed, Moved, Piece
 from runner.domain.errors import ConnectFailed, HostError
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.files import writing
-from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
+
+if TYPE_CHECKING:
+    from runner.domain.answers.verbs import Moved
+    from runner.transport.link import Link
 
 Sink = Callable[[bytes], None]
 LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
@@ -64,6 +67,8 @@ def catch_up(link: Link, run: Run) -> Status:
 
 
 def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, until_end: bool) -> Status:
+    from runner.domain.answers.verbs import Followed, Moved, Piece
+
     stream = link.agent.follow(
         run.run_id,
         log_offset=copy.log_offset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runner import store
 from runner.domain.answers.status import Status
@@ -12,10 +13,12 @@ from runner.domain.errors import ConnectFailed, GpurunError, RunCancelled, RunFa
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
-from runner.transport.link import Link
 from runner.workflow.connect import connect, connect_to_run, resolve_or_start_host
 from runner.workflow.follow import remember_status
 from runner.workflow.listing import cost, elapsed
+
+if TYPE_CHECKING:
+    from runner.transport.link import Link
 
 NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
