@@ -112,12 +112,12 @@ def write_json(file: Path, value: object, scratch: Path | None = None) -> None:
 @contextlib.contextmanager
 def _replacement(file: Path, scratch: Path | None = None) -> Iterator[TextIO]:
     """A file in ``scratch`` (by default beside ``file``) that takes its place when the block ends well, and is removed otherwise."""
-    beside = (scratch or file.parent) / f".{file.name}.{os.getpid()}.{threading.get_ident():x}"
+    unfinished = (scratch or file.parent) / f".{file.name}.{os.getpid()}.{threading.get_ident():x}"
     with writing(file):
-        for folder in (file.parent, beside.parent):
+        for folder in (file.parent, unfinished.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            with open(beside, "w", encoding="utf-8") as target:
+            with open(unfinished, "w", encoding="utf-8") as target:
                 yield target
                 target.flush()
                 os.fsync(target.fileno())
@@ -125,10 +125,10 @@ def _replacement(file: Path, scratch: Path | None = None) -> Iterator[TextIO]:
                 raise LockLost(
                     f"{file}: another gpurun changed it while this one was stopped", hint="Repeat the command."
                 )
-            os.replace(beside, file)
+            os.replace(unfinished, file)
         except BaseException:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
             raise
 
 

@@ -81,7 +81,7 @@ def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Ma
 def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter) -> list[Artifact]:
     """Fetches, verifies and moves what is not here; gives it."""
     receipt, staging = Receipt(target), Staging(target)
-    refuse_long_names(staging.files, (artifact.path for artifact in manifest.files))
+    refuse_long_names(target, (artifact.path for artifact in manifest.files))
     missing = _not_here([artifact for artifact in manifest.files if not receipt.has(artifact)], target, receipt)
     if missing:
         staging.open(missing)

@@ -22,7 +22,7 @@ from runner.cli.group import run
 from runner.domain.host import Host
 from runner.domain.progress import Silent
 from runner.transport import bundle
-from runner.transport import link as transport
+from runner.transport import link as opening
 from runner.transport.agent import Agent
 from runner.transport.link import Link
 from runner.transport.session import AgentSession
@@ -218,7 +218,7 @@ def told(
         yield Link(host, replaying(answer_with(answer), recording.root), 0.001)
 
     patch.setattr(connecting, "resolve_or_start_host", lambda typed, volume=None: Host(typed, "box", 22, "root"))
-    patch.setattr(transport, "open_link", open_link)
+    patch.setattr(opening, "open_link", open_link)
     patch.setattr(rsync, "push", lambda *args, **options: None)
     patch.setattr(rsync, "pull", pull)
     patch.setattr(tarball, "push", lambda *args, **options: None)

@@ -8,20 +8,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.domain.errors import ArtifactError
+from runner.domain.terminal import clean
+from runner.workflow.fetching.staging import STAGING
 
-TEMPORARY = 16  # bytes that rsync adds to the name of a file it is writing
+ROOM = (
+    len(f"/{STAGING}/outputs") + 16
+)  # bytes by which a path is longer while rsync writes the file in the staging folder
 
 
-def refuse_long_names(folder: Path, paths: Iterable[str]) -> None:
-    """Raises ArtifactError naming the first of ``paths`` that cannot lie in ``folder``: the path or a name in it is too long."""
-    limits = {what: _limit(folder, what) for what in ("PC_NAME_MAX", "PC_PATH_MAX")}
+def refuse_long_names(target: Path, paths: Iterable[str]) -> None:
+    """Raises ArtifactError naming the first of ``paths`` that cannot be fetched into ``target``: the path or a name in it is too long."""
+    limits = {what: _limit(target, what) for what in ("PC_NAME_MAX", "PC_PATH_MAX")}
     for path in paths:
-        whole = os.fsencode(folder / path)
+        whole = os.fsencode(target / path)
         longest_name = max(map(len, whole.split(b"/")))
-        for what, length in (("PC_NAME_MAX", longest_name), ("PC_PATH_MAX", len(whole) + TEMPORARY)):
+        for what, length in (("PC_NAME_MAX", longest_name), ("PC_PATH_MAX", len(whole) + ROOM)):
             if length > limits[what]:
                 raise ArtifactError(
-                    f"{path[:80]}{'…' * (len(path) > 80)} cannot be fetched into {folder}: {length} bytes are too long for "
+                    f"{clean(path, 80)} cannot be fetched into {target}: {length} bytes are too long for "
                     f"a {'name' if what == 'PC_NAME_MAX' else 'path'} on this disk, which allows {limits[what]}",
                     meaning="Nothing was fetched; what was fetched before is as it was.",
                     hint="Fetch into a folder with a shorter path, or on another disk: gpurun fetch --into DIR",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from runner.domain.errors import ArtifactError
-from runner.workflow.fetching.long_names import TEMPORARY, refuse_long_names
+from runner.workflow.fetching.long_names import ROOM, refuse_long_names
 
 
-def test_what_is_let_through_can_be_written_and_nothing_else_is_refused(tmp_path: Path) -> None:
+def test_what_is_let_through_can_be_written_and_what_is_over_a_limit_is_refused(tmp_path: Path) -> None:
     """Beside what the disk itself says of names around its limits, in a folder that is not there yet."""
     chance = random.Random(5)
     for number in range(200):
@@ -18,7 +18,7 @@ def test_what_is_let_through_can_be_written_and_nothing_else_is_refused(tmp_path
         path = "/".join([name] * chance.choice([1, 2, 7, 8, 15, 16]))
         folder = tmp_path / str(number) / "b"
         fits = len(os.fsencode(name)) <= os.pathconf(tmp_path, "PC_NAME_MAX")
-        fits &= len(os.fsencode(folder / path)) + TEMPORARY <= os.pathconf(tmp_path, "PC_PATH_MAX")
+        fits &= len(os.fsencode(folder / path)) + ROOM <= os.pathconf(tmp_path, "PC_PATH_MAX")
         if not fits:
             with pytest.raises(ArtifactError, match="too long"):
                 refuse_long_names(folder, ["short", path])
