@@ -17,48 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from remote_payload.train.errors import TrainingError
-
 BUCKET_BYTES = 32 * 2**20  # of gradients that travel together
-
-
-def require_lent_gpus(job: dict[str, Any]) -> None:
-    """Raises TrainingError, with torch's own message, when gpurun gave this run GPUs and torch cannot use all of them.
-
-    Otherwise the run would train on the CPU, a hundred times as slow, while the GPUs are paid for.
-    """
-    if "GPURUN_RUN_DIR" not in os.environ:  # started by hand: any device will do
-        return
-    if "GPURUN_FAKE_GPUS" in os.environ:  # tests only: there is no real GPU
-        return
-    lent = _lent(job)
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if seen < lent:
-        raise TrainingError(
-            f"this run was lent {lent} GPU{'s' * (lent > 1)}, torch {torch.__version__} can use {seen}: {_why_no_cuda(seen)}. "
-            "It does not train on the CPU instead; resources: {gpus: 0} would"
-        )
-
-
-def _lent(job: dict[str, Any]) -> int:
-    """How many GPUs this run was given; by the job where the variable is not set."""
-    numbers = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if numbers is not None:
-        return len([number for number in numbers.split(",") if number.strip()])
-    wanted = (job.get("resources") or {}).get("gpus")
-    return wanted if isinstance(wanted, int) else 0
-
-
-def _why_no_cuda(seen: int) -> str:
-    """Torch's own message, in one line."""
-    if seen:
-        return f"CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')}"
-    try:
-        torch.cuda.init()
-    except Exception as error:  # an AssertionError without CUDA in torch, a RuntimeError for a driver
-        message = str(error).strip()
-        return message.splitlines()[0].rstrip(".") if message else type(error).__name__
-    return "it gives no reason"
 
 
 @dataclass

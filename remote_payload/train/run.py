@@ -29,8 +29,9 @@ from remote_payload.settings.common import CommonSettings
 from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.own import RecipeError
 from remote_payload.settings.reading import SettingError, read_settings
-from remote_payload.train.distributed import World, require_lent_gpus
+from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError, Stopped, TrainingError
+from remote_payload.train.lent_gpus import require_lent_gpus
 from remote_payload.train.telemetry import Telemetry
 
 OWN = "own"  # the module under remote_payload.recipes that runs a recipe of the user's own
@@ -63,7 +64,7 @@ class Run(Generic[S]):
         """The run that gpurun launched, or one by hand from the job file named in ``arguments``.
 
         Raises InputError for a job that is missing, is of another recipe or has settings that the recipe does not know, TrainingError
-        when GPUs were lent that torch cannot use.
+        when the job asks for GPUs that torch cannot use.
         """
         folder, job = _job_by_gpurun() or _job_by_hand(recipe, arguments or [])
         if recipe == OWN and is_own(str(job.get("recipe"))):

@@ -115,6 +115,12 @@ SIGNATURES: Tuple[Signature, ...] = (
         r"system has unsupported display driver",
         r"no kernel image is available for execution on the device",
         r"provided PTX was compiled with an unsupported toolchain",
+        r"the driver runs CUDA \S+, this torch is built for ",  # train/lent_gpus.py
+    ),
+    _row(
+        "gpu_unusable",
+        "Leave out environment.interpreter, so that gpurun finds or builds a torch with CUDA. On the CPU: resources: {gpus: 0}.",
+        r"this run was lent \d+ GPUs?, torch \S+ can use \d+: this torch is a CPU build",
     ),
     _row(
         "gpu_unusable",

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from remote_payload.train.distributed import World, buckets, require_lent_gpus
-from remote_payload.train.errors import TrainingError
+from remote_payload.train.distributed import World, buckets
 from tests.support.models.toy_training import toy_run, toy_train
 
 CONSTANT = {"schedule": {"name": "constant", "warmup": 0}, "optimizer": {"learning_rate": 3e-3}}
@@ -74,43 +73,3 @@ def test_alone_every_collective_is_the_value_itself() -> None:
 def test_a_list_is_dealt_out_so_that_each_item_has_one_rank() -> None:
     shares = [World(rank, 3, rank, torch.device("cpu")).share(list(range(8))) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
-
-
-@pytest.mark.stand_in
-@pytest.mark.parametrize(
-    ("variables", "job", "fails"),
-    [
-        ({"GPURUN_RUN_DIR": "x", "CUDA_VISIBLE_DEVICES": "0,2"}, {}, True),
-        ({"GPURUN_RUN_DIR": "x"}, {"resources": {"gpus": 1}}, True),
-        ({"GPURUN_RUN_DIR": "x", "CUDA_VISIBLE_DEVICES": ""}, {"resources": {"gpus": 0}}, False),
-        ({"GPURUN_RUN_DIR": "x"}, {"resources": {"gpus": "all"}}, False),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, {"resources": {"gpus": 1}}, False),
-    ],
-)
-def test_a_run_that_was_lent_gpus_does_not_train_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: dict[str, object], fails: bool
-) -> None:
-    for name in ("GPURUN_RUN_DIR", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    driver = "Found no NVIDIA driver on your system. Please check\nthat you have one"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "init", lambda: (_ for _ in ()).throw(RuntimeError(driver)))
-    if not fails:
-        return require_lent_gpus(job)
-    with pytest.raises(
-        TrainingError, match=r"can use 0: Found no NVIDIA driver on your system. Please check. It does not"
-    ):
-        require_lent_gpus(job)
-
-
-def test_a_recipe_without_its_gpu_ends_at_once_with_one_line(tmp_path: Path) -> None:
-    (tmp_path / "job.json").write_text(json.dumps({"recipe": "sft", "settings": {"model": "m", "train": "t"}}))
-    places = {"GPURUN_RUN_DIR": str(tmp_path), "GPURUN_OUTPUTS": str(tmp_path / "o"), "CUDA_VISIBLE_DEVICES": "0"}
-    command = [sys.executable, "-m", "remote_payload.recipes.sft"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **places})
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: this run was lent 1 GPU, torch ") and not (tmp_path / "o").exists()
