@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -126,61 +127,82 @@ def unwrapped(tensor: Tensor) -> Tensor:
 class GradientSum:
     """The sum over all ranks of the gradients of ``parameters``, while the last micro-batch is still in its backward pass.
 
-    Alone, or with a sharded model, it does nothing. Otherwise buckets of gradients are reduced in one fixed order, each as
-    soon as it and all before it are complete, so that the network works while the device does. DistributedDataParallel does
-    the same with one difference that matters here: a rank that runs out of memory half-way still sends what is missing
-    (``finish``), so that no rank waits for it for ever, and then all discard the step together and redo it with smaller
-    micro-batches.
+    Alone, or with a sharded model, it does nothing. Otherwise gradients lie in buckets: ``parameter.grad`` is a view of its
+    bucket from the moment autograd has made it, later micro-batches add to it there, and the bucket is reduced in place. So
+    there is no second copy of all gradients. Buckets are reduced in one fixed order, each as soon as it and all before it are
+    complete, so that the network works while the device does. DistributedDataParallel does the same (its
+    ``gradient_as_bucket_view``) with two differences that matter here: a rank that runs out of memory half-way still sends
+    what is missing (``finish``), so that no rank waits for it for ever, and then all discard the step together and redo it
+    with smaller micro-batches; and buckets are made in the backward pass and freed with the gradients.
     """
 
     def __init__(self, world: World, parameters: list[nn.Parameter]) -> None:
         self.needed = world.size > 1 and not world.sharded  # fully_shard reduces in the backward pass itself
         # The last layers' gradients are complete first.
         self.buckets = list(buckets(parameters[::-1])) if self.needed else []
-        self.home = {parameter: index for index, bucket in enumerate(self.buckets) for parameter in bucket}
-        self.missing: list[int] = []
-        self.sent: list[tuple[Any, Tensor, list[nn.Parameter]]] = []
-        self.armed = False
+        self.home: dict[nn.Parameter, tuple[int, int]] = {}  # number of its bucket, first element there
+        for index, bucket in enumerate(self.buckets):
+            starts = accumulate((parameter.numel() for parameter in bucket), initial=0)
+            self.home.update((parameter, (index, start)) for parameter, start in zip(bucket, starts, strict=False))
+        self.begin()
         for parameter in self.home:
-            parameter.register_post_accumulate_grad_hook(self._complete)
+            parameter.register_post_accumulate_grad_hook(self._accumulated)
 
     def begin(self) -> None:
-        """Before a step: nothing is sent yet."""
-        self.missing, self.sent, self.armed = [len(bucket) for bucket in self.buckets], [], False
+        """Before a step, while no parameter has a gradient: there are no buckets yet, and nothing is sent."""
+        self.flats: list[Tensor | None] = [None] * len(self.buckets)
+        self.placed: set[nn.Parameter] = set()  # their gradients lie in their buckets
+        self.missing = [len(bucket) for bucket in self.buckets]
+        self.sent: list[Any] = []
+        self.armed = False
 
     def arm(self) -> None:
         """Before the backward pass of this rank's last micro-batch: buckets that it completes may be sent."""
         self.armed = True
 
-    def _complete(self, parameter: nn.Parameter) -> None:
+    def _accumulated(self, parameter: nn.Parameter) -> None:
+        self._place(parameter)
         if not self.armed:
             return
-        self.missing[self.home[parameter]] -= 1
+        self.missing[self.home[parameter][0]] -= 1
         while len(self.sent) < len(self.buckets) and self.missing[len(self.sent)] == 0:
             self._send()
 
     @torch.no_grad()
-    def _send(self) -> None:
-        bucket = self.buckets[len(self.sent)]
-        flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in bucket])
-        self.sent.append((dist.all_reduce(flat, async_op=True), flat, bucket))
+    def _place(self, parameter: nn.Parameter) -> None:
+        """Makes the gradient a view of its bucket, unless it is one; zeros where there is none."""
+        if parameter in self.placed:
+            return
+        (index, start), gradient = self.home[parameter], parameter.grad
+        bucket = self.buckets[index]
+        if gradient is not None and len(bucket) == 1 and gradient.is_contiguous():
+            self.flats[index] = gradient.view(-1)  # it is the bucket: nothing to copy
+        else:
+            flat = self.flats[index]
+            if flat is None:
+                flat = self.flats[index] = parameter.new_empty(sum(each.numel() for each in bucket))
+            piece = flat[start : start + parameter.numel()].view_as(parameter)
+            if gradient is None:
+                piece.zero_()
+            else:
+                piece.copy_(gradient)
+            parameter.grad = piece
+        self.placed.add(parameter)
 
     @torch.no_grad()
+    def _send(self) -> None:
+        index = len(self.sent)
+        for parameter in self.buckets[index]:
+            self._place(parameter)
+        self.sent.append(dist.all_reduce(self.flats[index], async_op=True))
+
     def finish(self) -> None:
-        """Sends the remaining buckets (zeros where this rank has no gradient), waits, and stores the sums. Every rank must call it."""
+        """Sends the remaining buckets (zeros where this rank has no gradient) and waits: gradients are sums. Every rank calls it."""
         while len(self.sent) < len(self.buckets):
             self._send()
-        for work, flat, bucket in self.sent:
+        for work in self.sent:
             work.wait()
-            for parameter, piece in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                if parameter.grad is None:
-                    parameter.grad = torch.empty_like(parameter)
-                parameter.grad.copy_(piece.view_as(parameter))
-        self.sent, self.armed = [], False
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        self.begin()  # the gradients alone keep their buckets
 
 
 def buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
