@@ -61,7 +61,7 @@ def main(run: Run[ClassifySettings]) -> None:
     results = ClassifierResults(run, model, tokenizer, base, data, sides)
     outcome = train(
         run, model, task,
-        flops_per_token=flops_per_token(model, model.encoder.config, task.mean_length, causal=False),
+        flops_per_token=flops_per_token(model.encoder, model.head.weight, sides[0].lengths, counted=len(sides[0].lengths)),
         on_best=results.keep_best,
         on_stop=results.finish_stopped,
     )  # fmt: skip
@@ -103,7 +103,6 @@ class ClassifyTask:
         self.train, self.validation = sides
         self.labels = data.labels
         self.longest = max(self.train.lengths)
-        self.mean_length = sum(self.train.lengths) / len(self.train.lengths)
         self.steps_per_epoch = -(-len(self.train.ids) // settings.batch.size)
         weights = class_weights(data, settings.class_weights)
         self.weights = weights.to(world.device) if weights is not None else None

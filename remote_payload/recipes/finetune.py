@@ -16,7 +16,7 @@ from remote_payload.train.evaluation.continuations import write_continuations
 from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, SetMetrics, encode, overall
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import Weights, best_weights
-from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import MicroBatch
@@ -60,7 +60,7 @@ def main(run: Run[FinetuneSettings]) -> None:
     ]
     outcome = train(
         run, model, task,
-        flops_per_token=flops_per_token(model, model.network.config, mean_length(rows), causal=True),
+        flops_per_token=flops_of_documents(model, rows.documents),
         on_evaluation=lambda metrics, progress: history.record(*moment(progress), evaluation.latest),
         on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
         extras=results.describe_checkpoint,
@@ -178,10 +178,6 @@ def whole_model(run: Run[FinetuneSettings], progress: Progress) -> tuple[CausalL
 def moment(progress: Progress) -> tuple[int, float]:
     """Step and epoch of the latest evaluation."""
     return progress.step, progress.evaluations[-1]["epoch"]
-
-
-def mean_length(rows: PackedRows) -> float:
-    return sum(map(len, rows.documents)) / len(rows.documents)
 
 
 if __name__ == "__main__":

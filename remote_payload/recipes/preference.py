@@ -23,7 +23,7 @@ from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Questions
 from remote_payload.train.loop import rng
-from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
@@ -71,12 +71,12 @@ def main(run: Run[PreferenceSettings]) -> None:
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
     results = CausalResults(run, model, tokenizer, base, compute, prompting_of(trained), facts, start=settings.adapter)
-    length = sum(map(len, task.pairs)) / (2 * len(task.pairs))
+    answers = [answer for pair in task.pairs for answer in (pair.chosen, pair.rejected)]
     prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
-        flops_per_token=flops_per_token(model, model.network.config, length, causal=True),
+        flops_per_token=flops_of_documents(model, answers),
         on_best=results.keep_best,
         on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
         extras=results.describe_checkpoint,

@@ -61,7 +61,7 @@ def main(run: Run[PretrainSettings]) -> None:
     smoke = smoke_prompts(run, tokenizer, tokens)
     outcome = train(
         run, model, task,
-        flops_per_token=flops_per_token(model, model.network.config, settings.max_length, causal=True),
+        flops_per_token=flops_per_token(model.network, model.head, [settings.max_length], counted=settings.max_length - 1),
         on_evaluation=expected.compare,
         on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
         extras=results.describe_checkpoint,

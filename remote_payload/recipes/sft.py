@@ -12,14 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from remote_payload.settings.sft import SftSettings
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
 from remote_payload.train.data.facts import DataFact, DataFile, Side
-from remote_payload.train.data.packing import Document
 from remote_payload.train.data.records import Record, find_files, read_all, read_json, split
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Expected, Questions
 from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
 from remote_payload.train.loop import rng
-from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
@@ -72,7 +71,7 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
         run, model, task,
-        flops_per_token=flops_per_token(model, model.network.config, mean_length(documents["train"]), causal=True),
+        flops_per_token=flops_of_documents(model, documents["train"]),
         on_best=results.keep_best,
         on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
         extras=results.describe_checkpoint,
@@ -212,10 +211,6 @@ def about(settings: SftSettings, form: Format, ends: list[int]) -> Prompting:
         "system_prompt": form.system_prompt,
         "end_tokens": ends,
     }
-
-
-def mean_length(documents: list[Document]) -> float:
-    return sum(map(len, documents)) / len(documents)
 
 
 if __name__ == "__main__":

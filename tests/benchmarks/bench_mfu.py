@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_mfu [--quick]
 
 Random weights and tokens, the job files' lengths and batches, the recipes' own loop. Real tokens only, 6·N FLOPs for a whole model
-and 4·N for a frozen one under LoRA, plus attention and head (remote_payload/train/loop/flops.py); recomputation is not counted.
+and 4·N for a frozen one under LoRA, plus attention and head (remote_payload/train/loop/flops.py); recomputation is not counted, and
+attention counts in full: a causal mask does not halve it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -142,7 +142,7 @@ def causal(system: System, steps: int) -> Outcome:
     ids = np.random.default_rng(0).integers(4, 29_000, (system.batch * steps, system.length)).astype(np.uint16)
     world = World.from_environment(DEVICE)
     task = RowTask(settings, world, TokenRows(ids), torch.bfloat16, lambda network, size: {"loss": 0.0})
-    work = flops_per_token(model, network.config, system.length, causal=True)
+    work = flops_per_token(network, model.head, [system.length], counted=system.length - 1)
     return outcome(settings, "pretrain", model, task, work)
 
 
@@ -151,12 +151,12 @@ def classifier_mfu(system: System, steps: int) -> float | None:
     settings = settings_of(ClassifySettings(model="m", train="t", epochs=1, max_length=system.length), system)
     count = system.batch * steps
     encoder = add_lora(AutoModel.from_config(system.config(), dtype=torch.bfloat16), system.lora, "FEATURE_EXTRACTION")
-    model: nn.Module = Classifier(encoder, 6).to(DEVICE)
+    model = Classifier(encoder, 6).to(DEVICE)
     ids = np.random.default_rng(0).integers(4, 29_000, (count, system.length)).tolist()
     side, few = Tokenised(ids, [0, 1] * (count // 2), 0), Tokenised(ids[:2], [0, 1], 0)
     data = LabelledTexts([Example("", 0)] * count, [], list(range(6)), [])
     task = ClassifyTask(settings, World.from_environment(DEVICE), data, [side, few], 0, torch.bfloat16)
-    work = flops_per_token(model, encoder.config, system.length, causal=False)
+    work = flops_per_token(encoder, model.head.weight, [system.length], counted=1)
     return outcome(settings, "classify", model, task, work).mfu
 
 

@@ -163,7 +163,7 @@ def training_figures(outcome: Outcome | None) -> dict[str, str | int]:
     speed = f"{outcome.tokens_per_second:,.0f} tokens/s"
     rows: dict[str, str | int] = {"time": f"{outcome.seconds:,.0f} s, {speed}, ended: {outcome.reason}"}
     if outcome.mfu:
-        rows["MFU"] = f"{outcome.mfu:.1%}"
+        rows["MFU"] = f"{outcome.mfu:.1%} (attention counted in full, whatever its mask)"
     if outcome.peak_memory:
         rows["GPU memory"] = f"{outcome.peak_memory / 2**30:.1f} GiB"
     return rows
