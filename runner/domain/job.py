@@ -83,7 +83,8 @@ class Environment:
     requirements: Requirements = ()
     """A requirements file (relative to code.path) or a list of requirements."""
     interpreter: Interpreter | None = None
-    """A Python on the box to use as it is, such as /venv/main/bin/python. Requirements are installed on top of it, not into it."""
+    """A Python on the box to use as it is, such as /venv/main/bin/python. Nothing is installed into it: it must have what the
+    job requires."""
     variables: dict[Variable, VariableValue] = field(default_factory=dict)
     """Environment variables of the payload. No secrets: those are named under secrets."""
 

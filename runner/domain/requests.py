@@ -32,6 +32,7 @@ class ProbeRequest(TypedDict):
     program: str | None  # the first word of the job's command
     variables: dict[str, str]  # the job's PATH
     gpus: int | str
+    try_torch: bool  # torch itself is asked whether it can use the GPUs: seconds
     disk: int | None  # bytes
 
 

@@ -91,6 +91,7 @@ class Agent:
         ranges: Sequence[str],
         interpreter: str | None,
         interpreters: Sequence[str],
+        gpus: int | str,
         tell: Tell,
     ) -> verbs.Provisioned:
         """Makes an environment with these packages, in the cheapest way that this box allows. ``tell`` gets lines.
@@ -99,7 +100,7 @@ class Agent:
         """
         args = {
             "key": key, "python": python, "requirements": requirements, "ranges": list(ranges), "interpreter": interpreter,
-            "interpreters": list(interpreters),
+            "interpreters": list(interpreters), "gpus": gpus,
         }  # fmt: skip
         return self._ask("provision", args, verbs.read_provisioned, _lines(tell))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runner.domain.answers.box import Box
@@ -15,7 +15,7 @@ from runner.workflow.connect import connect, fail_if_python_cannot_be_installed,
 from runner.workflow.submission import access, checks
 from runner.workflow.submission.checks import Finding
 from runner.workflow.submission.forecast import forecast
-from runner.workflow.submission.plan import Plan, make_plan
+from runner.workflow.submission.plan import Plan, Requirements, make_plan
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def check(
     plans = [make_plan(job, checksum=checksum) for job in jobs]
     try:
         with connect(resolve_or_start_host(host, volume), report, strict=strict) as link:
-            boxes = [checks.probe(link, plan, None, report) for plan in plans]
+            boxes = [checks.probe(link, plan, None, report, try_torch=new) for plan, new in _with_new_packages(plans)]
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
     except PythonMissing:
         fail_if_python_cannot_be_installed(resolve_or_start_host(host, volume), report)
@@ -63,6 +63,14 @@ def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checke
     findings += [Finding("job", "warn", warning) for warning in plan.warnings]
     findings += _sends(plan, {tree.name: checks.has_tree(box, plan, tree.name) for tree in plan.trees})
     return Checked(job.name, findings, _previews(plan))
+
+
+def _with_new_packages(plans: Sequence[Plan]) -> Iterator[tuple[Plan, bool]]:
+    """Each plan, and whether no plan before it has its packages: of the runs of a sweep, torch is asked for the first alone."""
+    seen: set[Requirements] = set()
+    for plan in plans:
+        yield plan, plan.requirements not in seen
+        seen.add(plan.requirements)
 
 
 _WITHOUT_PYTHON = Finding(

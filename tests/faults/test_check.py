@@ -100,7 +100,10 @@ def test_why_a_run_was_not_started_is_kept_and_shown_later(gpurun: Gpurun, box: 
     refused = gpurun(
         "submit", str(job(SAY, environment={"interpreter": "/no/python"})), "--host", box.address(), check=3
     )
-    assert "the box has no /no/python" in refused.stderr and "not started (box)" in gpurun("status").stdout
+    assert (
+        "/no/python on the box cannot be used: No such file" in refused.stderr
+        and "not started (box)" in gpurun("status").stdout
+    )
     box.configure(PIP_NO_INDEX="1", UV_OFFLINE="1")
     file = job(SAY, environment={"requirements": ["no-such-package-of-anybody"]})
     refused = gpurun("submit", str(file), "--host", box.address(), check=5)

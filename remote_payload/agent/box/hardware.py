@@ -97,6 +97,14 @@ def ram() -> "Ram":
     return {"used": total - available if total and available is not None else None, "total": total}
 
 
+def ram_free() -> Optional[int]:
+    """Bytes that a new process could use: what the container's limit leaves, at most what the machine has; None where it is unknown."""
+    available, own = _meminfo().get("MemAvailable"), ram()
+    left = own["total"] - own["used"] if own["total"] is not None and own["used"] is not None else None
+    known = [value for value in (available, left) if value is not None]
+    return max(min(known), 0) if known else None
+
+
 def _meminfo() -> Dict[str, int]:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from remote_payload.agent.box import torch_build
 from remote_payload.agent.box.requirement import Requirement, normalise, unsatisfied
 
 PLACES = (
@@ -32,6 +33,8 @@ PLACES = (
     "~/.pyenv/versions/*/bin",
     "~/.local/share/uv/python/*/bin",
 )
+DRIVER_FILE = "/proc/driver/nvidia/version"
+STAND_IN = "GPURUN_FAKE_DRIVER"  # for tests where there is no driver: the variable that names a file like DRIVER_FILE
 NAME = re.compile(r"python(3(\.\d{1,2})?)?")
 MAX_CANDIDATES = 64
 LIMIT = 10.0  # seconds for one interpreter to answer QUESTION
@@ -139,17 +142,28 @@ def torch_runs(interpreter: Interpreter, cuda: Optional[int]) -> bool:
     """
     if cuda is None:
         return True
-    for folder in interpreter.site:
-        try:
-            with open(os.path.join(folder, "torch", "version.py"), encoding="utf-8") as file:
-                built_for = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)", file.read(65536), re.MULTILINE)
-        except (OSError, UnicodeDecodeError):
-            continue
-        return built_for is not None and int(built_for.group(1)) <= cuda
-    return False
+    build = torch_build.read(interpreter.site)
+    return build is not None and build.runs_on(cuda)
 
 
-def driver_cuda(version_file: str = "/proc/driver/nvidia/version") -> Optional[int]:
+class Lacks(NamedTuple):
+    """What keeps an interpreter from running a job: requirements that it does not satisfy, and why its torch cannot use the GPU."""
+
+    missing: List[str]
+    torch: Optional[str]
+
+
+def lacks(interpreter: Interpreter, ranges: Sequence[Requirement], cuda: Optional[int]) -> Lacks:
+    """As ``missing``, but a torch of the right version that cannot use the box's GPU is told with its reason."""
+    installed = interpreter.installed()
+    lacking = unsatisfied(list(ranges), installed)
+    wanted = any(each.name == "torch" for each in ranges) and not any(each.name == "torch" for each in lacking)
+    build = torch_build.read(interpreter.site) if wanted else None
+    reason = torch_build.unfit(build, cuda, driver_release()) if build else None
+    return Lacks([each.text for each in lacking], reason)
+
+
+def driver_cuda(version_file: Optional[str] = None) -> Optional[int]:
     """The major version of CUDA that the loaded driver runs; None without one. Reads /proc: a hung driver does not matter.
 
     https://docs.nvidia.com/deploy/cuda-compatibility/: CUDA 11 from driver 450, 12 from 525, 13 from 580.
@@ -161,10 +175,11 @@ def driver_cuda(version_file: str = "/proc/driver/nvidia/version") -> Optional[i
     return next((cuda for since, cuda in ((580, 13), (525, 12), (450, 11)) if major >= since), 10)
 
 
-def driver_release(version_file: str = "/proc/driver/nvidia/version") -> Optional[str]:
+def driver_release(version_file: Optional[str] = None) -> Optional[str]:
     """The loaded driver's release ("570.86.15"), None without one."""
+    path = version_file or os.environ.get(STAND_IN) or DRIVER_FILE
     try:
-        with open(version_file, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="ascii", errors="replace") as file:
             found = re.search(r"Module.*?\s(\d{3,4}\.[\d.]{1,20})\s", file.read(4096))
     except OSError:
         return None

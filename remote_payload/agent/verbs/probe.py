@@ -4,16 +4,16 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, cast
 
-from remote_payload.agent.box import bounded, gpus, hardware, incoming, interpreters, machine, snapshot
+from remote_payload.agent.box import bounded, gpus, hardware, incoming, interpreters, machine, snapshot, torch_build
 from remote_payload.agent.run import allotment, spawn
 from remote_payload.agent.verbs import patch, seal
-from remote_payload.agent.verbs.provision import parse_ranges
+from remote_payload.agent.verbs.provision import parse_ranges, wants_gpus
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths
 from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
-    from remote_payload.agent.wire.box_facts import Base, CodeThere, GpuFacts, Probed
+    from remote_payload.agent.wire.box_facts import Base, CodeThere, GivenFacts, GpuFacts, Probed, TorchFacts
 
 LIMIT = 20.0  # seconds for everything; a healthy box needs less than one
 GPU_MAX = 64
@@ -33,6 +33,7 @@ def probe(request: Request) -> "Probed":
         "disk": lambda: machine.disk(paths.root),
         "rsync": machine.rsync,
         "ram": lambda: hardware.ram()["total"],
+        "ram_free": hardware.ram_free,
         "cpus": hardware.cpus,
         "shm": machine.shm,
         **{"have." + name: ask for name, ask in _possessions(asked, paths).items()},
@@ -42,6 +43,7 @@ def probe(request: Request) -> "Probed":
     facts = {name: None if name in problems else answer for name, answer in answers.items()}
     have = {name[len("have.") :]: facts.pop(name) for name in list(facts) if name.startswith("have.")}
     have["program"] = _program(asked, paths, have.get("interpreter"))
+    have["torch"] = _torch(asked, paths, have.get("interpreter")) if asked.try_torch else None
     have.update(have["code"] or NO_CODE)
     facts["disk"] = facts["disk"] or machine.NO_DISK
     return cast("Probed", {**machine.static_facts(paths), **facts, "have": have, "problems": problems})
@@ -69,6 +71,8 @@ class ProbeRequest(NamedTuple):
     interpreter: str  # the one that the job names
     program: str  # the first word of the command
     variables: Dict[str, str]
+    gpus: bool  # whether the job uses any
+    try_torch: bool  # whether torch is asked for the GPUs, which takes seconds
 
     @property
     def pushed(self) -> List[str]:
@@ -93,6 +97,8 @@ def read(asked: Fields) -> ProbeRequest:
         interpreter=asked.text("interpreter"),
         program=asked.text("program"),
         variables=asked.text_by_name("variables"),
+        gpus=wants_gpus(asked),
+        try_torch=asked.flag("try_torch"),
     )
 
 
@@ -114,7 +120,8 @@ def _possessions(asked: ProbeRequest, paths: BoxPaths) -> Dict[str, Callable[[],
         "attempts": lambda: {name: incoming.earlier(paths, name) for name in asked.pushed},
         "env": lambda: bool(asked.env_key) and os.path.exists(_env_python(paths, asked)),
         "payload": lambda: bool(asked.payload) and os.path.isdir(paths.payload(asked.payload)),
-        "interpreter": lambda: _interpreter(asked),
+        "interpreter": lambda: None if asked.interpreter else _interpreter(asked),
+        "given": lambda: _given(asked) if asked.interpreter else None,
     }
 
 
@@ -156,6 +163,32 @@ def _interpreter(asked: ProbeRequest) -> Optional[str]:
     cuda = interpreters.driver_cuda()
     found = interpreters.find_satisfying(asked.interpreters, asked.python, ranges, cuda)
     return found.path if found else None
+
+
+def _given(asked: ProbeRequest) -> "GivenFacts":
+    """What the interpreter that the job names lacks; requirements that cannot be read here are not looked at."""
+    try:
+        given = interpreters.ask(os.path.expanduser(asked.interpreter))
+    except (OSError, ValueError, KeyError) as error:
+        return {"error": machine.text(error), "missing": [], "torch": None}
+    cuda = interpreters.driver_cuda() if asked.gpus else None
+    lacks = interpreters.lacks(given, parse_ranges(asked.requirements or []) or [], cuda)
+    return {"error": None, "missing": [machine.text(each) for each in lacks.missing], "torch": lacks.torch}
+
+
+def _torch(asked: ProbeRequest, paths: BoxPaths, found: Optional[str]) -> "Optional[TorchFacts]":
+    """How many GPUs torch can use in the interpreter that the run would get; None where there is no such yet, no driver or no answer."""
+    wanted = any(each.name == "torch" for each in parse_ranges(asked.requirements or []) or [])
+    if not asked.gpus or not wanted or interpreters.driver_cuda() is None:
+        return None
+    path = os.path.expanduser(asked.interpreter) if asked.interpreter else found
+    if not path and asked.env_key and os.path.exists(_env_python(paths, asked)):
+        path = _env_python(paths, asked)
+    try:
+        usable = torch_build.ask(path) if path else None
+    except (OSError, ValueError, KeyError):  # the run asks again
+        return None
+    return {"interpreter": path or "", "gpus": usable.gpus, "why": machine.text(usable.why)} if usable else None
 
 
 def earlier_version(paths: BoxPaths, key: str) -> "Optional[Base]":

@@ -9,7 +9,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools
+from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools, torch_build
 from remote_payload.agent.box.command import CommandCancelled, CommandFailed
 from remote_payload.agent.box.interpreters import Interpreter
 from remote_payload.agent.wire.errors import AgentError
@@ -57,26 +57,45 @@ class Wanted(NamedTuple):
     ranges: Optional[List[requirement.Requirement]]
     interpreter: Optional[str]
     named: List[str]
+    gpus: bool  # whether the job uses any
 
 
 def provision(request: Request) -> "Provisioned":
-    """``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing}``; progress ``{line}``.
+    """``{interpreter, how: given·found·reused·built·overlaid, seconds, installer, missing, torch}``; progress ``{line}``.
 
     The interpreter that the job names is used as it is; else the environment of this key if it exists, else an interpreter of
     the box that has everything, else a layer over one that has the right torch, and only then a new environment.
-    ``missing`` are the requirements that a given interpreter lacks. Raises AgentError EnvironmentFailed.
+    ``missing`` are the requirements that a given interpreter lacks, ``torch`` is why its torch cannot use the box's GPU.
+    Raises AgentError EnvironmentFailed.
     """
     started = time.monotonic()
     wanted = _read(request.fields("EnvironmentFailed"))
     final = request.paths.env(wanted.key)
     cuda = interpreters.driver_cuda()
+    lacks = interpreters.Lacks([], None)
     if wanted.interpreter:
         used, how, installer = _given(wanted.interpreter), "given", None
+        lacks = _lacks(used, wanted, cuda if wanted.gpus else None)
     else:
         used, how, installer = _provide(request, wanted, final, cuda)
-    missing = [each.text for each in interpreters.missing(used, wanted.ranges or [], cuda)]
     seconds = round(time.monotonic() - started, 3)
-    return {"interpreter": used.path, "how": how, "seconds": seconds, "installer": installer, "missing": missing}
+    return {
+        "interpreter": used.path, "how": how, "seconds": seconds, "installer": installer,
+        "missing": lacks.missing, "torch": lacks.torch,
+    }  # fmt: skip
+
+
+def _lacks(given: Interpreter, wanted: Wanted, cuda: Optional[int]) -> interpreters.Lacks:
+    """What a given interpreter lacks. Where its files show nothing wrong, torch itself is asked, while the push goes on."""
+    lacks = interpreters.lacks(given, wanted.ranges or [], cuda)
+    uses_torch = any(each.name == "torch" for each in wanted.ranges or ())
+    if cuda is None or not uses_torch or lacks.missing or lacks.torch:
+        return lacks
+    try:
+        usable = torch_build.ask(given.path)
+    except (OSError, ValueError, KeyError):  # the run asks again
+        return lacks
+    return lacks if usable.gpus else lacks._replace(torch=usable.why or "torch cannot use the GPU and gives no reason")
 
 
 def _provide(
@@ -108,7 +127,13 @@ def _read(asked: Fields) -> Wanted:
     if python is not None and not re.fullmatch(r"3(\.\d{1,2}){1,2}", python):
         raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % python)
     ranges = parse_ranges(asked.texts("ranges") or [text])
-    return Wanted(key, python, text, ranges, asked.optional_text("interpreter"), asked.texts("interpreters"))
+    interpreter, named = asked.optional_text("interpreter"), asked.texts("interpreters")
+    return Wanted(key, python, text, ranges, interpreter, named, wants_gpus(asked))
+
+
+def wants_gpus(asked: Fields) -> bool:
+    """Whether the job's ``gpus`` (a number or "all") is not 0; False where the request does not name them."""
+    return asked.text("gpus") == "all" if asked.is_a("gpus", str) else bool(asked.optional_whole("gpus"))
 
 
 def parse_ranges(lines: Sequence[str]) -> Optional[List[requirement.Requirement]]:

@@ -249,13 +249,15 @@ class Patched(TypedDict):
 
 
 class Provisioned(TypedDict):
-    """``provision``: ``how`` is given, found, reused, built or overlaid; ``missing`` are requirements that a given interpreter lacks."""
+    """``provision``: ``how`` is given, found, reused, built or overlaid; ``missing`` are requirements that a given interpreter lacks,
+    ``torch`` is why its torch cannot use the box's GPU."""
 
     interpreter: str
     how: str
     seconds: float
     installer: Optional[str]
     missing: List[str]
+    torch: Optional[str]
 
 
 class Installed(TypedDict):

@@ -51,6 +51,22 @@ class CodeThere(TypedDict):
     patch: Optional[PatchOffer]
 
 
+class GivenFacts(TypedDict):
+    """The interpreter that the job names: why it cannot be used, the requirements that it lacks, why its torch cannot use the GPU."""
+
+    error: Optional[str]
+    missing: List[str]
+    torch: Optional[str]
+
+
+class TorchFacts(TypedDict):
+    """The answer of torch itself, in the interpreter of this path: how many GPUs it can use; ``why`` where it is none."""
+
+    interpreter: str
+    gpus: int
+    why: str
+
+
 class Have(CodeThere):
     """What of the submission is on the box already, and where its interpreter and its program are."""
 
@@ -60,6 +76,8 @@ class Have(CodeThere):
     env: Optional[bool]
     payload: Optional[bool]
     interpreter: Optional[str]
+    given: Optional[GivenFacts]
+    torch: Optional[TorchFacts]
     program: Optional[str]
 
 
@@ -95,7 +113,8 @@ class Probed(StaticFacts):
     cuda: Optional[str]
     disk: Disk
     rsync: Optional[str]
-    ram: Optional[int]
+    ram: Optional[int]  # of the container where it is limited, else of the machine
+    ram_free: Optional[int]  # what is not in use; file cache that can be dropped counts as free
     cpus: Optional[int]
     shm: Optional[int]
     have: Have

@@ -60,6 +60,24 @@ class EarlierCode:
 
 
 @dataclass(frozen=True)
+class Given:
+    """The interpreter that a job names: why it cannot be used, what it lacks, and why its torch cannot use the box's GPUs."""
+
+    error: str | None
+    missing: tuple[str, ...]
+    torch: str | None
+
+
+@dataclass(frozen=True)
+class TorchAsked:
+    """How many GPUs torch says that it can use in this interpreter; ``why`` where it is none."""
+
+    interpreter: str
+    gpus: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Have:
     """What the box has of a submission already. Nothing of it is there by default, or it was not asked for."""
 
@@ -72,6 +90,8 @@ class Have:
     environment: bool = False
     payload: bool = False  # the training package
     interpreter: str | None = None  # one with the packages that the job requires
+    given: Given | None = None  # about the one that the job names
+    torch: TorchAsked | None = None
     program: str | None = None  # the path of the command's first word
 
 
@@ -85,7 +105,7 @@ class Box:
     os: str
     in_container: bool
     cpus: int
-    ram: int
+    ram: int  # bytes, of the container where it is limited; 0 where it is unknown
     disk_free: int
     disk_total: int
     disk_writable: bool
@@ -98,6 +118,7 @@ class Box:
     gpus_unknown: bool  # there may be GPUs, but asking for them hung or failed
     shm: int
     have: Have = field(default_factory=Have)
+    ram_free: int | None = None  # bytes not in use
     disk_error: str | None = None  # why it takes nothing
     obstacle: str | None = None  # why gpurun may not install the system's packages there
     install_rsync: str | None = None  # the command that installs it there
@@ -132,6 +153,7 @@ class Box:
             gpus_unknown=gpus is None,
             shm=fact("shm", optional(_bytes)) or 0,
             have=fact("have", lambda value: _have(value, root)),
+            ram_free=fact("ram_free", optional(_bytes)),
             disk_error=disk("error", optional(text)),
             obstacle=fact("obstacle", optional(text)),
             install_rsync=fact("install_rsync", optional(text)),
@@ -166,8 +188,20 @@ def _have(value: object, root: str) -> Have:
         environment=there("env", optional(boolean)) or False,
         payload=there("payload", optional(boolean)) or False,
         interpreter=there("interpreter", optional(absolute_path)),
+        given=there("given", optional(_given)),
+        torch=there("torch", optional(_torch)),
         program=there("program", optional(text)),
     )
+
+
+def _given(value: object) -> Given:
+    given = Fields(value)
+    return Given(given("error", optional(text)), given("missing", list_of(text, 1000)), given("torch", optional(text)))
+
+
+def _torch(value: object) -> TorchAsked:
+    torch = Fields(value)
+    return TorchAsked(torch("interpreter", absolute_path), torch("gpus", _index), torch("why", text))
 
 
 def _earlier_code(value: object) -> EarlierCode:

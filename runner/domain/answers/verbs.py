@@ -36,13 +36,15 @@ CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Provisioned:
-    """The interpreter that a run gets, and ``how`` it came by it; ``missing`` are requirements that a given one lacks."""
+    """The interpreter that a run gets, and ``how`` it came by it; ``missing`` are requirements that a given one lacks, ``torch`` is why its
+    torch cannot use the box's GPU."""
 
     interpreter: str
     how: str
     seconds: float
     installer: str | None
     missing: tuple[str, ...]
+    torch: str | None = None
 
 
 def read_provisioned(answer: Fields) -> Provisioned:
@@ -52,6 +54,7 @@ def read_provisioned(answer: Fields) -> Provisioned:
         seconds=answer("seconds", time_in_seconds),
         installer=answer("installer", optional(text)),
         missing=answer("missing", list_of(text, MAX_LISTED)),
+        torch=answer("torch", optional(text)),
     )
 
 

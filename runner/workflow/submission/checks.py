@@ -10,9 +10,10 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import BoxNotReady
 from runner.domain.flow import flow
 from runner.domain.progress import Reporter
-from runner.domain.quantities import format_size
+from runner.domain.quantities import format_size, pluralise
 from runner.domain.terminal import clean
 from runner.transport.link import Link
+from runner.workflow.submission import environment
 from runner.workflow.submission.plan import Plan
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -29,17 +30,18 @@ class Finding:
     hint: str = ""
 
 
-def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter) -> Box:
-    """What the box is and has, in one request. Raises HostError when its answer cannot be true."""
+def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter, *, try_torch: bool = False) -> Box:
+    """What the box is and has, in one request; ``try_torch`` as in ``probe_request``. Raises HostError when its answer cannot be true."""
     with report.stage("probe") as stage:
-        box = link.agent.probe(plan.probe_request(run_id, link.host))
+        box = link.agent.probe(plan.probe_request(run_id, link.host, try_torch=try_torch))
         stage.update(note=f"{len(box.gpus)} GPUs" if box.gpus else f"{box.cpus} CPUs, no GPU")
     return box
 
 
 def examine(box: Box, plan: Plan) -> list[Finding]:
     """Compares the box with what the job needs."""
-    return [*_system(box, plan), *_program(box, plan), *_disk(box, plan), *_gpus(box, plan)]
+    looks = (_system, _interpreter, _program, _disk, _gpus, _torch)
+    return [finding for look in looks for finding in look(box, plan)]
 
 
 def fail_if_not_ready(findings: list[Finding]) -> None:
@@ -75,6 +77,34 @@ def _system(box: Box, plan: Plan) -> Iterator[Finding]:
         )
 
 
+def _interpreter(box: Box, plan: Plan) -> Iterator[Finding]:
+    """Whether the interpreter that the job names has what the job requires: nothing is installed into it."""
+    given, path = box.have.given, clean(plan.requirements.interpreter or "", 200)
+    if given is None:
+        return
+    if given.error:
+        hint = "Correct environment.interpreter, or leave it out: a Python is then found or built."
+        yield Finding("Python", "fail", f"{path} on the box cannot be used: {given.error}", hint)
+    elif given.missing or given.torch:
+        hint = environment.how_to_mend(path, given.missing, given.torch)
+        yield Finding("Python", "fail", environment.lacks(path, given.missing, given.torch), hint)
+    else:
+        yield Finding("Python", "ok", f"{path} has what the job requires")
+
+
+def _torch(box: Box, plan: Plan) -> Iterator[Finding]:
+    """Whether torch itself says that it can use the GPUs; it is asked where the box has the run's interpreter already."""
+    asked = box.have.torch
+    if asked is None or (box.have.given is not None and box.have.given.torch):
+        return
+    if asked.gpus:
+        yield Finding("torch", "ok", f"{asked.interpreter} can use {pluralise(asked.gpus, 'GPU')}")
+        return
+    said = f"the torch of {asked.interpreter} cannot use the GPU: {asked.why or 'it gives no reason'}"
+    leave = "Leave out environment.interpreter, or take another box." if plan.requirements.interpreter else ""
+    yield Finding("torch", "fail", said, leave or "Take another box, or set resources: {gpus: 0} for the CPU.")
+
+
 # Programs that come with a package, and what starts them where only the package is found.
 _MODULES = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
 
@@ -82,6 +112,8 @@ _MODULES = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.comma
 def _program(box: Box, plan: Plan) -> Iterator[Finding]:
     """Whether the box can start the command's first word: else the run would end at once, after the push."""
     word, wanted = (plan.job.command or ("",))[0], plan.requirements
+    if box.have.given is not None and box.have.given.error and word in ("python", "python3"):
+        return  # the interpreter that the job names cannot be used, which is a finding already
     if not word or ("/" in word and not word.startswith("/")) or "{" in word:
         return  # a recipe; a file of the code, which was checked on the laptop; a number
     found = box.have.program
@@ -91,10 +123,6 @@ def _program(box: Box, plan: Plan) -> Iterator[Finding]:
     builds = wanted.interpreter is None and not box.have.interpreter and not box.have.environment
     if builds and (wanted.ranges or word.startswith(("python", "pip"))) and not word.startswith("/"):
         return  # it may come with the environment that is built then
-    if wanted.interpreter and word in ("python", "python3"):
-        hint = "Correct environment.interpreter, or leave it out: a Python is then found or built."
-        yield Finding("program", "fail", f"the box has no {clean(wanted.interpreter, 200)}", hint)
-        return
     module = _MODULES.get(word)
     hint = f"Write [python, -m, {module}, …]" if module else "Correct the first word of command:"
     if not word.startswith("/"):

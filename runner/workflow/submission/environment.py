@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
+
 from runner.domain.answers.box import Box
 from runner.domain.errors import EnvironmentFailed
 from runner.domain.progress import Reporter
@@ -30,13 +33,29 @@ def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
             ranges=wanted.ranges,
             interpreter=wanted.interpreter,
             interpreters=link.host.interpreters,
+            gpus=plan.job.resources.gpus,
             tell=lambda line: stage.update(note=line),
         )
         stage.update(note=f"{found.how}: {found.interpreter}")
-    if found.how == "given" and found.missing:
+    if found.how == "given" and (found.missing or found.torch):
         raise EnvironmentFailed(
-            f"{found.interpreter} lacks {', '.join(found.missing)}",
+            lacks(found.interpreter, found.missing, found.torch),
             meaning="The job names this interpreter, so nothing is installed into it. Nothing was started.",
-            hint="Install them there, or leave out environment.interpreter: gpurun then builds an environment that has them.",
+            hint=how_to_mend(found.interpreter, found.missing, found.torch),
         )
     return found.interpreter
+
+
+def lacks(interpreter: str, missing: Iterable[str], torch: str | None) -> str:
+    """What keeps the interpreter that a job names from running it, as a sentence without its full stop."""
+    said = [f"{interpreter} lacks {', '.join(missing)}"] if missing else []
+    said += [f"the torch of {interpreter} cannot use the GPU: {torch}"] if torch else []
+    return "; ".join(said)
+
+
+def how_to_mend(interpreter: str, missing: Iterable[str], torch: str | None) -> str:
+    """What to type where an interpreter that the job names lacks packages, or has a torch that cannot use the GPU."""
+    packages = shlex.join(missing)
+    install = f"On the box: {shlex.quote(interpreter)} -m pip install {packages}. Or leave" if packages else "Leave"
+    cpu = ", or set resources: {gpus: 0} for the CPU" if torch else ""
+    return f"{install} out environment.interpreter: gpurun then finds or builds an environment that has what is needed{cpu}."

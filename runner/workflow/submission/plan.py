@@ -97,8 +97,8 @@ class Plan:
         """What is allowed and probably not meant."""
         return [*self.job.warnings, *(each for tree in self.trees for each in warnings(tree.title, tree.selection))]
 
-    def probe_request(self, run_id: str | None, host: Host) -> ProbeRequest:
-        """What the box is asked in one request."""
+    def probe_request(self, run_id: str | None, host: Host, *, try_torch: bool = False) -> ProbeRequest:
+        """What the box is asked in one request; with ``try_torch`` its torch is asked too, which takes seconds."""
         return {
             "run_id": run_id,
             "interpreters": list(host.interpreters),
@@ -113,6 +113,7 @@ class Plan:
             "variables": {name: value for name, value in self.job.environment.variables.items() if name == "PATH"},
             "payload": self.payload.sha256 if self.payload else None,
             "gpus": self.job.resources.gpus,
+            "try_torch": try_torch,
             "disk": self.job.resources.disk,
         }
 

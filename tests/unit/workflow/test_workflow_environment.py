@@ -16,11 +16,11 @@ from runner.workflow.submission.environment import provision
 from runner.workflow.submission.plan import Requirements, requirements_of
 
 
-def given(*missing: str) -> str:
-    found = Provisioned("/opt/python", "given", 0.1, None, missing)
+def given(*missing: str, torch: str | None = None) -> str:
+    found = Provisioned("/opt/python", "given", 0.1, None, missing, torch)
     agent = SimpleNamespace(provision=lambda **wanted: found)
     link: Any = SimpleNamespace(agent=agent, host=SimpleNamespace(interpreters=()))
-    plan: Any = SimpleNamespace(requirements=Requirements(None, "/opt/python", "", ("torch>=2.6",)))
+    plan: Any = SimpleNamespace(requirements=Requirements(None, "/opt/python", "", ("torch>=2.6",)), job=Job(name="a"))
     box: Any = SimpleNamespace(have=Have())
     return provision(link, plan, box, Silent())
 
@@ -30,7 +30,14 @@ def test_a_given_interpreter_that_lacks_packages_ends_the_submission_before_the_
     assert given() == "/opt/python"
     with pytest.raises(EnvironmentFailed, match=r"/opt/python lacks torch>=2.6, peft>=0.15") as error:
         given("torch>=2.6", "peft>=0.15")
-    assert "environment.interpreter" in str(error.value.hint)
+    assert error.value.hint.startswith(
+        "On the box: /opt/python -m pip install 'torch>=2.6' 'peft>=0.15'. Or leave out environ"
+    )
+    with pytest.raises(
+        EnvironmentFailed, match=r"the torch of /opt/python cannot use the GPU: Found no NVIDIA"
+    ) as error:
+        given(torch="Found no NVIDIA driver")
+    assert error.value.hint.startswith("Leave out environment.interpreter") and "gpus: 0" in error.value.hint
 
 
 @pytest.mark.parametrize(

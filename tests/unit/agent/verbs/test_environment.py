@@ -127,6 +127,31 @@ def test_the_interpreter_that_the_job_names_is_used_and_what_it_lacks_is_told(bo
     assert (answer["how"], answer["missing"]) == ("given", ["six>=1.16"])
 
 
+@pytest.mark.stand_in
+def test_the_torch_of_a_named_interpreter_is_asked_where_there_is_a_driver(box, monkeypatch, tmp_path):
+    site = next((box.base / "lib").glob("python*/site-packages"))
+    (site / "torch-2.13.0.dist-info").mkdir()
+    (site / "torch-2.13.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.13.0\n")
+    (site / "torch").mkdir()
+    (site / "torch" / "version.py").write_text("__version__ = '2.13.0'\ncuda = '12.8'\n")
+    says = "class cuda:\n is_available = staticmethod(lambda: {})\n device_count = staticmethod(lambda: 1)\n"
+    broken = " @staticmethod\n def init(): raise RuntimeError('error 802')\n"
+    driver = tmp_path / "driver"
+    monkeypatch.setenv(interpreters.STAND_IN, str(driver))
+
+    def asked(gpus=1):
+        return provision(box, interpreter=str(box.base / "bin" / "python"), ranges=["torch>=2.6"], gpus=gpus)["torch"]
+
+    (site / "torch" / "__init__.py").write_text(says.format(False) + broken)
+    assert asked() is None  # no driver
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  560.35.03  Wed\n")
+    assert asked() == "error 802" and asked("all") == "error 802" and asked(0) is None
+    (site / "torch" / "__init__.py").write_text(says.format(True))
+    assert asked() is None
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.35.03  Wed\n")
+    assert asked() == "torch 2.13.0 is built for CUDA 12.8, the driver 470.35.03 runs CUDA 11"
+
+
 @pytest.mark.parametrize(("path", "why"), [("/nonexistent/python", "No such file"), ("/bin/false", "status 1")])
 def test_a_named_interpreter_that_does_not_run_is_a_named_error(box, path, why):
     with pytest.raises(AgentError, match=why) as failure:

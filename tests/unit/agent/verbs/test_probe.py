@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from remote_payload.agent.box import bounded, gpus, interpreters, machine, snapshot
+from remote_payload.agent.box import bounded, gpus, interpreters, machine, snapshot, torch_build
 from remote_payload.agent.verbs import probe
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
@@ -38,10 +38,11 @@ def test_this_machine_is_described_and_the_laptop_accepts_it(box):
     parsed = Box.parse(answer)
     assert parsed.root == box.root and parsed.disk_writable and 0 < parsed.disk_free <= parsed.disk_total
     assert parsed.cpus >= 1 and parsed.ram > 1 << 28 and parsed.rsync
+    assert parsed.ram_free is not None and 0 < parsed.ram_free < parsed.ram
     assert answer["problems"] == {} and answer["boot_id"] and answer["disk"]["error"] is None
     assert answer["have"] == {
         "code": None, "link_dest": None, "patch": None, "data": {}, "data_link_dest": {}, "attempts": {},
-        "env": False, "payload": False, "interpreter": None, "program": None,
+        "env": False, "payload": False, "interpreter": None, "given": None, "torch": None, "program": None,
     }  # fmt: skip
 
 
@@ -81,6 +82,29 @@ def test_what_earlier_pushes_brought_is_told_newest_first_and_all_but_a_few_is_r
 )
 def test_no_interpreter_is_named_that_lacks_something(box, wanted):
     assert ask(box, **wanted)["have"]["interpreter"] is None
+
+
+def test_what_a_named_interpreter_lacks_is_told_and_no_other_is_looked_for(box, monkeypatch):
+    monkeypatch.setattr(interpreters, "find_satisfying", lambda *asked: pytest.fail("looked for another"))
+    have = ask(box, interpreter=sys.executable, requirements=["pytest>=7", "no-such-package>=1"])["have"]
+    assert have["given"] == {"error": None, "missing": ["no-such-package>=1"], "torch": None}
+    assert have["interpreter"] is None and have["torch"] is None
+    assert ask(box, interpreter="/no/python")["have"]["given"]["error"] == "No such file or directory"
+
+
+@pytest.mark.stand_in
+def test_torch_is_asked_only_where_it_is_wanted_and_there_is_a_driver(box, monkeypatch, tmp_path):
+    (tmp_path / "driver").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  560.35.03  Wed\n")
+    usable = torch_build.Usable(2, "")
+    asked = []
+    monkeypatch.setattr(torch_build, "ask", lambda path: asked.append(path) or usable)
+    wanted = {"interpreter": sys.executable, "requirements": ["torch>=2.6"], "gpus": 1, "try_torch": True}
+    assert ask(box, **wanted)["have"]["torch"] is None
+    monkeypatch.setenv(interpreters.STAND_IN, str(tmp_path / "driver"))
+    for less in ({"gpus": 0}, {"try_torch": False}, {"requirements": ["pytest"]}):
+        assert ask(box, **{**wanted, **less})["have"]["torch"] is None
+    assert asked == []
+    assert ask(box, **wanted)["have"]["torch"] == {"interpreter": sys.executable, "gpus": 2, "why": ""}
 
 
 @pytest.mark.parametrize(
