@@ -171,6 +171,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     hidden_grad[start : start + rows] = gradient @ head
                 if weight_grad is not None:
                     weight_grad += gradient.T @ part
+                del logits, gradient  # before the next chunk's are made
         ctx.weight_dtype = weight.dtype
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.mark_non_differentiable(correct)
