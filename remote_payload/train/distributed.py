@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from remote_payload.train.errors import TrainingError
+
 BUCKET_BYTES = 32 * 2**20  # of gradients that travel together
 
 
@@ -117,6 +119,30 @@ class World:
         # The root too, which FSDP2 otherwise leaves unsharded after a forward pass: saving after an evaluation then crashes (torch 2.13).
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
         self.sharded = True
+
+    def give_up_pass(self, model: nn.Module) -> None:
+        """After memory ran out in a pass of a sharded model, on all ranks at the same place: makes FSDP2 ready for the next pass.
+
+        Every rank must call it. Otherwise FSDP2 waits for the end of the pass that was broken off: later ones give no gradients.
+        ``reset_iter_state`` (torch 2.13) ends it, but leaves the gradients of whole layers, which the next pass would add to.
+        Raises TrainingError where torch is older.
+        """
+        if not self.sharded:
+            return
+        if not hasattr(model, "reset_iter_state"):
+            raise TrainingError(
+                f"out of GPU memory while a micro-batch was sought for a sharded model, and torch {torch.__version__} cannot go on "
+                "after that (2.13 can); set batch.micro to a number and submit again"
+            )
+        from torch.distributed.fsdp import FSDPModule
+
+        model.reset_iter_state()
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.unshard()
+                for parameter in module.parameters():
+                    parameter.grad = None
+                module.reshard()
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.micro_batch import halved, largest_that_fits, release_memory
+from remote_payload.train.loop.probe import Probe
 from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import StepFacts, Stepper
@@ -27,25 +27,9 @@ class FittingSteps:
         batch = self.run.settings.batch
         share = math.ceil(batch.size / self.world.size)
         if batch.micro == "auto":
-            return largest_that_fits(self.world, share, self.stepper.task.heaviest(1).tokens, self.attempt)
+            with Probe(self.stepper, share) as probe:
+                return largest_that_fits(self.world, share, self.stepper.task.heaviest(1).tokens, probe.attempt)
         return min(int(batch.micro), share)
-
-    def attempt(self, micro_batch_rows: int) -> None:
-        """One whole step on the heaviest micro-batch, leaving weights, optimizer and generators as they were."""
-        stepper = self.stepper
-        with rng.preserved():
-            stepper.model.train()
-            try:
-                batch = stepper.task.heaviest(micro_batch_rows).to(self.world.device)
-                loss, *_ = stepper.task.loss(stepper.model, batch)
-                loss.backward()
-                for parameter in stepper.parameters:
-                    if parameter.grad is not None:
-                        parameter.grad.zero_()  # so that not even a NaN reaches the weights
-                stepper.update(lr=0.0)
-            finally:
-                stepper.optimizer.zero_grad(set_to_none=True)
-                stepper.optimizer.state.clear()
 
     def step(self, work: Any, lr: float, requests: Requests) -> StepFacts:
         """Takes a step; redone with half the micro-batch while any rank runs out of memory.
@@ -59,8 +43,6 @@ class FittingSteps:
 
     def shrink(self, generators: dict[str, Tensor]) -> None:
         """After an OOM on any rank: drop the gradients, halve the micro-batch, go back to the same random numbers."""
-        if self.world.sharded:
-            raise TrainingError("out of GPU memory with a sharded model; set a smaller batch.micro and resume")
         self.stepper.optimizer.zero_grad(set_to_none=True)
         release_memory()
         rng.restore(generators)

@@ -18,18 +18,22 @@ HEADROOM = 0.92  # share of the device's memory that the probe may use; fragment
 def largest_that_fits(world: World, share: int, row: int, attempt: Callable[[int], None]) -> int:
     """The largest power of two of rows, up to ``share`` (this rank's part of the effective batch), for which ``attempt`` fits.
 
-    ``attempt(size)`` makes one optimizer step on the longest rows there are, of ``row`` tokens each, and undoes it. On a CPU,
-    which has no such limit, it is a number of tokens. All ranks get the same answer.
+    ``attempt(size)`` makes an optimizer step, as later ones will be, on the longest rows there are, of ``row`` tokens each, and
+    undoes it. On a CPU, which has no such limit, it is a number of tokens. All ranks get the same answer.
     Raises TrainingError when not even one row fits.
     """
     if world.device.type != "cuda":
         return max(1, min(share, ON_CPU // row))
     total = torch.cuda.get_device_properties(world.device).total_memory
     fitting, size = 0, 1
+    peaks: list[int] = []
     while True:
+        if world.sharded and world.any(outgrown(peaks, total)):
+            break
         torch.cuda.reset_peak_memory_stats(world.device)
         failed = out_of_memory(attempt, min(size, share))
         used = torch.cuda.max_memory_reserved(world.device)
+        peaks.append(torch.cuda.max_memory_allocated(world.device))
         if world.any(failed or used > HEADROOM * total):
             break
         fitting = min(size, share)
@@ -42,6 +46,16 @@ def largest_that_fits(world: World, share: int, row: int, attempt: Callable[[int
             "not even one row of full length fits on the GPU; set batch.activation_checkpointing or max_length"
         )
     return fitting
+
+
+def outgrown(peaks: list[int], total: int) -> bool:
+    """Whether twice the rows of the last attempt cannot fit ``total`` bytes, as the peaks of one row, two, four … tell: what
+    a row takes is the same for all.
+
+    With a sharded model that is not tried: a rank that runs out of memory a moment before the others leaves them waiting for it
+    in the middle of a pass.
+    """
+    return len(peaks) > 1 and peaks[-1] + 2 * (peaks[-1] - peaks[-2]) > total
 
 
 def out_of_memory(work: Callable[..., None], *arguments: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from remote_payload.train.distributed import GradientSum, unwrapped
+from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.loop.optimizer import build_optimizer
 from remote_payload.train.loop.signals import Requests
@@ -89,12 +90,21 @@ class Stepper:
         """Takes one step at learning rate ``lr``; None when a rank ran out of memory.
 
         The weights change unless that is so, or the loss or the gradient is not finite. Every rank must call it.
+
+        Raises TrainingError when memory runs out with a sharded model. Its passes gather weights from all ranks, layer by layer:
+        a rank that fails has left that sequence, and others may wait in the middle of it for ever. They cannot be told, since
+        the message would be a collective too; the end of this process ends them.
         """
         sums, failed = [0.0, 0.0, 0.0], False  # loss, count, real tokens
         self.gradients.begin()
         try:
             self.accumulate(work, micro_batch_rows, sums)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if self.world.sharded:
+                raise TrainingError(
+                    "out of GPU memory with a sharded model, which cannot redo a step; set a smaller batch.micro (a number) and "
+                    "resume from the last checkpoint"
+                ) from error
             failed = True
         if failed:
             release_memory()  # here the exception is gone, and with it the frames that hold the tensors

@@ -50,6 +50,13 @@ def test_when_one_rank_runs_out_of_memory_all_redo_the_step(tmp_path: Path) -> N
     assert (oom["step"], oom["micro_batch_before"], oom["micro_batch_after"]) == (1, 4, 2)
 
 
+@pytest.mark.stand_in
+def test_when_one_rank_of_a_sharded_model_runs_out_of_memory_all_end_at_once(tmp_path: Path) -> None:
+    done = torchrun(tmp_path, {**CONSTANT, "batch": {"size": 8, "micro": 4}, "sharded": True, "oom_on_rank": 1})
+    assert done.returncode != 0
+    assert "error: out of GPU memory with a sharded model" in done.stderr and "set a smaller batch.micro" in done.stderr
+
+
 def test_when_a_rank_dies_all_end_and_its_traceback_is_the_only_one(tmp_path: Path) -> None:
     done = torchrun(tmp_path, {"fail_on_rank": 1})
     assert done.returncode != 0

@@ -9,27 +9,30 @@ from remote_payload.train.distributed import World
 from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop import micro_batch
 from remote_payload.train.loop.micro_batch import halved, largest_that_fits, out_of_memory
-from tests.support.models.tiny_models import tiny_model
-from tests.support.models.toy_training import ToyTask, toy_run
 
 GIB = 2**30
 
 
-def derived(monkeypatch: pytest.MonkeyPatch, share: int, row: float, total: float = 24 * GIB) -> int:
-    """What is derived on a stand-in for a GPU of ``total`` bytes where each row takes ``row``."""
-    used = {"peak": 0.0}
+def derived(
+    monkeypatch: pytest.MonkeyPatch, share: int, row: float, sharded: bool = False, tried: list[int] | None = None
+) -> int:
+    """What is derived on a stand-in for a GPU of 24 GiB where each row takes ``row`` bytes; ``tried`` gets the sizes."""
+    used, total = {"peak": 0.0}, 24 * GIB
     cuda = micro_batch.torch.cuda
     properties: Any = type("Properties", (), {"total_memory": total})
     monkeypatch.setattr(cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda device: used.update(peak=0.0))
     monkeypatch.setattr(cuda, "max_memory_reserved", lambda device: used["peak"])
+    monkeypatch.setattr(cuda, "max_memory_allocated", lambda device: used["peak"])
 
     def attempt(size: int) -> None:
+        if tried is not None:
+            tried.append(size)
         if size * row > total:
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         used["peak"] = size * row
 
-    return largest_that_fits(World(0, 1, 0, torch.device("cuda", 0)), share, 2048, attempt)
+    return largest_that_fits(World(0, 1, 0, torch.device("cuda", 0), sharded), share, 2048, attempt)
 
 
 @pytest.mark.stand_in
@@ -54,26 +57,16 @@ def test_the_largest_that_fits_with_headroom_is_derived(
         assert derived(monkeypatch, share, row) == expected
 
 
+@pytest.mark.stand_in
+def test_what_a_sharded_model_cannot_hold_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    assert derived(monkeypatch, 32, 1.7 * GIB, sharded=True, tried=tried) == 8
+    assert tried == [1, 2, 4, 8]
+
+
 @pytest.mark.parametrize(("share", "row", "expected"), [(32, 128, 32), (32, 512, 8), (2, 512, 2), (32, 10_000, 1)])
 def test_on_a_cpu_it_is_a_number_of_tokens(share: int, row: int, expected: int) -> None:
     assert largest_that_fits(World(0, 1, 0, torch.device("cpu")), share, row, lambda size: None) == expected
-
-
-def test_probing_leaves_weights_optimizer_and_random_numbers_as_they_were(tmp_path: Any) -> None:
-    from remote_payload.train.loop.fitting import FittingSteps
-    from remote_payload.train.loop.progress import Progress
-    from remote_payload.train.loop.step import Stepper
-
-    run, model = toy_run(tmp_path, {"dropout": 0.5}), tiny_model("llama")
-    stepper = Stepper(run, model, ToyTask(run))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    torch.manual_seed(3)
-    FittingSteps(run, stepper, Progress()).attempt(4)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert not stepper.optimizer.state and all(parameter.grad is None for parameter in model.parameters())
-    after = torch.rand(4)
-    torch.manual_seed(3)
-    assert torch.equal(after, torch.rand(4))
 
 
 def test_only_running_out_of_memory_counts_as_that() -> None:
