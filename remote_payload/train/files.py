@@ -60,11 +60,11 @@ def sha256_and_size(path: Path) -> tuple[str, int]:
         return _digest(file), file.tell()
 
 
-def sync_file(path: Path) -> str:
-    """Fsyncs a file and returns its sha256, read back from the file."""
+def sync_file(path: Path, sha256: str | None = None) -> str:
+    """Fsyncs a file and returns its sha256, read back from the file unless it is known already."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return _digest(file)
+        return sha256 or _digest(file)
 
 
 def sync_folder(path: Path) -> None:

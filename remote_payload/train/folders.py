@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,8 +17,6 @@ from safetensors import SafetensorError
 from remote_payload.train.files import sha256_of, sync_file, sync_folder, write_json
 
 MANIFEST = "manifest.json"
-# What writing raises when the disk is full: safetensors has its own error for it, which is not an OSError.
-DISK_ERRORS = (OSError, SafetensorError)
 
 
 class ManifestFile(TypedDict):
@@ -27,29 +27,50 @@ class ManifestFile(TypedDict):
     sha256: str
 
 
+class SavedFile(ManifestFile, total=False):
+    """The same in the folder itself, with the time of the last write to it. Folders of older versions do not have that."""
+
+    mtime_ns: int
+
+
 class Manifest(TypedDict, total=False):
     """``manifest.json``: the files of a complete folder, and what is known about the folder as a whole."""
 
     format: int
-    files: list[ManifestFile]
+    files: list[SavedFile]
     step: int  # of a checkpoint
     metrics: dict[str, float]  # of a checkpoint, if it was evaluated
     made_from: dict[str, Any]  # of a tokenizer
 
 
 @contextmanager
-def complete_folder(final: Path, **facts: Any) -> Iterator[Path]:
+def disk_errors() -> Iterator[None]:
+    """Inside, an error of the disk is always an OSError. safetensors has an error of its own for it, which is none."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
+        if number is None:  # it is about the tensors, not about the disk
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+@contextmanager
+def complete_folder(final: Path, hashed: Mapping[str, str] | None = None, **facts: Any) -> Iterator[Path]:
     """Gives a temporary folder to fill; on success fsyncs it, writes its manifest last, and renames it to ``final``.
 
-    A folder that is there already is replaced. After an exception nothing has changed. ``facts`` go into the manifest.
+    A folder that is there already is replaced. After an exception nothing has changed. ``facts`` go into the manifest. ``hashed``
+    has the sha256 of files, by path, that were hashed while they were written: they are not read again.
+    Raises OSError when the disk is full, whoever wrote to it.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.parent / f".tmp-{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
-        write_manifest(temporary, **facts)
+        with disk_errors():
+            yield temporary
+        write_manifest(temporary, hashed, **facts)
         _move_into_place(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,12 +110,17 @@ def folder_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def write_manifest(folder: Path, **facts: Any) -> None:
-    """``manifest.json`` with path, size and sha256 of every other file in the folder; each file is fsynced first."""
-    files: list[ManifestFile] = []
+def write_manifest(folder: Path, hashed: Mapping[str, str] | None = None, **facts: Any) -> None:
+    """``manifest.json`` with path, size, sha256 and time of every other file in the folder; each file is fsynced first.
+
+    Those in ``hashed`` (path to sha256) are not read.
+    """
+    files: list[SavedFile] = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        digest = sync_file(path)
-        files.append({"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": digest})
+        name = path.relative_to(folder).as_posix()
+        digest = sync_file(path, (hashed or {}).get(name))
+        status = path.stat()
+        files.append({"path": name, "size": status.st_size, "sha256": digest, "mtime_ns": status.st_mtime_ns})
     for inner in (p for p in folder.rglob("*") if p.is_dir()):
         sync_folder(inner)
     write_json(folder / MANIFEST, {"format": 1, **facts, "files": files})

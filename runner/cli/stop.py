@@ -17,12 +17,10 @@ from runner.cli import options, output
 @click.option(
     "--grace",
     type=options.number(click.FloatRange(0, 3600)),
-    default=45,
-    show_default=True,
-    help="Seconds between TERM and KILL.",
+    help="Seconds between TERM and KILL. Without it 45, or as long as the run needs to save its last checkpoint.",
 )
 @options.json_option
-def command(runs: tuple[str, ...], everything: bool, grace: float, as_json: bool) -> None:
+def command(runs: tuple[str, ...], everything: bool, grace: float | None, as_json: bool) -> None:
     """Stop runs: end all their processes, and check that none is left.
 
     Without RUN, stops the latest run.

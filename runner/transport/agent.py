@@ -41,7 +41,7 @@ PATIENCE = {
     "launch": 60 * MINUTE,  # a resumed run's outputs may be copied
     "status": 3 * MINUTE,
     "follow": 5 * MINUTE,  # the agent tells the status every minute
-    "stop": 2 * MINUTE,  # beyond the grace
+    "stop": 2 * MINUTE,
     "manifest": 30 * MINUTE,  # walks through the outputs, then tells of each second of hashing
     "holdings": 5 * MINUTE,
     "wipe": 2 * MINUTE,
@@ -175,10 +175,12 @@ class Agent:
                 notices = (ended(self._fields(frame)),)
         yield from notices
 
-    def stop(self, run_id: str, grace: float, tell: Tell) -> verbs.Ended:
-        """Ends the run: TERM, after ``grace`` seconds KILL, until two scans find no process of it. ``tell`` gets lines. Raises RunLost."""
-        args = {"run_id": run_id, "grace": grace}
-        return self._ask("stop", args, _of(run_id, verbs.read_ended), _lines(tell), patience=grace + PATIENCE["stop"])
+    def stop(self, run_id: str, grace: float | None, tell: Tell) -> verbs.Ended:
+        """Ends the run: TERM, after ``grace`` seconds KILL, until two scans find no process of it. None: as many seconds as the run
+        needs to save a checkpoint. ``tell`` gets lines, every few seconds one. Raises RunLost.
+        """
+        args = {"run_id": run_id, **({} if grace is None else {"grace": grace})}
+        return self._ask("stop", args, _of(run_id, verbs.read_ended), _lines(tell))
 
     def manifest(
         self, run_id: str, hashed: Callable[[int, int], None] = lambda done, total: None, *, root: str | None = None

@@ -17,8 +17,6 @@ from runner.transport.link import Link
 from runner.workflow.connect import ReconnectingLink, host_of
 from runner.workflow.follow import remember_status
 
-GRACE = 45  # seconds between TERM and KILL: enough to write a checkpoint
-
 
 @dataclass(frozen=True)
 class Stopped:
@@ -27,12 +25,15 @@ class Stopped:
     device_holders: tuple[Process, ...]  # who still has a GPU open; not ours
 
 
-def stop(run: Run, report: Reporter, grace: float = GRACE) -> Stopped:
-    """TERM, after ``grace`` seconds KILL, until two scans find no process. Raises RunFailed naming processes that survive."""
+def stop(run: Run, report: Reporter, grace: float | None = None) -> Stopped:
+    """TERM, after ``grace`` seconds KILL, until two scans find no process. Raises RunFailed naming processes that survive.
+
+    None: 45 seconds, or as long as the run needs to save its last checkpoint.
+    """
     return stop_all([run], report, grace)[0]
 
 
-def stop_all(runs: list[Run], report: Reporter, grace: float = GRACE) -> list[Stopped]:
+def stop_all(runs: list[Run], report: Reporter, grace: float | None = None) -> list[Stopped]:
     """Ends all at once over one link for each box, so that no queued run takes the place of one that ends.
 
     Raises the first run's (or box's) error, after the others have been ended.
@@ -56,7 +57,7 @@ def unfinished() -> list[Run]:
     return [run for run in store.load_all()[0] if run.attempted and not (run.status and run.status.finished)]
 
 
-def _stop_on_one_box(runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
+def _stop_on_one_box(runs: list[Run], report: Reporter, grace: float | None) -> list[Stopped]:
     stopped: list[Stopped] = []
     with ReconnectingLink(host_of(runs[0]), report) as connection:
         while not stopped:
@@ -65,7 +66,7 @@ def _stop_on_one_box(runs: list[Run], report: Reporter, grace: float) -> list[St
     return stopped
 
 
-def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float) -> list[Stopped]:
+def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float | None) -> list[Stopped]:
     title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
     with report.stage(f"stop {title}") as stage:
 
@@ -78,7 +79,7 @@ def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float) -
     return [each.result() for each in asked]
 
 
-def _stop(link: Link, run: Run, grace: float, tell: Callable[[str], None]) -> Stopped:
+def _stop(link: Link, run: Run, grace: float | None, tell: Callable[[str], None]) -> Stopped:
     ended = link.agent.stop(run.run_id, grace, tell)
     remember_status(run, ended.status)
     if ended.survivors:

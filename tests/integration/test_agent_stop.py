@@ -1,6 +1,7 @@
 """Stopping through a real agent: nothing of the run is left, and nobody else is touched."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,3 +218,38 @@ def test_an_exit_that_the_supervisor_told_while_stop_waited_is_kept_though_its_s
     answer = agent.call("stop", {"run_id": run, "grace": 1})
     assert answer["survivors"] == []
     assert (answer["status"]["outcome"], answer["status"]["exit"]["number"]) == ("succeeded", 0)
+
+
+SLOW_TO_SAVE = (
+    "import json,os,signal,sys,time\n"
+    "open(os.environ['GPURUN_RUN_DIR'] + '/grace.json', 'w').write(sys.argv[1])\n"
+    "def save(*_): time.sleep(1.5); print('saved', flush=True); sys.exit(0)\n"
+    "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(60)"
+)
+
+
+def test_a_run_that_needs_long_to_save_is_given_the_time_and_the_user_is_told(agent):
+    run, told = run_id(), []
+    launch(agent, [sys.executable, "-c", SLOW_TO_SAVE, '{"seconds": 900}'], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    answer = agent.call("stop", {"run_id": run}, progress=told.append)
+    assert answer["status"]["exit"]["number"] == 0 and log_of(agent, run) == b"ready\nsaved\n"
+    assert any(re.search("1 process left, up to (900|89.) s to save and end", each["line"]) for each in told), told
+
+
+def test_a_grace_that_was_asked_for_is_the_grace_whatever_the_run_says(agent):
+    run = run_id()
+    launch(agent, [sys.executable, "-c", SLOW_TO_SAVE, '{"seconds": 900}'], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    answer = agent.call("stop", {"run_id": run, "grace": 0.2})
+    assert answer["survivors"] == [] and log_of(agent, run) == b"ready\n"
+
+
+def test_an_orphan_is_given_the_time_too(agent, paths):
+    run, told = run_id(), []
+    launch(agent, [sys.executable, "-c", SLOW_TO_SAVE, '{"seconds": 900}'], run)
+    wait_until(lambda: status(agent, run)["log_size"])
+    os.kill(read_json(paths.run(run).owner)["pid"], signal.SIGKILL)
+    wait_until(lambda: status(agent, run)["orphaned"])
+    assert agent.call("stop", {"run_id": run}, progress=told.append)["survivors"] == []
+    assert b"saved" in log_of(agent, run) and any("to save and end" in each["line"] for each in told)

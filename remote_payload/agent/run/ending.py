@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List
 
 from remote_payload.agent.box import locks, processes
-from remote_payload.agent.box.files import remove_quietly, write_whole
+from remote_payload.agent.box.files import read_json, remove_quietly, write_whole
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.wire.paths import RunPaths, volatile_folder
 
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import ProcessShown
 
-GRACE = 45.0  # seconds between TERM and KILL
+GRACE = 45.0  # seconds between TERM and KILL, unless the run needs more
 LONGEST_GRACE = 3600.0
 GRACE_FILE = "stop"  # in the run's volatile folder: the grace that ``stop`` was asked for, in seconds
 KILL_LIMIT = 10.0  # seconds of KILL without effect, after which the survivors are named
@@ -28,18 +28,29 @@ SHOWN = 200  # characters of a command line
 Find = Callable[[], List[Process]]
 
 
+def needed_grace(run: RunPaths) -> float:
+    """Seconds between TERM and KILL for a run that is asked to end: GRACE, or longer where the payload says that it needs it.
+
+    A recipe writes ``{"seconds": …}`` from the size of its checkpoints and the speed of the disk; a command may write it too.
+    """
+    told = (read_json(run.grace) or {}).get("seconds")
+    if isinstance(told, bool) or not isinstance(told, (int, float)) or not told >= GRACE:
+        return GRACE
+    return float(min(told, LONGEST_GRACE))
+
+
 def request_grace(run: RunPaths, seconds: float) -> None:
     """For ``stop``: how long the supervisor shall wait between TERM and KILL. Raises OSError."""
     write_whole(os.path.join(locks.make_volatile(run.run_id), GRACE_FILE), b"%f\n" % seconds)
 
 
 def requested_grace(run: RunPaths) -> float:
-    """What ``request_grace`` wrote, GRACE where there is nothing usable."""
+    """What ``request_grace`` wrote, ``needed_grace`` where there is nothing usable."""
     try:
         with open(os.path.join(volatile_folder(run.run_id), GRACE_FILE), encoding="ascii") as file:
             return max(0.0, min(float(file.read(32)), LONGEST_GRACE))
     except (OSError, ValueError):
-        return GRACE
+        return needed_grace(run)
 
 
 def forget_grace(run: RunPaths) -> None:

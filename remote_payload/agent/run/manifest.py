@@ -16,6 +16,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.run.own_hashes import Known, hashed_by_the_payload
 from remote_payload.agent.wire.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
 
     ``complete``: the run is over, and every regular file is listed. Paths are relative to ``outputs/``;
     ``progress(done, total)`` counts the bytes hashed and may raise to stop. Hashes are kept in the run's folder by
-    (path, size, times, inode), so that a second manifest only walks the tree. Raises OSError where outputs cannot be read.
+    (path, size, times, inode), so that a second manifest only walks the tree; those that the payload computed as it wrote a folder
+    are taken over (``own_hashes.py``). Raises OSError where outputs cannot be read.
     """
     found, left_out = find(run)
     folders = _complete_folders(run.outputs, found)
     if not complete:
         found = {path: status for path, status in found.items() if append_only(path) or _inside(path, folders)}
-    hashes = _Hashes(run, found, progress)
+    hashes = _Hashes(run, found, progress, hashed_by_the_payload(run.outputs, folders, found))
     files = []
     for path in sorted(found)[:MAX_FILES]:
         settled = complete or not append_only(path) or _inside(path, folders)
@@ -216,8 +218,10 @@ def _inside(path: str, folders: List[str]) -> bool:
 class _Hashes:
     """sha256 of files. A file is read again only when it has changed."""
 
-    def __init__(self, run: RunPaths, found: Dict[str, os.stat_result], progress: Optional[Progress]) -> None:
-        self._outputs = run.outputs
+    def __init__(
+        self, run: RunPaths, found: Dict[str, os.stat_result], progress: Optional[Progress], known: Dict[str, Known]
+    ) -> None:
+        self._outputs, self._known = run.outputs, known
         self._cache_path = posixpath.join(run.folder, "hashes.json")
         self._cached = read_json(self._cache_path) or {}
         self._used: Dict[str, List[Any]] = {}
@@ -253,6 +257,10 @@ class _Hashes:
             self._advance(status.st_size)
             self._used[path] = cached
             return str(cached[-1])
+        known = self._known.get(path)
+        if known is not None and known.is_of(status):
+            self._advance(status.st_size)
+            return known.sha256
         settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
         digest, remaining = hashlib.sha256(), status.st_size
         while remaining:

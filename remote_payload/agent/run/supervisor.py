@@ -208,7 +208,7 @@ class Supervisor:
     def _enforce_time_limit(self) -> None:
         late = self._out_of_time_at is not None and time.monotonic() > self._out_of_time_at
         if late and self._ended_by_us is None:
-            self._end_payload("timeout", ending.GRACE)
+            self._end_payload("timeout", ending.needed_grace(self.run))
 
     def _end_payload(self, kind: str, grace: float) -> None:
         """TERM now, KILL once the grace is over."""

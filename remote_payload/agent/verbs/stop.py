@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is killed
 ANSWER_WITHIN = 10.0  # seconds beyond the grace after which survivors are reported: within a minute, with the usual 45
 LOOK_EVERY = 0.1
+REPORT_EVERY = 5.0  # less than the laptop's patience, since the grace may be long
 
 
 def stop(request: Request) -> Stopped:
     """Ends a run: ``{status, survivors: [{pid, command, state}], device_holders: [{pid, command, state, gpus}]}``.
 
     No survivors prove success; ``device_holders`` are processes that do not belong to the run. ``grace`` seconds lie between
-    TERM and KILL. Goes on when the connection ends. Raises AgentError RunLost for a run that does not exist.
+    TERM and KILL; without it as many as the run says that it needs. Progress every few seconds: ``{line, alive}``. Goes on when the
+    connection ends. Raises AgentError RunLost for a run that does not exist.
     """
-    run, grace = request.run(), _grace(request.fields())
+    run = request.run()
+    grace = _grace(request.fields(), run)
     before = state.status_of(run)
     if before.get("cause") == "folder_deleted":
         raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
@@ -54,10 +57,10 @@ def stop(request: Request) -> Stopped:
     }
 
 
-def _grace(asked: Fields) -> float:
+def _grace(asked: Fields, run: RunPaths) -> float:
     seconds = asked.optional_number("grace")
     if seconds is None:
-        return ending.GRACE
+        return ending.needed_grace(run)
     if not 0 <= seconds <= ending.LONGEST_GRACE:
         raise AgentError("GpurunError", "a grace of %g seconds" % seconds)
     return seconds
@@ -67,8 +70,8 @@ def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
     """Asks the supervisor to end the payload and waits until it has; False when it does not in time."""
     ending.request_grace(run, grace)
     deadline = time.monotonic() + grace + PATIENCE
+    reporter = _Reporter(request, time.monotonic() + grace)
     asked: Optional[Process] = None
-    reported = -1
     while time.monotonic() < deadline:
         supervisor = _supervisor(run)
         if supervisor is not None and asked is None:
@@ -78,9 +81,7 @@ def _ask_supervisor(request: Request, run: RunPaths, grace: float) -> bool:
         left = len(alive.find(run))
         if not alive.is_supervised(run) or (not left and slot.read(run) is not None):
             return True
-        if left != reported:
-            reported = left
-            _report(request, left)
+        reporter.tell(left)
         time.sleep(LOOK_EVERY)
     return False
 
@@ -91,13 +92,18 @@ def _supervisor(run: RunPaths) -> Optional[Process]:
 
 def _end_members(request: Request, run: RunPaths, grace: float, answered: bool, deadline: float) -> List[Process]:
     """Ends the processes of an orphaned run, or those that the supervisor did not end, and a supervisor that did not react."""
-    left = alive.find(run)
-    if left:
-        _report(request, len(left))
+    reporter = _Reporter(request, time.monotonic() + grace)
+
+    def find() -> List[Process]:
+        left = alive.find(run)
+        if left:
+            reporter.tell(len(left))
+        return left
+
     supervisor = _supervisor(run)
     if not answered and supervisor is not None:
         ending.signal_all([supervisor], signal.SIGKILL)
-    return ending.terminate(lambda: alive.find(run), grace, max(2.0, deadline - time.monotonic() - grace))
+    return ending.terminate(find, grace, max(2.0, deadline - time.monotonic() - grace))
 
 
 def _record(run: RunPaths) -> None:
@@ -110,8 +116,22 @@ def _record(run: RunPaths) -> None:
     locks.leave_run(run, lock)
 
 
-def _report(request: Request, left: int) -> None:
-    request.progress({"line": "%d process%s left" % (left, "" if left == 1 else "es"), "alive": left})
+class _Reporter:
+    """Tells how many processes are left, and how long they still have to save and end: at each change, and every few seconds."""
+
+    def __init__(self, request: Request, kill_at: float) -> None:
+        self._request, self._kill_at = request, kill_at
+        self._told, self._told_at = -1, 0.0
+
+    def tell(self, left: int) -> None:
+        now = time.monotonic()
+        if left == self._told and now - self._told_at < REPORT_EVERY:
+            return
+        self._told, self._told_at = left, now
+        line = "%d process%s left" % (left, "" if left == 1 else "es")
+        if self._kill_at - now > 1:
+            line += ", up to %d s to save and end" % (self._kill_at - now)
+        self._request.progress({"line": line, "alive": left})
 
 
 def _device_holders(gpus: List[int]) -> List[DeviceHolder]:

@@ -85,6 +85,7 @@ class RunPaths:
         self.owner = posixpath.join(folder, "owner.json")
         # Beside the runs: it is taken before the folder is made, and stays when the folder is removed.
         self.lock = posixpath.join(posixpath.dirname(posixpath.dirname(folder)), "locks", self.run_id)
+        self.grace = posixpath.join(folder, "grace.json")  # the payload's: how long it needs between TERM and KILL
         self.exit_slot = posixpath.join(folder, "exit.slot")
         self.log = posixpath.join(folder, "log")
         self.events = posixpath.join(folder, "events.jsonl")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.files import read_json_object, write_json
-from remote_payload.train.folders import DISK_ERRORS, complete_folder, read_manifest
+from remote_payload.train.folders import complete_folder, read_manifest
 from remote_payload.train.loop.progress import STOPPED, EvaluationResult, Outcome, Progress, Scored
 from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.run import Run
@@ -113,7 +113,7 @@ def model_folder(run: Run, outcome: Outcome | None = None) -> Iterator[Path]:
     try:
         with complete_folder(run.best) as folder:
             yield folder
-    except DISK_ERRORS as error:
+    except OSError as error:
         if outcome:
             raise TrainingError(
                 f"models/best could not be written: {error}. The weights are in checkpoints/: make room on the box, then gpurun resume"

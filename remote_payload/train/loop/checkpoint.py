@@ -7,36 +7,30 @@
       state.json               step, epoch, position in the data, best metric so far …
       manifest.json            size and sha256 of each; written last, before the folder is renamed into place
 
-No pickles. The newest checkpoint is checked before older ones are deleted, so that there is always one to go back to.
+No pickles. The newest checkpoint is checked before older ones are deleted, so that there is always one to go back to. How they are
+written: ``saving.py``.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from remote_payload.train.distributed import World, unwrapped
+from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import write_json
-from remote_payload.train.folders import DISK_ERRORS, MANIFEST, complete_folder, read_manifest
+from remote_payload.train.folders import MANIFEST, read_manifest
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import ranked
-from remote_payload.train.loop.optimizer import load_named_state, named_state, placed_like
+from remote_payload.train.loop.optimizer import load_named_state, placed_like
 from remote_payload.train.loop.progress import Scored
-
-SPARE_DISK = 256 * 2**20  # bytes that a save leaves free, for logs and events
-
-
-class NoSpace(Exception):
-    """The disk has no room for a checkpoint; training can continue without it."""
 
 
 @dataclass(frozen=True)
@@ -113,38 +107,6 @@ def find_checkpoint(request: str, folder: Path) -> Path | None:
     raise InputError(f"resume: {problem}; checkpoints in {folder}: {names}")
 
 
-def save_checkpoint(
-    folder: Path, world: World, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any],
-    metrics: dict[str, float] | None = None, extras: Callable[[Path], None] | None = None,
-) -> Path:  # fmt: skip
-    """Writes ``step-<state["step"]>``; every rank must call it. ``extras`` may add files of the recipe's own (main rank).
-
-    Raises NoSpace on every rank when the disk has no room, before anything is written.
-    """
-    keep = world.main
-    tensors = {"model": trained_tensors(model, keep), "optimizer": _whole(named_state(model, optimizer), keep)}
-    generators = world.gather(rng.capture())
-    final = folder / f"step-{state['step']:06d}"
-    problem = None
-    if world.main:
-        try:
-            _need_space(folder, sum(_bytes(group) for group in tensors.values()))
-            with complete_folder(final, step=state["step"], metrics=metrics or {}) as temporary:
-                for name, group in tensors.items():
-                    save_file(group, temporary / f"{name}.safetensors")
-                for rank, generator in enumerate(generators):
-                    save_file(generator, temporary / f"rng-{rank}.safetensors")
-                write_json(temporary / "state.json", state)
-                if extras:
-                    extras(temporary)
-        except (NoSpace, *DISK_ERRORS) as error:
-            problem = f"{final.name} could not be saved: {error}"
-    problem = world.broadcast(problem)
-    if problem:
-        raise NoSpace(problem)
-    return final
-
-
 def load_checkpoint(path: Path, world: World, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Puts model, optimizer and generators back as they were saved; returns the state. Every rank must call it.
 
@@ -162,7 +124,7 @@ def load_checkpoint(path: Path, world: World, model: nn.Module, optimizer: torch
 @torch.no_grad()
 def load_weights(path: Path, model: nn.Module) -> None:
     """Copies a checkpoint's ``model.safetensors`` into the model. Raises InputError when names or shapes differ."""
-    saved, own = load_file(path / "model.safetensors"), _trained(model)
+    saved, own = load_file(path / "model.safetensors"), trained(model)
     if set(saved) != set(own):
         some = ", ".join(sorted(set(saved) ^ set(own))[:3])
         raise InputError(
@@ -174,13 +136,10 @@ def load_weights(path: Path, model: nn.Module) -> None:
         own[name].copy_(placed_like(tensor, own[name]))
 
 
-def trained_tensors(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """The content of ``model.safetensors``, on the CPU; empty on ranks that do not ``keep`` it."""
-    return _whole(_trained(model), keep)
-
-
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: trainable parameters, and every buffer that is saved unless part of the model is frozen."""
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes, and ``model.safetensors`` holds: trainable parameters, and every buffer that is saved unless part of
+    the model is frozen. These are the model's own tensors, sharded where the model is.
+    """
     parameters = dict(model.named_parameters())  # each tied weight once, under its first name
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     if len(trainable) < len(parameters):
@@ -189,34 +148,14 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {**trainable, **{name: buffer for name, buffer in model.named_buffers() if name in persistent}}
 
 
-def _whole(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Copies on the CPU, gathered one by one from all ranks where they are sharded; the ranks that do not write keep none."""
-    whole = {}
-    for name, tensor in tensors.items():
-        gathered = unwrapped(tensor.detach())
-        if keep:
-            whole[name] = gathered.cpu().contiguous().clone()
-    return whole
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def _need_space(folder: Path, size: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < size + SPARE_DISK:
-        raise NoSpace(f"it takes {size / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free")
-
-
-def strip_checkpoints(folder: Path, resumable: int | None) -> list[Path]:
+def strip_checkpoints(folder: Path, resumable: int | None, written: Path | None = None) -> list[Path]:
     """Leaves only the weights in all but the latest ``resumable``; nothing unless the newest is complete. Returns the changed ones.
 
-    The manifest is written first: after an interruption here the checkpoint is complete, with a file that the manifest does not list.
+    The newest is read and hashed, unless this process has just ``written`` it. The manifest is written before files are removed:
+    after an interruption here the checkpoint is complete, with a file that the manifest does not list.
     """
     there = checkpoints_in(folder)
-    if resumable is None or len(there) <= resumable or read_manifest(there[-1].path, hashes=True) is None:
+    if resumable is None or len(there) <= resumable or not _is_complete(there[-1].path, written):
         return []
     changed = []
     for checkpoint in there[:-resumable]:
@@ -232,20 +171,26 @@ def strip_checkpoints(folder: Path, resumable: int | None) -> list[Path]:
     return changed
 
 
+def _is_complete(path: Path, written: Path | None) -> bool:
+    return read_manifest(path, hashes=path != written) is not None
+
+
 def _only_for_resuming(name: str) -> bool:
     return name == "optimizer.safetensors" or (name.startswith("rng-") and name.endswith(".safetensors"))
 
 
 def prune_checkpoints(
-    folder: Path, keep: int | None, metric: str, higher_is_better: bool, best_step: int | None = None
-) -> list[Path]:
+    folder: Path, keep: int | None, metric: str, higher_is_better: bool, best_step: int | None = None,
+    written: Path | None = None,
+) -> list[Path]:  # fmt: skip
     """Deletes all but the latest ``keep`` and the best; nothing unless the newest is complete. Returns their paths.
 
+    The newest is read and hashed, unless this process has just ``written`` it, which is when it was hashed.
     The best is the one of ``best_step``; where that could not be saved, the best of those that are there, by ``metric``. As in
     choosing a model, step 0 does not count: it is not a result of training.
     """
     there = checkpoints_in(folder)
-    if keep is None or len(there) <= keep or read_manifest(there[-1].path, hashes=True) is None:
+    if keep is None or len(there) <= keep or not _is_complete(there[-1].path, written):
         return []
     scored: list[Scored] = [{"step": c.step, "metrics": c.metrics} for c in there]
     order = ranked(scored, metric, higher_is_better)

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,13 +22,14 @@ from torch import nn
 from remote_payload.train.errors import InputError, Stopped, TrainingError
 from remote_payload.train.loop import rng
 from remote_payload.train.loop.best import update_best
-from remote_payload.train.loop.checkpoint import NoSpace, prune_checkpoints, save_checkpoint, strip_checkpoints
 from remote_payload.train.loop.fitting import FittingSteps
 from remote_payload.train.loop.flops import peak_memory
+from remote_payload.train.loop.grace import Clock, Grace
 from remote_payload.train.loop.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
 from remote_payload.train.loop.resuming import resume
+from remote_payload.train.loop.saving import Saver
 from remote_payload.train.loop.schedule import due, rate
-from remote_payload.train.loop.signals import BrokenOff, Clock, Requests
+from remote_payload.train.loop.signals import BrokenOff, Requests
 from remote_payload.train.loop.step import StepFacts, Stepper, Task
 from remote_payload.train.loop.step_log import StepLog
 from remote_payload.train.loop.watchdog import watching
@@ -76,8 +77,8 @@ class Loop:
         self.fitting = FittingSteps(run, self.stepper, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
         self.log = StepLog(run, self.progress, self.total, flops_per_token)
-        self.requests = Requests()
-        self.saved_step: int | None = None
+        self.requests = Requests(Grace.of_this_run())
+        self.saver = Saver(run, model, self.stepper.optimizer, self.requests.grace, callbacks.extras)
         self.stop_asked = self.save_asked = False
         self.started, self.seconds_before = time.perf_counter(), 0.0
 
@@ -86,8 +87,10 @@ class Loop:
     def train(self) -> Outcome:
         self.requests.listen()
         self.prepare()
-        with self.run.phase("train"), watching(self.log.stall_detector, self.run.telemetry):
+        with self.run.phase("train"), watching(self.log.stall_detector, self.run.telemetry), self.saver.closing():
             reason = self.take_steps()
+            with self.log.stall_detector.paused():
+                self.saver.wait()
         self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
         outcome = self.outcome(reason)
         if reason == STOPPED:
@@ -100,9 +103,10 @@ class Loop:
         rng.seed_everything(self.settings.seed, self.world.rank)
         self.progress.micro_batch_rows = self.progress.probed = self.fitting.find()
         if path := resume(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
-            self.saved_step = self.progress.step
+            self.saver.saved_step = self.progress.step
             self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")
         self.started, self.seconds_before = time.perf_counter(), self.progress.seconds
+        self.saver.expect()
         self.maybe_compile()
         self.run.log(
             f"effective batch {self.settings.batch.size}, micro-batch {self.progress.micro_batch_rows} rows of full length, "
@@ -126,6 +130,7 @@ class Loop:
             return reason
         for work in self.remaining_steps():
             self.optimizer_step(work)
+            self.saver.look()
             if reason := self.stop() if self.stop_asked else self.evaluate_and_save(self.save_asked):
                 return reason
         return FINISHED
@@ -236,29 +241,13 @@ class Loop:
         return True
 
     def save(self, metrics: dict[str, float] | None) -> None:
-        """Saves a checkpoint of this step, unless there is one with the same metrics. On a full disk training continues without it."""
-        if self.saved_step == self.progress.step and metrics is None:
-            return
-        self.progress.seconds = self.seconds
-        state, folder, settings = asdict(self.progress), self.run.checkpoints, self.settings
-        try:
-            with self.log.stall_detector.paused():
-                path = save_checkpoint(
-                    folder, self.world, self.model, self.stepper.optimizer, state, metrics, self.callbacks.extras
-                )
-        except NoSpace as error:
-            self.run.telemetry.flag("disk_full", f"{error}; training goes on without this checkpoint")
-            return
-        self.saved_step = self.progress.step
-        name, best_step = settings.evaluation.metric, self.progress.best_step
-        where = path.relative_to(self.run.outputs).as_posix()
-        self.run.telemetry.event(
-            "checkpoint", name=path.name, step=self.progress.step, path=where, metric=(metrics or {}).get(name)
-        )
-        self.run.log(f"saved {where}")
-        if self.world.main:
-            prune_checkpoints(folder, settings.checkpoint.keep, name, self.run.higher_is_better, best_step)
-            strip_checkpoints(folder, settings.checkpoint.resumable)
+        """Begins a checkpoint of this step, unless there is one with the same metrics. On a full disk training continues without it."""
+        with self.log.stall_detector.paused():
+            self.saver.wait()
+            if self.saver.saved_step == self.progress.step and metrics is None:
+                return
+            self.progress.seconds = self.seconds
+            self.saver.save(self.progress, metrics or {})
 
     def end_stopped(self, outcome: Outcome) -> NoReturn:
         """Lets the recipe write its results in the time before the process is killed, then raises Stopped."""
@@ -270,7 +259,7 @@ class Loop:
                 self.run.telemetry.flag(
                     "unfinished", f"not all was written after the stop: {type(error).__name__}: {error}"
                 )
-        saved = "checkpoint saved" if self.saved_step == step else "no checkpoint of it could be saved"
+        saved = "checkpoint saved" if self.saver.saved_step == step else "no checkpoint of it could be saved"
         raise Stopped(self.requests.stop or signal.SIGTERM, f"stopped at step {step}, {saved}")
 
     def fail_not_finite(self, facts: StepFacts) -> NoReturn:

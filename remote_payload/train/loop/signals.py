@@ -8,33 +8,20 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
-GRACE = 45.0  # seconds between SIGTERM and SIGKILL, unless another number was asked for
-SPARE = 15.0  # the last seconds of it, in which nothing new is begun
-DISK_SPEED = 200e6  # bytes a second
+from remote_payload.train.loop.grace import Clock, Grace
 
 
 class BrokenOff(BaseException):
     """A stop was asked for inside ``Requests.breaking``. Not an Exception, so that no ``except Exception`` catches it."""
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The time until SIGKILL."""
-
-    ends_at: float
-
-    def allows(self, size: int) -> bool:
-        """Whether there is time to read or write so many bytes at ``DISK_SPEED``, and to end in order."""
-        return self.ends_at - time.monotonic() > SPARE + size / DISK_SPEED
-
-
 class Requests:
     """What was requested so far. Handlers only set flags; the loop reads them at points where all ranks agree."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: Grace | None = None) -> None:
+        self.grace = grace or Grace()
         self.stop = 0  # the signal's number
         self.save = False
         self._stopped_at: float | None = None
@@ -59,7 +46,7 @@ class Requests:
 
     def clock(self) -> Clock:
         """From the time of the stop request; if another rank received it, from now."""
-        return Clock((self._stopped_at or time.monotonic()) + GRACE)
+        return Clock((self._stopped_at or time.monotonic()) + self.grace.seconds, self.grace.speed)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stop = number

@@ -21,9 +21,10 @@ from remote_payload.train.files import write_text
 from remote_payload.train.folders import recover_folder
 from remote_payload.train.loop.best import Weights, best_weights, model_folder, weights_facts, write_metrics
 from remote_payload.train.loop.checkpoint import load_weights
+from remote_payload.train.loop.grace import Clock
 from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.loop.progress import Outcome, Progress
-from remote_payload.train.loop.signals import BrokenOff, Clock
+from remote_payload.train.loop.signals import BrokenOff
 from remote_payload.train.model.causal import CausalLoss, Network
 from remote_payload.train.model.causal_files import load_network, load_saved, save_causal
 from remote_payload.train.model.greedy_decoding import SmokePrompt

@@ -25,8 +25,8 @@ from remote_payload.train.loop.best import (
     write_metrics,
 )
 from remote_payload.train.loop.checkpoint import load_weights
+from remote_payload.train.loop.grace import Clock
 from remote_payload.train.loop.progress import Outcome, Progress
-from remote_payload.train.loop.signals import Clock
 from remote_payload.train.model.classifier import Classifier, save_classifier
 from remote_payload.train.model.model_facts import ModelFacts, read_model_facts, write_model_facts
 from remote_payload.train.results.classifier_card import classifier_card

@@ -139,5 +139,6 @@ def artifacts(outputs: Path) -> list[ManifestFile]:
     for path in sorted(outputs.glob(f"*/*/{MANIFEST}")):
         manifest = read_manifest(path.parent)
         for file in manifest["files"] if manifest else []:
-            found.append({**file, "path": (path.parent / file["path"]).relative_to(outputs).as_posix()})
+            name = (path.parent / file["path"]).relative_to(outputs).as_posix()
+            found.append({"path": name, "size": file["size"], "sha256": file["sha256"]})
     return found

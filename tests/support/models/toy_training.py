@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
+from remote_payload.train.loop import saving
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.loop.step import MicroBatch
@@ -118,10 +119,18 @@ def toy_train(run: Run, task: Any = None, **options: Any) -> tuple[nn.Module, Ou
     return model, train(run, model, task or ToyTask(run), **options)
 
 
-def hold(run: Run, saving: Path) -> None:
-    if saving.name.endswith(f"{run.settings.hold_save_at:06d}"):
-        (saving / "held").touch()
-        signal.pause()
+def hold(step: int) -> None:
+    """From now on a save of this step stops for ever once its tensors are written; training goes on to the next save."""
+    write = saving.write_pieces
+
+    def held(path: Path, begin: bytes, pieces: Iterable[Tensor]) -> str:
+        sha256 = write(path, begin, pieces)
+        if path.parent.name.endswith(f"{step:06d}") and path.name == "optimizer.safetensors":
+            (path.parent / "held").touch()
+            threading.Event().wait()
+        return sha256
+
+    saving.write_pieces = held
 
 
 def main() -> None:
@@ -130,7 +139,9 @@ def main() -> None:
     run = toy_run(folder, json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}, os.environ.get("GPURUN_RESUME"))
 
     def work() -> None:
-        _, outcome = toy_train(run, extras=lambda saving: hold(run, saving))
+        if run.settings.hold_save_at:
+            hold(run.settings.hold_save_at)
+        _, outcome = toy_train(run)
         if run.world.main:
             (folder / "losses.json").write_text(json.dumps(outcome.losses))
 

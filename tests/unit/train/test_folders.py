@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from remote_payload.train.folders import complete_folder, folder_lock, read_manifest, recover_folder
+from tests.support.box import small_disk
 
 
 def fill(folder: Path, text: str) -> None:
@@ -22,7 +27,9 @@ def test_a_folder_appears_with_its_manifest_when_it_is_complete(tmp_path: Path) 
     manifest = read_manifest(tmp_path / "best", hashes=True)
     assert manifest is not None
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert (manifest["step"], manifest["files"]) == (7, [{"path": "file", "size": 3, "sha256": abc}])
+    written = (tmp_path / "best" / "file").stat().st_mtime_ns
+    assert manifest["step"] == 7
+    assert manifest["files"] == [{"path": "file", "size": 3, "sha256": abc, "mtime_ns": written}]
 
 
 def test_a_failure_leaves_the_previous_folder_and_nothing_else(tmp_path: Path) -> None:
@@ -95,3 +102,19 @@ def test_the_second_process_that_wants_a_folder_waits_and_finds_it_made(tmp_path
     thread.join(30)
     assert said == [f"waiting for another run that is making {tmp_path / 'rows'}"]
     assert found == [True]
+
+
+def test_an_error_about_tensors_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(SafetensorError), complete_folder(tmp_path / "best"):
+        raise SafetensorError("Error while serializing: invalid header")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_os_error_whoever_writes(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=64k") as disk:
+        fill(disk / "best", "first")
+        with pytest.raises(OSError, match="No space left on device") as full, complete_folder(disk / "best") as folder:
+            save_file({"weight": torch.zeros(100_000)}, folder / "model.safetensors")
+        assert full.value.errno == errno.ENOSPC
+        assert (disk / "best" / "inner" / "file").read_text() == "first"
+        assert [path.name for path in disk.iterdir()] == ["best"]

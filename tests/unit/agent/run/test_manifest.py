@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 from remote_payload.agent.wire.request import Request
+from remote_payload.train import folders
 from runner.domain.answers.manifest import parse_manifest
 
 RUN_ID = "legal-20260102-142030-3a41"
@@ -91,6 +93,57 @@ def test_a_folder_that_is_not_what_its_manifest_says_is_not_complete(run, damage
         write(run, "best/manifest.json", b'{"files": [{"path": "../../x", "size": 1}, 7]}')
     built = manifest.build(run, complete=False)
     assert built["folders"] == [] and built["files"] == []
+
+
+def made_by_the_payload(run):
+    """A folder as the training package writes it, but for a sha256 that shows whether the file was read."""
+    with folders.complete_folder(
+        Path(run.outputs, "checkpoints/step-000500"), hashed={"model.safetensors": "ab" * 32}
+    ) as folder:
+        (folder / "model.safetensors").write_bytes(b"weights")
+    return Path(run.outputs, "checkpoints/step-000500/model.safetensors")
+
+
+def sha256_listed(run, path="checkpoints/step-000500/model.safetensors"):
+    (found,) = (file["sha256"] for file in manifest.build(run)["files"] if file["path"] == path)
+    return found
+
+
+def test_what_the_payload_hashed_as_it_wrote_is_not_read_again(run):
+    made_by_the_payload(run)
+    assert sha256_listed(run) == "ab" * 32
+
+
+@pytest.mark.parametrize("change", ["written", "written and dated back", "replaced", "another size", "copied"])
+def test_a_file_that_changed_since_the_payload_hashed_it_is_read(run, change):
+    file = made_by_the_payload(run)
+    before = file.stat()
+    content = b"changed" if change != "another size" else b"longer than it was"
+    time.sleep(0.02)  # more than a tick of the file system's clock, as between any save and what comes later
+    if change == "replaced":
+        other = file.with_name("other")
+        other.write_bytes(content)
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        other.rename(file)
+    elif change == "copied":
+        content = b"weights"
+        shutil.copytree(file.parent, file.parent.with_name("step-000600"))
+        shutil.rmtree(file.parent)
+        file.parent.with_name("step-000600").rename(file.parent)
+    else:
+        file.write_bytes(content)
+        if change == "written and dated back":
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256_listed(run) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("odd", [{"sha256": "AB"}, {"sha256": 7}, {"mtime_ns": "now"}, {"mtime_ns": None}])
+def test_what_is_odd_in_a_folders_own_manifest_is_not_taken_over(run, odd):
+    listed = Path(made_by_the_payload(run)).with_name("manifest.json")
+    told = json.loads(listed.read_text())
+    told["files"][0].update(odd)
+    listed.write_text(json.dumps(told))
+    assert sha256_listed(run) == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_links_devices_unfinished_and_odd_names_are_never_listed_and_said(run):

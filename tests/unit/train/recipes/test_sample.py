@@ -25,7 +25,7 @@ def outputs(tiny_folder, tmp_path_factory):
     """Two checkpoints and a finished model of a full fine-tune of the tiny Olmo."""
     from safetensors.torch import save_file
 
-    from remote_payload.train.loop.checkpoint import trained_tensors
+    from remote_payload.train.loop.checkpoint import trained
     from remote_payload.train.model.causal import CausalLoss
 
     folder = tmp_path_factory.mktemp("outputs")
@@ -37,7 +37,7 @@ def outputs(tiny_folder, tmp_path_factory):
         with complete_folder(
             folder / "checkpoints" / f"step-{step:06d}", step=step, metrics={"loss": 5.0 - step}
         ) as path:
-            save_file(trained_tensors(CausalLoss(network)), path / "model.safetensors")
+            save_file(trained(CausalLoss(network)), path / "model.safetensors")
             (path / "state.json").write_text("{}")
             describe_checkpoint(path, network, tokenizer, base, ABOUT)
     with complete_folder(folder / "models" / "best") as path:
@@ -96,7 +96,7 @@ def test_the_base_can_be_tried_and_a_model_from_nothing_has_none(outputs, tiny_f
 def test_an_adapter_in_a_checkpoint_is_put_on_its_base(tiny_folder, capsys, tmp_path):
     from safetensors.torch import save_file
 
-    from remote_payload.train.loop.checkpoint import trained_tensors
+    from remote_payload.train.loop.checkpoint import trained
     from remote_payload.train.model.causal import CausalLoss
     from remote_payload.train.results.checkpoint_model import load_any
 
@@ -105,7 +105,7 @@ def test_an_adapter_in_a_checkpoint_is_put_on_its_base(tiny_folder, capsys, tmp_
     for name, parameter in network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    save_file(trained_tensors(CausalLoss(network)), tmp_path / "model.safetensors")
+    save_file(trained(CausalLoss(network)), tmp_path / "model.safetensors")
     (tmp_path / "state.json").write_text("{}")
     describe_checkpoint(tmp_path, network, tiny_tokenizer(chat=False), base, ABOUT)
     again, tokenizer = load_any(tmp_path, base.path)
