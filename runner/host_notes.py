@@ -6,20 +6,31 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from remote_payload.agent.wire.paths import IDENTITY
 from runner import files
 from runner.domain import places
-from runner.domain.answers.reading import Fields, Impossible, mapping_of, optional, single_line, time_in_seconds
+from runner.domain.answers.reading import (
+    Fields,
+    Impossible,
+    mapping_of,
+    matching,
+    optional,
+    single_line,
+    time_in_seconds,
+)
 from runner.domain.host import Host
 
 
 @dataclass(frozen=True)
 class HostNote:
-    """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds."""
+    """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds, ``box`` the identity
+    of the box that answered there."""
 
     address: str | None
     known_as: str | None
     volume: str | None
     seen_at: float | None
+    box: str | None = None
 
 
 def host_notes() -> dict[str, HostNote]:
@@ -38,14 +49,20 @@ def _note(value: object) -> HostNote:
         known_as=entry("known_as", optional(single_line)),
         volume=entry("volume", optional(single_line)),
         seen_at=entry("seen_at", optional(time_in_seconds)),
+        box=entry("box", optional(matching(IDENTITY))),
     )
 
 
-def note_host(host: Host, *, seen: bool) -> None:
-    """Notes where a host is, under what was typed, and with ``seen`` that it was reached just now. Raises DiskTrouble, StateError."""
-    facts = asdict(HostNote(str(host), host.known_as, host.volume, time.time()))
+def note_host(host: Host, *, seen: bool, box: str = "") -> None:
+    """Notes where a host is, under what was typed; with ``seen`` that it was reached just now, and as which ``box`` (its identity).
+
+    Raises DiskTrouble, StateError.
+    """
+    facts = asdict(HostNote(str(host), host.known_as, host.volume, time.time(), box))
     if not seen:
         del facts["seen_at"]
+    if not box:  # nothing was asked of it this time
+        del facts["box"]
 
     def change(hosts: dict[str, object]) -> None:
         before = hosts.get(host.typed)

@@ -14,6 +14,7 @@ import time
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple, cast
 
+from remote_payload.agent.identity import identity
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
@@ -183,7 +184,7 @@ def serve(nonce: str, root: str, early: bytes = b"") -> int:
     paths = BoxPaths(root)
     incoming, outgoing = take_channel()
     writer = Writer(outgoing)
-    writer.send(("%s ready %d %s\n" % (nonce, protocol.VERSION, root)).encode("ascii"))
+    writer.send(("%s ready %d %s %s\n" % (nonce, protocol.VERSION, root, identity(paths))).encode("ascii"))
     threading.Thread(target=writer.beat_forever, daemon=True).start()
     threading.Thread(target=_sweep, args=(paths,), daemon=True).start()
     server = Server(paths, writer)

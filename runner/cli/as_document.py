@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.workflow.fetch import Fetched
     from runner.workflow.follow_up import FollowedRun
     from runner.workflow.hosts import KnownHost
+    from runner.workflow.move import Move
     from runner.workflow.stop import Stopped
 
 
@@ -218,6 +219,16 @@ def _comparison(found: Comparison) -> documents.Comparison:
         "agree": found.agree,
         "answers": found.answers,
         "problems": list(found.problems),
+    }
+
+
+def move_document(move: Move) -> documents.Moved:
+    return {
+        "old": move.old,
+        "new": move.new,
+        "runs": list(move.runs),
+        "left": list(move.left),
+        "keys_removed": move.keys_removed,
     }
 
 

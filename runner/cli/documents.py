@@ -332,6 +332,14 @@ class Forgotten(TypedDict):
     keys_removed: int
 
 
+class Moved(TypedDict):
+    old: str
+    new: str
+    runs: list[str]
+    left: list[str]
+    keys_removed: int
+
+
 class Volume(TypedDict):
     host: str
     volume: str
@@ -348,5 +356,5 @@ class Clean(TypedDict):
 
 Document = (
     Failure | Init | Validate | Check | DryRun | Submit | Follow | List | ListOfHost | Run | RunNow | Logs | Fetch | Stop
-    | StopAll | Done | Checkpoints | Sample | SmokeTest | Hosts | Forgotten | Volume | Clean
+    | StopAll | Done | Checkpoints | Sample | SmokeTest | Hosts | Forgotten | Moved | Volume | Clean
 )  # fmt: skip

@@ -33,8 +33,9 @@ UNSAFE = 6  # the exit code if the box may not be destroyed yet
     shell_complete=options.complete_run,
     help="Accept the loss of another run on the box, or of what was pushed for one. May be repeated.",
 )
+@options.moved_host_option
 @options.json_option
-def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_json: bool) -> None:
+def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], host: str | None, as_json: bool) -> None:
     """Check whether the box of a run may be destroyed.
 
     Every run on the box has to be over, with its outputs verified on this machine. Then secrets are wiped from the box. Prints
@@ -45,8 +46,9 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], as_js
     from runner import store
     from runner.workflow.done import done
 
-    record = store.find_started(run)
-    verdict = done(record, output.reporter(as_json), leave_behind=leave_behind, give_up=give_up)
+    report = output.reporter(as_json)
+    record = options.run_at(store.find_started(run), host, report)
+    verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)
     if as_json:
         from runner.cli.as_document import done_document
 

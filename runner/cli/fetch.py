@@ -26,8 +26,9 @@ SHOWN = 10  # files that are not fetched
     metavar="DIR",
     help="The folder for the outputs; remembered for the next fetch.",
 )
+@options.moved_host_option
 @options.json_option
-def command(run: str | None, into: Path | None, as_json: bool) -> None:
+def command(run: str | None, into: Path | None, host: str | None, as_json: bool) -> None:
     """Copy a run's outputs to this machine, while it trains or after it.
 
     Each file is verified by its sha256 before it gets its final name.
@@ -35,8 +36,9 @@ def command(run: str | None, into: Path | None, as_json: bool) -> None:
     from runner import store
     from runner.workflow.fetch import fetch
 
-    record = store.find_started(run)
-    fetched = fetch(record, output.reporter(as_json), into=into)
+    report = output.reporter(as_json)
+    record = options.run_at(store.find_started(run), host, report)
+    fetched = fetch(record, report, into=into)
     if as_json:
         from runner.cli.as_document import fetch_document
 

@@ -14,6 +14,7 @@ from runner.cli.table import print_rows
     "hosts",
     invoke_without_command=True,
     epilog="\b\nExamples:\n  gpurun hosts\n  gpurun hosts forget [1.2.3.4]:41022     after the box was replaced\n"
+    "  gpurun hosts move root@1.2.3.4:41022 root@1.2.3.4:41377\n"
     "  gpurun hosts set root@1.2.3.4 --volume /workspace\n  gpurun hosts forget local               ends the sshd of the embedded box",
 )
 @options.json_option
@@ -48,6 +49,30 @@ def forget_command(context: click.Context, name: str, as_json: bool) -> None:
     if as_json or _is_asked_of_the_group(context):
         return output.print_document({"host": name, "keys_removed": removed})
     click.echo(f"{name} is forgotten ({removed} key{'' if removed == 1 else 's'}).")
+
+
+@command.command("move")
+@click.argument("old", shell_complete=options.complete_host)
+@click.argument("new")
+@options.json_option
+@click.pass_context
+def move_command(context: click.Context, old: str, new: str, as_json: bool) -> None:
+    """Let all runs of a box follow it to its new address.
+
+    Asks the box at NEW whether it is the one that was at OLD; if it is another one, nothing changes (exit 3).
+    """
+    from runner.domain.quantities import pluralise
+    from runner.workflow.move import move_host
+
+    as_json = as_json or _is_asked_of_the_group(context)
+    moved = move_host(old, new, output.reporter(as_json))
+    if as_json:
+        from runner.cli.as_document import move_document
+
+        return output.print_document(move_document(moved))
+    click.echo(f"{moved.old} is {moved.new} now: {pluralise(len(moved.runs), 'run')} followed.")
+    for run_id in moved.left:
+        click.echo(f"not on that box, so its record still names {moved.old}: {run_id}", err=True)
 
 
 @command.command("set")

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 )
 @click.option("--tail", type=options.Count("lines"), metavar="N", help="Begin with the last N lines.")
 @click.option("--raw", is_flag=True, help="Print every byte as it is, control sequences too, for files and pipes.")
+@options.moved_host_option
 @options.json_option
-def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_json: bool) -> None:
+def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host: str | None, as_json: bool) -> None:
     """Print the log of a run, or follow it to the end.
 
     Bytes that are on this machine already are not sent again. With -f, a terminal that showed a part of the log before
@@ -38,8 +39,8 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, as_js
     from runner.workflow.logs import show
     from runner.workflow.status import error_of, raise_for
 
-    record = store.find_started(run)
     report = output.reporter(as_json)
+    record = options.run_at(store.find_started(run), host, report)
     printer = LogPrinter(raw=raw, silent=as_json)
     log = places.run_folder(record.run_id) / "log"
     with Shown(log, until_end and tail is None and not raw and not as_json) as shown:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from runner.domain.progress import Reporter
+    from runner.domain.run import Run
 
 F = TypeVar("F", bound=Callable[..., object])
 R = TypeVar("R", click.IntRange, click.FloatRange)
@@ -47,6 +51,21 @@ def host_option(*, required: bool) -> Callable[[F], F]:
     """``--host``: the address of the box, in any of its forms."""
     text = "user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local."
     return click.option("--host", required=required, metavar="HOST", help=text, shell_complete=complete_host)
+
+
+def moved_host_option(function: F) -> F:
+    """``--host`` of a command about a run that exists: the address that its box has now."""
+    text = "The box's new address, where it has changed; the run's record follows."
+    return click.option("--host", metavar="NEW", help=text, shell_complete=complete_host)(function)
+
+
+def run_at(run: Run, host: str | None, report: Reporter) -> Run:
+    """The run; found on the box at the new address where ``moved_host_option`` was given. Raises RunLost where it is not there."""
+    if host is None:
+        return run
+    from runner.workflow.move import find_at
+
+    return find_at(run, host, report)
 
 
 def job_options(function: F) -> F:

@@ -23,8 +23,9 @@ from runner.cli import options, output
     help="The checkpoint to continue from; gpurun checkpoints lists them.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
+@options.moved_host_option
 @options.json_option
-def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], host: str | None, as_json: bool) -> None:
     """Continue from the last good checkpoint, as a new run.
 
     The old run's record, log and outputs stay as they are. Exits with 10 if the new run has failed by the time the box
@@ -36,7 +37,8 @@ def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], as_jso
     from runner.workflow.status import failures_of
 
     report = output.reporter(as_json)
-    new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides)
+    record = options.run_at(store.find_started(run), host, report)
+    new = resume(record, report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
         from runner.cli.run_documents import run_document
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 @click.command("status", epilog="\b\nExamples:\n  gpurun status\n  gpurun status legal-20260102-142030-7f3a --json")
 @options.run_argument
+@options.moved_host_option
 @options.json_option
-def command(run: str | None, as_json: bool) -> None:
+def command(run: str | None, host: str | None, as_json: bool) -> None:
     """Show one run: phase, outcome, step, ETA, loss, GPU, disk, cost so far.
 
     Exits with 12 if the box does not know the run.
@@ -26,7 +27,8 @@ def command(run: str | None, as_json: bool) -> None:
     from runner import store
     from runner.workflow.status import refresh_status
 
-    seen = refresh_status(store.find(run), output.reporter(as_json))
+    report = output.reporter(as_json)
+    seen = refresh_status(options.run_at(store.find(run), host, report), report)
     if as_json:
         from runner.cli.run_documents import run_now_document
 

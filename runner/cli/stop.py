@@ -19,8 +19,9 @@ from runner.cli import options, output
     type=options.number(click.FloatRange(0, 3600)),
     help="Seconds between TERM and KILL. Without it 45, or as long as the run needs to save its last checkpoint.",
 )
+@options.moved_host_option
 @options.json_option
-def command(runs: tuple[str, ...], everything: bool, grace: float | None, as_json: bool) -> None:
+def command(runs: tuple[str, ...], everything: bool, grace: float | None, host: str | None, as_json: bool) -> None:
     """Stop runs: end all their processes, and check that none is left.
 
     Without RUN, stops the latest run.
@@ -31,8 +32,11 @@ def command(runs: tuple[str, ...], everything: bool, grace: float | None, as_jso
 
     if runs and everything:
         raise click.UsageError("give runs or --all, not both")
+    if host and everything:
+        raise click.UsageError("--host goes with runs; for every run of a box: gpurun hosts move OLD NEW")
+    report = output.reporter(as_json)
     records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
-    stopped = stop_all(records, output.reporter(as_json), grace)
+    stopped = stop_all([options.run_at(run, host, report) for run in records], report, grace)
     if as_json:
         from runner.cli.as_document import stop_document
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from remote_payload.agent.wire.paths import RUN_ID, check_run_id
+from remote_payload.agent.wire.paths import IDENTITY, RUN_ID, check_run_id
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
@@ -56,6 +56,7 @@ class Run:
     address: str = ""  # as resolved when submitted, for display
     volume: str | None = None
     root: str | None = None  # $ROOT on the box, once known
+    box: str | None = None  # the identity of the box, once launched: the same at another address
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
     code: str = ""  # the digest of the code that it runs, once launched
@@ -109,6 +110,7 @@ class Run:
             "address": self.address,
             "volume": self.volume,
             "root": self.root,
+            "box": self.box,
             "attempted": self.attempted,
             "launched": self.launched,
             "code": self.code,
@@ -146,6 +148,7 @@ class Run:
             address=record("address", optional(single_line)) or "",
             volume=record("volume", optional(single_line)),
             root=record("root", optional(box_root)),
+            box=record("box", optional(of_form(IDENTITY))),
             attempted=record("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
             code=record("code", optional(single_line)) or "",
@@ -168,7 +171,9 @@ class RunChanges(TypedDict, total=False):
     job: Job
     host: str
     address: str
+    volume: str | None
     root: str | None
+    box: str | None
     attempted: bool
     launched: bool
     code: str

@@ -66,6 +66,11 @@ class Agent:
         """``$ROOT`` on the box. Raises BoxNotReady or ConnectFailed when no agent starts there."""
         return self._session.root
 
+    @property
+    def identity(self) -> str:
+        """The number that lies in the root: the same box at another address has the same. "" before the first answer, or without one."""
+        return self._session.identity
+
     def close(self) -> None:
         """Ends the agent; runs do not notice."""
         self._session.close()

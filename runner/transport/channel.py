@@ -14,7 +14,7 @@ from runner.transport import bundle
 from runner.transport.bootstrap.command import fits_command, new_nonce, opening, start_command, upload
 from runner.transport.bootstrap.handshake import Handshake, Need, Ready
 from runner.transport.paramiko_private import execute
-from runner.transport.session import AgentSession
+from runner.transport.session import AgentSession, StartedAgent
 from runner.transport.tcp import CONNECT_TIMEOUT
 
 # Bytes that the box may send before it waits for us. paramiko's default of 2 MiB allows 14 MB/s at a round trip of 150 ms.
@@ -69,8 +69,8 @@ def _open_channel(transport: paramiko.Transport, host: Host) -> paramiko.Channel
         raise _no_session(transport, host, error) from None
 
 
-def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> str:
-    """Starts the agent, uploading it where the box does not have it, with ``early`` frames to work on; gives its root folder.
+def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early: bytes, public: bool) -> StartedAgent:
+    """Starts the agent, uploading it where the box does not have it, with ``early`` frames to work on; tells where it works.
 
     ``public``: other users of the box may see the frames, so that they may be part of the command line.
     """
@@ -91,7 +91,7 @@ def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early
                 answer = handshake.feed(b"")
             if isinstance(answer, Ready):
                 pipe.push_back(answer.rest)
-                return answer.root
+                return StartedAgent(answer.root, answer.identity)
     except TimeoutError:
         handshake.noise += _printed(channel)
         raise _silent(host, handshake.ended()) from None

@@ -56,6 +56,11 @@ def known(file: Path, name: str) -> Known:
     return Known([key for names, key in entries if name in names.split(",")], [])
 
 
+def names_of(file: Path, key: Key) -> list[str]:
+    """The names that gpurun's own file has this very key for. Raises StateError as ``known`` does."""
+    return [names for names, each in _entries(file) if each == key and not names.startswith(("@", "|"))]
+
+
 def pin(file: Path, name: str, key: Key) -> None:
     """Adds a key for a name; the file is replaced as a whole, under a lock."""
     with _locked(file) as lines:

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.protocol import Frame
@@ -27,8 +27,17 @@ WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
 
 # The JSON object of a frame from the box. None of its fields is checked; ``Fields`` reads them.
 Json = dict[str, object]
-# Starts the agent with the first frames, and whether all of these may be seen by other users of the box; gives its root folder.
-StartAgent = Callable[[bytes, bool], str]
+
+
+class StartedAgent(NamedTuple):
+    """The folder that an agent works in, and the identity of the box that lies there ("" where the disk keeps none)."""
+
+    root: str
+    identity: str = ""
+
+
+# Starts the agent with the first frames, and whether all of these may be seen by other users of the box.
+StartAgent = Callable[[bytes, bool], StartedAgent]
 
 # The errors that an agent may name, so that the box can choose neither an exit code of the laptop's own nor a retry.
 ERRORS = {
@@ -88,7 +97,7 @@ class AgentSession:
         self._starting = threading.Lock()
         self._early: bytes | None = b""  # frames to send together with the agent's start; None once it was started
         self._public = True  # whether other users of the box may see all of these
-        self._root = ""
+        self._started = StartedAgent("")
         self._streams: dict[int, queue.Queue[Frame | None]] = {}
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
@@ -99,7 +108,12 @@ class AgentSession:
     def root(self) -> str:
         """``$ROOT`` on the box. Raises BoxNotReady or ConnectFailed when no agent starts there."""
         self._start()
-        return self._root
+        return self._started.root
+
+    @property
+    def identity(self) -> str:
+        """The identity of the box; "" before the first request, and where the box keeps none."""
+        return self._started.identity
 
     def _start(self) -> None:
         with self._starting:
@@ -110,7 +124,7 @@ class AgentSession:
             with self._writing:  # nothing else is sent before the agent runs
                 early, self._early = self._early, None
                 try:
-                    self._root = self._start_agent(early, self._public)
+                    self._started = self._start_agent(early, self._public)
                 except GpurunError as error:
                     self._dead = error
                     raise

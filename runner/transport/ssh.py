@@ -173,7 +173,9 @@ class PinPolicy(paramiko.MissingHostKeyPolicy):
         if self.host.trust is not None and self.host.trust.strict:
             raise known_hosts.unknown_to_strict(self.host, seen)
         if seen not in known_hosts.pinned(places.known_hosts(), self.host.hostname):  # pinned for its port 22
-            self.first_contact(self.host, f"{seen.type} {seen.fingerprint}")
+            others = known_hosts.names_of(places.known_hosts(), seen)
+            also = f", also pinned for {', '.join(others)}" if others else ""  # a box whose address or port has changed
+            self.first_contact(self.host, f"{seen.type} {seen.fingerprint}{also}")
 
     def _known_to_user(self, seen: known_hosts.Key) -> bool:
         """Whether ``ssh`` would accept this key without asking the user. Raises HostKeyChanged where it would refuse the key."""

@@ -37,9 +37,8 @@ def connect(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[L
         with report.stage(f"connect to {host}") as stage:
             link = stack.enter_context(open_link(host, _first_contact(report, strict)))
             stage.update(note=f"{link.rtt * 1000:.0f} ms away")
-        stack.callback(
-            note_host, host, seen=True
-        )  # afterwards: writing it down takes longer than many a box takes to answer
+        # Noted afterwards: writing it down takes longer than many a box takes to answer.
+        stack.callback(lambda: note_host(host, seen=True, box=link.agent.identity))
         yield link
 
 

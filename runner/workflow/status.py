@@ -97,7 +97,8 @@ def not_there(run: Run) -> RunLost:
     return RunLost(
         f"{run.run_id} is lost: it is not on the box at {run.host}",
         meaning="Its folder was deleted, or this address belongs to another box now. What was fetched before is here.",
-        hint=f"gpurun list --host '{run.host}' shows what is on that box; gpurun submit starts the job anew.",
+        hint=f"If its box has another address now: gpurun status {run.run_id} --host NEW. gpurun list --host '{run.host}' shows what "
+        "is on the box there; gpurun submit starts the job anew.",
     )
 
 

@@ -58,6 +58,7 @@ CASES = [
     ("stop", ["stop", "--all"], "StopAll", 0),
     ("clean", ["clean", "--host", "box", "--dry-run", "--experiment", "tries"], "Clean", 0),
     ("hosts", ["hosts"], "Hosts", 0),
+    ("hosts move", ["hosts", "move", "local", "other"], "Moved", 0),
     ("hosts set", ["hosts", "set", "box", "--volume", "/workspace"], "Volume", 0),
     ("hosts forget", ["hosts", "forget", "box"], "Forgotten", 0),
 ]

@@ -17,7 +17,7 @@ from typing import Any
 from remote_payload.agent.box import locks
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.paths import BoxPaths
-from runner.transport.session import AgentSession
+from runner.transport.session import AgentSession, StartedAgent
 
 SOURCE = Path(__file__).resolve().parents[2]
 FROM_SOURCE = (sys.executable, "-m", "remote_payload.agent")
@@ -99,11 +99,11 @@ def start_agent(home: Path, start: Sequence[str] = FROM_SOURCE, **environment: s
     pipe = ProcessPipe(process)
     said = read_line(pipe)
     assert said.split()[:2] == [b"0" * 32, b"ready"], said
-    root = said.split()[3].decode()
+    started = StartedAgent(*(word.decode() for word in said.split()[3:]))
 
-    def already_started(early: bytes, public: bool) -> str:
+    def already_started(early: bytes, public: bool) -> StartedAgent:
         pipe.write(early)
-        return root
+        return started
 
     return Session(pipe, "the box", already_started), pipe
 

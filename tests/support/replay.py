@@ -11,7 +11,7 @@ from typing import Any
 from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.protocol import Frame
 from runner.transport.agent import Agent
-from runner.transport.session import AgentSession
+from runner.transport.session import AgentSession, StartedAgent
 
 ROOT = "/root/.gpurun-box"
 Said = tuple[bytes, bytes]  # type of a frame, payload
@@ -55,8 +55,8 @@ def replaying(answer: Answer, root: str = ROOT) -> Agent:
     """An agent of the laptop's whose box says what ``answer`` gives."""
     pipe = ReplayPipe(answer)
 
-    def already_started(early: bytes, public: bool) -> str:
+    def already_started(early: bytes, public: bool) -> StartedAgent:
         pipe.write(early)
-        return root
+        return StartedAgent(root)
 
     return Agent(AgentSession(pipe, "root@box", already_started))

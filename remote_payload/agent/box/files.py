@@ -34,6 +34,16 @@ def write_whole(path: str, content: bytes) -> None:
         raise
 
 
+def write_new(path: str, content: bytes) -> None:
+    """Writes ``content`` under ``path`` as a whole, unless something has that name. Raises FileExistsError then, else OSError."""
+    temporary = _temporary(path, "tmp")
+    write_whole(temporary, content)
+    try:
+        os.link(temporary, path)
+    finally:
+        remove_quietly(temporary)
+
+
 @contextmanager
 def new_folder(path: str) -> Iterator[str]:
     """A folder to fill under a temporary name beside ``path``, renamed at the end of the block and removed where the block fails.

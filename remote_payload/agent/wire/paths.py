@@ -13,6 +13,7 @@ ROOT_NAME = ".gpurun-box"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-\d{8}-\d{6}-[0-9a-f]{4}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+IDENTITY = re.compile(r"[0-9a-f]{32}")  # of a root: made once, at random
 # One attempt of a push: the laptop's clock in seconds when it began, and a random part.
 ATTEMPT = re.compile(r"([0-9]{1,12})-[0-9a-f]{8}")
 # Old versions of rsync pass remote paths to a shell: only these characters are used, none of which is special to a shell.
@@ -56,6 +57,11 @@ class BoxPaths:
     @property
     def hf_home(self) -> str:
         return self._join("cache", "hf")
+
+    @property
+    def identity(self) -> str:
+        """A file with a random number that was made with the root: the same box at another address has the same."""
+        return self._join("identity")
 
     @property
     def runs(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from remote_payload.agent.wire.paths import IDENTITY
 from runner.domain.answers.reading import Impossible
 from runner.domain.answers.root import box_root
 from runner.domain.errors import AbsurdAnswer, BoxNotReady, GpurunError, HostError, PythonMissing
@@ -13,6 +14,7 @@ from runner.domain.terminal import clean, clean_lines
 MAX_NOISE = 1024 * 1024  # bytes of a login shell's output before the agent's first line
 MAX_LINE = 8192
 SHOWN_NOISE = 2000
+_READY = re.compile(rf"(?P<version>[0-9]{{1,9}}) (?P<root>[^ ]+) ?(?P<identity>{IDENTITY.pattern})?")
 
 
 class Need(NamedTuple):
@@ -22,10 +24,12 @@ class Need(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """Frames follow. ``root`` is the folder in which the agent works, ``rest`` the first bytes of frames, which came with the line."""
+    """Frames follow. ``root`` is the folder in which the agent works, ``identity`` the number that lies there ("" where the disk keeps
+    none), ``rest`` the first bytes of frames, which came with the line."""
 
     version: int
     root: str
+    identity: str
     rest: bytes
 
 
@@ -55,11 +59,11 @@ class Handshake:
             raise _refusal(*text.partition(" ")[::2])
         if word == b"need":
             return Need(text)
-        version, _, root = text.partition(" ")
-        if not re.fullmatch("[0-9]{1,9}", version) or not _is_root(root):
+        ready = _READY.fullmatch(text)
+        if ready is None or not _is_root(ready["root"]):
             raise AbsurdAnswer(f"the box answered with a line that makes no sense: {clean(text, 200)}")
         rest, self._unread = self._unread, b""
-        return Ready(int(version), root, rest)
+        return Ready(int(ready["version"]), ready["root"], ready["identity"] or "", rest)
 
     def ended(self) -> GpurunError:
         """Why there is no agent, for a channel that ended (or stayed silent) before ``ready``: what the box printed instead."""

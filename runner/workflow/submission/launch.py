@@ -138,6 +138,7 @@ def confirm_start(link: Link, run: Run) -> None:
         launched=True,
         not_started=None,
         root=link.paths.root,
+        box=link.agent.identity or None,
         address=str(link.host),
         code=run.code,
     )

@@ -4,7 +4,7 @@ import pytest
 
 from remote_payload.agent.wire import protocol
 from runner.domain.errors import Unanswered
-from runner.transport.session import AgentSession, Patience
+from runner.transport.session import AgentSession, Patience, StartedAgent
 
 
 class BlockedPipe:
@@ -27,7 +27,7 @@ class BlockedPipe:
 def test_an_interrupt_while_a_request_is_sent_stays_an_interrupt() -> None:
     """The cancellation that followed it waited 15 s on a broken channel, and its error replaced the interrupt: fetch went on."""
 
-    def interrupted(early: bytes, public: bool) -> str:
+    def interrupted(early: bytes, public: bool) -> StartedAgent:
         raise KeyboardInterrupt
 
     pipe = BlockedPipe()
@@ -38,7 +38,7 @@ def test_an_interrupt_while_a_request_is_sent_stays_an_interrupt() -> None:
 
 def test_the_error_of_a_request_is_not_replaced_by_that_of_its_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = BlockedPipe()
-    session = AgentSession(pipe, "the box", lambda early, public: "/root/.gpurun-box")
+    session = AgentSession(pipe, "the box", lambda early, public: StartedAgent("/root/.gpurun-box"))
     monkeypatch.setattr(session, "_read_frames", lambda: None)
     with pytest.raises(Unanswered):
         list(session.stream("status", {}, patience=Patience(0.05)))

@@ -25,15 +25,20 @@ def test_lines_are_found_behind_noise_that_ends_without_a_newline(size):
     handshake = Handshake(NONCE)
     cut = data.index(b"\n" + LINE + b" ready") + 1
     assert feed_all(handshake, data[:cut], size) == [Need("a" * 64)]
-    assert feed_all(handshake, data[cut:], size) == [Ready(1, "/root/.gpurun-box", b"")]
+    assert feed_all(handshake, data[cut:], size) == [Ready(1, "/root/.gpurun-box", "", b"")]
     assert handshake.noise.endswith(b"$ ")
 
 
 def test_bytes_after_ready_are_the_first_frames():
     handshake = Handshake(NONCE)
     assert handshake.feed(LINE + b" ready 1 /root/.gpurun-box\nH\x00\x00") == Ready(
-        1, "/root/.gpurun-box", b"H\x00\x00"
+        1, "/root/.gpurun-box", "", b"H\x00\x00"
     )
+
+
+def test_the_box_tells_its_identity():
+    ready = Handshake(NONCE).feed(LINE + b" ready 1 /root/.gpurun-box " + b"0f" * 16 + b"\n")
+    assert ready == Ready(1, "/root/.gpurun-box", "0f" * 16, b"")
 
 
 def test_a_shell_that_echoes_the_command_is_not_an_answer():
@@ -70,6 +75,7 @@ def test_a_line_without_an_end_is_noise():
         (b" refused root [Errno 30] Read-only file system\n", BoxNotReady, "Read-only file system"),
         (b" ready one /root\n", HostError, "makes no sense"),
         (b" ready 1 root\n", HostError, "makes no sense"),
+        (b" ready 1 /root/.gpurun-box " + b"g" * 32 + b"\n", HostError, "makes no sense"),
     ],
 )
 def test_refusals_are_named(line, error, says):
