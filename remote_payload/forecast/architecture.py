@@ -38,6 +38,7 @@ class Architecture:
     attention_bias: bool
     mlp_bias: bool
     fused_activation: bool = False  # of a GPT-2: its gelu_new in one kernel, which keeps its input alone
+    dropout: bool = False  # of what attention and MLP give
 
     @property
     def query(self) -> int:
@@ -76,6 +77,11 @@ class Architecture:
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
             fused_activation=family == "gpt2" and config.get("activation_function") == "gelu_pytorch_tanh",
+            dropout=bool(
+                config.get(
+                    {"gpt2": "resid_pdrop", "bert": "hidden_dropout_prob"}.get(family, ""), family in ("gpt2", "bert")
+                )
+            ),
         )
 
     def projections(self) -> dict[str, Projection]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remote_payload.forecast.architecture import Architecture, count_parameters, lora_parameters
-from remote_payload.forecast.memory import BYTES, TrainingShape
+from remote_payload.forecast.shape import BYTES, TrainingShape
 
 WRITE_RATE = 150e6  # bytes a second: what the slow disks of rented boxes write (network volumes); local NVMe is ten times as fast
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from remote_payload.forecast.architecture import Architecture, count_parameters
 from remote_payload.forecast.disk import checkpoint_bytes
-from remote_payload.forecast.memory import BYTES, GIB, TrainingShape
+from remote_payload.forecast.shape import BYTES, GIB, TrainingShape
 
 # A process with torch, transformers and a CUDA context: what it holds of its own, before it has loaded a model.
 PROCESS = int(2.5 * GIB)

@@ -2,79 +2,24 @@
 
 The laptop's ``gpurun check`` and the box call the same functions; the box records the measured peak beside the prediction.
 
-Activations are counted as the tensors that autograd keeps for the backward pass, per token and layer, as multiples of four
-widths (as Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", section 4.1, do for
-GPT). The multiples are those of transformers' own modules with SDPA attention; the tests count what autograd keeps.
+Weights, gradients and optimizer state are there all the time (the peak is in the second micro-batch of the second step at the
+earliest). What else is there changes, and the forecast is the largest of three moments: when the loss has its logits and all layers
+their activations; when the backward pass begins; when it ends at the embedding.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, NamedTuple, TypedDict
+from typing import TypedDict
 
-from remote_payload.forecast.architecture import Architecture, adapted_projections, count_parameters, lora_parameters
+from remote_payload.forecast.activations import backward_of_layer, kept_per_layer, outside_layers, residual_per_layer
+from remote_payload.forecast.architecture import Architecture, count_parameters, lora_parameters
+from remote_payload.forecast.shape import BYTES as BYTES
+from remote_payload.forecast.shape import GIB as GIB
+from remote_payload.forecast.shape import TrainingShape as TrainingShape
 
-GIB = 1024**3
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CUDA_CONTEXT = int(0.8 * GIB)  # driver context, cuBLAS workspaces, kernels of torch 2.x on Ampere to Hopper
 FRAGMENTATION = 0.06  # of what the allocator hands out
-
-# How a run computes: "half" with bf16 weights, "mixed" with fp32 weights under bf16 autocast, "full" with fp32 throughout,
-# "frozen" with a bf16 base under LoRA.
-Precision = Literal["half", "mixed", "full", "frozen"]
-
-
-class Kept(NamedTuple):
-    """Bytes that a layer keeps per token for the backward pass: these multiples of the model's widths, added up."""
-
-    hidden: int
-    query: int
-    key_value: int
-    inner: int
-
-
-KEPT: dict[str, dict[Precision, Kept]] = {
-    "llama": {
-        "half": Kept(16, 4, 4, 8), "mixed": Kept(26, 4, 4, 8), "full": Kept(24, 8, 8, 16), "frozen": Kept(18, 6, 4, 8),
-    },
-    "qwen2": {
-        "half": Kept(16, 4, 4, 8), "mixed": Kept(26, 4, 4, 8), "full": Kept(24, 8, 8, 16), "frozen": Kept(18, 6, 4, 8),
-    },
-    "olmo2": {
-        "half": Kept(20, 12, 12, 8), "mixed": Kept(26, 12, 12, 8), "full": Kept(24, 16, 16, 16),
-        "frozen": Kept(20, 12, 12, 8),
-    },
-    "gemma3_text": {
-        "half": Kept(36, 12, 12, 8), "mixed": Kept(38, 12, 12, 8), "full": Kept(40, 16, 16, 16),
-        "frozen": Kept(23, 11, 6, 6),
-    },
-    "gpt2": {
-        "half": Kept(16, 0, 0, 10), "mixed": Kept(20, 0, 0, 10), "full": Kept(32, 0, 0, 20), "frozen": Kept(16, 0, 0, 10),
-    },
-    "bert": {
-        "half": Kept(16, 0, 0, 4), "mixed": Kept(24, 0, 0, 4), "full": Kept(32, 0, 0, 8), "frozen": Kept(16, 0, 0, 4),
-    },
-}  # fmt: skip
-# Of GPT-2's multiple of inner: what its gelu_new keeps between its seven kernels. The same function in one kernel keeps none of it.
-GELU_NEW: dict[Precision, int] = {"half": 6, "mixed": 6, "full": 12, "frozen": 6}
-
-
-@dataclass(frozen=True)
-class TrainingShape:
-    """What the forecast needs to know of a training run. Lengths in tokens; ``micro_batch`` in sequences on one GPU."""
-
-    micro_batch: int
-    length: int
-    weights: str = "float32"  # the dtype parameters are stored in
-    autocast: bool = True  # bf16 computation
-    lora_rank: int = 0
-    lora_targets: tuple[str, ...] | str = "all-linear"
-    lora_dropout: float = 0.0
-    checkpoint_activations: bool = False
-    language_head: bool = True
-    logit_chunk: int = 256 << 20  # bytes of fp32 logits that exist at once (losses.CHUNK_BYTES)
-    masked: bool = False  # padded batches hand SDPA a mask that is kept per layer
-    shards: int = 1  # GPUs that weights, gradients and optimizer are split over (FSDP)
 
 
 @dataclass(frozen=True)
@@ -135,13 +80,13 @@ def forecast_memory(model: Architecture, shape: TrainingShape) -> MemoryForecast
     trainable = adapter or total
     width = BYTES[shape.weights]
     trained_width = 4 if adapter else width  # peft keeps adapters in fp32 over a bf16 base
-    tokens = shape.micro_batch * shape.length
+    worst = max(_moments(model, shape), key=lambda moment: moment.total)
     used = {
-        "weights": (total * width + adapter * 4) // shape.shards + _autocast_copies(model, shape, trainable),
-        "gradients": trainable * trained_width // shape.shards,
+        "weights": (total * width + adapter * 4) // shape.shards + worst.weights,
+        "gradients": trainable * trained_width // shape.shards + worst.gradients,
         "optimizer": 2 * trainable * trained_width // shape.shards,  # AdamW's two moments
-        "activations": _activations(model, shape, tokens),
-        "logits": _logits(model, shape, tokens),
+        "activations": worst.activations,
+        "logits": worst.logits,
     }
     parts = MemoryParts(**used, allocator=int(FRAGMENTATION * sum(used.values())), cuda=CUDA_CONTEXT)
     return MemoryForecast(parts, trainable, total + adapter)
@@ -155,51 +100,96 @@ def largest_micro_batch(model: Architecture, shape: TrainingShape, batch: int, c
     return 0
 
 
-def _autocast_copies(model: Architecture, shape: TrainingShape, trainable: int) -> int:
+@dataclass(frozen=True)
+class _Moment:
+    """Bytes at one moment of a micro-batch, beside weights, gradients and optimizer state."""
+
+    weights: int = 0  # copies of weights in another dtype
+    gradients: int = 0  # not yet added to those of the micro-batch before
+    activations: int = 0
+    logits: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.activations + self.logits
+
+
+def _moments(model: Architecture, shape: TrainingShape) -> list[_Moment]:
+    moments = [_backward_begins(model, shape)]
+    if shape.language_head:
+        moments.append(_loss(model, shape))
+    if not shape.lora_rank:
+        moments.append(_backward_ends(model, shape))
+    return moments
+
+
+def _loss(model: Architecture, shape: TrainingShape) -> _Moment:
+    """Every layer's activations, and a chunk of logits with its gradient; if the head is trained its gradient in fp32 too."""
+    kept = model.layers * _kept_of_layer(model, shape) + outside_layers(model, shape)
+    fp32 = shape.precision in ("full", "frozen full")
+    chunk = min(shape.logit_chunk, shape.tokens * model.vocabulary * 4)
+    logits = chunk if fp32 else chunk + chunk // 2  # their gradient is of the dtype of matrix products
+    matrix = model.vocabulary * model.hidden
+    if not shape.lora_rank:
+        logits += matrix * (4 + (4 if fp32 else 2))  # the head's gradient, and what a chunk adds to it
+    copies = _autocast_copies(model, shape) + (2 * matrix if shape.precision == "mixed" and model.tied else 0)
+    gathered = _gathered(model, shape, layers=1)  # the last layer's are left for the backward pass
+    return _Moment(weights=copies + gathered, activations=shape.tokens * kept, logits=logits)
+
+
+def _backward_begins(model: Architecture, shape: TrainingShape) -> _Moment:
+    """Every layer's activations, and the gradients that flow through the last layer, which is recomputed if none were kept."""
+    layers, copies = model.layers * _kept_of_layer(model, shape), _autocast_copies(model, shape)
+    if shape.checkpoint_activations:
+        layers, copies = layers + kept_per_layer(model, shape), copies // model.layers
+    kept = layers + residual_per_layer(model, shape) + backward_of_layer(model, shape)
+    # With shards the next layer is gathered meanwhile, and a layer's gradients are copied before they are sent.
+    weights, gradients = copies + _gathered(model, shape, layers=2), _head_gradient(model, shape)
+    if shape.shards > 1:
+        gradients += 2 * _layer_bytes(model, shape)
+    return _Moment(weights=weights, gradients=gradients, activations=shape.tokens * kept)
+
+
+def _backward_ends(model: Architecture, shape: TrainingShape) -> _Moment:
+    """The gradient of the embedding, as large as the embedding itself; if it is the head too, added to the head's.
+
+    With shards: the gradients of all that is in no layer, and the copy of them that is sent.
+    """
+    embedding = model.vocabulary * model.hidden * BYTES[shape.weights]
+    gradients = embedding + (embedding + _head_gradient(model, shape) if model.tied and shape.language_head else 0)
+    gathered = _gathered(model, shape, layers=0)
+    if shape.shards > 1:
+        gradients = max(gradients, 2 * gathered)
+    activations = shape.tokens * 2 * residual_per_layer(model, shape)
+    return _Moment(weights=gathered, gradients=gradients, activations=activations)
+
+
+def _gathered(model: Architecture, shape: TrainingShape, layers: int) -> int:
+    """Whole weights on a GPU of a sharded run: those in no layer, from the first use to the last, and so many layers'."""
+    if shape.shards == 1:
+        return 0
+    parameters = count_parameters(model, head=shape.language_head)
+    return (parameters.total - parameters.layers) * BYTES[shape.weights] + layers * _layer_bytes(model, shape)
+
+
+def _layer_bytes(model: Architecture, shape: TrainingShape) -> int:
+    return count_parameters(model).layers // model.layers * BYTES[shape.weights]
+
+
+def _head_gradient(model: Architecture, shape: TrainingShape) -> int:
+    """The head's gradient, where it waits for the backward pass to end: for the embedding's if tied, to be sent if sharded."""
+    if shape.lora_rank or not shape.language_head or not (model.tied or shape.shards > 1):
+        return 0
+    return model.vocabulary * model.hidden * BYTES[shape.weights]
+
+
+def _kept_of_layer(model: Architecture, shape: TrainingShape) -> int:
+    return residual_per_layer(model, shape) if shape.checkpoint_activations else kept_per_layer(model, shape)
+
+
+def _autocast_copies(model: Architecture, shape: TrainingShape) -> int:
     """Autocast keeps a bf16 copy of every fp32 weight that a matrix product used, until the backward pass is over."""
-    if not shape.autocast or shape.weights != "float32" or shape.lora_rank:
+    if shape.precision != "mixed":
         return 0
-    return 2 * (trainable - model.positions * model.hidden) // shape.shards
-
-
-def _precision(shape: TrainingShape) -> Precision:
-    if shape.lora_rank:
-        return "frozen"
-    if shape.weights != "float32":
-        return "half"
-    return "mixed" if shape.autocast else "full"
-
-
-def kept_per_layer(model: Architecture, shape: TrainingShape) -> int:
-    """Bytes that one layer keeps per token for the backward pass (``KEPT``, and what adapters and masks add)."""
-    per = KEPT[model.family][_precision(shape)]
-    inner = per.inner - (GELU_NEW[_precision(shape)] if model.fused_activation else 0)
-    kept = per.hidden * model.hidden + per.query * model.query + per.key_value * model.key_value + inner * model.inner
-    kept += 4 * model.heads  # attention's log-sum-exp
-    if shape.lora_rank and shape.lora_dropout:  # each adapter keeps its own dropped input and the mask
-        kept += 4 * _adapted_inputs(model, shape)
-    if shape.masked:
-        kept += 2 * shape.length
-    return kept
-
-
-def _adapted_inputs(model: Architecture, shape: TrainingShape) -> int:
-    return sum(each.inputs for each in adapted_projections(model, shape.lora_targets))
-
-
-def _activations(model: Architecture, shape: TrainingShape, tokens: int) -> int:
-    """Bytes that all layers keep; with activation checkpointing each layer's input, and one layer while it is recomputed."""
-    residual = model.hidden * (2 if _precision(shape) in ("half", "frozen") else 4)
-    layer = kept_per_layer(model, shape)
-    kept = layer + model.layers * residual if shape.checkpoint_activations else model.layers * layer
-    backward = 2 * max(model.inner * 2, model.hidden * 4) * 2  # gradients of one layer while they flow
-    return tokens * (kept + 2 * residual + backward)
-
-
-def _logits(model: Architecture, shape: TrainingShape, tokens: int) -> int:
-    """One chunk of logits in fp32 and twice in bf16; the hidden states' gradient; the head's own, in fp32, if trained."""
-    if not shape.language_head:
-        return 0
-    chunk = min(shape.logit_chunk, tokens * model.vocabulary * 4)
-    head = 0 if shape.lora_rank else 4 * model.vocabulary * model.hidden
-    return 2 * chunk + 2 * tokens * model.hidden + head
+    parameters = count_parameters(model, head=shape.language_head)
+    return 2 * (parameters.layers + parameters.head)

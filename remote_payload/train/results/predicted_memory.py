@@ -6,7 +6,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.memory import MemoryRecord, TrainingShape, forecast_memory
+from remote_payload.forecast.memory import MemoryRecord, forecast_memory
+from remote_payload.forecast.shape import TrainingShape
 from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.run import Run
 
@@ -32,6 +33,7 @@ def predicted_memory(
         checkpoint_activations=run.settings.batch.activation_checkpointing,
         language_head=language_head,
         masked=masked,
+        shards=run.world.size if run.world.sharded else 1,
     )
     try:
         return forecast_memory(Architecture.from_config(network.config.to_dict()), shape).as_dict()
