@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from remote_payload.recipes import sft
 from remote_payload.settings.setting import setting
 from remote_payload.settings.sft import METRICS, SftSettings  # noqa: F401
-from remote_payload.train.data.packing import IGNORED
 from remote_payload.train.download import local_model
-from remote_payload.train.model.causal import TokenLoss
+from remote_payload.train.model.causal import CausalLoss, TokenLoss
 from remote_payload.train.model.causal_files import load_network
 from remote_payload.train.model.precision import resolve_precision
 
@@ -25,15 +24,14 @@ class Settings(SftSettings):
 def main(run):
     t, device = run.settings.temperature, run.world.device
     path = local_model(run, run.settings.teacher, None).path
-    teacher = load_network(path, device=device, dtype=resolve_precision(run.settings.precision, device))
+    teacher = CausalLoss(load_network(path, device=device, dtype=resolve_precision(run.settings.precision, device)))
     teacher.eval().requires_grad_(False)
 
     def loss(model, batch):
-        inputs = {name: value for name, value in batch.tensors.items() if name != "targets"}
-        targets = batch.tensors["targets"]
-        answers = targets != IGNORED
-        says, should_say = (each(**inputs, use_cache=False).logits[answers] / t for each in (model.network, teacher))
+        says, should_say = (each.logits(**batch.tensors) / t for each in (model, teacher))  # [answers' tokens, words]
+        targets = batch.tensors["targets"].flatten()[batch.tensors["counted"]]
         distance = F.kl_div(says.log_softmax(-1), should_say.log_softmax(-1), reduction="sum", log_target=True)
-        return TokenLoss(distance.float() * t * t, answers.sum(), (says.argmax(-1) == targets[answers]).sum())
+        count = targets.new_full((), len(targets))
+        return TokenLoss(distance.float() * t * t, count, (says.argmax(-1) == targets).sum())
 
     sft.learn(run, loss)

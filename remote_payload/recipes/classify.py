@@ -79,9 +79,9 @@ class ClassLoss(NamedTuple):
 def loss(model: nn.Module, batch: MicroBatch, weights: Tensor | None = None) -> ClassLoss:
     """Cross-entropy over the classes, each text weighted by its class; without ``weights`` ``[classes]`` all count the same."""
     labels = batch.tensors["labels"]
-    logits = model(batch.tensors["ids"], batch.tensors["mask"])
+    logits = model(batch.tensors["ids"], batch.tensors["mask"], batch.tensors["padded"])
     total = nn.functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
-    count = weights[labels].sum() if weights is not None else torch.tensor(float(len(labels)), device=labels.device)
+    count = weights[labels].sum() if weights is not None else logits.new_full((), len(labels))
     return ClassLoss(total, count, logits)
 
 
@@ -129,20 +129,21 @@ class ClassifyTask:
         return [self.collate(side, mine[start:end]) for start, end in pieces]
 
     def collate(self, side: Tokenised, indices: list[int]) -> MicroBatch:
-        """These texts padded to the longest of them: ``ids`` and ``mask`` ``[rows, length]``, ``labels`` ``[rows]``."""
+        """These texts padded to the longest of them: ``ids`` and ``mask`` ``[rows, length]``, ``labels`` ``[rows]``; is any ``padded``?"""
         rows = [torch.tensor(side.ids[index]) for index in indices]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.pad)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         labels = torch.tensor([side.labels[index] for index in indices])
-        return MicroBatch({"ids": ids, "mask": mask, "labels": labels}, int(lengths.sum()))
+        tokens = int(lengths.sum())
+        return MicroBatch({"ids": ids, "mask": mask, "padded": tokens < ids.numel(), "labels": labels}, tokens)
 
     def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
         """The metrics of the validation side; only the confusion matrix, the loss and its weight are kept."""
         classes, texts = len(self.labels), list(range(len(self.validation.ids)))
         batches = (batch.to(self.world.device) for batch in self.padded(self.validation, texts, micro_batch_rows))
         sums = add_up((self.sums(model, batch) for batch in batches), classes * classes + 2, self.world.device)
-        *cells, loss_sum, count = self.world.sum(*sums.tolist())
+        *cells, loss_sum, count = self.world.sum_on_device((), sums).tolist()
         total = torch.tensor(cells, dtype=torch.long).reshape(classes, classes)
         metrics = {"loss": loss_sum / count, **classification_metrics(total)}
         threshold = self.settings.binary_threshold

@@ -99,7 +99,7 @@ def loss(model: nn.Module, batch: MicroBatch, beta: float) -> PairLoss:
     p is the model, r the reference; log p and log r are summed over an answer's tokens.
     """
     losses, rewards = dpo_loss(answer_log_probabilities(model, batch), batch.tensors["reference"], beta)
-    return PairLoss(losses.sum(), torch.tensor(float(len(losses)), device=losses.device), losses, rewards)
+    return PairLoss(losses.sum(), losses.new_full((), len(losses)), losses, rewards)
 
 
 def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:

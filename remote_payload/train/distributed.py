@@ -8,7 +8,7 @@ running out of memory ends the run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import accumulate
@@ -57,6 +57,17 @@ class World:
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all ranks, in double precision: counts stay exact."""
         return self._reduce(values, dist.ReduceOp.SUM)
+
+    def sum_on_device(self, numbers: Sequence[float], sums: Tensor) -> Tensor:
+        """Each of the host's ``numbers``, then each of ``sums`` (``[n]``, fp64), summed over all ranks; ``[numbers + n]``.
+
+        The result stays on the device, and nothing waits for it.
+        """
+        own = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
+        total = torch.cat([copied(own, self.device), sums])
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
 
     def max(self, *values: float) -> list[float]:
         """The largest of each value over all ranks."""
@@ -143,6 +154,13 @@ class World:
                 for parameter in module.parameters():
                     parameter.grad = None
                 module.reshard()
+
+
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same values on ``device``. The host does not wait for a copy to a GPU, which takes pinned memory."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,19 +37,32 @@ class Document:
         return sum(self.learn[1:])
 
 
-def pack(documents: Sequence[Document]) -> dict[str, Tensor]:
-    """The documents as one batch: ``input_ids, targets, position_ids`` ``[1, T]`` and the bounds of each document.
+def counted_positions(targets: Tensor) -> Tensor:
+    """Where in the flattened ``targets`` the loss counts one.
 
-    Positions start again at 0 with each document.
+    A batch brings them along, computed on the CPU: to find them on the device, the host would have to wait for it.
+    """
+    return (targets.reshape(-1) != IGNORED).nonzero().squeeze(-1)
+
+
+def pack(documents: Sequence[Document]) -> dict[str, Any]:
+    """The documents as one batch: ``input_ids, targets, position_ids`` ``[1, T]``, the positions ``counted``, and the documents' bounds.
+
+    Positions start again at 0 with each document. The bounds are there for the device (``cu_seq_lens_q``) and for the host: the
+    longest document's length and the lengths of all, as plain numbers.
     """
     lengths = [len(document) for document in documents]
     bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    targets = torch.tensor([[target for document in documents for target in document.targets]])
     positions = torch.cat([torch.arange(length) for length in lengths])
     return {
         "input_ids": torch.tensor([[token for document in documents for token in document.ids]]),
-        "targets": torch.tensor([[target for document in documents for target in document.targets]]),
+        "targets": targets,
+        "counted": counted_positions(targets),
         "position_ids": positions.unsqueeze(0),
         "cu_seq_lens_q": bounds,
+        "max_length_q": max(lengths),
+        "document_lengths": tuple(lengths),
     }
 
 

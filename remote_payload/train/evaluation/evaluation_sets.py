@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.data.packing import Document
@@ -59,17 +59,25 @@ class EvaluationSets:
 
         An answer is accurate when each of its tokens is the most probable one after the tokens before it.
         """
-        totals = {name: [0.0, 0.0, 0.0, 0.0, 0.0] for name in self.names}
+        documents: list[int] = []
+        found: list[
+            Tensor
+        ] = []  # of each batch: the log-probability of every answer's token, and whether it was the most probable
         for indices in dealt_out(world, range(len(self.rows)), size):
-            documents = self.rows.documents_of(indices or [0])
             with autocast(world.device, compute):
                 scores = model(**self.rows.collate(indices or [0]).to(world.device).tensors, each_token=True)
             if indices:
-                self._add(totals, documents, scores.log_probability.tolist(), scores.correct.tolist())
+                documents += self.rows.documents_of(indices)
+                found.append(torch.stack([scores.log_probability, scores.correct.float()]))
+        totals = {name: [0.0, 0.0, 0.0, 0.0, 0.0] for name in self.names}
+        if found:
+            self._add(totals, documents, *torch.cat(found, dim=1).tolist())  # the one wait for the device
         flat = iter(world.sum(*(value for name in self.names for value in totals[name])))
         return {name: _summary([next(flat) for _ in range(5)]) for name in self.names}
 
-    def _add(self, totals: dict[str, list[float]], documents: list[int], scores: list[float], hits: list[bool]) -> None:
+    def _add(
+        self, totals: dict[str, list[float]], documents: list[int], scores: list[float], hits: list[float]
+    ) -> None:
         at = 0
         for document in documents:
             end = at + self.rows.documents[document].counted

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.train.distributed import copied
+
 # Rows × (prompt + answer) of one batch, which is the size of the key/value cache: 0.4 GB for Qwen 2.5 0.5B in bf16.
 BATCH_TOKENS = {"cuda": 32_768}
 BATCH_TOKENS_ELSEWHERE = 16_384
@@ -119,8 +121,8 @@ def _generate_batch(
     with torch.random.fork_rng(enabled=sampling.temperature > 0, devices=_cuda_devices(model)):
         torch.manual_seed(sampling.seed + seed)  # the same answers however evaluation falls between training steps
         output = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            input_ids=copied(ids, model.device),
+            attention_mask=copied(mask, model.device),
             generation_config=_config(sampling, room, tokenizer.pad_token_id, end_tokens),
         )
     return [_answer(tokenizer, row, end_tokens) for row in output[:, ids.shape[1] :].tolist()]

@@ -15,7 +15,9 @@ from torch import Tensor
 
 def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Counts, int64 [classes, classes]: rows are the true classes, columns the predicted ones."""
-    return torch.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    cells = truth * classes + predicted
+    # Not bincount: its size depends on its input, so the host would wait for the device.
+    return cells.new_zeros(classes * classes).scatter_add_(0, cells, torch.ones_like(cells)).reshape(classes, classes)
 
 
 def classification_metrics(matrix: Tensor) -> dict[str, float]:

@@ -2,19 +2,22 @@
 
 Every micro-batch goes forward and backward; the gradients are summed over micro-batches and ranks, divided by what the loss
 counts, clipped, and applied. Neither the size of a micro-batch nor the number of GPUs changes what is learnt.
+
+The host waits for the device once a step, when it reads what the step was like (``Stepper.read``), so that the device always has
+work queued.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from remote_payload.train.distributed import GradientSum, unwrapped
+from remote_payload.train.distributed import GradientSum, copied, unwrapped
 from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.loop.optimizer import build_optimizer
@@ -30,11 +33,8 @@ class MicroBatch:
     tokens: int
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on a device; pinned memory is copied while the device works."""
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in self.tensors.items()
-        }
+        """The same on a device, copied while the device works."""
+        moved = {n: copied(value, device) if isinstance(value, Tensor) else value for n, value in self.tensors.items()}
         return MicroBatch(moved, self.tokens)
 
 
@@ -60,6 +60,14 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
         """Metrics over all ranks; the model is in eval mode and gradients are off."""
+
+
+@runtime_checkable
+class EvenTask(Protocol):
+    """A task that knows how far apart its ranks are. A sharded model needs as many micro-batches on every rank."""
+
+    def most_micro_batches(self, step: Any, micro_batch_rows: int) -> int:
+        """How many micro-batches the rank with the most of them has in a step."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,11 @@ class Stepper:
         a rank that fails has left that sequence, and others may wait in the middle of it for ever. They cannot be told, since
         the message would be a collective too; the end of this process ends them.
         """
-        sums, failed = [0.0, 0.0, 0.0], False  # loss, count, real tokens
+        tokens, failed = 0, False
+        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)  # loss, count
         self.gradients.begin()
         try:
-            self.accumulate(work, micro_batch_rows, sums)
+            tokens = self.accumulate(work, micro_batch_rows, sums)
         except torch.OutOfMemoryError as error:
             if self.world.sharded:
                 raise TrainingError(
@@ -109,23 +118,30 @@ class Stepper:
         if failed:
             release_memory()  # here the exception is gone, and with it the frames that hold the tensors
         self.gradients.finish()
-        any_failed, stop, save, loss, count, tokens = self.world.sum(failed, requests.stop, requests.save, *sums)
+        any_failed, stop, save, all_tokens, loss, count, norm = self.read(
+            (failed, requests.stop, requests.save, tokens), sums
+        )
         if any_failed:
             return None
-        count = max(count, 1e-12)
-        norm = normalise_and_clip(self.parameters, self.world.gradient_scale / count, self.settings.optimizer.clip)
-        facts = StepFacts(loss / count, norm, int(tokens), stop > 0, save > 0)
+        scale = self.world.gradient_scale / max(count, 1e-12)
+        facts = StepFacts(loss / max(count, 1e-12), norm * scale, int(all_tokens), stop > 0, save > 0)
         if facts.finite:
+            multiply_gradients(self.parameters, scale * clipping(facts.grad_norm, self.settings.optimizer.clip))
             self.update(lr)
         return facts
 
-    def accumulate(self, work: Any, micro_batch_rows: int, sums: list[float]) -> None:
-        """Adds the gradient of the summed losses of this rank's micro-batches, and the sums themselves."""
+    def read(self, numbers: Sequence[float], sums: Tensor) -> list[float]:
+        """``numbers`` and ``sums`` over all ranks, then the norm of the gradients: the one time in a step that the host waits."""
+        total = self.world.sum_on_device(numbers, sums)
+        found: list[float] = torch.cat([total, gradient_norm(self.parameters, total)]).tolist()
+        return found
+
+    def accumulate(self, work: Any, micro_batch_rows: int, sums: Tensor) -> int:
+        """Adds the gradient of the summed losses of this rank's micro-batches, and to ``sums`` loss and count. Returns the real tokens."""
         self.model.train()
         batches = self.task.micro_batches(work, micro_batch_rows)
-        totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         real = len(batches)
-        if self.world.sharded and real < (most := int(self.world.max(real)[0])):
+        if self.world.sharded and real < (most := self.most_micro_batches(work, micro_batch_rows, real)):
             # A sharded model needs all ranks in every pass: those with fewer micro-batches add one of weight zero.
             batches += [batches[-1] if batches else self.task.heaviest(1)] * (most - real)
         for index, batch in enumerate(batches):
@@ -134,10 +150,14 @@ class Stepper:
                 self.gradients.arm()
             (loss if index < real else loss * 0.0).backward()
             if index < real:
-                count = torch.as_tensor(count, device=loss.device)
-                totals += torch.stack([loss.detach().double(), count.detach().double()])
-                sums[2] += batch.tokens
-        sums[0], sums[1] = totals.tolist()  # the one wait for the device
+                sums += torch.stack([loss.detach().double(), as_scalar(count, loss.device)])
+        return sum(batch.tokens for batch in batches[:real])
+
+    def most_micro_batches(self, work: Any, micro_batch_rows: int, own: int) -> int:
+        """How many micro-batches the rank with the most of them has; a task that does not know it costs one more wait."""
+        if isinstance(self.task, EvenTask):
+            return self.task.most_micro_batches(work, micro_batch_rows)
+        return int(self.world.max(own)[0])
 
     def update(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -146,16 +166,29 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-@torch.no_grad()
-def normalise_and_clip(parameters: list[nn.Parameter], scale: float, limit: float) -> float:
-    """Multiplies the gradients by ``scale``, and further down to a norm of ``limit`` (0: no limit). Returns the norm before.
+def as_scalar(value: Any, device: torch.device) -> Tensor:
+    """A tensor of one value, or a number, as a scalar in fp64 on ``device``."""
+    if isinstance(value, Tensor):
+        return copied(value.detach(), device).double()
+    return torch.full((), value, dtype=torch.float64, device=device)  # filled on the device: nothing is copied
 
-    One multiplication does both: a gradient of summed losses has to be divided by their count anyway.
-    """
+
+@torch.no_grad()
+def gradient_norm(parameters: list[nn.Parameter], like: Tensor) -> Tensor:
+    """``[1]``: the norm of all gradients as one vector, 0 where there are none; dtype and device of ``like``."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
-        return 0.0
-    norm = float(unwrapped(torch.nn.utils.get_total_norm(gradients))) * scale
-    factor = scale * min(1.0, limit / (norm + 1e-6)) if limit else scale
-    torch._foreach_mul_(gradients, factor)
-    return norm
+        return like.new_zeros(1)
+    return unwrapped(torch.nn.utils.get_total_norm(gradients)).to(like.dtype).reshape(1)
+
+
+def clipping(norm: float, limit: float) -> float:
+    """What gradients of this norm must be multiplied by to have one of at most ``limit`` (0: no limit)."""
+    return min(1.0, limit / (norm + 1e-6)) if limit else 1.0
+
+
+@torch.no_grad()
+def multiply_gradients(parameters: list[nn.Parameter], factor: float) -> None:
+    """In place. One factor divides them by what the loss counts, and clips them."""
+    if gradients := [parameter.grad for parameter in parameters if parameter.grad is not None]:
+        torch._foreach_mul_(gradients, factor)

@@ -15,12 +15,13 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -43,13 +44,17 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    document_lengths: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each document: ``query`` ``[1, heads, T, width]`` gives ``[1, T, heads, width]``.
 
-    With bounds the mask is ignored: the one that transformers makes for sliding windows does not know them.
+    With bounds the mask is ignored: the one that transformers makes for sliding windows does not know them. ``max_length_q`` and
+    ``document_lengths`` are what the bounds say; without them the host waits for the device to tell them, in every layer.
     """
     if cu_seq_lens_q is None:
+        if attention_mask is not None and not attention_mask.numel():
+            attention_mask = None  # it was ``nothing_masked``
         attended: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -58,13 +63,30 @@ def packed_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if _has_flash_kernel(query, dropout):
-        longest = max_length_q or int(cu_seq_lens_q.diff().max())  # any upper bound will do, and saves the wait
+        longest = max_length_q or int(cu_seq_lens_q.diff().max())  # any upper bound will do
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
         reason = _kernel_lacks(query.shape[-1], scaling, window)
         if reason is None:
             return _attend_with_kernel(query, key, value, cu_seq_lens_q, longest, scaling, window).unsqueeze(0), None
         _print_once(f"attention: one call a document, since torch {torch.__version__}'s varlen_attn takes no {reason}")
-    return _attend_one_by_one(query, key, value, cu_seq_lens_q.diff().tolist(), dropout, scaling, sliding_window), None
+    lengths = cu_seq_lens_q.diff().tolist() if document_lengths is None else list(document_lengths)
+    return _attend_one_by_one(query, key, value, lengths, dropout, scaling, sliding_window), None
+
+
+def nothing_masked(input_ids: Tensor) -> Tensor:
+    """An ``attention_mask`` without elements, for a model with ``ATTENTION`` whose rows are packed or full.
+
+    It says what no mask says. Given none, transformers reads positions and padding back from the device in every forward pass, to
+    see whether the rows are packed; a mask of four dimensions it hands to the attention as it is.
+    """
+    return input_ids.new_empty((1, 1, 0, 0), dtype=torch.bool)
+
+
+def sees_all_before(config: PreTrainedConfig) -> bool:
+    """Whether every layer attends to all earlier tokens of a row: no sliding windows, no chunks."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    limited = any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return kinds == {"full_attention"} and not limited
 
 
 def _has_flash_kernel(query: Tensor, dropout: float) -> bool:

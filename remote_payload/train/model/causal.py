@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from remote_payload.train.data.packing import IGNORED
+from remote_payload.train.data.packing import counted_positions
 from remote_payload.train.errors import InputError
+from remote_payload.train.model.attention import ATTENTION, nothing_masked, sees_all_before
 
 Network: TypeAlias = PreTrainedModel | PeftModel
 
@@ -42,19 +43,36 @@ class CausalLoss(nn.Module):
             raise InputError(f"settings.model: {base.config.model_type} models are not supported yet ({reason})")
 
     def forward(
-        self, input_ids: Tensor, targets: Tensor, *, each_token: bool = False, **inputs: Any
+        self,
+        input_ids: Tensor,
+        targets: Tensor,
+        counted: Tensor | None = None,
+        *,
+        each_token: bool = False,
+        **inputs: Any,
     ) -> TokenLoss | TokenScores:
         """The loss of predicting ``targets`` (already shifted); ``inputs`` go to the decoder (packing bounds, a mask).
 
-        ``each_token`` gives every counted token's score instead, without gradients.
+        ``counted`` is ``counted_positions(targets)``; without it, the host waits for the device to find them. ``each_token`` gives
+        every counted token's score instead, without gradients.
         """
         measure = chunked_scores if each_token else chunked_cross_entropy
-        found: TokenLoss | TokenScores = measure(self.hidden(input_ids, **inputs), self.head, targets)
+        found: TokenLoss | TokenScores = measure(self.hidden(input_ids, **inputs), self.head, targets, counted=counted)
         return found
+
+    def logits(self, input_ids: Tensor, targets: Tensor, counted: Tensor | None = None, **inputs: Any) -> Tensor:
+        """``[counted, vocabulary]``: what the model says where a target counts; for losses that need all of it at once."""
+        hidden, _ = _counted(self.hidden(input_ids, **inputs), targets, counted)
+        return torch.nn.functional.linear(hidden, self.head)
 
     def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
         """``[rows, length, width]``: what goes into the head."""
-        return base_of(self.network).get_decoder()(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
+        base = base_of(self.network)
+        if base.config._attn_implementation == ATTENTION and (
+            "cu_seq_lens_q" in inputs or sees_all_before(base.config)
+        ):
+            inputs.setdefault("attention_mask", nothing_masked(input_ids))
+        return base.get_decoder()(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
 
     @property
     def head(self) -> Tensor:
@@ -81,25 +99,29 @@ class TokenLoss(NamedTuple):
 
 
 @torch.compiler.disable  # a loop with in-place steps: nothing to fuse, and its buffer would be copied
-def chunked_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenLoss:
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None, counted: Tensor | None = None
+) -> TokenLoss:
     """Cross-entropy of ``hidden @ weight.T`` against ``targets``, equal to torch's with ``reduction="sum"``.
 
     ``hidden`` is ``[..., width]``, ``weight`` ``[vocabulary, width]`` (an output head without bias), ``targets``
-    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED``. The product is computed
-    in the autocast dtype where autocast is on, the softmax and the loss in fp32.
+    ``[...]``: the word that each position should predict, already shifted, or ``IGNORED`` (data/packing.py). The product is computed
+    in the autocast dtype where autocast is on, the softmax and the loss in fp32. ``counted`` is ``counted_positions(targets)``.
     """
-    hidden, targets = _counted(hidden, targets)
+    hidden, targets = _counted(hidden, targets, counted)
     rows = chunk_rows or rows_per_chunk(weight)
     loss, correct = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows)
-    return TokenLoss(loss, torch.tensor(len(targets), device=hidden.device), correct)
+    return TokenLoss(loss, torch.full((), len(targets), device=hidden.device), correct)
 
 
-def chunked_log_probabilities(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
+def chunked_log_probabilities(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None, counted: Tensor | None = None
+) -> Tensor:
     """``[tokens]``: each counted target's log-probability in fp32, in order; for losses that weigh tokens (DPO).
 
     Differentiable; a chunk's logits are computed again in the backward pass instead of being kept.
     """
-    hidden, targets = _counted(hidden, targets)
+    hidden, targets = _counted(hidden, targets, counted)
     rows = chunk_rows or rows_per_chunk(weight)
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)
     return torch.cat([checkpoint(_log_probabilities, h, weight, t, use_reentrant=False) for h, t in parts])
@@ -113,9 +135,11 @@ class TokenScores(NamedTuple):
 
 
 @torch.no_grad()
-def chunked_scores(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> TokenScores:
+def chunked_scores(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None, counted: Tensor | None = None
+) -> TokenScores:
     """The terms that ``chunked_cross_entropy`` adds up, token by token, for measuring examples one by one."""
-    hidden, targets = _counted(hidden, targets)
+    hidden, targets = _counted(hidden, targets, counted)
     rows, dtype = chunk_rows or rows_per_chunk(weight), _product_dtype(hidden)
     head, log_probabilities, correct = weight.to(dtype), [], []
     for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
@@ -131,10 +155,10 @@ def rows_per_chunk(weight: Tensor) -> int:
     return max(16, budget // (4 * int(weight.shape[0])))
 
 
-def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _counted(hidden: Tensor, targets: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """The rows whose target counts; the others cost no head at all (in chat data they are most)."""
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    rows = (targets != IGNORED).nonzero().squeeze(-1)
+    rows = counted_positions(targets) if rows is None else rows
     return (hidden, targets) if len(rows) == len(targets) else (hidden[rows], targets[rows])
 
 
@@ -180,8 +204,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_grad: Tensor, _: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        hidden_grad = None if hidden_grad is None else hidden_grad * loss_grad.to(hidden_grad.dtype)
-        weight_grad = None if weight_grad is None else (weight_grad * loss_grad).to(ctx.weight_dtype)
+        # In place: a second fp32 [vocabulary, width] would be 1.5 GiB for a 7B model. Autograd refuses a second backward pass.
+        hidden_grad = None if hidden_grad is None else hidden_grad.mul_(loss_grad.to(hidden_grad.dtype))
+        weight_grad = None if weight_grad is None else weight_grad.mul_(loss_grad).to(ctx.weight_dtype)
         return hidden_grad, weight_grad, None, None
 
 

@@ -25,19 +25,24 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.files import sha256_of
 from remote_payload.train.model.lora import add_lora, save_adapter
 from remote_payload.train.model.model_facts import FORMAT, ModelFacts, read_model_facts, write_model_facts
+from remote_payload.train.model.padding import PADDED, known_padding
 from remote_payload.train.model.precision import full_precision
 
 
 class Classifier(nn.Module):
-    """``forward(input_ids, attention_mask)`` gives logits [rows, classes] in fp32, whatever the encoder computes in."""
+    """``forward(input_ids, attention_mask)`` gives logits [rows, classes] in fp32, whatever the encoder computes in.
+
+    ``padded`` says whether the mask hides anything; without it the host waits for the device to tell.
+    """
 
     def __init__(self, encoder: nn.Module, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.hidden_size, classes, dtype=torch.float32)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, padded: bool | None = None) -> Tensor:
+        with known_padding(padded):
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with full_precision(hidden.device):
             # The cast that keeps a bf16 encoder from meeting an fp32 head ("mat1 and mat2 must have the same dtype").
             mask = attention_mask.unsqueeze(-1).float()
@@ -55,6 +60,8 @@ def load_encoder(path: str, dtype: torch.dtype, **options: Any) -> Any:
         encoder.pooler = None  # we take the mean; BERT's own would be weights that nothing trains
     if hasattr(encoder.config, "use_cache"):
         encoder.config.use_cache = False
+    if encoder.config._attn_implementation == "sdpa":
+        encoder.set_attn_implementation(PADDED)
     return encoder
 
 

@@ -10,8 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import prompt_ids
+from remote_payload.train.distributed import copied
 
 NEW_TOKENS = 16
+# After how many tokens the host looks for the end: to read one it waits for the device. Tokens after the end are not kept.
+READ_EVERY = {"cuda": 16}
 
 
 class SmokePrompt(TypedDict):
@@ -38,15 +41,31 @@ def decode_greedily(
     limit = getattr(network.config, "n_positions", None)
     for row, question in enumerate(inputs):
         ids = prompt_ids(tokenizer, question["prompt"], question["add_special_tokens"])
-        given, cache = torch.tensor([ids], device=network.device), None
-        for position in range(new_tokens):
-            output = network(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            logits, cache = output.logits[0, -1].float(), output.past_key_values
-            if position == 0:
-                all_logits.append(logits.cpu())
-            token = int(logits.argmax())
-            all_tokens[row, position] = token
-            if token in end_tokens or (limit and len(ids) + position + 1 >= limit):
+        room = min(new_tokens, max(limit - len(ids), 1)) if limit else new_tokens
+        logits, tokens = _decode(network, copied(torch.tensor([ids]), network.device), room, end_tokens)
+        all_logits.append(logits)
+        all_tokens[row, : len(tokens)] = torch.tensor(tokens)
+    return torch.stack(all_logits).cpu(), all_tokens
+
+
+def _decode(network: PreTrainedModel, given: Tensor, room: int, end_tokens: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """The logits at the prompt's last token, on the device, and at most ``room`` tokens, the last of them the end token if there is one."""
+    tokens: list[int] = []
+    waiting: list[Tensor] = []  # tokens that were not read yet
+    first: Tensor | None = None
+    cache = None
+    for position in range(1, room + 1):
+        output = network(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits, cache = output.logits[0, -1].float(), output.past_key_values
+        first = logits if first is None else first
+        waiting.append(logits.argmax())
+        given = waiting[-1].view(1, 1)
+        if position % READ_EVERY.get(network.device.type, 1) == 0 or position == room:
+            tokens += torch.stack(waiting).tolist()
+            waiting.clear()
+            end = next((index for index, token in enumerate(tokens) if token in end_tokens), None)
+            if end is not None:
+                tokens = tokens[: end + 1]
                 break
-            given = torch.tensor([[token]], device=network.device)
-    return torch.stack(all_logits), all_tokens
+    assert first is not None  # there is room for one token at least
+    return first, tokens

@@ -100,5 +100,4 @@ def packed_micro_batches(documents: Sequence[Document], capacity: int) -> list[M
 
 def collate(documents: Sequence[Document]) -> MicroBatch:
     """One packed micro-batch."""
-    lengths = [len(document) for document in documents]
-    return MicroBatch({**pack(documents), "max_length_q": max(lengths)}, sum(lengths))
+    return MicroBatch(pack(documents), sum(map(len, documents)))

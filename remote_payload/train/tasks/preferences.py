@@ -164,19 +164,18 @@ class PreferenceTask:
         batches = self._packed(self.world.share(list(pairs)), micro_batch_rows)
         losses = (self.loss(model, batch.to(self.world.device)) for batch in batches)
         sums = add_up(map(pair_sums, losses), 1 + len(METRICS), self.world.device)
-        count, *totals = self.world.sum(*sums.tolist())
+        count, *totals = self.world.sum_on_device((), sums).tolist()
         return {name: total / max(count, 1.0) for name, total in zip(METRICS, totals, strict=True)}
 
     @torch.no_grad()
     def with_reference(self, model: nn.Module, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs with the log-probabilities that ``model``, here the reference, gives; one pair at a time."""
-        found = []
+        answers = []
         for pair in pairs:
             with self.autocast:
-                answers = answer_log_probabilities(model, collate([pair]).to(self.world.device))
-            first, second = answers[0].tolist()
-            found.append(replace(pair, reference=(first, second)))
-        return found
+                answers.append(answer_log_probabilities(model, collate([pair]).to(self.world.device)))
+        found = torch.cat(answers).tolist() if answers else []
+        return [replace(pair, reference=(first, second)) for pair, (first, second) in zip(pairs, found, strict=True)]
 
     def _packed(self, pairs: Sequence[Pair], micro_batch_rows: int) -> list[MicroBatch]:
         groups = first_fit_decreasing([len(pair) for pair in pairs], micro_batch_rows * 2 * self.settings.max_length)
@@ -194,19 +193,18 @@ def pair_sums(loss: PairLoss) -> Tensor:
 def answer_log_probabilities(model: CausalLoss, batch: MicroBatch) -> Tensor:
     """``[pairs, 2]`` in fp32: log-probability of the chosen and of the rejected answer, summed over its tokens."""
     tensors = dict(batch.tensors)
-    owners, reference, targets = tensors.pop("owners"), tensors.pop("reference"), tensors.pop("targets")
-    tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets)
+    owners, reference, targets, counted = (tensors.pop(name) for name in ("owners", "reference", "targets", "counted"))
+    tokens = chunked_log_probabilities(model.hidden(**tensors), model.head, targets, counted=counted)
     return tokens.new_zeros(2 * len(reference)).index_add(0, owners, tokens).view(-1, 2)
 
 
 def collate(pairs: Sequence[Pair]) -> MicroBatch:
     """Both documents of every pair in one packed row; ``owners`` is which document each counted token belongs to."""
     documents = [document for pair in pairs for document in (pair.chosen, pair.rejected)]
-    counted = torch.tensor([document.counted for document in documents])
+    answered = torch.tensor([document.counted for document in documents])
     tensors = {
         **pack(documents),
-        "max_length_q": max(map(len, documents)),
-        "owners": torch.arange(len(documents)).repeat_interleave(counted),
+        "owners": torch.arange(len(documents)).repeat_interleave(answered),
         "reference": torch.tensor([pair.reference or (0.0, 0.0) for pair in pairs]),
     }
     return MicroBatch(tensors, sum(map(len, documents)))

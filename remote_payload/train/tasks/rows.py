@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from remote_payload.settings.common import CommonSettings
-from remote_payload.train.data.packing import IGNORED, Document, first_fit_decreasing
+from remote_payload.train.data.packing import IGNORED, Document, counted_positions, first_fit_decreasing
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.loop.step import MicroBatch
@@ -32,7 +32,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def collate(self, indices: Sequence[int]) -> MicroBatch:
-        """These rows as one micro-batch, with the ``input_ids`` and ``targets`` that ``CausalLoss`` takes."""
+        """These rows as one micro-batch, with what ``CausalLoss`` takes: ``input_ids``, ``targets`` and the positions ``counted``."""
 
     @property
     def longest(self) -> int:
@@ -55,7 +55,8 @@ class TokenRows:
         ids = torch.from_numpy(self.ids[list(indices)].astype(np.int64))
         targets = torch.full_like(ids, IGNORED)
         targets[:, :-1] = ids[:, 1:]
-        return MicroBatch({"input_ids": ids, "targets": targets}, ids.numel())
+        tensors = {"input_ids": ids, "targets": targets, "counted": counted_positions(targets)}
+        return MicroBatch(tensors, ids.numel())
 
 
 class PackedRows:
@@ -114,6 +115,9 @@ class RowTask:
         mine = self.world.share(step)
         return [self.rows.collate(mine[at : at + micro_batch_rows]) for at in range(0, len(mine), micro_batch_rows)]
 
+    def most_micro_batches(self, step: list[int], micro_batch_rows: int) -> int:
+        return math.ceil(math.ceil(len(step) / self.world.size) / micro_batch_rows)
+
     def heaviest(self, micro_batch_rows: int) -> MicroBatch:
         return self.rows.collate([self.rows.longest] * micro_batch_rows)
 
@@ -134,7 +138,8 @@ class RowTask:
 
 def uncounted(batch: MicroBatch) -> MicroBatch:
     """The same batch with no target that counts, for a rank without rows of its own: it adds zeros to every sum."""
-    return MicroBatch({**batch.tensors, "targets": torch.full_like(batch.tensors["targets"], IGNORED)}, 0)
+    targets = torch.full_like(batch.tensors["targets"], IGNORED)
+    return MicroBatch({**batch.tensors, "targets": targets, "counted": counted_positions(targets)}, 0)
 
 
 def dealt_out(world: World, indices: Sequence[int], micro_batch_rows: int) -> Iterator[list[int]]:

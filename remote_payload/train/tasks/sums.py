@@ -40,6 +40,6 @@ def token_sums(loss: LossFunction, model: nn.Module, batches: Iterable[MicroBatc
 
 def token_metrics(world: World, sums: Tensor) -> dict[str, float]:
     """``loss`` (nats a token), ``perplexity`` and ``token_accuracy`` from every rank's ``token_sums``; every rank must call it."""
-    loss, tokens, correct = world.sum(*sums.tolist())
+    loss, tokens, correct = world.sum_on_device((), sums).tolist()
     mean = loss / max(tokens, 1.0)
     return {"loss": mean, "perplexity": math.exp(min(mean, 700.0)), "token_accuracy": correct / max(tokens, 1.0)}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remote_payload.train.run import Run
+from remote_payload.settings import is_own
+from remote_payload.train.run import OWN, Run
 
 ROOT = Path(__file__).parents[3]
 
@@ -112,8 +113,9 @@ def run_recipe_here(job: dict[str, Any], code: Path, folder: Path, *, resume: st
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            run = Run.from_environment(job["recipe"])
-            importlib.import_module(f"remote_payload.recipes.{job['recipe']}").main(run)
+            module = OWN if is_own(job["recipe"]) else job["recipe"]
+            run = Run.from_environment(module)
+            importlib.import_module(f"remote_payload.recipes.{module}").main(run)
             run.telemetry.close()
     finally:
         os.chdir(here)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,15 @@ import torch
 from remote_payload.recipes.own import body
 from remote_payload.settings import settings_class
 from remote_payload.settings.own import RecipeError, read_declarations
+from remote_payload.train.data.packing import IGNORED, Document
 from remote_payload.train.loop.checkpoint import checkpoints_in
+from remote_payload.train.model.attention import ATTENTION
+from remote_payload.train.model.causal import CausalLoss
 from remote_payload.train.model.causal_files import load_causal
+from remote_payload.train.tasks.packed_task import collate
 from tests.support.models.language_data import ROOT, conversations, job_settings, write_lines
 from tests.support.models.recipe_process import environment
+from tests.support.models.tiny_models import tiny_model
 
 EXAMPLE = ROOT / "jobs" / "distil" / "recipe.py"
 SHORT = {"max_steps": 4, "max_length": 64, "batch": {"size": 8}, "generation": {"examples": 0, "base": False}}
@@ -125,3 +131,27 @@ def test_a_recipe_without_main_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("x = 1\n")
     with pytest.raises(Exception, match=r"no function main\(run\)"):
         body(str(tmp_path / "own.py"))
+
+
+def test_a_loss_that_knows_nothing_of_the_counted_positions_gives_what_the_example_does() -> None:
+    """Recipes written before batches had them take out the targets by name, and give the models everything else."""
+    student, teacher = (CausalLoss(tiny_model(name)) for name in ("qwen2", "llama"))
+    for each in (student, teacher):
+        each.network.set_attn_implementation(ATTENTION)
+    draw = random.Random(5)
+    lengths = [draw.randint(2, 20) for _ in range(6)]
+    documents = [
+        Document(draw.choices(range(4, 380), k=length), [draw.random() < 0.6 for _ in range(length)])
+        for length in lengths
+    ]
+    batch = collate(documents)
+    targets = batch.tensors["targets"]
+    inputs = {name: value for name, value in batch.tensors.items() if name != "targets"}
+    answers = targets != IGNORED
+    for model in (student, teacher):
+        before = model.network(**inputs, use_cache=False).logits[answers]
+        torch.testing.assert_close(model.logits(**batch.tensors), before)
+    old, new = (student(**{name: batch.tensors[name] for name in names}) for names in (
+        ("input_ids", "targets", "position_ids", "cu_seq_lens_q"), batch.tensors,
+    ))  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(old, new, strict=True))
