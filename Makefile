@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test check faults bench clean
+.PHONY: setup demo test check faults bench null-gpu gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make setup   only prepare $(VENV)"
 	@echo "make check   ruff, mypy, import contracts"
 	@echo "make faults  every fault, with the figures, and 1,000 random histories (GPURUN_SEED=N repeats them)"
+	@echo "make null-gpu  tests/gpu on a GPU that computes nothing (docs/null-gpu.md); TORCH=2.11.0 for another torch"
+	@echo "make gpu     tests/gpu on the GPU of this machine; GPU_PYTHON=python for an interpreter that has torch"
 	@echo "make bench   gpurun beside what a person would type, as ratios"
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/setup
@@ -38,6 +40,37 @@ faults: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+# A CUDA build of torch and a CUDA runtime that computes nothing. Not part of `make test`.
+TORCH ?= 2.13.0
+CUDA_VENV ?= .venv-cuda
+NULL_GPU := .null-gpu/$(TORCH)
+GPU_PYTHON ?= $(BIN)/python
+GPU_TESTS ?= tests/gpu
+TABLE ?= tests/benchmarks/results/null_gpu.txt
+# --confcutdir: nothing of tests/conftest.py, which needs sshd and rsync.
+PYTEST_GPU := -m pytest --confcutdir=tests/gpu -p no:cacheprovider
+
+$(CUDA_VENV)/torch-$(TORCH):
+	@echo "==> installing torch $(TORCH) with CUDA in $(CUDA_VENV): about 5 GB, one to three minutes. Remove it with: rm -r $(CUDA_VENV) .null-gpu"
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	@# Without PIP_FIND_LINKS, since a build for the CPU that lies there would be taken for the same version.
+	env -u PIP_FIND_LINKS $(CUDA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet torch==$(TORCH)
+	grep -v '^torch==' constraints.txt > $(CUDA_VENV)/constraints.txt
+	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(CUDA_VENV)/constraints.txt \
+		torch==$(TORCH) transformers peft accelerate tensorboard pyarrow sacrebleu rouge-score jsonschema jinja2 pyyaml \
+		nvidia-ml-py pytest pytest-timeout pytest-xdist
+	@rm -f $(CUDA_VENV)/torch-* && touch $@
+
+$(NULL_GPU)/nullgpu.so: $(CUDA_VENV)/torch-$(TORCH) tests/gpu/null/runtime.c tests/gpu/null/driver.c tests/gpu/null/build.py
+	$(CUDA_VENV)/bin/python tests/gpu/null/build.py $(NULL_GPU)
+
+null-gpu: $(NULL_GPU)/nullgpu.so
+	env LD_LIBRARY_PATH=$(CURDIR)/$(NULL_GPU) LD_PRELOAD=$(CURDIR)/$(NULL_GPU)/nullgpu.so \
+		$(CUDA_VENV)/bin/python $(PYTEST_GPU) -n 2 --table $(TABLE) $(GPU_TESTS)
+
+gpu:
+	$(GPU_PYTHON) $(PYTEST_GPU) --table gpu.txt $(GPU_TESTS)
 
 demo: setup
 	$(BIN)/python jobs/demo/run.py

@@ -1,0 +1,105 @@
+"""Runs a recipe as the box would, whole, on the GPU under test; then what it measured, beside what was forecast."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from remote_payload.train.loop.flops import flops_per_token
+from remote_payload.train.loop.loop import Loop
+from tests.gpu.devices import NullDevice, RealDevice
+from tests.gpu.observed import Observed, observing
+from tests.gpu.replaced import method_replaced
+from tests.gpu.table import Row
+from tests.support.models.recipe_process import RecipeRun, run_recipe_here
+
+
+@dataclass
+class Flops:
+    """FLOPs of one micro-batch by the payload's formula over torch's count: of matrices, and of attention."""
+
+    matrices: float
+    attention: float
+
+
+@dataclass
+class Done:
+    """A run that has ended."""
+
+    run: RecipeRun
+    seen: Observed
+    flops: Flops | None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.run.outputs / "training_metadata.json").read_text(encoding="utf-8"))
+
+
+def run_job(
+    device: RealDevice | NullDevice, recipe: str, settings: dict[str, Any], folder: Path, *, resume: str | None = None,
+    count_flops: bool = False,
+) -> Done:  # fmt: skip
+    """The recipe's ``main``, whole, in ``folder``/run; what it raises comes out."""
+    counted: list[Flops] = []
+    with device.running(), observing(device) as seen, counting(counted, count_flops):
+        job = {"name": "gpu-test", "recipe": recipe, "settings": settings}
+        run = run_recipe_here(job, folder, folder / "run", resume=resume)
+    gc.collect()
+    return Done(run, seen, counted[0] if counted else None)
+
+
+@contextmanager
+def counting(found: list[Flops], wanted: bool) -> Iterator[None]:
+    """Before the first step, counts the FLOPs of one micro-batch of full length, forward and backward."""
+    take_steps = Loop.take_steps
+
+    def counted_first(loop: Loop) -> Any:
+        if wanted and not found:
+            found.append(count(loop))
+        return take_steps(loop)
+
+    with method_replaced(Loop, "take_steps", counted_first):
+        yield
+
+
+def count(loop: Loop) -> Flops:
+    """Ours beside torch's; the gradients are thrown away."""
+    batch = loop.task.heaviest(1).to(loop.world.device)
+    loop.model.train()
+    with FlopCounterMode(display=False) as counter:
+        loss, *_ = loop.task.loss(loop.model, batch)
+        loss.backward()
+    loop.stepper.optimizer.zero_grad(set_to_none=True)
+    theirs = counter.get_flop_counts()["Global"]
+    attention = sum(
+        flops for operator, flops in theirs.items() if "attention" in str(operator) or "attn" in str(operator)
+    )
+    network = getattr(loop.model, "network", None) or loop.model.encoder
+    causal = hasattr(loop.model, "network")
+    length = batch.tensors.get("max_length_q") or batch.tensors.get("input_ids", batch.tensors.get("ids")).shape[-1]
+    matrices = flops_per_token(loop.model, network.config, 0.0, causal) * batch.tokens
+    ours = flops_per_token(loop.model, network.config, float(length), causal) * batch.tokens - matrices
+    return Flops(matrices / (sum(theirs.values()) - attention), ours / attention if attention else float("nan"))
+
+
+def row_of(done: Done, recipe: str, model: str, shape: str) -> Row:
+    """Its row: the last step's figures, since the first makes the optimizer's state."""
+    step, forecast = done.seen.steps[-1], done.record["memory"]["predicted"]
+    row = Row(recipe, model, shape, step.peak, step=step.total, micro_batch=step.between)
+    if forecast:
+        row.forecast = forecast["total"]
+        row.room = step.peak + forecast["parts"]["allocator"] + forecast["parts"]["cuda"]
+    if done.seen.evaluations:
+        row.evaluation = done.seen.evaluations[-1].each
+    if done.seen.decoded:
+        row.token = done.seen.decoded[-1].each
+    if done.flops:
+        row.flops, row.attention = done.flops.matrices, done.flops.attention
+    return row
