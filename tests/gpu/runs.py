@@ -12,8 +12,12 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from remote_payload.train.loop.flops import flops_per_token
+# All of them before anything is replaced: what a module imports later it would keep.
+from remote_payload.recipes import classify, finetune, preference, pretrain, sft  # noqa: F401
+from remote_payload.train.data.packing import IGNORED
+from remote_payload.train.loop.flops import attention_flops, flops_per_token
 from remote_payload.train.loop.loop import Loop
+from remote_payload.train.loop.step import MicroBatch
 from tests.gpu.devices import NullDevice, RealDevice
 from tests.gpu.observed import Observed, observing
 from tests.gpu.replaced import method_replaced
@@ -71,22 +75,39 @@ def counting(found: list[Flops], wanted: bool) -> Iterator[None]:
 
 def count(loop: Loop) -> Flops:
     """Ours beside torch's; the gradients are thrown away."""
-    batch = loop.task.heaviest(1).to(loop.world.device)
+    batch = loop.task.heaviest(1)
+    lengths, counted = lengths_of(batch), counted_in(batch)
     loop.model.train()
     with FlopCounterMode(display=False) as counter:
-        loss, *_ = loop.task.loss(loop.model, batch)
+        loss, *_ = loop.task.loss(loop.model, batch.to(loop.world.device))
         loss.backward()
     loop.stepper.optimizer.zero_grad(set_to_none=True)
     theirs = counter.get_flop_counts()["Global"]
-    attention = sum(
+    their_attention = sum(
         flops for operator, flops in theirs.items() if "attention" in str(operator) or "attn" in str(operator)
     )
-    network = getattr(loop.model, "network", None) or loop.model.encoder
-    causal = hasattr(loop.model, "network")
-    length = batch.tensors.get("max_length_q") or batch.tensors.get("input_ids", batch.tensors.get("ids")).shape[-1]
-    matrices = flops_per_token(loop.model, network.config, 0.0, causal) * batch.tokens
-    ours = flops_per_token(loop.model, network.config, float(length), causal) * batch.tokens - matrices
-    return Flops(matrices / (sum(theirs.values()) - attention), ours / attention if attention else float("nan"))
+    language = hasattr(loop.model, "network")
+    network, head = (loop.model.network, loop.model.head) if language else (loop.model.encoder, loop.model.head.weight)
+    tokens = sum(lengths)
+    attention = attention_flops(network, lengths) * tokens
+    matrices = flops_per_token(network, head, lengths, counted) * tokens - attention
+    share = attention / their_attention if their_attention else float("nan")
+    return Flops(matrices / (sum(theirs.values()) - their_attention), share)
+
+
+def lengths_of(batch: MicroBatch) -> list[int]:
+    """How long each text of a micro-batch is."""
+    tensors = batch.tensors
+    if "cu_seq_lens_q" in tensors:
+        return tensors["cu_seq_lens_q"].diff().tolist()
+    ids = tensors["input_ids"] if "input_ids" in tensors else tensors["ids"]
+    return [ids.shape[1]] * ids.shape[0]
+
+
+def counted_in(batch: MicroBatch) -> int:
+    """How many outputs the head computes: targets that count, or one a text."""
+    targets = batch.tensors.get("targets")
+    return len(batch.tensors["labels"]) if targets is None else int((targets != IGNORED).sum())
 
 
 def row_of(done: Done, recipe: str, model: str, shape: str) -> Row:

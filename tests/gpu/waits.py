@@ -54,7 +54,9 @@ class Waits:
             source, host = args[0], args[0]
             target = (kwargs.get("device") or source.device).type
             in_background = kwargs.get("non_blocking", False)
-        if not isinstance(source, Tensor) or source.device.type == target or "meta" in (target, source.device.type):
+        if not isinstance(source, Tensor) or source.numel() == 0:  # nothing is copied
+            return
+        if source.device.type == target or "meta" in (target, source.device.type):
             return
         if target == "cpu":  # what is copied to ordinary memory is there when the call returns; nobody else knows when
             if not (in_background and is_pinned(host)):
@@ -69,7 +71,7 @@ def is_pinned(tensor: Tensor) -> bool:
     """Whether a tensor of the host lies in pinned memory; a fake one says so itself."""
     if not hasattr(tensor, "fake_mode"):
         return tensor.device.type == "cpu" and tensor.is_pinned()
-    return getattr(tensor, "in_pinned_memory", False)
+    return tensor.fake_mode.has_pinned(tensor)
 
 
 def needs_data(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ What was on the device comes back to the host as a fake tensor too, so that 44 G
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from tests.gpu.null.live_bytes import LiveBytes
 from tests.gpu.waits import Waits, needs_data, tensors_of
 
 aten = torch.ops.aten
-LARGE = 64 << 20  # bytes of a tensor of the host from which on it is fake, since nobody reads it
+LARGE = 16 << 20  # bytes of a tensor of the host from which on it is fake, since nobody reads it
 KERNELS = ("attn", "attention", "fused_adamw", "all_reduce", "all_gather", "reduce_scatter")  # operators worth naming
 
 
@@ -41,6 +42,7 @@ class NullGpu(FakeTensorMode):
         self.waits = Waits()
         self.kernels: dict[str, int] = {}
         self._weights = False
+        self._pinned: set[int] = set()
         self._thread = Thread()
 
     @property
@@ -73,7 +75,7 @@ class NullGpu(FakeTensorMode):
         if any(word in name for word in KERNELS):
             self.kernels[name] = self.kernels.get(name, 0) + 1
         if func is aten.is_pinned.default:
-            return bool(getattr(args[0], "in_pinned_memory", False))
+            return self.has_pinned(args[0])
         if func is aten._local_scalar_dense.default:
             return assumed(args[0]).item()
         if needs_data(func, args, kwargs):
@@ -103,7 +105,9 @@ class NullGpu(FakeTensorMode):
             func, args, kwargs = aten.empty_like.default, args[:1], {}
         out = self._shapes(func, args, kwargs)
         if pinned:
-            out.in_pinned_memory = True
+            storage = out.untyped_storage()
+            self._pinned.add(storage._cdata)
+            weakref.finalize(storage, self._pinned.discard, storage._cdata)
         if not self._weights and can_follow(func, args, kwargs):
             follow(func, args, kwargs, out)
         if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
@@ -130,6 +134,10 @@ class NullGpu(FakeTensorMode):
         out = self._empty(value.shape, value.dtype, device)
         out.known = value
         return out
+
+    def has_pinned(self, tensor: FakeTensor) -> bool:
+        """Whether a tensor of the host lies in pinned memory."""
+        return tensor.untyped_storage()._cdata in self._pinned
 
     def fake(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A fake tensor of the host, with no values."""

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import _SIZE, _TYPES
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -21,7 +22,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tests.gpu.null.known import known
 
 NAMES = {dtype: name for name, dtype in _TYPES.items() if dtype is not None}
-FAKE = "without_data"  # the entry of the header's metadata: names of tensors that have none
 
 
 def save_file(tensors: dict[str, Tensor], filename: Any, metadata: dict[str, str] | None = None) -> None:
@@ -35,36 +35,60 @@ def save_file(tensors: dict[str, Tensor], filename: Any, metadata: dict[str, str
         size = tensor.numel() * _SIZE[tensor.dtype]
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
         at += size
-    without = [name for name, tensor in tensors.items() if known(tensor) is None]
-    header["__metadata__"] = {**(metadata or {}), FAKE: json.dumps(without)}
+    if metadata:
+        header["__metadata__"] = metadata
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(filename, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name in sorted(set(tensors) - set(without)):
-            file.seek(8 + len(text) + header[name]["data_offsets"][0])
-            values = known(tensors[name]).contiguous()
-            file.write(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+        for name, tensor in tensors.items():
+            values = known(tensor)
+            if values is not None and values.numel():
+                file.seek(8 + len(text) + header[name]["data_offsets"][0])
+                file.write(values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         file.truncate(8 + len(text) + at)
+
+
+def write_pieces(path: Path, begin: bytes, pieces: Iterable[Tensor]) -> str:
+    """As ``tensor_file.write_pieces``: a piece without data leaves a hole. Returns what ``digest`` gives for the file."""
+    with path.open("wb") as file:
+        file.write(begin)
+        for piece in pieces:
+            values = known(piece)
+            if values is None:
+                file.seek(piece.numel(), os.SEEK_CUR)
+            else:
+                file.write(values.contiguous().numpy().tobytes())
+        file.truncate(file.tell())
+    with path.open("rb") as file:
+        return digest(file)
 
 
 def load_file(filename: Any, device: Any = "cpu", **options: Any) -> dict[str, Tensor]:
     """The tensors of a file; those that lie in a hole are fake, with the shapes of the header. Needs a NullGpu around it."""
-    with safe_open(filename, framework="pt") as file:
-        without = set(json.loads((file.metadata() or {}).get(FAKE, "[]")))
-        tensors = {}
-        for name in file.keys():  # noqa: SIM118 (it is no dict)
-            part = file.get_slice(name)
-            if name in without:
-                tensors[name] = _fake(part.get_shape(), _TYPES[part.get_dtype()])
-            else:
-                tensors[name] = file.get_tensor(name)
-        return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _fake(shape: list[int], dtype: torch.dtype) -> Tensor:
     mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
-    return mode.fake(shape, dtype)
+    tensors = {}
+    with open(filename, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            dtype, (start, end) = _TYPES[entry["dtype"]], (8 + length + at for at in entry["data_offsets"])
+            if _is_hole(file, start, end):
+                tensors[name] = mode.fake(entry["shape"], dtype)
+            else:
+                file.seek(start)
+                content = torch.frombuffer(bytearray(file.read(end - start)), dtype=torch.uint8)
+                tensors[name] = content.view(dtype).reshape(entry["shape"])
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _is_hole(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether nothing was ever written between these two places."""
+    try:
+        return end > start and os.lseek(file.fileno(), start, os.SEEK_DATA) >= end
+    except OSError:  # no data from there on
+        return True
 
 
 def digest(file: BinaryIO) -> str:

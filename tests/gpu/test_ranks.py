@@ -1,0 +1,36 @@
+"""Eight ranks: gradients summed over copies of the model, and a model sharded with FSDP2. Of rank 0, with collectives that move nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu import jobs
+from tests.gpu.bounds import check
+from tests.gpu.ranks import RANKS, eight_ranks
+from tests.gpu.runs import row_of, run_job
+
+pytestmark = pytest.mark.null_only  # one process alone: on real GPUs there are as many as ranks
+
+
+@pytest.mark.parametrize(("model", "full", "micro"), [("Qwen 2.5 0.5B", False, 4), ("Qwen 2.5 0.5B", True, 2)])
+def test_replicated(device, request, tmp_path, model, full, micro):
+    settings = jobs.brie(tmp_path, model, micro, full=full, ranks=RANKS)
+    with eight_ranks():
+        done = run_job(device, "sft", settings, tmp_path)
+    kind = "full, fp32" if full else "lora, bf16 base"
+    check(request, row_of(done, "sft", model, f"8 ranks, {kind}, micro {micro} × 1024"), done)
+
+
+def test_replicated_7b(device, request, tmp_path):
+    settings = jobs.death_dates(tmp_path, "OLMo 2 7B", 1, ranks=RANKS)
+    with eight_ranks():
+        done = run_job(device, "finetune", settings, tmp_path)
+    check(request, row_of(done, "finetune", "OLMo 2 7B", "8 ranks, full, bf16, checkpointing, micro 1 × 2048"), done)
+
+
+@pytest.mark.parametrize(("model", "weights"), [("Qwen 2.5 0.5B", "fp32"), ("OLMo 2 7B", "bf16")])
+def test_sharded(device, request, tmp_path, model, weights):
+    settings = jobs.death_dates(tmp_path, model, 1, ranks=RANKS, shard=True, weights=weights)
+    with eight_ranks():
+        done = run_job(device, "finetune", settings, tmp_path)
+    check(request, row_of(done, "finetune", model, f"8 shards, full, {weights}, checkpointing, micro 1 × 2048"), done)
