@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.workflow.hosts import KnownHost
     from runner.workflow.move import Move
     from runner.workflow.stop import Stopped
+    from runner.workflow.submission.forecast import Forecast
 
 
 def failure_document(error: GpurunError) -> documents.Failure:
@@ -52,7 +53,26 @@ def check_document(checked: Checked) -> documents.Check:
             {"what": each.what, "verdict": each.verdict, "said": each.said, "hint": each.hint}
             for each in checked.findings
         ],
+        "forecasts": [_forecast(each) for each in checked.forecasts],
         "would_send": {name: _tree(shown) for name, shown in checked.previews.items()},
+    }
+
+
+def _forecast(forecast: Forecast) -> documents.Forecast:
+    host = forecast.host
+    return {
+        "micro_batch": forecast.shape.micro_batch,
+        "error": forecast.error,
+        "vram": forecast.memory.total,
+        "vram_parts": dict(forecast.memory.by_size()),
+        "vram_there": forecast.card.memory_total if forecast.card else None,
+        "ram": host.total,
+        "ram_parts": {"processes": host.processes, "loading": host.loading, "checkpoint": host.checkpoint},
+        "ram_there": forecast.ram,
+        "ram_free": forecast.ram_free,
+        "runs_at_once": host.runs,
+        "disk": forecast.disk.total if forecast.disk else None,
+        "disk_free": forecast.disk_free,
     }
 
 

@@ -88,6 +88,21 @@ class Finding(TypedDict):
     hint: str
 
 
+class Forecast(TypedDict):
+    micro_batch: int
+    error: float
+    vram: int
+    vram_parts: dict[str, int]
+    vram_there: int | None
+    ram: int
+    ram_parts: dict[str, int]
+    ram_there: int | None
+    ram_free: int | None
+    runs_at_once: int
+    disk: int | None
+    disk_free: int
+
+
 class Sized(TypedDict):
     path: str
     bytes: int
@@ -241,6 +256,7 @@ class Check(TypedDict):
     job: str
     ready: bool
     findings: list[Finding]
+    forecasts: list[Forecast]
     would_send: dict[str, Tree]
 
 

@@ -36,6 +36,7 @@ twice, and the run cannot start twice."""
 @click.option(
     "--kill-stale", is_flag=True, help="End processes in this container that hold a GPU, whoever started them."
 )
+@click.option("--despite-forecast", is_flag=True, help="Start a run that does not fit the box by its memory forecast.")
 @click.option("--run", "run_id", metavar="ID", help="Continue an interrupted submission, or attach to its run.")
 @options.json_option
 def command(
@@ -48,12 +49,13 @@ def command(
     follow: bool,
     dry_run: bool,
     kill_stale: bool,
+    despite_forecast: bool,
     run_id: str | None,
     as_json: bool,
 ) -> None:
     """Start a run on a box.
 
-    Checks the job and the box, pushes code and data while the box builds the environment, logs in to the hub, ends stale
+    Checks the job and the box, forecasts memory, pushes code and data while the box builds the environment, logs in to the hub, ends stale
     GPU processes and launches.
 
     Returns when the box has confirmed the start. From then on the run does not need this machine. Exits with 10 if the run
@@ -68,12 +70,20 @@ def command(
     if dry_run:
         from runner.workflow.check import check
 
-        checked = check([job for job, _ in loaded], host, report, volume=volume, strict=strict, checksum=checksum)
+        checked = check(
+            [job for job, _ in loaded],
+            host,
+            report,
+            volume=volume,
+            strict=strict,
+            checksum=checksum,
+            despite_forecast=despite_forecast,
+        )
         sys.exit(_show_checked(checked, as_json))
     from runner.workflow.status import failures_of
     from runner.workflow.submit import Options, submit
 
-    runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id))
+    runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id, despite_forecast))
     if not as_json:
         for run in runs:
             show_started(run, report)

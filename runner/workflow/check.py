@@ -14,8 +14,10 @@ from runner.push.preview import Preview, preview
 from runner.workflow.connect import connect, fail_if_python_cannot_be_installed, resolve_or_start_host
 from runner.workflow.submission import access, checks
 from runner.workflow.submission.checks import Finding
-from runner.workflow.submission.forecast import forecast
+from runner.workflow.submission.forecast import Forecast
+from runner.workflow.submission.models import read_models, runs_with_forecast
 from runner.workflow.submission.plan import Plan, Requirements, make_plan
+from runner.workflow.submission.verdicts import Judged, judge
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Checked:
     job: str
     findings: list[Finding]
     previews: dict[str, Preview]
+    forecasts: list[Forecast]
 
     @property
     def ready(self) -> bool:
@@ -39,10 +42,12 @@ def check(
     volume: str | None = None,
     strict: bool = False,
     checksum: bool = False,
+    despite_forecast: bool = False,
 ) -> list[Checked]:
-    """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted VRAM, what would be sent, of each job over one connection.
+    """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted memory, what would be sent, of each job over one connection.
 
-    Raises the errors of ``submit`` that keep it from checking.
+    The runs of all jobs are taken to train at the same time, as those of one submission; what is forecast of them stands with the first
+    job. Raises the errors of ``submit`` that keep it from checking.
     """
     plans = [make_plan(job, checksum=checksum) for job in jobs]
     try:
@@ -51,18 +56,23 @@ def check(
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
     except PythonMissing:
         fail_if_python_cannot_be_installed(resolve_or_start_host(host, volume), report)
-        return [Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan)) for plan in plans]
-    return [_checked(plan, box, reached, report) for plan, box in zip(plans, boxes, strict=True)]
+        return [
+            Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan), []) for plan in plans
+        ]
+    runs = runs_with_forecast(jobs)
+    judged = judge(runs, boxes[0], read_models(runs), despite=despite_forecast)
+    told = [judged, *(Judged([], []) for _ in plans[1:])]
+    return [_checked(plan, box, reached, each, report) for plan, box, each in zip(plans, boxes, told, strict=True)]
 
 
-def _checked(plan: Plan, box: Box, reached: Finding, report: Reporter) -> Checked:
+def _checked(plan: Plan, box: Box, reached: Finding, judged: Judged, report: Reporter) -> Checked:
     job = plan.job
     findings = [reached, *checks.examine(box, plan)]
     findings += _hub(job, report)
-    findings += forecast(job, box)
+    findings += judged.findings
     findings += [Finding("job", "warn", warning) for warning in plan.warnings]
     findings += _sends(plan, {tree.name: checks.has_tree(box, plan, tree.name) for tree in plan.trees})
-    return Checked(job.name, findings, _previews(plan))
+    return Checked(job.name, findings, _previews(plan), judged.forecasts)
 
 
 def _with_new_packages(plans: Sequence[Plan]) -> Iterator[tuple[Plan, bool]]:

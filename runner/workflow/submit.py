@@ -18,8 +18,9 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.submission import access, checks, environment, launch, push, stale
+from runner.workflow.submission import access, checks, environment, launch, push, stale, verdicts
 from runner.workflow.submission.background import background_thread
+from runner.workflow.submission.models import read_models, runs_with_forecast
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
 from runner.workflow.submission.resumption import Resumption, require_ended
@@ -34,6 +35,7 @@ class Options:
     checksum: bool = False
     kill_stale: bool = False
     run_id: str | None = None
+    despite_forecast: bool = False
 
 
 def submit(
@@ -61,6 +63,8 @@ def submit(
         planner.submit(load)  # before the plans: the connection cannot open without it
         plans = [planner.submit(make_plan, job, checksum=options.checksum) for job, _ in jobs]
         waiting = list(zip(runs, plans, strict=True))
+        forecast = runs_with_forecast([job for job, _ in jobs])  # they are told once, for all runs
+        despite = options.despite_forecast or resumption is not None  # a resumed run has trained before
         while waiting:
             run, planned = waiting[0]
             with connection.link() as link:  # where it breaks, the block ends, and the loop goes round again
@@ -70,11 +74,14 @@ def submit(
                         require_ended(link, resumption, run, report)
                     for warning in plan.warnings:
                         report.warn(warning)
-                    with background_thread() as hub:
+                    with background_thread() as hub, background_thread() as other:
                         granted = hub.submit(access.require, plan.job, report)
+                        models = other.submit(read_models, forecast)
                         box = checks.probe(link, plan, run.run_id, report)
                         checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
+                        verdicts.tell(forecast, box, models.result(), report, despite=despite)
+                        forecast = []
                     try:
                         environment.install_tools(link, plan, box, report)
                         with background_thread() as builder:

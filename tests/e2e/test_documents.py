@@ -41,6 +41,7 @@ CASES = [
     ("init", ["init", "mine"], "Init", 0),
     ("validate", ["validate", FILE, "wrong.yaml"], "Validate", 2),
     ("check", ["check", FILE, "--host", "box"], "Check", 0),
+    ("check", ["check", "recipe.yaml", "--host", "box"], "Check", 0),  # it has a forecast
     ("submit --dry-run", ["submit", FILE, "--host", "box", "--dry-run"], "DryRun", 0),
     ("list", ["list"], "List", 0),
     ("list --host", ["list", "--host", "box"], "ListOfHost", 0),
@@ -119,6 +120,7 @@ def leave_no_list_empty(recording: Recording) -> None:
     damaged.mkdir()
     (damaged / "run.json").write_text("{")
     Path("wrong.yaml").write_text("nmae: a\n")
+    Path("recipe.yaml").write_text("{name: a, recipe: pretrain, data: [corpus], settings: {corpus: corpus}}\n")
     Path(".env").write_text("TOKEN=1\n")
 
 

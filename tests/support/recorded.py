@@ -160,6 +160,7 @@ def _ask_the_rest() -> str:
             ranges=[],
             interpreter=sys.executable,
             interpreters=[],
+            gpus=0,
             tell=lambda line: None,
         )
         link.agent.stale(kill=False, gpus=1)

@@ -1,19 +1,18 @@
-"""Predicted VRAM and disk of a recipe job, from its settings and the model's config.json; only that file is downloaded."""
+"""Predicted memory and disk of a recipe job on a box, from its settings and the model's config.json, before money is spent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from remote_payload.forecast.accuracy import stated_error
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.disk import checkpoints_of_a_run, forecast_disk
-from remote_payload.forecast.memory import GIB, MemoryForecast, TrainingShape, forecast_memory, largest_micro_batch
-from runner.domain.answers.box import Box
-from runner.domain.errors import GpurunError
-from runner.domain.job import Job
-from runner.domain.sweep import expand
-from runner.workflow.submission.checks import Finding
+from remote_payload.forecast.disk import DiskForecast, checkpoints_of_a_run, forecast_disk
+from remote_payload.forecast.host import HostForecast, forecast_host
+from remote_payload.forecast.memory import MemoryForecast, TrainingShape, forecast_memory, largest_micro_batch
+from runner.domain.answers.box import Box, Gpu
+from runner.domain.job import Job, Settings
 
 # What ``targets: auto`` means: the attention projections, as the model families name them.
 ATTENTION = (
@@ -39,22 +38,68 @@ class Adapter:
     dropout: float = 0.0
 
 
-def forecast(job: Job, box: Box) -> list[Finding]:
-    """How much VRAM the job will need on each GPU and how much disk for checkpoints, and what to set when that does not fit."""
-    if not job.recipe or job.has_own_recipe:  # nobody knows what a user's own recipe keeps in memory
-        return []
-    try:
-        model, shape = Architecture.from_config(_config(job)), shape_of(job, box)
-    except (GpurunError, ValueError, KeyError, TypeError, OSError) as error:
-        return [Finding("VRAM forecast", "warn", f"not possible: {error}")]
-    capacity = min((gpu.memory_total for gpu in box.gpus), default=0)
-    batch = int(job.settings.get("batch", {}).get("size", 1))
-    automatic = job.settings.get("batch", {}).get("micro", "auto") == "auto"
+@dataclass(frozen=True)
+class Forecast:
+    """What a run of this job will need, and what the box has for it. Bytes."""
+
+    model: Architecture
+    shape: TrainingShape
+    settings: Settings
+    batch: int  # examples of one optimizer step
+    memory: MemoryForecast  # of each GPU
+    card: Gpu | None  # the smallest GPU that the run may get
+    gpus: int  # how many the box has
+    host: HostForecast  # of all runs of this kind that train at once
+    ram: int | None
+    ram_free: int | None
+    disk: DiskForecast | None  # of all runs of this kind; None where the number of checkpoints is not known yet
+    disk_free: int
+
+    @property
+    def error(self) -> float:
+        """How far the forecast may be off, as a share of what the run takes."""
+        return stated_error(self.shape)
+
+
+def predict(run: Job, box: Box, model: Architecture, alike: Sequence[Job]) -> Forecast:
+    """The forecast of a run, and of ``alike``, the runs of the submission that have its shape (itself among them), together.
+
+    With ``batch.micro: auto`` it is that of the largest micro-batch that fits, and of one row where not even that fits.
+    Raises ValueError, KeyError, TypeError or OSError for settings that tell too little.
+    """
+    shape, batch = shape_of(run, box), batch_of(run)
+    at_once, ranks = runs_at_once(run, box, len(alike)), _ranks(run, box)
+    card = min(cards_of(run, box, at_once), key=lambda gpu: gpu.memory_total, default=None)
+    automatic = run.settings.get("batch", {}).get("micro", "auto") == "auto"
     if automatic:
-        fits = largest_micro_batch(model, shape, -(-batch // _ranks(job, box)), capacity) if capacity else 1
-        shape = shape_of(job, box, max(fits, 1))
-    memory = _memory(forecast_memory(model, shape), shape, batch, capacity, automatic=automatic)
-    return [memory, *_disk(job, model, shape, box)]
+        fits = largest_micro_batch(model, shape, -(-batch // ranks), card.memory_total) if card else 1
+        shape = shape_of(run, box, max(fits, 1))
+    counts = [count for each in alike if (count := _checkpoint_count(each)) is not None]
+    resumable = run.settings.get("checkpoint", {}).get("resumable")
+    return Forecast(
+        model=model, shape=shape, settings=run.settings, batch=batch, memory=forecast_memory(model, shape),
+        card=card, gpus=len(box.gpus), host=forecast_host(model, shape, processes=ranks, runs=at_once),
+        ram=box.ram or None, ram_free=box.ram_free,
+        disk=forecast_disk(model, shape, counts, resumable) if counts else None, disk_free=box.disk_free,
+    )  # fmt: skip
+
+
+def batch_of(run: Job) -> int:
+    """Examples of one optimizer step."""
+    return int(run.settings.get("batch", {}).get("size", 1))
+
+
+def cards_of(job: Job, box: Box, runs: int = 1) -> Sequence[Gpu]:
+    """The GPUs that ``runs`` runs of the job may get: the first that are free (crowded ones last), any where they have to wait for them."""
+    known = [gpu for gpu in box.gpus if gpu.memory_total]  # a GPU without memory of its own has the machine's
+    wanted = len(box.gpus) if job.resources.gpus == "all" else job.resources.gpus * runs
+    free = sorted((gpu for gpu in known if not gpu.held_by), key=lambda gpu: gpu.memory_used > gpu.memory_total // 10)
+    return free[:wanted] if len(free) >= wanted else known
+
+
+def runs_at_once(job: Job, box: Box, runs: int) -> int:
+    """How many of ``runs`` runs the box's GPUs let train at the same time."""
+    return max(1, min(runs, len(box.gpus) // _ranks(job, box)))
 
 
 def shape_of(job: Job, box: Box, micro_batch: int | None = None) -> TrainingShape:
@@ -101,72 +146,13 @@ def _targets(wanted: object) -> tuple[str, ...] | str:
     return tuple(wanted) if isinstance(wanted, list | tuple) else "all-linear"
 
 
-def _disk(job: Job, model: Architecture, shape: TrainingShape, box: Box) -> list[Finding]:
-    """What the checkpoints of the run, or of all runs of its sweep, will take; nothing where their number is not known yet.
-
-    A resumable checkpoint holds the optimizer's state too, the others hold the model alone.
-    """
-    counts = _checkpoint_counts(job)
-    if not counts:
-        return []
-    disk = forecast_disk(model, shape, counts, job.settings.get("checkpoint", {}).get("resumable"))
-    runs = f"{disk.runs} runs, " if disk.runs > 1 else ""
-    text = (
-        f"{disk.total / GIB:,.0f} GiB: {runs}{disk.checkpoints} checkpoints of {disk.each / GIB:.1f} GiB, {disk.resumable} of them"
-        f" resumable; {box.disk_free / GIB:,.0f} GiB are free"
-    )
-    if disk.total <= box.disk_free:
-        return [Finding("disk forecast", "ok", text)]
-    hint = "Set settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
-    return [Finding("disk forecast", "warn", text, hint)]
-
-
-def _checkpoint_counts(job: Job) -> list[int]:
-    """How many checkpoints each run of the job keeps; empty where the settings alone do not tell."""
-    wanted = job.settings.get("checkpoint", {})
+def _checkpoint_count(run: Job) -> int | None:
+    """How many checkpoints the run keeps; None where its settings alone do not tell."""
+    wanted = run.settings.get("checkpoint", {})
     every, keep = wanted.get("every_epochs"), wanted.get("keep")
-    runs = expand(job.name, job.sweep or {})
     if keep is not None:
-        return [keep + 1] * len(runs)  # the best one is kept beside the latest
-    if not every or wanted.get("every_steps") or job.settings.get("max_steps"):
-        return []
-    epochs = [run.overrides.get("settings.epochs", job.settings.get("epochs")) for run in runs]
+        return int(keep) + 1  # the best one is kept beside the latest
+    if not every or wanted.get("every_steps") or run.settings.get("max_steps"):
+        return None
     start = bool(wanted.get("at_start"))
-    return [checkpoints_of_a_run(float(each or 1), every, start=start, final=False) for each in epochs]
-
-
-def _config(job: Job) -> Mapping[str, object]:
-    """The model's ``config.json``: of a folder of the job, or from the hub; for a model built from scratch what it will say."""
-    if job.recipe == "pretrain":
-        shape = job.settings["model"]
-        widths = {"n_layer": shape["layers"], "n_embd": shape["width"], "n_head": shape["heads"]}
-        tokens = {"vocab_size": job.settings["vocabulary"], "n_positions": job.settings["max_length"]}
-        return {"model_type": "gpt2", "activation_function": "gelu_pytorch_tanh", **widths, **tokens}
-    model = job.settings.get("model")
-    if not isinstance(model, str):
-        raise ValueError("the recipe builds its own model")
-    local = job.folder / model / "config.json"
-    if local.is_file():
-        config = json.loads(local.read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"{local} is not a JSON object")
-        return config
-    from runner import hub
-
-    return hub.fetch_config(model, job.settings.get("revision"))
-
-
-def _memory(found: MemoryForecast, shape: TrainingShape, batch: int, capacity: int, *, automatic: bool) -> Finding:
-    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in found.by_size() if size > GIB // 20)
-    text = f"{found.total / GIB:.1f} GiB with micro-batch {shape.micro_batch} of effective {batch} ({parts})"
-    if not capacity:
-        return Finding("VRAM forecast", "ok", text)
-    text += f"; the GPU has {capacity / GIB:.0f} GiB"
-    if found.total <= capacity:
-        return Finding("VRAM forecast", "ok", text)
-    hint = (
-        "Set settings.batch.activation_checkpointing: true, or a shorter length."
-        if automatic
-        else "Set settings.batch.micro: auto (the effective batch stays), or activation_checkpointing: true."
-    )
-    return Finding("VRAM forecast", "warn", text, hint)
+    return checkpoints_of_a_run(float(run.settings.get("epochs") or 1), every, start=start, final=False)

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from runner import hub
-from runner.domain.answers.box import Box
+from runner.domain.answers.box import Box, Gpu
+from runner.domain.job import Job
 from runner.jobfile import load, load_runs
 from runner.workflow.submission.checks import Finding
-from runner.workflow.submission.forecast import forecast
+from runner.workflow.submission.models import read_models, runs_with_forecast
+from runner.workflow.submission.verdicts import judge
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 GIB = 1 << 30
@@ -61,8 +63,14 @@ def jobs(tmp_path, monkeypatch):
 
 
 def box(memory: int, gpus: int = 1, disk: int = 1000) -> Box:
-    """As far as a forecast looks at it: so many GPUs of ``memory`` GiB."""
-    return SimpleNamespace(gpus=[SimpleNamespace(memory_total=memory * GIB)] * gpus, disk_free=disk * GIB)
+    """As far as a forecast looks at it: so many GPUs of ``memory`` GiB, and plenty of everything else."""
+    cards = tuple(Gpu(index, "a GPU", f"GPU-{index}", memory * GIB, 0, None) for index in range(gpus))
+    return SimpleNamespace(gpus=cards, disk_free=disk * GIB, ram=2000 * GIB, ram_free=1900 * GIB)
+
+
+def forecast(job: Job, where: Box) -> list[Finding]:
+    runs = runs_with_forecast([job])
+    return judge(runs, where, read_models(runs)).findings
 
 
 def vram(file: Path, where: Box, *overrides: str) -> tuple[Finding, float, int]:
