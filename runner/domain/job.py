@@ -158,6 +158,8 @@ class Job:
     """What the box costs an hour, for `status` and `list`."""
     time_limit: Duration | None = None
     """The run is ended after this long, such as 12h."""
+    cost_limit: float | None = field(default=None, metadata={"gt": 0, "le": 10_000_000})
+    """The run is ended when it has cost this much at price_per_hour."""
     secrets: tuple[Variable, ...] = ()
     """Names of environment variables of this machine that the payload gets too, such as WANDB_API_KEY. They never touch the box's disk."""
     sweep: Axes | None = None
@@ -220,7 +222,16 @@ class Job:
         parts += [f"data {', '.join(self.data_places)}"] if self.data else []
         parts += [f"model {', '.join(self.hub.models)}"] if self.hub.models else []
         parts += [f"at most {self.time_limit / 3600:g} h"] if self.time_limit else []
+        paid = self.seconds_paid_for
+        parts += [f"at most {self.cost_limit:g} in money ({paid / 3600:.3g} h)"] if paid else []
         return ", ".join(parts)
+
+    @property
+    def seconds_paid_for(self) -> float | None:
+        """How long ``cost_limit`` lasts at ``price_per_hour``; None without both, or where the box costs nothing."""
+        if self.cost_limit is None or not self.price_per_hour:
+            return None
+        return 3600 * self.cost_limit / self.price_per_hour
 
     def setting(self, *keys: str) -> Any:
         """One of ``settings`` by its path, ``("evaluation", "metric")``; None where a part of the path is not there."""

@@ -61,6 +61,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         outputs=job("outputs", optional(list_of(single_line))),
         smoke_test=job("smoke_test", otherwise(SmokeTest(), _smoke_test)),
         price_per_hour=job("price_per_hour", optional(finite_number)),
+        cost_limit=job("cost_limit", optional(finite_number)),
         time_limit=job("time_limit", optional(_parsed(parse_duration))),
         secrets=job("secrets", _names),
         sweep=job("sweep", optional(_by_name(list_of(_anything)))),

@@ -131,5 +131,6 @@ class LaunchRequest(TypedDict):
     gpus: int | str  # a number, or "all"
     queue: bool
     time_limit: float | None  # seconds
+    cost_limit: float | None  # seconds that the job's money lasts
     outputs: list[str]
     resume: ResumeRequest | None

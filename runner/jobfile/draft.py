@@ -55,6 +55,7 @@ outputs: {outputs}
 
 # time_limit: 12h                 # then the run is ended
 # price_per_hour: 0.22            # for the cost in `gpurun status`
+# cost_limit: 5                   # at that price; then the run is ended
 """
 _COMMANDS = {
     "python": ["python"],

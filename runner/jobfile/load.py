@@ -82,6 +82,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     job, wrong = check_fields(tree, path, _folder(tree, path))
     problems += wrong
     problems += _sweep(job, tree, path)
+    problems += _cost_limit(job, tree, path)
     checks = FolderChecks(tree, path, _folder(tree, path))
     if not checks.folder_is_there():
         return None, problems + checks.problems
@@ -94,6 +95,14 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
         return None, problems
     job = replace(job, environment=replace(job.environment, requirements=lines))
     return job.at(checks.folder, Path(path).absolute(), tuple(overrides)), problems
+
+
+def _cost_limit(job: Job | None, tree: Node, path: str) -> list[Problem]:
+    """A limit of the cost needs a price."""
+    if job is None or job.cost_limit is None or job.price_per_hour is not None:
+        return []
+    message = "cost_limit needs price_per_hour: what the box costs an hour, in the same currency"
+    return [Problem(path, tree.key_place("cost_limit"), message)]
 
 
 def _read(path: str) -> tuple[str | None, Problem | None]:

@@ -27,6 +27,7 @@ _NAMES = {
     "code.exclude": "ignore excludes",
     "hub.models": "model repo repos base_model model_name",
     "price_per_hour": "price cost",
+    "cost_limit": "budget max_cost cost_cap",
     "sweep": "matrix grid strategy",
     "settings.epochs": "num_epochs num_train_epochs",
     "settings.max_length": "max_seq_length max_seq_len context_length block_size",

@@ -384,6 +384,21 @@ def test_the_time_limit_ends_a_run(agent):
     assert (final["outcome"], final["cause"]) == ("timed_out", "time_limit")
 
 
+def test_the_first_of_two_limits_ends_a_run_which_is_told_before(agent, paths):
+    for limits, cause in (
+        ({"time_limit": 60, "cost_limit": 1.0}, "cost_limit"),
+        ({"time_limit": 1.0, "cost_limit": 60}, "time_limit"),
+    ):
+        run = run_id()
+        launch(agent, ["sh", "-c", "trap 'echo saved; exit 0' TERM; while :; do sleep 0.05; done"], run, **limits)
+        final = until_finished(agent, run)
+        assert (final["outcome"], final["cause"]) == ("timed_out", cause)
+        assert log_of(agent, run) == b"saved\n" and final["progress"]["flag"]["name"] == cause
+        assert 1.0 <= final["ended_at"] - final["started_at"] < 30
+        flags = [line for line in Path(paths.run(run).events).read_text().splitlines() if '"flag"' in line]
+        assert len(flags) == 1 and f"nine tenths of its {cause} are over" in flags[0]
+
+
 def test_what_the_payload_leaves_running_is_ended_with_it(agent):
     run = run_id()
     launch(agent, ["sh", "-c", "setsid sleep 60 & sleep 60 & exit 5"], run)

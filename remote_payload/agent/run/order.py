@@ -25,6 +25,7 @@ class LaunchFile(NamedTuple):
     time_limit: Optional[float] = None  # seconds
     log_limit: int = LOG_LIMIT  # bytes
     resume: Optional[Dict[str, Any]] = None  # as it was asked for
+    cost_limit: Optional[float] = None  # seconds that the job's money lasts
 
 
 def write_launch(run: RunPaths, launch: LaunchFile) -> None:
@@ -51,6 +52,7 @@ def _parse_launch(fields: Fields) -> LaunchFile:
         fields.optional_number("time_limit"),
         fields.whole("log_limit") or LOG_LIMIT,
         fields.mapping("resume") or None,
+        fields.optional_number("cost_limit"),
     )
 
 

@@ -24,6 +24,7 @@ def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int)
         time_limit=asked.time_limit,
         log_limit=asked.log_limit or LOG_LIMIT,
         resume=asked.resume._asdict() if asked.resume else None,
+        cost_limit=asked.cost_limit,
     )
 
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import State, Status
 
 ALMOST_NOTHING = 1 << 20  # bytes
-OUTCOMES = {"timeout": ("timed_out", "time_limit"), "cancelled": ("cancelled", "stopped")}
+OUTCOMES = {
+    "timeout": ("timed_out", "time_limit"),
+    "budget": ("timed_out", "cost_limit"),
+    "cancelled": ("cancelled", "stopped"),
+}
 
 
 class Facts(NamedTuple):

@@ -34,7 +34,7 @@ from remote_payload.agent.run import (
 from remote_payload.agent.run.allotment import Allotment
 from remote_payload.agent.run.order import LaunchFile, Order, Start, decode_order, read_launch
 from remote_payload.agent.run.owner import Payload
-from remote_payload.agent.run.quota import LogQuota
+from remote_payload.agent.run.quota import Limit, LogQuota, first_limit
 from remote_payload.agent.run.waiting import Waiting
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
@@ -94,7 +94,7 @@ class Supervisor:
         self._exit: Optional[ExitRecord] = None
         self._ended_by_us: Optional[str] = None  # the kind of the exit, once we have asked the payload to end
         self._kill_at: Optional[float] = None
-        self._out_of_time_at: Optional[float] = None
+        self._limit: Optional[Limit] = None
         self._over = threading.Event()
 
     # The start
@@ -152,12 +152,11 @@ class Supervisor:
     # The watch
 
     def watch(self) -> None:
-        """Until the payload has ended: its exit status, the time limit, ``stop``, the log's size."""
+        """Until the payload has ended: its exit status, its limits, ``stop``, the log's size."""
         if self._payload is None or self._exit is not None:
             return
         quota = LogQuota(self.run.log, self.launch.log_limit)
-        if self.launch.time_limit:
-            self._out_of_time_at = time.monotonic() + self.launch.time_limit
+        self._limit = first_limit(self.launch)
         threading.Thread(target=self._sample_hardware, daemon=True).start()
         while True:
             received = signals.wait(SIGNALS, TICK)
@@ -166,7 +165,7 @@ class Supervisor:
                 return
             self._restore_files()
             self._obey(received)
-            self._enforce_time_limit()
+            self._enforce_limit()
             self._enforce_grace()
             self._enforce_quota(quota)
 
@@ -205,10 +204,14 @@ class Supervisor:
         elif received == signal.SIGTERM:
             self._signal_payload(signal.SIGTERM)
 
-    def _enforce_time_limit(self) -> None:
-        late = self._out_of_time_at is not None and time.monotonic() > self._out_of_time_at
-        if late and self._ended_by_us is None:
-            self._end_payload("timeout", ending.needed_grace(self.run))
+    def _enforce_limit(self) -> None:
+        if self._limit is None or self._ended_by_us is not None:
+            return
+        warning = self._limit.warning()
+        if warning:
+            events.append(self.run.events, "flag", name=self._limit.name, message=warning)
+        if self._limit.reached():
+            self._end_payload(self._limit.kind, ending.needed_grace(self.run))
 
     def _end_payload(self, kind: str, grace: float) -> None:
         """TERM now, KILL once the grace is over."""

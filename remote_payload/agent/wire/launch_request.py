@@ -53,6 +53,7 @@ class LaunchRequest(NamedTuple):
     gpus: Union[int, str]  # a number, or ALL
     queue: bool
     time_limit: Optional[float]  # seconds
+    cost_limit: Optional[float]  # seconds that the job's money lasts
     log_limit: Optional[int]  # bytes
     resume: Optional[Resume]
 
@@ -79,6 +80,7 @@ def read(asked: Fields) -> LaunchRequest:
         gpus=_read_gpus(asked),
         queue=asked.flag("queue"),
         time_limit=asked.optional_number("time_limit"),
+        cost_limit=asked.optional_number("cost_limit"),
         log_limit=asked.optional_whole("log_limit"),
         resume=_read_resume(asked.optional_fields("resume")),
     )

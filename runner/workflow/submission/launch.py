@@ -114,6 +114,7 @@ def _request(
         "gpus": job.resources.gpus,
         "queue": job.queue,
         "time_limit": job.time_limit,
+        "cost_limit": job.seconds_paid_for,
         # A recipe writes to $GPURUN_OUTPUTS; its manifest obeys them.
         "outputs": list(job.outputs or ()) if job.command else [],
         "resume": resume,

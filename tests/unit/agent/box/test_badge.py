@@ -48,6 +48,7 @@ def start():
         process = subprocess.Popen(
             command,
             preexec_fn=(lambda: badge.set_badge(owner)) if owner else None,
+            stdin=subprocess.PIPE,  # an agent ends with it
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
@@ -58,6 +59,7 @@ def start():
     for process in started:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
