@@ -117,7 +117,7 @@ class _Methods(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in READ_BY_METHODS and self.waits.holds(args):
             self.waits.note(func.__name__)
-        if func in COPY_BY and kwargs.get("device") is not None and not isinstance(args[0], Tensor):
+        if func in COPY_BY and kwargs.get("device") is not None and not isinstance(args[0], Tensor) and args[0] != []:
             self.waits.note("copy from ordinary memory")
         if (
             func is Tensor.__getitem__

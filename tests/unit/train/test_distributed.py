@@ -80,3 +80,19 @@ def test_alone_every_collective_is_the_value_itself() -> None:
 def test_a_list_is_dealt_out_so_that_each_item_has_one_rank() -> None:
     shares = [World(rank, 3, rank, torch.device("cpu")).share(list(range(8))) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+@pytest.mark.parametrize("kind", ["whole", "sharded"])
+def test_each_rank_waits_for_its_device_once_a_step_however_many_micro_batches_it_has(
+    tmp_path: Path, kind: str
+) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.support.models.waits_of_ranks", str(tmp_path), kind],
+        capture_output=True, text=True, timeout=150, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        steps = json.loads((tmp_path / f"waits-{rank}.json").read_text())
+        assert len(steps) == 3 and len({batches for batches, _ in steps}) > 1
+        assert all(len(places) == 1 for _, places in steps), steps

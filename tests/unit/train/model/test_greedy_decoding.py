@@ -1,14 +1,17 @@
 import json
+import random
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from remote_payload.train.download import BaseModel
+from remote_payload.train.model import greedy_decoding
 from remote_payload.train.model.causal_files import load_causal, save_causal
 from remote_payload.train.model.greedy_decoding import decode_greedily
 from remote_payload.train.results.causal_smoke import write_causal_smoke
 from tests.support.models.tiny_models import CAUSAL, tiny_model, tiny_tokenizer
+from tests.support.waits import counted_waits
 
 INPUTS = [
     {"prompt": "The ship left", "add_special_tokens": True},
@@ -35,6 +38,21 @@ def test_tokens_are_the_plain_argmax_and_logits_those_of_the_prompt(name):
         assert tokens[row].tolist() == cut + [-1] * (16 - len(cut))
         torch.testing.assert_close(logits[row], model(torch.tensor([ids[row]])).logits[0, -1])
     assert -1 in tokens[0]
+
+
+def test_how_often_the_end_is_looked_for_changes_nothing_and_the_host_waits_no_oftener(monkeypatch):
+    draw, model, tokenizer = random.Random(3), tiny_model("qwen2", seed=1), tiny_tokenizer()
+    every = [token for row in decode_greedily(model, tokenizer, INPUTS, [])[1].tolist() for token in row]
+    for _ in range(8):
+        ends, new_tokens, apart = draw.sample(every, 2), draw.randint(1, 20), draw.randint(2, 9)
+        monkeypatch.setattr(greedy_decoding, "READ_EVERY", {})
+        logits, tokens = decode_greedily(model, tokenizer, INPUTS, ends, new_tokens)
+        monkeypatch.setattr(greedy_decoding, "READ_EVERY", {"cpu": apart})
+        with counted_waits(list(model.parameters()), list(model.buffers())) as waits:
+            found = decode_greedily(model, tokenizer, INPUTS, ends, new_tokens)
+        assert torch.equal(found[0], logits) and torch.equal(found[1], tokens)
+        reads = sum(-(-(int((row >= 0).sum())) // apart) for row in tokens)
+        assert len(waits.places) == reads + 1, waits.places  # the prompts' logits are read once, at the end
 
 
 def test_a_model_with_learned_positions_stops_at_the_last_of_them():

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from remote_payload.train.data.packing import IGNORED
-from remote_payload.train.model.causal import chunked_cross_entropy, chunked_log_probabilities
+from remote_payload.train.data.packing import IGNORED, counted_positions
+from remote_payload.train.model.causal import chunked_cross_entropy, chunked_log_probabilities, chunked_scores
 
 
 def batch(rows=37, width=16, vocabulary=101, dtype=torch.float32):
@@ -117,3 +117,21 @@ def test_evaluating_a_vocabulary_of_150_000_peaks_below_a_quarter_of_the_whole_l
     measured = json.loads(output.stdout)
     assert measured["whole"] >= 0.95 * measured["logits"]  # the ruler itself works
     assert measured["chunked"] <= 0.25 * measured["logits"], measured
+
+
+def test_a_second_backward_pass_is_refused_since_the_first_multiplied_the_stored_gradients_in_place():
+    hidden, weight, targets = batch()
+    loss = chunked_cross_entropy(hidden, weight, targets, 5).sum
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_positions_that_come_with_the_batch_give_what_those_found_in_it_do():
+    hidden, weight, targets = batch()
+    for measure in (chunked_cross_entropy, chunked_scores):
+        found = measure(hidden, weight, targets, 5, counted_positions(targets))
+        for ours, theirs in zip(found, measure(hidden, weight, targets, 5), strict=True):
+            assert torch.equal(ours, theirs)
+    given = chunked_log_probabilities(hidden, weight, targets, 5, counted_positions(targets))
+    assert torch.equal(given, chunked_log_probabilities(hidden, weight, targets, 5))
