@@ -41,8 +41,8 @@ class FinetuneSettings:
     )
     weights: Literal["fp32", "bf16"] = setting(
         "fp32",
-        "How weights, gradients and optimizer are kept: fp32 takes 16 bytes a parameter, bf16 half of it, rounding "
-        "each update.",
+        "How weights, gradients and optimizer are kept: fp32 takes 16 bytes a parameter, bf16 half of it; updates are then "
+        "rounded at random, so that they are right on average.",
     )
     shard: bool = setting(
         False, "Shard weights, gradients and optimizer over all GPUs (FSDP2), for a model that does not fit one."

@@ -6,25 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from remote_payload.settings.training import Optimizer
+from remote_payload.train.loop.bf16_adamw import Bf16AdamW
 
 
-def build_optimizer(model: nn.Module, settings: Optimizer, device: torch.device) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, settings: Optimizer, device: torch.device, seed: int) -> torch.optim.Optimizer:
     """AdamW (https://arxiv.org/abs/1711.05101) over what is trainable, fused on CPU and CUDA.
 
-    Matrices are decayed; vectors (biases, norms) are not.
+    Matrices are decayed; vectors (biases, norms) are not. Weights in bf16 are rounded with noise that follows from ``seed``.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    groups = [group for group in groups if group["params"]]
+    betas = (settings.beta1, settings.beta2)
+    if any(parameter.dtype == torch.bfloat16 for parameter in trainable):
+        return Bf16AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, seed=seed)
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=fused)
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors
         key, _, owner = name.partition("/")
         parameter = parameters[owner]
         if key == "step":  # one number a parameter, never sharded; the fused kernel needs it on the device
-            optimizer.state[parameter][key] = tensor.to(parameter.device if optimizer.defaults["fused"] else "cpu")
+            optimizer.state[parameter][key] = tensor.to(parameter.device if optimizer.defaults.get("fused") else "cpu")
         else:
             optimizer.state[parameter][key] = placed_like(tensor, parameter)
 

@@ -34,7 +34,7 @@ class Probe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stepper.optimizer.state.clear()
-        if self.broken_off:  # not where it failed: there the tensors that did not fit are still held
+        if self.broken_off and error is None:  # not where it failed: there the tensors that did not fit are still held
             self.stepper.world.give_up_pass(self.stepper.model)
 
     def attempt(self, micro_batch_rows: int) -> None:

@@ -92,7 +92,7 @@ class Stepper:
         self.world, self.settings, self.model, self.task = run.world, run.settings, model, task
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.gradients = GradientSum(run.world, self.parameters)
-        self.optimizer = build_optimizer(model, run.settings.optimizer, run.world.device)
+        self.optimizer = build_optimizer(model, run.settings.optimizer, run.world.device, run.settings.seed)
 
     def step(self, work: Any, micro_batch_rows: int, lr: float, requests: Requests) -> StepFacts | None:
         """Takes one step at learning rate ``lr``; None when a rank ran out of memory.
