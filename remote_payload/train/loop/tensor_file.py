@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -72,10 +73,11 @@ def in_pieces(tensors: Iterable[Tensor], buffer: Callable[[], Tensor]) -> Iterat
 def write_pieces(path: Path, begin: bytes, pieces: Iterable[Tensor]) -> str:
     """Writes a file of ``begin`` and the pieces (uint8, on the host). Returns its sha256. Raises OSError."""
     sha256 = hashlib.sha256(begin)
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hashing:
         file.write(begin)
         for piece in pieces:
             content = memoryview(piece.numpy())
-            file.write(content)  # this and the hash let other threads run meanwhile
-            sha256.update(content)
+            hashed = hashing.submit(sha256.update, content)  # while it is written; both let training's thread run
+            file.write(content)
+            hashed.result()
     return sha256.hexdigest()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
-from remote_payload.train.loop import saving
+from remote_payload.train.loop import host_memory, saving
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.loop.step import MicroBatch
@@ -43,6 +45,8 @@ class ToySettings:
     oom_on_rank: int = -1  # in its first micro-batch of more than two rows
     fail_on_rank: int = -1
     hold_save_at: int = 0  # stop for ever in the middle of this step's save, once its tensors are written
+    full_disk_at: int = 0  # the disk fills in the middle of this step's save, and stays full
+    no_host_memory: bool = False  # for a copy of a checkpoint
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     batch: Batch = field(default_factory=Batch)
@@ -133,6 +137,22 @@ def hold(step: int) -> None:
     saving.write_pieces = held
 
 
+def fill_at(step: int, folder: Path) -> None:
+    """For ``extras``: there was room when the save began, and its tensors are not written yet."""
+    if step and folder.name.endswith(f"{step:06d}"):
+        fill(folder.parent)
+
+
+def fill(disk: Path) -> None:
+    """Takes all that is free, to the last byte."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free)
+        file.seek(0, os.SEEK_END)
+        with suppress(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
@@ -141,7 +161,9 @@ def main() -> None:
     def work() -> None:
         if run.settings.hold_save_at:
             hold(run.settings.hold_save_at)
-        _, outcome = toy_train(run)
+        if run.settings.no_host_memory:
+            host_memory.available = lambda: 1
+        _, outcome = toy_train(run, extras=lambda folder: fill_at(run.settings.full_disk_at, folder))
         if run.world.main:
             (folder / "losses.json").write_text(json.dumps(outcome.losses))
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from remote_payload.train.distributed import World, buckets
+from tests.support.box import small_disk
 from tests.support.models.toy_training import toy_run, toy_train
 
 CONSTANT = {"schedule": {"name": "constant", "warmup": 0}, "optimizer": {"learning_rate": 3e-3}}
@@ -37,6 +38,21 @@ def test_a_model_cut_over_two_ranks_learns_what_a_whole_one_does_and_its_checkpo
     assert set(whole) == set(cut)
     for name, tensor in whole.items():
         assert torch.allclose(cut[name], tensor, atol=2e-4), name
+
+
+@pytest.mark.parametrize("no_host_memory", [False, True], ids=["in the background", "while training waits"])
+def test_a_disk_that_fills_while_a_sharded_model_is_written_costs_the_checkpoint_and_not_the_run(
+    tmp_path: Path, no_host_memory: bool
+) -> None:
+    settings = {**CONSTANT, "sharded": True, "full_disk_at": 4, "no_host_memory": no_host_memory}
+    (tmp_path / "outputs").mkdir()
+    with small_disk(tmp_path / "outputs/checkpoints", "size=300m") as disk:
+        done = torchrun(tmp_path, {**settings, "batch": {"size": 8, "micro": 4}, "checkpoint": {"every_steps": 2}})
+        assert done.returncode == 0, done.stderr
+        assert "step-000004 could not be saved: [Errno 28] No space left on device" in done.stdout
+        assert ("training waits while the checkpoint is written" in done.stdout) == no_host_memory
+        left = [path.name for path in disk.iterdir() if path.name != "ballast"]
+        assert "step-000002" in left and "step-000004" not in left and not any(name.startswith(".") for name in left)
 
 
 @pytest.mark.stand_in

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from remote_payload.train.loop.grace import LEAST, SPARE, Grace
 from remote_payload.train.run import Run
 from tests.support.box import small_disk
 from tests.support.models.tiny_models import tiny_model
-from tests.support.models.toy_training import ToyTask, toy_run, toy_train
+from tests.support.models.toy_training import ToyTask, fill, fill_at, toy_run, toy_train
 
 SETTINGS: dict[str, Any] = {
     "epochs": 4, "checkpoint": {"every_steps": 4, "keep": 10}, "evaluation": {"every_epochs": None}, "batch": {"size": 8, "micro": 4},
@@ -180,18 +179,6 @@ def _all_written(run: Run) -> None:
     assert not list(run.checkpoints.glob(".tmp-*")), "a step was begun before the checkpoint was complete"
 
 
-def fill(disk: Path) -> None:
-    """Takes all that is free, to the last byte."""
-    with (disk / "ballast").open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free)
-        file.seek(0, os.SEEK_END)
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-
-
 @pytest.mark.parametrize("short", [False, True], ids=["in the background", "while training waits"])
 def test_a_disk_that_fills_in_the_middle_of_a_write_costs_the_checkpoint_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
@@ -202,16 +189,12 @@ def test_a_disk_that_fills_in_the_middle_of_a_write_costs_the_checkpoint_and_not
     run.checkpoints.parent.mkdir(parents=True, exist_ok=True)
     with small_disk(run.checkpoints, "size=300m") as disk:
 
-        def between(folder: Path) -> None:  # there was room when the save began; its tensors are not yet written
-            if folder.name.endswith("000008"):
-                fill(disk)
-
         def then(step: int) -> None:
             if step == 12:
                 assert not (disk / "step-000008").exists()
                 (disk / "ballast").unlink()
 
-        _, outcome = toy_train(run, Watched(run, then), extras=between)
+        _, outcome = toy_train(run, Watched(run, then), extras=lambda folder: fill_at(8, folder))
         assert outcome.progress.step == 12
         assert [found.step for found in checkpoints_in(disk, hashes=True)] == [4, 12]
         assert sorted(path.name for path in disk.iterdir()) == ["step-000004", "step-000012"]
