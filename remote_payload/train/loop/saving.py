@@ -56,6 +56,7 @@ class Save:
     done: Future[None] = field(default_factory=Future)
     seconds: float = 0.0  # that writing took
     not_removed: OSError | None = None  # why old checkpoints are still there
+    in_thread: bool = False  # which ends ``done``
     told: bool = False
 
     def facts(self) -> dict[str, Any]:
@@ -95,6 +96,16 @@ class Saver:
         sizes = [size_of(group.values()) for group in groups.values()]
         path = self.run.checkpoints / f"step-{progress.step:06d}"
         self.last = save = Save(copy.deepcopy(progress), metrics, path, sum(sizes))
+        try:
+            self._begin(save, groups, sizes)
+        except BaseException as error:
+            if (
+                not save.done.done() and not save.in_thread
+            ):  # else nobody would ever end it, and closing waits for its end
+                save.done.set_exception(error)
+            raise
+
+    def _begin(self, save: Save, groups: Tensors, sizes: list[int]) -> None:
         problem, at_once = self.world.broadcast(self._room(sizes) if self.world.main else None)
         if problem:
             return save.done.set_exception(OSError(problem))
@@ -105,9 +116,6 @@ class Saver:
                 self._write(save, groups, tensors, generators, at_once)
             except OSError as error:
                 save.done.set_exception(error)
-            except BaseException:
-                self.last = None
-                raise
         for rest in tensors.values():  # the ranks gather together, whatever becomes of the tensors
             deque(rest, maxlen=0)
 
@@ -203,6 +211,7 @@ class Saver:
 
         if at_once:
             return finish()
+        save.in_thread = True
         threading.Thread(target=finish, name=f"saving {save.path.name}", daemon=True).start()
 
     def _remove_old(self, save: Save) -> None:

@@ -121,6 +121,16 @@ def test_an_error_that_is_not_the_disk_ends_the_run(
     assert not list(run.checkpoints.glob(".tmp-*"))
 
 
+def test_an_error_of_the_recipes_own_files_ends_the_run(tmp_path: Path) -> None:
+    def wrong(folder: Path) -> None:
+        raise ZeroDivisionError("a mistake in the recipe")
+
+    run = toy_run(tmp_path, SETTINGS)
+    with pytest.raises(ZeroDivisionError, match="a mistake in the recipe"):
+        toy_train(run, extras=wrong)
+    assert list(run.checkpoints.iterdir()) == []
+
+
 def test_a_run_that_fails_keeps_the_checkpoint_that_is_being_written(tmp_path: Path, gate: threading.Event) -> None:
     class Poisoned(Watched):
         def loss(self, model: Any, micro: Any) -> Any:
