@@ -96,8 +96,16 @@ def outside_layers(model: Architecture, shape: TrainingShape) -> int:
 
 
 def backward_of_layer(model: Architecture, shape: TrainingShape) -> int:
-    """Bytes per token of the gradients that flow through a layer at once: through its MLP, or through a norm in fp32."""
+    """Bytes per token of what flows through a layer at once: gradients of its MLP, of a norm in fp32, or the input of an adapter."""
     width = 4 if shape.precision in ("full", "frozen full") else 2
     through_mlp = 3 * width * model.inner + 2 * residual_per_layer(model, shape)
     through_norm = 24 * model.hidden  # five products in fp32, and what flows
-    return max(through_mlp, through_norm)
+    return max(through_mlp, through_norm, _input_of_adapter(model, shape))
+
+
+def _input_of_adapter(model: Architecture, shape: TrainingShape) -> int:
+    """Peft casts an adapter's input to fp32 and drops a part of it in fp32, beside the input itself."""
+    if not shape.lora_rank:
+        return 0
+    widest = max((each.inputs for each in adapted_projections(model, shape.lora_targets)), default=0)
+    return (10 if shape.lora_dropout else 6) * widest + 10 * model.hidden

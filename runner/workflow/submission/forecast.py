@@ -23,9 +23,9 @@ ATTENTION = (
     "query",
     "key",
     "value",
-    "attention.output.dense",
+    "dense",
     "c_attn",
-    "attn.c_proj",
+    "c_proj",
 )
 
 

@@ -144,3 +144,20 @@ def test_lora_has_as_many_parameters_as_peft_adds(name, targets):
         tuned = get_peft_model(model, LoraConfig(r=16, target_modules=targets, fan_in_fan_out="GPT" in name))
     added = sum(parameter.numel() for parameter in tuned.parameters()) - before
     assert lora_parameters(Architecture.from_config(full), 16, targets) == added
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *ENCODERS])
+def test_targets_auto_are_on_the_laptop_what_training_adapts(name):
+    from remote_payload.settings.training import Lora
+    from remote_payload.train.model.lora import add_lora
+    from runner.workflow.submission.forecast import ATTENTION
+
+    config = {**CAUSAL, **ENCODERS}[name]
+    with torch.device("meta"):
+        model = (AutoModelForCausalLM if name in CAUSAL else AutoModel).from_config(config)
+        if name == "MiniLM":
+            model.pooler = None  # as the recipe does
+        tuned = add_lora(model, Lora(rank=8), "CAUSAL_LM" if name in CAUSAL else "FEATURE_EXTRACTION")
+    trained = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
+    full = json.loads(config.to_json_string(use_diff=False))
+    assert lora_parameters(Architecture.from_config(full), 8, ATTENTION) == trained
