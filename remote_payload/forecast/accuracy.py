@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_payload.forecast.memory import TrainingShape
+from remote_payload.forecast.shape import TrainingShape
 
 FULL_TRAINING = 0.10  # of what the run takes, in either direction
 LORA = 0.15

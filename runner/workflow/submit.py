@@ -18,7 +18,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.submission import access, checks, environment, launch, push, stale, verdicts
+from runner.workflow.submission import access, checks, environment, launch, push, stale
 from runner.workflow.submission.background import background_thread
 from runner.workflow.submission.models import read_models, runs_with_forecast
 from runner.workflow.submission.plan import make_plan
@@ -80,8 +80,11 @@ def submit(
                         box = checks.probe(link, plan, run.run_id, report)
                         checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
-                        verdicts.tell(forecast, box, models.result(), report, despite=despite)
-                        forecast = []
+                        if forecast:  # the others do not load what it takes
+                            from runner.workflow.submission import verdicts
+
+                            verdicts.tell(forecast, box, models.result(), report, despite=despite)
+                            forecast = []
                     try:
                         environment.install_tools(link, plan, box, report)
                         with background_thread() as builder:

@@ -10,7 +10,8 @@ from remote_payload.forecast.accuracy import stated_error
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.disk import DiskForecast, checkpoints_of_a_run, forecast_disk
 from remote_payload.forecast.host import HostForecast, forecast_host
-from remote_payload.forecast.memory import MemoryForecast, TrainingShape, forecast_memory, largest_micro_batch
+from remote_payload.forecast.memory import MemoryForecast, forecast_memory, largest_micro_batch
+from remote_payload.forecast.shape import TrainingShape
 from runner.domain.answers.box import Box, Gpu
 from runner.domain.job import Job, Settings
 

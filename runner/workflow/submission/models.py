@@ -6,14 +6,17 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from remote_payload.forecast.architecture import Architecture
 from runner.domain.errors import GpurunError
 from runner.domain.job import Job, Settings
 from runner.domain.sweep import expand
 
+if TYPE_CHECKING:
+    from remote_payload.forecast.architecture import Architecture
+
 # By key of a run's model (``key_of``): its architecture, or why it is not known.
-Models = Mapping[str, Architecture | str]
+Models = Mapping[str, "Architecture | str"]
 
 
 def runs_with_forecast(jobs: Sequence[Job]) -> list[Job]:
@@ -52,6 +55,8 @@ def key_of(job: Job) -> str:
 
 
 def _read(job: Job) -> Architecture | str:
+    from remote_payload.forecast.architecture import Architecture
+
     try:
         return Architecture.from_config(_config(job))
     except GpurunError as error:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from remote_payload.forecast.architecture import Architecture
-from remote_payload.forecast.memory import GIB, TrainingShape, forecast_memory
+from remote_payload.forecast.memory import GIB, forecast_memory
+from remote_payload.forecast.shape import TrainingShape
 from runner.domain.job import Settings
 
 SHORTEST = 128  # tokens: shorter texts are no longer the same task
