@@ -28,6 +28,9 @@ from runner.cli import options, output
 def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], host: str | None, as_json: bool) -> None:
     """Continue from the last good checkpoint, as a new run.
 
+    A program of your own is told by the variable GPURUN_RESUME (auto, or the
+    checkpoint's name) and finds copies of the old outputs at their places.
+
     The old run's record, log and outputs stay as they are. Exits with 10 if the new run has failed by the time the box
     confirms its start.
     """

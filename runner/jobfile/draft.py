@@ -50,7 +50,8 @@ resources:
   # vram: 20GiB                   # on each GPU
   # disk: 30GiB
 
-# What comes home: names that your program writes in its working directory.
+# What comes home: names that your program writes in its working directory. `gpurun resume` begins with copies of them and sets
+# GPURUN_RESUME, which your program has to look at: "resume" if "GPURUN_RESUME" in os.environ else "scratch".
 outputs: {outputs}
 
 # time_limit: 12h                 # then the run is ended

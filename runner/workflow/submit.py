@@ -23,7 +23,7 @@ from runner.workflow.submission.background import background_thread
 from runner.workflow.submission.models import read_models, runs_with_forecast
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
-from runner.workflow.submission.resumption import Resumption, require_ended
+from runner.workflow.submission.resumption import Resumption, require_resumable
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def submit(
                 plan = planned.result()
                 if not launch.attach(link, run, plan, report):
                     if resumption:
-                        require_ended(link, resumption, run, report)
+                        require_resumable(link, resumption, plan, run, report)
                     for warning in plan.warnings:
                         report.warn(warning)
                     with background_thread() as hub, background_thread() as other:

@@ -118,8 +118,16 @@ kept.write_text(str(step + 5))
     second = gpurun.json("resume")
     assert second["parent"] == first
     assert gpurun("logs", "-f").stdout == "from step 5 auto\n"
+    assert "GPURUN_RESUME" not in gpurun("resume").stderr
+    gpurun("logs", "-f")
     gpurun("fetch")
-    assert (Path(gpurun.json("status")["fetched_into"]) / "models/step.txt").read_text() == "10"
+    assert (Path(gpurun.json("status")["fetched_into"]) / "models/step.txt").read_text() == "15"
+
+
+def test_resume_warns_of_a_program_that_cannot_know_that_it_is_resumed(gpurun: Gpurun, job: Any) -> None:
+    run_id = gpurun.submit(job("print('from the start')"))
+    gpurun("logs", run_id, "-f")
+    assert "no file of the code names GPURUN_RESUME" in gpurun("resume", run_id).stderr
 
 
 def test_check_and_dry_run_send_nothing_and_start_nothing(gpurun: Gpurun, job: Any) -> None:

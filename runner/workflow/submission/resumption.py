@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from runner.domain.errors import UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
+from runner.push.selection import Selection
 from runner.transport.link import Link
 from runner.workflow.status import not_there, query_box
+from runner.workflow.submission.plan import Plan
+
+VARIABLE = "GPURUN_RESUME"  # what tells a program that it goes on; docs/resume.md
+SOURCES = frozenset(
+    (".py", ".sh", ".bash", ".yaml", ".yml", ".json", ".toml", ".cfg", ".ini", ".jl", ".r", ".lua", ".pl", "")
+)
+LARGEST_SOURCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -19,8 +28,8 @@ class Resumption:
     checkpoint: str
 
 
-def require_ended(link: Link, resumption: Resumption, new: Run, report: Reporter) -> None:
-    """Raises UserError while the earlier run is alive, RunLost when the box does not know it."""
+def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, report: Reporter) -> None:
+    """Raises UserError while the earlier run is alive, RunLost when the box does not know it. Warns of code that does not resume."""
     earlier = resumption.earlier
     seen = query_box(link, earlier)
     if seen.status is not None and not seen.status.finished:
@@ -32,3 +41,27 @@ def require_ended(link: Link, resumption: Resumption, new: Run, report: Reporter
     if seen.not_there:
         raise not_there(earlier)
     report.note(f"run {new.run_id}, going on from {earlier.run_id}")
+    if not reads_variable(plan):
+        report.warn(
+            f"no file of the code names {VARIABLE}: unless the program looks for its checkpoints by itself, it begins at its first step "
+            "again, over copies of the old outputs (docs/resume.md has two lines for the Trainer, Lightning and nanoGPT)"
+        )
+
+
+def reads_variable(plan: Plan) -> bool:
+    """Whether the program can know that it is resumed: a recipe does, a command whose words or sources name the variable."""
+    if plan.code is None or plan.job.has_own_recipe:
+        return True
+    return any(VARIABLE in word for word in plan.job.command or ()) or _named_in(plan.code.selection)
+
+
+def _named_in(selection: Selection) -> bool:
+    for entry in selection.files:
+        if PurePosixPath(entry.path).suffix.lower() not in SOURCES or not 0 < entry.size <= LARGEST_SOURCE:
+            continue
+        try:
+            if VARIABLE.encode() in (selection.root / entry.path).read_bytes():
+                return True
+        except OSError:  # gone meanwhile; the push tells of it
+            continue
+    return False

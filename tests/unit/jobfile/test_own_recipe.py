@@ -47,7 +47,7 @@ def test_an_error_in_the_recipe_file_has_its_place(file: Path) -> None:
     recipe = file.parent / "distil" / "recipe.py"
     recipe.write_text(recipe.read_text().replace("gt=0)", "gt=zero)"))
     found = problems(file)
-    assert len(found) == 1 and "recipe.py:18:" in found[0] and "NameError" in found[0]
+    assert len(found) == 1 and "recipe.py:17:" in found[0] and "NameError" in found[0]
 
 
 @pytest.mark.parametrize(
