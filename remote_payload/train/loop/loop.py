@@ -25,6 +25,7 @@ from remote_payload.train.loop.best import update_best
 from remote_payload.train.loop.fitting import FittingSteps
 from remote_payload.train.loop.flops import peak_memory
 from remote_payload.train.loop.grace import Clock, Grace
+from remote_payload.train.loop.loss_check import check_losses
 from remote_payload.train.loop.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
 from remote_payload.train.loop.resuming import resume
 from remote_payload.train.loop.saving import Saver
@@ -98,8 +99,9 @@ class Loop:
         return outcome
 
     def prepare(self) -> None:
-        """Weights the same on all ranks, then the micro-batch, then resume, then compilation."""
+        """Weights the same on all ranks, then the check of the loss, the micro-batch, resume, compilation."""
         self.world.replicate(self.model)
+        check_losses(self.run, self.model, self.task)
         rng.seed_everything(self.settings.seed, self.world.rank)
         self.progress.micro_batch_rows = self.progress.probed = self.fitting.find()
         if path := resume(self.run, self.model, self.stepper.optimizer, self.task, self.progress):

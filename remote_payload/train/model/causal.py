@@ -74,6 +74,11 @@ class CausalLoss(nn.Module):
             inputs.setdefault("attention_mask", nothing_masked(input_ids))
         return base.get_decoder()(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
 
+    def own_logits(self, input_ids: Tensor) -> Tensor:
+        """``[rows, length, vocabulary]``: what the model itself makes of unpacked rows, to compare the loss with."""
+        logits: Tensor = self.network(input_ids=input_ids, use_cache=False).logits
+        return logits
+
     @property
     def head(self) -> Tensor:
         """``[vocabulary, width]``."""
