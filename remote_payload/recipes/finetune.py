@@ -104,12 +104,9 @@ def tokenise(
 ) -> tuple[PackedRows, EvaluationSets]:
     """Documents packed into rows of max_length, and the evaluation sets; the log describes them."""
     length = run.settings.max_length
-    documents = [encode(example, tokenizer, length, ending=True) for example in dataset.documents]
+    documents = encode(dataset.documents, tokenizer, length, ending=True)
     rows = PackedRows(documents, length)
-    asked = {
-        name: [encode(example, tokenizer, length, ending=False) for example in examples]
-        for name, examples in dataset.evaluations.items()
-    }
+    asked = {name: encode(examples, tokenizer, length, ending=False) for name, examples in dataset.evaluations.items()}
     tokens, full = sum(map(len, documents)), sum(len(document) == length for document in documents)
     run.log(
         f"train: {len(documents):,} documents, {tokens:,} tokens in {len(rows):,} rows of {length} "

@@ -153,7 +153,7 @@ def encode(
         if name == "test" and records is data.sides["validation"]:
             sides["test"] = sides["validation"]  # there is no test data: no side of its own in the record
             continue
-        sides[name], report = encode_examples(records, tokenizer, form, limit)
+        sides[name], report = encode_examples(records, tokenizer, form, limit, run.log)
         facts.append(Side(name, report.counts(), report.dropped_places))
         run.log(
             f"{name}: {report.examples:,} examples, {report.tokens:,} tokens, {report.learnt_tokens:,} of them learnt; "

@@ -202,9 +202,12 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def _quieten_libraries() -> None:
-    """Turns off progress bars, which fill a log file with carriage returns, and warnings of one library about another."""
+    """Turns off progress bars, which fill a log file with carriage returns, and warnings of one library about another.
+
+    TOKENIZERS_PARALLELISM stays as the job has it. Where it is not set, tokenizers use all cores, and only one in a process
+    that was forked later, which has no such threads. With ``true`` that process would wait for them for ever.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(peft|transformers|torch)\b")
     from transformers.utils import logging
 

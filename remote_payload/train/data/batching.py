@@ -1,10 +1,16 @@
-"""Texts of different lengths in steps and micro-batches with little padding. The order depends on (seed, epoch) alone."""
+"""Texts of different lengths in steps and micro-batches with little padding. The order depends on (seed, epoch) alone.
+
+Also texts in batches for the tokenizer: it encodes the texts of one call on all cores, one text on one core.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
+T = TypeVar("T")
+AT_ONCE = 1 << 20  # characters in one call of a tokenizer; with offsets a token takes some 300 bytes until it returns
 POOL = 8  # steps whose texts are sorted together: enough to find texts of similar length, few enough to stay random
 
 
@@ -46,3 +52,17 @@ def split_by_padding(lengths: Sequence[int], budget: int, overhead: int) -> list
         parts.append((origin[end], end))
         end = origin[end]
     return parts[::-1]
+
+
+def batches_of(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """The items in order, in lists that end with the item at which their sizes reach ``limit``: memory is bounded for any number."""
+    batch: list[T] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += size(item)
+        if held >= limit:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

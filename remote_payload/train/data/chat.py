@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.train.data.batching import AT_ONCE, batches_of
 from remote_payload.train.data.conversation import Conversation, check_all_is_written, read_conversation, render
 from remote_payload.train.data.packing import Document
 from remote_payload.train.data.records import Record
@@ -74,20 +76,28 @@ class EncodingReport:
 
 
 def encode_examples(
-    records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, form: Format, max_length: int
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    form: Format,
+    max_length: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Example], EncodingReport]:
     """Examples of at most ``max_length`` tokens, truncated at their end, and a report on them.
 
-    Raises InputError with file and line for a record that does not fit the format, and when no example has anything to learn.
+    ``say`` is told about every ten seconds how many records are done. Raises InputError with file and line for a record
+    that does not fit the format, and when no example has anything to learn.
     """
     examples, report = [], EncodingReport()
-    for record in records:
-        example = encode_chat(record, tokenizer, form) if form.chat else encode_completion(record, tokenizer, form)
+    said = time.monotonic()
+    for done, example in enumerate(encode_all(records, tokenizer, form)):
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            say(f"tokenising: {done:,} of {len(records):,} records")
         kept = Document(example.document.ids[:max_length], example.document.learn[:max_length])
         report.truncated += len(kept) < len(example.document)
         if not kept.counted:
             report.dropped += 1
-            report.dropped_places = [*report.dropped_places, record.place][:5]
+            report.dropped_places = [*report.dropped_places, example.record.place][:5]
             continue
         report.examples += 1
         report.tokens += len(kept)
@@ -100,7 +110,29 @@ def encode_examples(
     return examples, report
 
 
-def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Example:
+def encode_all(records: Iterable[Record], tokenizer: PreTrainedTokenizerBase, form: Format) -> Iterator[Example]:
+    """Each record as an example, in order. The tokenizer gets many texts at once, which it encodes on all cores.
+
+    Raises InputError with file and line for a record that does not fit the format.
+    """
+    write, encode = (write_chat, _encode_chats) if form.chat else (write_completion, _encode_completions)
+    written = (write(record, tokenizer, form) for record in records)
+    for batch in batches_of(written, lambda each: len(each.text), AT_ONCE):
+        yield from encode(batch, tokenizer)
+
+
+class Written(NamedTuple):
+    """A record as text: a whole conversation with the places of the answers in it, or a prompt and the completion after it."""
+
+    text: str
+    prompt: str
+    answer: str
+    record: Record
+    answers: list[AnswerSpan]
+    calls: bool  # the last answer is tool calls: it is the text that the model has to write for them
+
+
+def write_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Written:
     """One conversation: every assistant turn is learnt; the last one is the answer when it is used as a question."""
     conversation = read_conversation(record, form.messages_field, form.system_prompt)
     check_all_is_written(tokenizer, conversation)
@@ -114,34 +146,48 @@ def encode_chat(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format
             own = message["content"].rstrip()  # an answer may itself end in "<|pad|>": that is no end marker
             no_marker = bool(own) and text[:end].endswith(own) and not message.get("tool_calls")
             answers.append(AnswerSpan(len(prompt), end, no_marker))
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-    document, closed = _learn(ids, spans, answers, tokenizer)
-    answer = last["content"]
-    if last.get("tool_calls"):  # the answer is the text that the model has to write for them
-        written = [token for token, (start, _) in zip(ids, spans, strict=True) if start >= answers[-1].begin]
-        answer = tokenizer.decode(written, skip_special_tokens=True).rstrip()
-    return Example(document, prompt, answer, record, closed)
+    return Written(text, prompt, last["content"], record, answers, bool(last.get("tool_calls")))
 
 
-def encode_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Example:
-    """A prompt from the template and the completion after it, closed by the end token.
+def write_completion(record: Record, tokenizer: PreTrainedTokenizerBase, form: Format) -> Written:
+    """A prompt from the template, and the completion after it."""
+    prompt = fill_template(form.prompt_template or "", record)
+    answer = as_text(record.field(form.completion_field, object))
+    return Written(prompt + answer, prompt, answer, record, [], calls=False)
+
+
+def _encode_chats(batch: Sequence[Written], tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
+    encoded = tokenizer([each.text for each in batch], add_special_tokens=False, return_offsets_mapping=True)
+    for each, ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        document, closed = _learn(ids, spans, each.answers, tokenizer)
+        answer = each.answer
+        if each.calls:
+            written = [token for token, (start, _) in zip(ids, spans, strict=True) if start >= each.answers[-1].begin]
+            answer = tokenizer.decode(written, skip_special_tokens=True).rstrip()
+        yield Example(document, each.prompt, answer, each.record, closed)
+
+
+def _encode_completions(batch: Sequence[Written], tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
+    """The prompt and the completion after it, closed by the end token.
 
     The two are tokenized separately, as they are when the model answers a prompt.
     """
-    prompt = fill_template(form.prompt_template or "", record)
-    answer = as_text(record.field(form.completion_field, object))
-    given = prompt_ids(tokenizer, prompt, add_special_tokens=True)
-    learnt = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return Example(Document([*given, *learnt], [False] * len(given) + [True] * len(learnt)), prompt, answer, record)
+    prompts = tokenizer([each.prompt for each in batch], add_special_tokens=True)["input_ids"]
+    answers = tokenizer([each.answer for each in batch], add_special_tokens=False)["input_ids"]
+    for each, prompt, answer in zip(batch, prompts, answers, strict=True):
+        given, learnt = _without_end(prompt, tokenizer), [*answer, tokenizer.eos_token_id]
+        document = Document([*given, *learnt], [False] * len(given) + [True] * len(learnt))
+        yield Example(document, each.prompt, each.answer, each.record)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, add_special_tokens: bool) -> list[int]:
     """A prompt's tokens, without an end token. For a chat template's text no special tokens are added: it has them already."""
     ids: list[int] = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
-    return (
-        ids[:-1] if add_special_tokens and ids[-1:] == [tokenizer.eos_token_id] else ids
-    )  # some tokenizers end every text
+    return _without_end(ids, tokenizer) if add_special_tokens else ids
+
+
+def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids  # some tokenizers end every text
 
 
 def check_records(records: Iterable[Record], form: Format) -> None:
@@ -172,7 +218,8 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, form: Format) -> list[int]:
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if form.chat:
         sample = Record({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "-", 1)
-        document = encode_chat(sample, tokenizer, Format()).document
+        (example,) = encode_all([sample], tokenizer, Format())
+        document = example.document
         last = max(index for index, learnt in enumerate(document.learn) if learnt)
         if document.ids[last] in tokenizer.all_special_ids:
             ends.append(document.ids[last])

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.train.data.batching import batches_of
 from remote_payload.train.data.corpus import Piece, read_pieces
 from remote_payload.train.data.facts import DataFile
 from remote_payload.train.data.tokenizer import tokenizer_hash
@@ -186,7 +187,7 @@ def _write_rows(
     plain = _as_text_only(tokenizer)
     with ExitStack() as stack:
         files = {part: stack.enter_context(open(building / f"{part}.bin", "wb")) for part in PARTS}
-        for batch in _batches(_assigned(pieces, source)):
+        for batch in batches_of(_assigned(pieces, source), lambda assigned: len(assigned[1].text), BATCH):
             texts = [piece.text for _, piece in batch]
             encoded = plain.encode_batch_fast(texts, add_special_tokens=False)
             for part, file in files.items():
@@ -219,19 +220,6 @@ def _assigned(pieces: Iterable[Piece], source: Source) -> Iterator[tuple[str, Pi
         yield part, piece
         if piece.last:
             part = None
-
-
-def _batches(pieces: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Piece]]]:
-    batch: list[tuple[str, Piece]] = []
-    size = 0
-    for part, piece in pieces:
-        batch.append((part, piece))
-        size += len(piece.text)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _joined(batch: list[tuple[str, Piece]], encoded: list[Any], part: str, end: int, dtype: np.dtype[Any]) -> Ids:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.train.data.batching import AT_ONCE, batches_of
 from remote_payload.train.data.packing import Document
 from remote_payload.train.data.structured import Example
 from remote_payload.train.distributed import World
@@ -19,21 +20,26 @@ from remote_payload.train.tasks.rows import PackedRows, dealt_out
 SetMetrics = dict[str, dict[str, float]]  # by the name of the set, then by the name of the metric
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, ending: bool) -> Document:
-    """The example as tokens, of which the completion's are learnt, and the end token if ``ending``.
+def encode(
+    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, ending: bool
+) -> list[Document]:
+    """The examples as tokens, of which the completion's are learnt, and the end token if ``ending``.
 
-    Prompt and completion are tokenized separately, as they are when the model answers a prompt. A text that is too long is truncated at
-    its end; a question (not ``ending``) at the beginning of its prompt.
+    Prompt and completion are tokenized separately, as they are when the model answers a prompt, those of many examples at once on all
+    cores. A text that is too long is truncated at its end; a question (not ``ending``) at the beginning of its prompt.
     """
     start = [tokenizer.bos_token_id] if _begins_texts(tokenizer) else []
-    given = start + tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
-    learnt = tokenizer(example.completion, add_special_tokens=False)["input_ids"]
-    if ending:
-        learnt = [*learnt, tokenizer.eos_token_id]
-    ids, learn = given + learnt, [False] * len(given) + [True] * len(learnt)
-    if ending:
-        return Document(ids[:max_length], learn[:max_length])
-    return Document(ids[-max_length:], learn[-max_length:])
+    end = [tokenizer.eos_token_id] if ending else []
+    kept = slice(max_length) if ending else slice(-max_length, None)
+    documents = []
+    for batch in batches_of(examples, lambda example: len(example.prompt) + len(example.completion), AT_ONCE):
+        prompts = tokenizer([example.prompt for example in batch], add_special_tokens=False)["input_ids"]
+        completions = tokenizer([example.completion for example in batch], add_special_tokens=False)["input_ids"]
+        for prompt, completion in zip(prompts, completions, strict=True):
+            given, learnt = start + prompt, completion + end
+            learn = [False] * len(given) + [True] * len(learnt)
+            documents.append(Document((given + learnt)[kept], learn[kept]))
+    return documents
 
 
 def _begins_texts(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.preference import METRICS, PreferenceSettings
-from remote_payload.train.data.chat import Example, Format, as_text, encode_chat, encode_completion
+from remote_payload.train.data.chat import Example, Format, as_text, encode_all
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.data.records import Record
 from remote_payload.train.distributed import World
@@ -67,11 +67,13 @@ def encode_pairs(
     Raises InputError with file and line for a record that is no pair, and when nothing is left.
     """
     pairs, left_out = [], []
-    for record in records:
-        sides = [
-            encode_side(record, field, tokenizer, form, settings)
-            for field in (settings.chosen_field, settings.rejected_field)
-        ]
+    fields = (settings.chosen_field, settings.rejected_field)
+    examples = encode_all(
+        (answered(record, field, form, settings) for record in records for field in fields), tokenizer, form
+    )
+    for record, *sides in zip(
+        records, examples, examples, strict=True
+    ):  # the one iterator twice: two examples a record
         if sides[0].document == sides[1].document:
             raise InputError(f"{record.place}: {settings.chosen_field} and {settings.rejected_field} are the same")
         if max(len(side.document) for side in sides) > settings.max_length:
@@ -85,10 +87,8 @@ def encode_pairs(
     return pairs, left_out
 
 
-def encode_side(
-    record: Record, field: str, tokenizer: PreTrainedTokenizerBase, form: Format, settings: PreferenceSettings
-) -> Example:
-    """The prompt with one of the two answers, as training of the adapter saw it: a conversation or the prompt template."""
+def answered(record: Record, field: str, form: Format, settings: PreferenceSettings) -> Record:
+    """The record with one of its answers, as training of the adapter saw it: a conversation or a prompt and its completion."""
     answer = record.field(field, (str, list, dict))
     if form.chat:
         if isinstance(answer, dict) and "role" in answer:  # one message without a list around it
@@ -98,11 +98,8 @@ def encode_side(
         messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         if turns[: len(messages)] == messages:  # both answers are often kept with the prompt in front
             turns = turns[len(messages) :]
-        whole = {**record.value, form.messages_field: [*messages, *turns]}
-        return encode_chat(replace(record, value=whole), tokenizer, form)
-    return encode_completion(
-        replace(record, value={**record.value, form.completion_field: as_text(answer)}), tokenizer, form
-    )
+        return replace(record, value={**record.value, form.messages_field: [*messages, *turns]})
+    return replace(record, value={**record.value, form.completion_field: as_text(answer)})
 
 
 def _is_messages(answer: Any) -> bool:

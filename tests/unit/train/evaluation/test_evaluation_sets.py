@@ -33,7 +33,7 @@ def network(tiny_folder):
 
 
 def sets(tokenizer):
-    return {name: [encode(one, tokenizer, 64, False) for one in examples] for name, examples in QUESTIONS.items()}
+    return {name: encode(examples, tokenizer, 64, False) for name, examples in QUESTIONS.items()}
 
 
 def alone(network, document):
@@ -58,7 +58,7 @@ def test_each_set_has_the_numbers_of_its_questions_alone(network, tokenizer):
 
 
 def test_an_answer_is_accurate_only_when_all_of_it_is(network, tokenizer):
-    asked = encode(Example("The ship left", " London"), tokenizer, 64, False)
+    (asked,) = encode([Example("The ship left", " London")], tokenizer, 64, False)
     with torch.no_grad():
         best = network(input_ids=torch.tensor([asked.ids])).logits[0, -1].argmax().item()
     right = Document([*asked.ids, best], [False] * len(asked) + [True])
@@ -80,14 +80,14 @@ def test_how_the_questions_are_cut_up_changes_nothing(network, tokenizer):
 
 
 def test_only_the_completion_is_learnt_and_a_training_text_ends(tokenizer):
-    document = encode(Example("Who?", " Brown."), tokenizer, 64, True)
+    (document,) = encode([Example("Who?", " Brown.")], tokenizer, 64, True)
     said = tokenizer(" Brown.")["input_ids"]
     assert document.ids == [*tokenizer("Who?")["input_ids"], *said, tokenizer.eos_token_id]
     assert document.counted == len(said) + 1
 
 
 def test_a_question_too_long_keeps_its_answer(tokenizer):
-    document = encode(Example("word " * 50, " end"), tokenizer, 10, False)
+    (document,) = encode([Example("word " * 50, " end")], tokenizer, 10, False)
     assert len(document) == 10 and tokenizer.decode(document.ids).endswith(" end")
     assert document.counted == len(tokenizer(" end")["input_ids"])
 
