@@ -9,9 +9,17 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 AT_ONCE = 1 << 20  # characters in one call of a tokenizer; with offsets a token takes some 300 bytes until it returns
 POOL = 8  # steps whose texts are sorted together: enough to find texts of similar length, few enough to stay random
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers below ``count`` in the order in which an epoch takes them: of documents, pairs and rows alike, packed or not."""
+    order: list[int] = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    return order
 
 
 def epoch_steps(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:

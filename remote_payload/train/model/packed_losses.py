@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from remote_payload.train.data.packing import IGNORED, Document, pack
+from remote_payload.train.data.packing import IGNORED, Document, counted_positions, pack
 from remote_payload.train.model.causal import CausalLoss, base_of
 from remote_payload.train.model.precision import autocast
 
@@ -127,11 +127,12 @@ class _Measure:
     def batch(self, documents: list[list[int]], packed: bool) -> dict[str, Any]:
         if packed:
             row = pack([Document(ids, [True] * len(ids)) for ids in documents])
-            return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in row.items()}
-        ids = torch.tensor(documents, device=self.device)
-        targets = torch.full_like(ids, IGNORED)
-        targets[:, :-1] = ids[:, 1:]
-        return {"input_ids": ids, "targets": targets}
+        else:
+            ids = torch.tensor(documents)
+            targets = torch.full_like(ids, IGNORED)
+            targets[:, :-1] = ids[:, 1:]
+            row = {"input_ids": ids, "targets": targets, "counted": counted_positions(targets)}
+        return {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in row.items()}
 
     @contextmanager
     def amplified(self, ids: list[int]) -> Iterator[Tensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
+from remote_payload.train.data.batching import epoch_order
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.micro_batch import release_memory
@@ -46,8 +46,7 @@ class PackedTask:
 
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
         """The epoch's documents in an order that depends on seed and epoch alone, ``batch`` at a time, the rest last."""
-        order = list(range(len(self.documents)))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        order = epoch_order(len(self.documents), self.seed, epoch)
         for step in range(start, self.steps_per_epoch):
             yield order[step * self.batch : (step + 1) * self.batch]
 

@@ -7,7 +7,6 @@ that it gives to the answers are computed once, before training, and travel with
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.preference import METRICS, PreferenceSettings
+from remote_payload.train.data.batching import epoch_order
 from remote_payload.train.data.chat import Example, Format, as_text, encode_all
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
 from remote_payload.train.data.records import Record
@@ -136,8 +136,7 @@ class PreferenceTask:
         self.steps_per_epoch = math.ceil(len(pairs) / settings.batch.size)
 
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
-        order, size = list(range(len(self.pairs))), self.settings.batch.size
-        random.Random(f"{self.settings.seed}/{epoch}").shuffle(order)
+        order, size = epoch_order(len(self.pairs), self.settings.seed, epoch), self.settings.batch.size
         for step in range(start, self.steps_per_epoch):
             yield order[step * size : (step + 1) * size]
 

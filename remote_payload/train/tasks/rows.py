@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from remote_payload.settings.common import CommonSettings
+from remote_payload.train.data.batching import epoch_order
 from remote_payload.train.data.packing import IGNORED, Document, counted_positions, first_fit_decreasing
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
@@ -107,9 +108,9 @@ class RowTask:
             raise InputError(f"settings.batch.size: {self.batch} rows, but the data is {len(rows)}")
 
     def steps(self, epoch: int, start: int) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+        order = epoch_order(len(self.rows), self.seed, epoch)
         for step in range(start, self.steps_per_epoch):
-            yield order[step * self.batch : (step + 1) * self.batch].tolist()
+            yield order[step * self.batch : (step + 1) * self.batch]
 
     def micro_batches(self, step: list[int], micro_batch_rows: int) -> list[MicroBatch]:
         mine = self.world.share(step)
