@@ -68,9 +68,10 @@ class CausalLoss(nn.Module):
     def hidden(self, input_ids: Tensor, **inputs: Any) -> Tensor:
         """``[rows, length, width]``: what goes into the head."""
         base = base_of(self.network)
-        if base.config._attn_implementation == ATTENTION and (
-            "cu_seq_lens_q" in inputs or sees_all_before(base.config)
-        ):
+        ours = (
+            base.config._attn_implementation == ATTENTION and base._supports_attention_backend
+        )  # Mamba's mask is another thing
+        if ours and ("cu_seq_lens_q" in inputs or sees_all_before(base.config)):
             inputs.setdefault("attention_mask", nothing_masked(input_ids))
         return base.get_decoder()(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
 
