@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from remote_payload.forecast.architecture import Architecture, count_parameters, lora_parameters
 from remote_payload.forecast.shape import BYTES, TrainingShape
 
-WRITE_RATE = 150e6  # bytes a second: what the slow disks of rented boxes write (network volumes); local NVMe is ten times as fast
-
 
 @dataclass(frozen=True)
 class DiskForecast:
@@ -39,11 +37,6 @@ def checkpoint_bytes(model: Architecture, shape: TrainingShape, resumable: bool 
     else:
         saved, width = count_parameters(model, head=shape.language_head).total, BYTES[shape.weights]
     return saved * width * (3 if resumable else 1)
-
-
-def seconds_to_write(size: int) -> float:
-    """How long so many bytes may take to reach a slow disk (``WRITE_RATE``): a stop must leave a checkpoint that much time."""
-    return size / WRITE_RATE
 
 
 def checkpoints_of_a_run(epochs: float, every_epochs: float, start: bool = True, final: bool = True) -> int:

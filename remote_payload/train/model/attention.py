@@ -89,6 +89,12 @@ def sees_all_before(config: PreTrainedConfig) -> bool:
     return kinds == {"full_attention"} and not limited
 
 
+def repeats_heads(config: PreTrainedConfig, half: bool) -> bool:
+    """Whether attention in packed rows copies keys and values to the width of the queries (``half``: it computes in bf16)."""
+    kernel = varlen_attn is not None and half and not getattr(config, "attention_dropout", 0.0)
+    return not (kernel and _kernel_takes("enable_gqa"))
+
+
 def _has_flash_kernel(query: Tensor, dropout: float) -> bool:
     half = query.dtype in (torch.bfloat16, torch.float16)
     if varlen_attn is None or not query.is_cuda or not half or dropout or query.shape[-1] > 256:

@@ -9,6 +9,7 @@ from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.memory import MemoryRecord, forecast_memory
 from remote_payload.forecast.shape import TrainingShape
 from remote_payload.train.loop.progress import Outcome
+from remote_payload.train.model.attention import repeats_heads
 from remote_payload.train.run import Run
 
 
@@ -22,11 +23,12 @@ def predicted_memory(
     if length is None:
         return None
     lora = network.peft_config["default"] if isinstance(network, PeftModel) else None
+    autocast = run.world.device.type == "cuda" and run.settings.precision != "fp32"
     shape = TrainingShape(
         micro_batch=outcome.progress.micro_batch_rows,
-        length=length,
+        length=2 * length if run.recipe == "preference" else length,  # a row is both answers of a pair
         weights=str(network.dtype).removeprefix("torch."),
-        autocast=run.world.device.type == "cuda" and run.settings.precision != "fp32",
+        autocast=autocast,
         lora_rank=lora.r if lora else 0,
         lora_targets=tuple(sorted(lora.target_modules)) if lora else "all-linear",
         lora_dropout=lora.lora_dropout if lora else 0.0,
@@ -34,6 +36,7 @@ def predicted_memory(
         language_head=language_head,
         masked=masked,
         shards=run.world.size if run.world.sharded else 1,
+        repeated_heads=language_head and repeats_heads(network.config, half=autocast),
     )
     try:
         return forecast_memory(Architecture.from_config(network.config.to_dict()), shape).as_dict()
