@@ -20,6 +20,8 @@ from remote_payload.train.loop.bf16_adamw import Bf16AdamW, round_stochastically
 from remote_payload.train.loop.optimizer import build_optimizer, load_named_state, named_state, placed_like
 from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import Stepper
+from tests.benchmarks.bench_bf16 import RATE, chain, held_out_loss, new_model
+from tests.benchmarks.bench_bf16 import trained as trained_model
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import ToyTask, toy_run
 
@@ -125,6 +127,15 @@ def test_equal_seeds_give_equal_weights_and_another_one_others() -> None:
         return model[0].data
 
     assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
+
+
+def test_a_fine_tune_ends_within_a_hundredth_of_a_nat_of_fp32() -> None:
+    start = trained_model(new_model(), chain(1), 0, "fp32", 2e-3, 150).bfloat16().float()
+    exact, found = (
+        held_out_loss(trained_model(start, chain(2), 1, rounding, RATE, 150)) for rounding in ("fp32", "stochastic")
+    )
+    assert held_out_loss(start) - exact > 0.3, "nothing was learnt, so the distance says nothing"
+    assert abs(found - exact) < 0.01
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -122,8 +122,9 @@ def test_the_smoke_test_finds_what_it_needs(run):
     assert (run.outputs / "reports" / "samples.jsonl").read_text().count("\n") == 1
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_has_the_losses_of_one_that_never_stopped(code, tmp_path):
-    plan = job(checkpoint={"every_steps": 1, "keep": None})
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_a_run_that_goes_on_from_a_checkpoint_has_the_losses_of_one_that_never_stopped(code, tmp_path, weights):
+    plan = job(checkpoint={"every_steps": 1, "keep": None}, weights=weights)
     whole = run_recipe_here(plan, code, tmp_path / "whole")
     shutil.copytree(whole.outputs / "checkpoints", tmp_path / "again" / "outputs" / "checkpoints")
     again = run_recipe_here(plan, code, tmp_path / "again", resume="step-000002")
