@@ -26,6 +26,17 @@ class RealDevice:
         torch.cuda.reset_peak_memory_stats()
 
     @contextmanager
+    def limited_to(self, size: int) -> Iterator[None]:
+        """Inside, there are so many bytes of memory."""
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(size / total)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+    @contextmanager
     def running(self) -> Iterator[None]:
         torch.cuda.empty_cache()
         with CountingMode(self.waits):
@@ -49,6 +60,15 @@ class NullDevice:
 
     def restart_peak(self) -> None:
         self.mode.memory.restart_peak()
+
+    @contextmanager
+    def limited_to(self, size: int) -> Iterator[None]:
+        """Inside, there are so many bytes of memory."""
+        before, self.mode.memory.capacity = self.mode.memory.capacity, size
+        try:
+            yield
+        finally:
+            self.mode.memory.capacity = before
 
     @contextmanager
     def running(self) -> Iterator[None]:

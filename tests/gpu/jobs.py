@@ -108,7 +108,7 @@ def london(
     """``pretrain`` of a GPT-2, all rows of one length."""
     settings = job_settings(job)
     corpus = folder / "corpus.txt"
-    corpus.write_text("\n\n".join(data.text_of(600, number) for number in range(60 * micro * ranks)), encoding="utf-8")
+    corpus.write_text("\n\n".join(data.text_of(600, number) for number in range(20 * micro * ranks)), encoding="utf-8")
     return {
         **settings,
         "corpus": str(corpus),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
     Olmo2Config,
@@ -14,6 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from tests.gpu.devices import is_null
 from tests.support.models.tiny_models import tiny_tokenizer
 
 
@@ -63,9 +67,13 @@ SHAPES: dict[str, Callable[[], PreTrainedConfig]] = {
 
 
 def model_folder(name: str, folder: Path, *, chat: bool = True, pad: bool = True) -> Path:
-    """A folder with config and tokenizer of a model of SHAPES. Its vocabulary has the real size; the tokenizer, trained on the spot,
-    uses the first few hundred words of it."""
-    SHAPES[name]().save_pretrained(folder)
+    """A folder with a model of SHAPES: random weights on a real GPU, the config alone on the null GPU. Its vocabulary has the real
+    size; the tokenizer, trained on the spot, uses the first few hundred words of it."""
+    config = SHAPES[name]()
+    config.save_pretrained(folder)
+    if not is_null():
+        family = AutoModel if config.model_type == "gemma3_text" else AutoModelForCausalLM
+        family.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     tiny_tokenizer(chat=chat, pad=pad).save_pretrained(folder)
     return folder
 
@@ -75,4 +83,5 @@ def tokenizer_of(words: int, folder: Path) -> Path:
     tokenizer: PreTrainedTokenizerFast = tiny_tokenizer(chat=False)
     tokenizer.add_tokens([f"<unused {number}>" for number in range(words - len(tokenizer))])
     tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text("{}", encoding="utf-8")  # a recipe takes no folder without one for a model's
     return folder

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,7 +21,9 @@ import peft.utils
 import safetensors.torch
 import torch
 import transformers
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.fsdp._fully_shard import _fsdp_init, _fully_shard
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
@@ -82,7 +84,20 @@ def models(mode: NullGpu) -> Iterator[None]:
         with_adapter = peft.PeftModel.from_pretrained.__func__
         stack.enter_context(method_replaced(peft.PeftModel, "from_pretrained", classmethod(inside(with_adapter))))
         stack.enter_context(method_replaced(Classifier, "__init__", inside(Classifier.__init__)))
+        stack.enter_context(method_replaced(_fsdp_init, "_move_states_to_device", move_to_device))
+        stack.enter_context(method_replaced(_fully_shard, "_move_states_to_device", move_to_device))
         yield
+
+
+def move_to_device(parameters: Iterable[Tensor], buffers: Iterable[Tensor], device: torch.device) -> None:
+    """As FSDP2 does it before it shards, which sets ``.data``: a fake tensor would keep its old device."""
+    for tensor in (*parameters, *buffers):
+        if tensor.device != device:
+            with torch.no_grad():
+                there = tensor.to(device)
+            if isinstance(tensor, torch.nn.Parameter):
+                there = torch.nn.Parameter(there, requires_grad=tensor.requires_grad)
+            torch.utils.swap_tensors(tensor, there)
 
 
 @contextmanager

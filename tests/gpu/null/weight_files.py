@@ -77,17 +77,17 @@ def load_file(filename: Any, device: Any = "cpu", **options: Any) -> dict[str, T
             if _is_hole(file, start, end):
                 tensors[name] = mode.fake(entry["shape"], dtype)
             else:
-                file.seek(start)
-                content = torch.frombuffer(bytearray(file.read(end - start)), dtype=torch.uint8)
+                content = torch.frombuffer(bytearray(os.pread(file.fileno(), end - start, start)), dtype=torch.uint8)
                 tensors[name] = content.view(dtype).reshape(entry["shape"])
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _is_hole(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether nothing was ever written between these two places."""
+    """Whether there is a place without data between these two. A hole begins with a block, so a tensor of a few bytes may have none; it
+    is read as zeros."""
     try:
-        return end > start and os.lseek(file.fileno(), start, os.SEEK_DATA) >= end
-    except OSError:  # no data from there on
+        return end > start and os.lseek(file.fileno(), start, os.SEEK_HOLE) < end
+    except OSError:
         return True
 
 
@@ -103,8 +103,7 @@ def digest(file: BinaryIO) -> str:
             break
         end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
         sha256.update(f"{start} {end} ".encode())
-        file.seek(start)
-        sha256.update(file.read(end - start))
+        sha256.update(os.pread(file.fileno(), end - start, start))
         at = end
     sha256.update(str(size).encode())
     file.seek(size)
