@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from remote_payload.train import files
-from remote_payload.train.loop import host_memory, tensor_file
+from remote_payload.train.loop import host_memory, loss_check, tensor_file
 from remote_payload.train.model.classifier import Classifier
 from tests.gpu.null import weight_files
 from tests.gpu.null.known import assumed
@@ -112,6 +112,7 @@ def weights(mode: NullGpu) -> Iterator[None]:
             (tensor_file.write_pieces, weight_files.write_pieces),
             (files._digest, weight_files.digest),
             (host_memory.available, lambda: PLENTY.free),
+            (loss_check.explain, lambda model, found: None),
         ):
             stack.enter_context(replaced(original, replacement))
         stack.enter_context(method_replaced(shutil, "disk_usage", lambda path: PLENTY))
