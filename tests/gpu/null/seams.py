@@ -1,10 +1,11 @@
 """What FakeTensorMode cannot do for a recipe, done around it: these seams, and no others, tell a run on the null GPU from a real one.
 
-weights of a base model          built of the config's shapes instead of read
-safetensors, sha256 of a file    without the data of fake tensors (weight_files.py)
-torch.cuda.max_memory_… and so on    answered by the mode's own count
-tolist() and numpy() of a tensor  its known values
-free space of the disk           plenty, since files with holes take none
+- weights of a base model: built of the config's shapes instead of read
+- safetensors, sha256 of a file: without the data of fake tensors (weight_files.py)
+- the check of the loss before step 1: it runs, and what it would conclude from values is left out
+- torch.cuda.max_memory_… and so on: answered by the mode's own count
+- tolist() and numpy() of a tensor: its known values
+- free disk and host memory: plenty, since files with holes and fake tensors take none
 """
 
 from __future__ import annotations
