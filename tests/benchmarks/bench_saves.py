@@ -74,7 +74,7 @@ def rows(quick: bool) -> Iterator[Row]:
 def trained_a_step(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A model and its optimizer after a step, so that there are moments."""
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)]).to(DEVICE)
-    optimizer = build_optimizer(model, run.settings.optimizer, run.world.device)
+    optimizer = build_optimizer(model, run.settings.optimizer, run.world.device, seed=0)
     model(torch.ones(1, WIDTH, device=DEVICE)).sum().backward()
     optimizer.step()
     return model, optimizer
