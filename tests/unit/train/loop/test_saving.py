@@ -14,14 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from remote_payload.forecast.disk import WRITE_RATE
 from remote_payload.train import files
 from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.folders import read_manifest
 from remote_payload.train.loop import host_memory, saving
 from remote_payload.train.loop.best import model_folder
 from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.loop.grace import LEAST, SPARE, Grace
+from remote_payload.train.loop.grace import DISK_SPEED, LEAST, SPARE, Grace
 from remote_payload.train.run import Run
 from tests.support.box import small_disk
 from tests.support.models.tiny_models import tiny_model
@@ -240,7 +239,7 @@ def test_the_grace_follows_from_the_size_and_the_slowest_disk(tmp_path: Path) ->
     grace.tell(gigabyte)
     assert json.loads(file.read_text()) == {"seconds": LEAST}
     grace.tell(44 * gigabyte, step=3.0)
-    assert json.loads(file.read_text()) == {"seconds": round(SPARE + 3 + 2 * 44e9 / WRITE_RATE, 1)}
+    assert json.loads(file.read_text()) == {"seconds": round(SPARE + 3 + 2 * 44e9 / DISK_SPEED, 1)}
     grace.measured(1000, 1.0)  # too small to say anything
     grace.measured(44 * gigabyte, 44.0)
     grace.tell(44 * gigabyte)
@@ -255,7 +254,7 @@ def test_a_run_that_gpurun_launched_tells_its_grace_before_the_first_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPURUN_RUN_DIR", str(tmp_path))
-    monkeypatch.setattr("remote_payload.train.loop.grace.WRITE_RATE", 1000.0)
+    monkeypatch.setattr("remote_payload.train.loop.grace.DISK_SPEED", 1000.0)
     told: list[float] = []
     run = toy_run(tmp_path, SETTINGS)
     toy_train(run, Watched(run, lambda step: told.append(json.loads((tmp_path / "grace.json").read_text())["seconds"])))
