@@ -24,7 +24,7 @@ from tests.support.models.tiny_models import tiny_model
 ALONE = World(0, 1, 0, torch.device("cpu"))
 SIZE, EPOCHS, RATE, LENGTH = 6, 2, 3e-3, 24
 # Of the loss, absolute, over 10 steps: two orders of adding up fp32, or rounding to bf16.
-CASES = [(torch.float32, "constant", 2e-4), (torch.float32, "cosine", 2e-4), (torch.bfloat16, "cosine", 1e-2)]
+CASES = [(torch.float32, "constant", 2e-4), (torch.float32, "cosine", 2e-4), (torch.bfloat16, "cosine", 2e-3)]
 
 
 def task_of(settings: PretrainSettings, dtype: torch.dtype) -> RowTask:
@@ -88,6 +88,5 @@ def test_ten_steps_have_the_losses_of_the_trainer(
     for micro in (SIZE, 2):
         ours = losses_of_ours(planned(micro, schedule, dtype), dtype, tmp_path / f"ours-{micro}")
         assert len(ours) == len(theirs) == 10
-        print([abs(a - b) for a, b in zip(ours, theirs, strict=True)])
         assert ours[0] - ours[-1] > 0.05, "nothing was learnt, so equality says nothing"
         assert ours == pytest.approx(theirs, abs=tolerance)

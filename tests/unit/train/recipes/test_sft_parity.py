@@ -22,7 +22,7 @@ from tests.support.models.tiny_models import tiny_model, tiny_tokenizer
 
 SIZE, EPOCHS, RATE = 6, 2, 3e-3
 # How far a step's loss may be off, relatively: in bf16 padded and packed rows are rounded differently, step after step.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-3}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-4}
 
 
 def documents():
@@ -106,7 +106,6 @@ def compare(name, micro, schedule, dtype, folder):
     ours = losses_of_ours(name, micro, schedule, dtype, folder / "ours")
     theirs = losses_of_the_trainer(name, schedule, dtype, folder / "theirs")
     assert len(ours) == len(theirs) == 10
-    print([abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)])
     assert ours == pytest.approx(theirs, rel=TOLERANCE[dtype])
     assert ours[-1] < ours[0] - 0.5, "nothing was learnt, so equality says nothing"
     return ours
