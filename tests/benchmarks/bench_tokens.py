@@ -69,7 +69,7 @@ def data_phase(folder: Path, corpus: Path, tokens: str, variables: dict[str, str
         run_id=RUN, job={"name": "tokens", "recipe": "pretrain", "settings": settings}, code=Code(), data=(), outputs=(),
         interpreter=sys.executable, payload=None, command=(), module="remote_payload.recipes.pretrain", torchrun=False,
         processes=None, variables={"PYTHONPATH": str(ROOT), **variables}, secrets={}, gpus=0, queue=False, time_limit=None,
-        log_limit=None, resume=None,
+        log_limit=None, cost_limit=None, resume=None,
     )  # fmt: skip
     Path(run.outputs).mkdir(parents=True, exist_ok=True)
     Path(run.events).unlink(missing_ok=True)
