@@ -129,6 +129,8 @@ def _loss(model: Architecture, shape: TrainingShape) -> _Moment:
     fp32 = shape.precision in ("full", "frozen full")
     chunk = min(shape.logit_chunk, shape.tokens * model.vocabulary * 4)
     logits = chunk if fp32 else chunk + chunk // 2  # their gradient is of the dtype of matrix products
+    if shape.pairs:
+        logits = 3 * chunk  # log-probabilities of all words, and two gradients
     matrix = model.vocabulary * model.hidden
     if not shape.lora_rank:
         logits += matrix * (4 + (4 if fp32 else 2))  # the head's gradient, and what a chunk adds to it

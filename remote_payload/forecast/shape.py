@@ -27,6 +27,7 @@ class TrainingShape:
     checkpoint_activations: bool = False
     language_head: bool = True
     logit_chunk: int = 256 << 20  # bytes of fp32 logits that exist at once (train/model/causal.py, CHUNK_BYTES)
+    pairs: bool = False  # DPO: a chunk's logits are computed again in the backward pass
     masked: bool = False  # padded batches hand SDPA a mask that is kept per layer
     shards: int = 1  # GPUs that weights, gradients and optimizer are split over (FSDP)
     repeated_heads: bool = (

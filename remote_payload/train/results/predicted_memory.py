@@ -34,6 +34,7 @@ def predicted_memory(
         lora_dropout=lora.lora_dropout if lora else 0.0,
         checkpoint_activations=run.settings.batch.activation_checkpointing,
         language_head=language_head,
+        pairs=run.recipe == "preference",
         masked=masked,
         shards=run.world.size if run.world.sharded else 1,
         repeated_heads=language_head and repeats_heads(network.config, half=autocast),

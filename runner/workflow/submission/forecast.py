@@ -120,6 +120,7 @@ def shape_of(job: Job, box: Box, micro_batch: int | None = None) -> TrainingShap
         lora_dropout=adapter.dropout,
         checkpoint_activations=bool(batch.get("activation_checkpointing")),
         language_head=job.recipe != "classify",
+        pairs=job.recipe == "preference",
         masked=job.recipe == "classify",
         shards=_ranks(job, box) if settings.get("shard") else 1,
     )

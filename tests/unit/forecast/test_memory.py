@@ -182,6 +182,8 @@ def test_logits_never_exceed_a_chunk():
     shape = replace(S2, lora_rank=8, logit_chunk=CHUNK_BYTES["cuda"], checkpoint_activations=True)
     parts = [forecast_memory(QWEN_HALF_B, replace(shape, micro_batch=size)).parts for size in (1, 2)]
     assert [part.logits for part in parts] == [1.5 * CHUNK_BYTES["cuda"]] * 2, "in fp32, and their gradient in bf16"
+    pairs = forecast_memory(QWEN_HALF_B, replace(shape, pairs=True)).parts
+    assert pairs.logits == 3 * CHUNK_BYTES["cuda"], "what the backward pass of log-probabilities holds of a chunk"
     assert TrainingShape(1, 1).logit_chunk == CHUNK_BYTES["cuda"]
 
 

@@ -32,7 +32,13 @@ def predicted(recipe: str = "sft", world: World | None = None, lora: bool = Fals
 
 
 def test_a_row_of_preference_is_both_answers_of_a_pair() -> None:
-    assert predicted("preference", length=256, lora=True) == predicted("sft", length=512, lora=True)
+    pairs, rows = predicted("preference", length=4096, lora=True), predicted("sft", length=8192, lora=True)
+    assert pairs["parts"]["activations"] == rows["parts"]["activations"], (
+        "both in the loss, which outweighs a layer here"
+    )
+    assert pairs["parts"]["logits"] == 2 * rows["parts"]["logits"] == 3 * 2 * 8192 * 384 * 4, (
+        "and each chunk of logits three times"
+    )
 
 
 def test_a_sharded_run_holds_its_part_of_the_optimizer() -> None:
