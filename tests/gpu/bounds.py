@@ -38,7 +38,7 @@ def misses(row: Row, done: Done):
     if step.pageable:
         yield "pinned", f"copied from memory that is not pinned: {dict(step.pageable)}"
     for evaluation in done.seen.evaluations:
-        if evaluation.total > evaluation.count + (SUMMED if "8 " in row.shape else 0):
+        if evaluation.total > evaluation.count + (SUMMED if row.shape.startswith("8 ") else 0):
             yield "evaluation", f"{evaluation.each:g} waits a batch, 1 is allowed: {dict(evaluation.waits)}"
             break
     for decoded in done.seen.decoded:
