@@ -16,7 +16,7 @@ from tests.support.trials import chance as chance
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Training listens to these until its process ends (remote_payload/train/loop/signals.py); here the process goes on to the next test.
+# Training listens to these until its process ends (remote_payload/train/signals.py); here the process goes on to the next test.
 HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
 
 

@@ -20,7 +20,6 @@ from remote_payload.train.evaluation.metrics import (
     confusion,
     inverse_frequency_weights,
 )
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
@@ -29,6 +28,7 @@ from remote_payload.train.model.classifier import Classifier, build_classifier, 
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.state import rng
 from remote_payload.train.tasks.sums import add_up
 
 # What starting one more micro-batch costs, in tokens that could be computed in the same time.

@@ -14,11 +14,8 @@ from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.evaluation.continuations import write_continuations
 from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, SetMetrics, encode, overall
-from remote_payload.train.loop import rng
-from remote_payload.train.loop.best import Weights, best_weights
 from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import CausalLoss, TokenLoss, base_of
 from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
@@ -29,6 +26,9 @@ from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.checkpoint_model import load_any
 from remote_payload.train.results.experiment import ExperimentLog
 from remote_payload.train.run import Run, launch
+from remote_payload.train.state import rng
+from remote_payload.train.state.best import Weights, best_weights
+from remote_payload.train.state.progress import Progress
 from remote_payload.train.tasks.rows import PackedRows, RowTask
 
 

@@ -22,7 +22,6 @@ from remote_payload.train.data.records import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Questions
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
@@ -34,6 +33,7 @@ from remote_payload.train.model.model_facts import ModelFacts, prompting_of, rea
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.state import rng
 from remote_payload.train.tasks.preferences import (
     Pair,
     PairLoss,

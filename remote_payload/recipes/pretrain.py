@@ -15,10 +15,8 @@ from remote_payload.train.data.tokens import Source, Tokens, prepare_tokens
 from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.continuations import write_continuations
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss, TokenLoss
@@ -29,6 +27,8 @@ from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.shared import cache_folder, main_rank_first
+from remote_payload.train.state import rng
+from remote_payload.train.state.progress import Progress
 from remote_payload.train.tasks.rows import RowTask, TokenRows
 
 

@@ -27,10 +27,10 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
 from remote_payload.train.files import read_json_object
-from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.model.causal import Network
 from remote_payload.train.model.model_facts import Prompting, prompting_of, read_model_facts
 from remote_payload.train.results.checkpoint_model import load_any, load_base
+from remote_payload.train.state.checkpoint import checkpoints_in
 
 SPARE = 2 * 2**30  # bytes of GPU memory that stay free for a run on the same GPU
 WORKSPACE = 1.5  # times the weights: key/value cache and activations of one prompt

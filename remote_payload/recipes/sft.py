@@ -17,7 +17,6 @@ from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.answers import Expected, Questions
 from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
@@ -30,6 +29,7 @@ from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
+from remote_payload.train.state import rng
 from remote_payload.train.tasks.packed_task import PackedTask
 from remote_payload.train.tasks.sums import LossFunction
 

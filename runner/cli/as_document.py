@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from runner.workflow.done import Verdict
     from runner.workflow.fetch import Fetched
     from runner.workflow.follow_up import FollowedRun
-    from runner.workflow.hosts import KnownHost
-    from runner.workflow.move import Move
+    from runner.workflow.hosts import KnownHost, Move
     from runner.workflow.stop import Stopped
     from runner.workflow.submission.forecast import Forecast
 

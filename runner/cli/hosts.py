@@ -62,7 +62,7 @@ def move_command(context: click.Context, old: str, new: str, as_json: bool) -> N
     Asks the box at NEW whether it is the one that was at OLD; if it is another one, nothing changes (exit 3).
     """
     from runner.domain.quantities import pluralise
-    from runner.workflow.move import move_host
+    from runner.workflow.hosts import move_host
 
     as_json = as_json or _is_asked_of_the_group(context)
     moved = move_host(old, new, output.reporter(as_json))

@@ -63,7 +63,7 @@ def run_at(run: Run, host: str | None, report: Reporter) -> Run:
     """The run; found on the box at the new address where ``moved_host_option`` was given. Raises RunLost where it is not there."""
     if host is None:
         return run
-    from runner.workflow.move import find_at
+    from runner.workflow.hosts import find_at
 
     return find_at(run, host, report)
 

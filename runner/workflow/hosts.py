@@ -1,16 +1,28 @@
-"""``gpurun hosts``: the hosts that were reached, when, with which key and volume; and forgetting one."""
+"""``gpurun hosts``: the hosts that were reached, when, with which key and volume; forgetting one; and a box whose address has changed.
+
+Of a box with another address its runs are asked for there and recognised, and their records follow. A run is recognised by its own
+folder, and the box by the number that gpurun keeps beside the runs (``Run.box``). Where the new address is another box, nothing changes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner import store
 from runner.domain import places
-from runner.domain.errors import UserError
-from runner.domain.host import LOCAL
-from runner.host_notes import forget_notes, host_notes, note_host
+from runner.domain.answers.status import Status
+from runner.domain.errors import HostError, RunLost, UserError
+from runner.domain.host import LOCAL, Host
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.host_notes import HostNote, forget_notes, host_notes, note_host
 from runner.local_box import embedded
 from runner.transport import known_hosts
-from runner.workflow.connect import resolve_or_start_host
+from runner.transport.link import Link
+from runner.transport.resolve import resolve
+from runner.workflow.connect import connect, resolve_or_start_host
+from runner.workflow.follow import remember_status
+from runner.workflow.status import NOT_THERE
 
 
 @dataclass(frozen=True)
@@ -51,3 +63,106 @@ def forget(name: str) -> int:
 def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
     note_host(resolve_or_start_host(name, volume), seen=False)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What ``move_host`` did: the runs whose records name the new address now, those that were not on that box, pins removed."""
+
+    old: str
+    new: str
+    runs: tuple[str, ...]
+    left: tuple[str, ...]
+    keys_removed: int
+
+
+def find_at(run: Run, typed: str, report: Reporter) -> Run:
+    """The run, found on the box at this address; its record names that address from now on.
+
+    Raises RunLost where the box does not have the run or is another one; the record is then as it was.
+    """
+    if typed == run.host:
+        return run
+    with connect(resolve_or_start_host(typed, run.volume), report) as link:
+        status = link.agent.status(run.run_id)
+        if status.cause == NOT_THERE:
+            raise _not_found(run, link, "has no such run")
+        if run.box and link.agent.identity and link.agent.identity != run.box:
+            raise _not_found(run, link, "has a folder of that name, but is another box than the one it was started on")
+        _follow(run, link, typed, status)
+    report.note(f"{run.run_id} is on {typed} now")
+    return run
+
+
+def move_host(old: str, new: str, report: Reporter) -> Move:
+    """Lets every run of the host ``old`` follow its box to the address ``new``, and what was noted of it; old pins are removed.
+
+    Raises UserError for a host that nothing is known of, HostError where ``new`` is not the same box.
+    """
+    noted, runs = host_notes().get(old), _runs_of(old)
+    if old == new:
+        raise UserError(f"{old!r} is given twice", hint="Name the old address, then the new one.")
+    if noted is None and not runs:
+        raise UserError(f"this machine knows no host {old!r}", hint="gpurun hosts lists those that it knows.")
+    with connect(resolve_or_start_host(new, noted.volume if noted else None), report) as link:
+        there = {status.run_id: status for status in link.agent.all_status()}
+        following = [run for run in runs if _is_there(run, link, there)]
+        if not following and not (noted and noted.box and noted.box == link.agent.identity):
+            raise HostError(
+                f"the box at {new} is not the one that was at {old}: it has none of its runs"
+                + (" and another identity" if noted and noted.box else ""),
+                meaning="Nothing was changed.",
+                hint=f"gpurun list --host '{new}' shows what is on that box.",
+            )
+        for run in following:
+            _follow(run, link, new, there.get(run.run_id))
+    followed = {run.run_id for run in following}
+    left = tuple(run.run_id for run in runs if run.run_id not in followed)
+    removed = 0 if left else _forget(old, noted)
+    return Move(old, new, tuple(run.run_id for run in following), left, removed)
+
+
+def _runs_of(old: str) -> list[Run]:
+    """The runs that were started under this name, or under another name of the same address."""
+    address = _address(old)
+    runs = store.load_all()[0]
+    return [run for run in runs if run.may_be_there and (run.host == old or (address and run.address == address))]
+
+
+def _address(typed: str) -> str:
+    try:
+        return str(resolve(typed, None))
+    except HostError:  # a name that is no address any more
+        return ""
+
+
+def _is_there(run: Run, link: Link, there: dict[str, Status]) -> bool:
+    """Whether this box is the run's: a run that was deleted there since is recognised by the identity alone."""
+    if run.box and link.agent.identity:
+        return run.box == link.agent.identity
+    return run.run_id in there
+
+
+def _follow(run: Run, link: Link, typed: str, status: Status | None) -> None:
+    host: Host = link.host
+    box = link.agent.identity or run.box
+    store.update(run, host=typed, address=str(host), volume=host.volume, root=link.agent.root, box=box)
+    if status is not None and not (run.status and run.status.finished):
+        remember_status(run, status)
+
+
+def _forget(old: str, noted: HostNote | None) -> int:
+    """Removes what was noted of the old address, and its pins unless another name has them too. Gives the number of pins."""
+    forget_notes([old])
+    name = noted.known_as if noted else None
+    if name is None or any(note.known_as == name for note in host_notes().values()):
+        return 0
+    return known_hosts.forget(places.known_hosts(), name)
+
+
+def _not_found(run: Run, link: Link, why: str) -> RunLost:
+    return RunLost(
+        f"{run.run_id} is not on the box at {link.host.typed}: it {why}",
+        meaning=f"Nothing was changed: the record of the run names {run.host} as before.",
+        hint=f"gpurun list --host '{link.host.typed}' shows what is on that box.",
+    )

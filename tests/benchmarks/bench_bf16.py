@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from remote_payload.settings.training import Optimizer
-from remote_payload.train.loop.optimizer import build_optimizer
+from remote_payload.train.state.optimizer import build_optimizer
 from tests.benchmarks.measure import Row, run_piece
 
 WORDS, LENGTH, ROWS, STEPS, RATE = 128, 32, 16, 400, 3e-4

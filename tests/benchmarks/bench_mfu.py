@@ -32,12 +32,12 @@ from remote_payload.settings.training import Lora
 from remote_payload.train.data.labelled import Example, LabelledTexts, Tokenised
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.flops import flops_per_token
-from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss
 from remote_payload.train.model.classifier import Classifier
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.model.precision import checkpoint_activations
+from remote_payload.train.state.progress import Outcome
 from remote_payload.train.tasks.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, run_piece
 from tests.benchmarks.training import DEVICE, outcome

@@ -21,11 +21,11 @@ from torch import nn
 
 from remote_payload.settings.pretrain import PretrainSettings
 from remote_payload.train.files import sha256_of
-from remote_payload.train.loop.grace import Grace
-from remote_payload.train.loop.optimizer import build_optimizer, named_state
-from remote_payload.train.loop.progress import Progress
-from remote_payload.train.loop.saving import Saver
 from remote_payload.train.run import Run
+from remote_payload.train.state.grace import Grace
+from remote_payload.train.state.optimizer import build_optimizer, named_state
+from remote_payload.train.state.progress import Progress
+from remote_payload.train.state.saving import Saver
 from tests.benchmarks.measure import Row, compare, rounds, run_piece, seconds
 from tests.benchmarks.training import DEVICE, quiet_run
 

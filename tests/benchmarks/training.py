@@ -16,9 +16,9 @@ from transformers import Trainer, TrainingArguments
 
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.loop.step import Task
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import Outcome
 from remote_payload.train.telemetry import Telemetry
 from tests.benchmarks.measure import Row, compare, rounds
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.train.loop.checkpoint import checkpoints_in
+from remote_payload.train.state.checkpoint import checkpoints_in
 from tests.gpu import jobs
 from tests.gpu.bounds import check
 from tests.gpu.runs import Done, row_of, run_job

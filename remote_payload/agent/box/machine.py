@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Optional
 
-from remote_payload.agent.box import bounded, builders, interpreters, processes, tools
+from remote_payload.agent.box import bounded, processes, tools
+from remote_payload.agent.box.pythons import builders, interpreters
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 

@@ -31,11 +31,10 @@ from remote_payload.agent.run import (
     spawn,
     state,
 )
-from remote_payload.agent.run.allotment import Allotment
+from remote_payload.agent.run.allotment import Allotment, Waiting
 from remote_payload.agent.run.order import LaunchFile, Order, Start, decode_order, read_launch
 from remote_payload.agent.run.owner import Payload
 from remote_payload.agent.run.quota import Limit, LogQuota, first_limit
-from remote_payload.agent.run.waiting import Waiting
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 

@@ -4,7 +4,8 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, cast
 
-from remote_payload.agent.box import bounded, gpus, hardware, incoming, interpreters, machine, snapshot, torch_build
+from remote_payload.agent.box import bounded, gpus, hardware, incoming, machine, snapshot
+from remote_payload.agent.box.pythons import interpreters, torch_build
 from remote_payload.agent.run import allotment, spawn
 from remote_payload.agent.verbs import patch, seal
 from remote_payload.agent.verbs.provision import parse_ranges, wants_gpus

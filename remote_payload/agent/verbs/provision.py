@@ -9,9 +9,10 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from remote_payload.agent.box import builders, command, interpreters, locks, requirement, tools, torch_build
+from remote_payload.agent.box import command, locks, tools
 from remote_payload.agent.box.command import CommandCancelled, CommandFailed
-from remote_payload.agent.box.interpreters import Interpreter
+from remote_payload.agent.box.pythons import builders, interpreters, requirement, torch_build
+from remote_payload.agent.box.pythons.interpreters import Interpreter
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY

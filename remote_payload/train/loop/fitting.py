@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.micro_batch import halved, largest_that_fits, release_memory
 from remote_payload.train.loop.probe import Probe
-from remote_payload.train.loop.progress import Progress
-from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import StepFacts, Stepper
 from remote_payload.train.run import Run
+from remote_payload.train.signals import Requests
+from remote_payload.train.state import rng
+from remote_payload.train.state.progress import Progress
 
 
 class FittingSteps:

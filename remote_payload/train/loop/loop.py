@@ -20,21 +20,21 @@ import torch
 from torch import nn
 
 from remote_payload.train.errors import InputError, Stopped, TrainingError
-from remote_payload.train.loop import rng
-from remote_payload.train.loop.best import update_best
 from remote_payload.train.loop.fitting import FittingSteps
 from remote_payload.train.loop.flops import peak_memory
-from remote_payload.train.loop.grace import Clock, Grace
 from remote_payload.train.loop.loss_check import check_losses
-from remote_payload.train.loop.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
 from remote_payload.train.loop.resuming import resume
-from remote_payload.train.loop.saving import Saver
 from remote_payload.train.loop.schedule import due, rate
-from remote_payload.train.loop.signals import BrokenOff, Requests
 from remote_payload.train.loop.step import StepFacts, Stepper, Task
 from remote_payload.train.loop.step_log import StepLog
 from remote_payload.train.loop.watchdog import watching
 from remote_payload.train.run import Run
+from remote_payload.train.signals import BrokenOff, Requests
+from remote_payload.train.state import rng
+from remote_payload.train.state.best import update_best
+from remote_payload.train.state.grace import Clock, Grace
+from remote_payload.train.state.progress import EARLY, FINISHED, STOPPED, Outcome, Progress
+from remote_payload.train.state.saving import Saver
 
 EvaluationCallback = Callable[[dict[str, float], Progress], None]  # called with the metrics
 

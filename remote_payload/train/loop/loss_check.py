@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from remote_payload.train.errors import TrainingError
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.step import Task
 from remote_payload.train.model.causal import CausalLoss, base_of
 from remote_payload.train.model.packed_losses import Deviations, deviations
 from remote_payload.train.model.precision import resolve_precision
 from remote_payload.train.run import Run
+from remote_payload.train.state import rng
 
 LENGTHS = (24, 40)  # of the two documents, in tokens
 

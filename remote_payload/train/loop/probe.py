@@ -6,8 +6,8 @@ from types import TracebackType
 
 import torch
 
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.step import Stepper
+from remote_payload.train.state import rng
 
 
 class Probe:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.best import update_best
-from remote_payload.train.loop.checkpoint import discard_later, discard_leftovers, find_checkpoint, load_checkpoint
-from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import Task
 from remote_payload.train.run import Run
+from remote_payload.train.state.best import update_best
+from remote_payload.train.state.checkpoint import discard_later, discard_leftovers, find_checkpoint, load_checkpoint
+from remote_payload.train.state.progress import Progress
 
 
 def resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, progress: Progress) -> Path | None:

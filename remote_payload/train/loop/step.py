@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from remote_payload.train.distributed import GradientSum, copied, unwrapped
 from remote_payload.train.errors import TrainingError
 from remote_payload.train.loop.micro_batch import release_memory
-from remote_payload.train.loop.optimizer import build_optimizer
-from remote_payload.train.loop.signals import Requests
 from remote_payload.train.run import Run
+from remote_payload.train.signals import Requests
+from remote_payload.train.state.optimizer import build_optimizer
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from remote_payload.train.loop.flops import mfu, peak_memory
-from remote_payload.train.loop.progress import Progress
 from remote_payload.train.loop.step import StepFacts
 from remote_payload.train.loop.watchdog import StallDetector, Watchdog
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import Progress
 
 
 class StepLog:

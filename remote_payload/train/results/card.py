@@ -11,8 +11,8 @@ from jinja2 import Environment, StrictUndefined
 
 from remote_payload.train.download import BaseModel
 from remote_payload.train.files import shown_path
-from remote_payload.train.loop.progress import EvaluationResult, Outcome, Progress
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import EvaluationResult, Outcome, Progress
 
 TEMPLATE = """\
 ---

@@ -11,8 +11,6 @@ from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
 from remote_payload.train.evaluation.answers import Report
 from remote_payload.train.files import shown_path
-from remote_payload.train.loop.best import Weights, remark
-from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.model.causal import Network
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.results.card import (
@@ -25,6 +23,8 @@ from remote_payload.train.results.card import (
     training_settings,
 )
 from remote_payload.train.run import Run
+from remote_payload.train.state.best import Weights, remark
+from remote_payload.train.state.progress import Outcome, Progress
 
 LOADING = {
     "adapter": """from peft import AutoPeftModelForCausalLM

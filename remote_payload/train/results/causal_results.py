@@ -19,12 +19,7 @@ from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.evaluation.answers import Answers, Questions, Report, ask, time_answers, write_report
 from remote_payload.train.files import write_text
 from remote_payload.train.folders import recover_folder
-from remote_payload.train.loop.best import Weights, best_weights, model_folder, weights_facts, write_metrics
-from remote_payload.train.loop.checkpoint import load_weights
-from remote_payload.train.loop.grace import Clock
 from remote_payload.train.loop.micro_batch import release_memory
-from remote_payload.train.loop.progress import Outcome, Progress
-from remote_payload.train.loop.signals import BrokenOff
 from remote_payload.train.model.causal import CausalLoss, Network
 from remote_payload.train.model.causal_files import load_network, load_saved, save_causal
 from remote_payload.train.model.greedy_decoding import SmokePrompt
@@ -36,6 +31,11 @@ from remote_payload.train.results.checkpoint_model import describe_checkpoint
 from remote_payload.train.results.predicted_memory import predicted_memory
 from remote_payload.train.results.record import write_record
 from remote_payload.train.run import Run
+from remote_payload.train.signals import BrokenOff
+from remote_payload.train.state.best import Weights, best_weights, model_folder, weights_facts, write_metrics
+from remote_payload.train.state.checkpoint import load_weights
+from remote_payload.train.state.grace import Clock
+from remote_payload.train.state.progress import Outcome, Progress
 
 
 class Measured(Protocol):

@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.checkpoint import load_weights
 from remote_payload.train.model.causal import CausalLoss, Network, base_of
 from remote_payload.train.model.causal_files import causal_facts, load_causal, load_network
 from remote_payload.train.model.model_facts import ModelFacts, Prompting, read_model_facts, write_model_facts
+from remote_payload.train.state.checkpoint import load_weights
 
 
 def describe_checkpoint(

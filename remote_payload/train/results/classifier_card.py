@@ -8,8 +8,6 @@ from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts
 from remote_payload.train.download import BaseModel
-from remote_payload.train.loop.best import Weights, remark
-from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.results.card import (
     Card,
     hub_metadata,
@@ -19,6 +17,8 @@ from remote_payload.train.results.card import (
     training_settings,
 )
 from remote_payload.train.run import Run
+from remote_payload.train.state.best import Weights, remark
+from remote_payload.train.state.progress import Outcome, Progress
 
 USAGE = """
 import torch

@@ -16,17 +16,6 @@ from remote_payload.train.data.labelled import LabelledTexts, Tokenised
 from remote_payload.train.download import BaseModel
 from remote_payload.train.files import write_text
 from remote_payload.train.folders import MANIFEST, recover_folder
-from remote_payload.train.loop.best import (
-    Weights,
-    best_weights,
-    holds,
-    model_folder,
-    weights_facts,
-    write_metrics,
-)
-from remote_payload.train.loop.checkpoint import load_weights
-from remote_payload.train.loop.grace import Clock
-from remote_payload.train.loop.progress import Outcome, Progress
 from remote_payload.train.model.classifier import Classifier, save_classifier
 from remote_payload.train.model.model_facts import ModelFacts, read_model_facts, write_model_facts
 from remote_payload.train.results.classifier_card import classifier_card
@@ -34,6 +23,17 @@ from remote_payload.train.results.classifier_smoke import write_classifier_smoke
 from remote_payload.train.results.predicted_memory import predicted_memory
 from remote_payload.train.results.record import write_record
 from remote_payload.train.run import Run
+from remote_payload.train.state.best import (
+    Weights,
+    best_weights,
+    holds,
+    model_folder,
+    weights_facts,
+    write_metrics,
+)
+from remote_payload.train.state.checkpoint import load_weights
+from remote_payload.train.state.grace import Clock
+from remote_payload.train.state.progress import Outcome, Progress
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.memory import MemoryRecord, forecast_memory
 from remote_payload.forecast.shape import TrainingShape
-from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.model.attention import repeats_heads
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import Outcome
 
 
 def predicted_memory(

@@ -17,12 +17,12 @@ from remote_payload.train.data.facts import DataFact, FactRecord
 from remote_payload.train.download import BaseFacts, BaseModel
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import MANIFEST, ManifestFile, read_manifest
-from remote_payload.train.loop.best import Weights, weights_facts
-from remote_payload.train.loop.progress import EvaluationResult, Outcome
 from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.results.identity import without_identity
 from remote_payload.train.results.machine import CodeState, Hardware, code_state, hardware, libraries
 from remote_payload.train.run import Run
+from remote_payload.train.state.best import Weights, weights_facts
+from remote_payload.train.state.progress import EvaluationResult, Outcome
 
 SCHEMA = 1
 LEFT_OUT = {"host", "secrets", "variables"}  # of the job: addresses and what may be a credential

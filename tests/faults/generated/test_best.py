@@ -162,7 +162,7 @@ class History:
         return ended
 
     def _goes_on_from(self, run: Run) -> int:
-        from remote_payload.train.loop.checkpoint import find_checkpoint
+        from remote_payload.train.state.checkpoint import find_checkpoint
 
         found = find_checkpoint("auto", run.checkpoints)
         return int(found.name.removeprefix("step-")) if found else 0

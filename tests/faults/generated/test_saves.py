@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from remote_payload.train import folders
-from remote_payload.train.loop import checkpoint, host_memory, saving
-from remote_payload.train.loop.checkpoint import checkpoints_in, find_checkpoint
+from remote_payload.train.state import checkpoint, host_memory, saving
+from remote_payload.train.state.checkpoint import checkpoints_in, find_checkpoint
 from tests.support.models.toy_training import toy_run, toy_train
 from tests.support.trials import trials
 

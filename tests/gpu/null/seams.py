@@ -29,8 +29,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from remote_payload.train import files
-from remote_payload.train.loop import host_memory, loss_check, tensor_file
+from remote_payload.train.loop import loss_check
 from remote_payload.train.model.classifier import Classifier
+from remote_payload.train.state import host_memory, tensor_file
 from tests.gpu.null import weight_files
 from tests.gpu.null.known import assumed
 from tests.gpu.null.mode import NullGpu

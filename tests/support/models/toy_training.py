@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from remote_payload.settings.reading import read_settings
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
 from remote_payload.train.distributed import World
-from remote_payload.train.loop import host_memory, saving
 from remote_payload.train.loop.loop import train
-from remote_payload.train.loop.progress import Outcome
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.run import Run, exit_code
+from remote_payload.train.state import host_memory, saving
+from remote_payload.train.state.progress import Outcome
 from remote_payload.train.telemetry import Telemetry
 from tests.support.models.tiny_models import tiny_model
 

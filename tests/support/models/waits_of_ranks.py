@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from remote_payload.train.data.packing import Document
-from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import Stepper
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.signals import Requests
 from remote_payload.train.tasks.rows import PackedRows, RowTask
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import toy_run

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from remote_payload.agent.box import interpreters
-from remote_payload.agent.box.interpreters import Interpreter
-from remote_payload.agent.box.requirement import parse
+from remote_payload.agent.box.pythons import interpreters
+from remote_payload.agent.box.pythons.interpreters import Interpreter
+from remote_payload.agent.box.pythons.requirement import parse
 
 
 def distribution(site, name, version):

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from remote_payload.agent.box.requirement import parse, unsatisfied
+from remote_payload.agent.box.pythons.requirement import parse, unsatisfied
 
 numbers = st.integers(0, 3).map(str)
 releases = st.lists(numbers, min_size=1, max_size=4).map(".".join)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from remote_payload.agent.box import interpreters, torch_build
-from remote_payload.agent.box.interpreters import Interpreter, Lacks
-from remote_payload.agent.box.requirement import parse
-from remote_payload.agent.box.torch_build import TorchBuild
+from remote_payload.agent.box.pythons import interpreters, torch_build
+from remote_payload.agent.box.pythons.interpreters import Interpreter, Lacks
+from remote_payload.agent.box.pythons.requirement import parse
+from remote_payload.agent.box.pythons.torch_build import TorchBuild
 from tests.unit.agent.box.test_interpreters import distribution, with_torch
 
 NO_TORCH = "import sys; print('banner'); sys.exit('boom')"

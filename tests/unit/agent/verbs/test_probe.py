@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from remote_payload.agent.box import bounded, gpus, interpreters, machine, snapshot, torch_build
+from remote_payload.agent.box import bounded, gpus, machine, snapshot
+from remote_payload.agent.box.pythons import interpreters, torch_build
 from remote_payload.agent.verbs import probe
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths

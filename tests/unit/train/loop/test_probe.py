@@ -16,11 +16,11 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from remote_payload.settings.training import Lora
-from remote_payload.train.loop import rng
 from remote_payload.train.loop.probe import Probe
-from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import MicroBatch, Stepper
 from remote_payload.train.model.lora import add_lora
+from remote_payload.train.signals import Requests
+from remote_payload.train.state import rng
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import ToyTask, toy_run
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from remote_payload.train.errors import InputError, Stopped
-from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.loop.progress import Progress
+from remote_payload.train.state.checkpoint import checkpoints_in
+from remote_payload.train.state.progress import Progress
 from tests.support.models.toy_training import ToyTask, toy_run, toy_train
 
 EVERY = {"epochs": 4, "evaluation": {"every_steps": 2}, "checkpoint": {"every_steps": 4, "keep": None}}

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.model.causal_files import load_causal, load_network
 from remote_payload.train.results.checkpoint_model import load_any
+from remote_payload.train.state.checkpoint import checkpoints_in
 from tests.support.models.recipe_process import run_recipe, run_recipe_here, succeeded
 from tests.support.models.tiny_models import CORPUS, save_tiny_model
 

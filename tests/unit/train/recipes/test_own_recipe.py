@@ -17,10 +17,10 @@ from remote_payload.recipes.own import body
 from remote_payload.settings import settings_class
 from remote_payload.settings.own import RecipeError, read_declarations
 from remote_payload.train.data.packing import IGNORED, Document
-from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import CausalLoss
 from remote_payload.train.model.causal_files import load_causal
+from remote_payload.train.state.checkpoint import checkpoints_in
 from remote_payload.train.tasks.packed_task import collate
 from tests.support.models.language_data import ROOT, conversations, job_settings, write_lines
 from tests.support.models.recipe_process import environment

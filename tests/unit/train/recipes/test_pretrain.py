@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.model.causal_files import load_causal
+from remote_payload.train.state.checkpoint import checkpoints_in
 from tests.support.models.recipe_process import run_recipe, run_recipe_here, succeeded
 
 STREETS = ("Strand", "Cheapside", "Fleet Street", "Piccadilly", "Whitehall")

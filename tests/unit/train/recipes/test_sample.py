@@ -25,8 +25,8 @@ def outputs(tiny_folder, tmp_path_factory):
     """Two checkpoints and a finished model of a full fine-tune of the tiny Olmo."""
     from safetensors.torch import save_file
 
-    from remote_payload.train.loop.checkpoint import trained
     from remote_payload.train.model.causal import CausalLoss
+    from remote_payload.train.state.checkpoint import trained
 
     folder = tmp_path_factory.mktemp("outputs")
     base = BaseModel(str(tiny_folder("olmo2")), str(tiny_folder("olmo2")))
@@ -96,9 +96,9 @@ def test_the_base_can_be_tried_and_a_model_from_nothing_has_none(outputs, tiny_f
 def test_an_adapter_in_a_checkpoint_is_put_on_its_base(tiny_folder, capsys, tmp_path):
     from safetensors.torch import save_file
 
-    from remote_payload.train.loop.checkpoint import trained
     from remote_payload.train.model.causal import CausalLoss
     from remote_payload.train.results.checkpoint_model import load_any
+    from remote_payload.train.state.checkpoint import trained
 
     base = BaseModel("data/olmo", str(tiny_folder("olmo2")))
     network = add_lora(load_network(base.path), Lora(rank=4), "CAUSAL_LM")

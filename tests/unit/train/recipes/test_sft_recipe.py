@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from remote_payload.train.folders import read_manifest
-from remote_payload.train.loop.checkpoint import checkpoints_in
 from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results import causal_results
+from remote_payload.train.state.checkpoint import checkpoints_in
 from tests.support.models.language_data import (
     conversations,
     extractions,

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
-from remote_payload.train.loop.progress import EvaluationResult
 from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results.card import Card, hub_metadata, render_card
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import EvaluationResult
 from tests.support.models.classify_job import classify_settings, write_texts
 from tests.support.models.language_data import conversations, run_recipe_here, write_lines
 from tests.support.models.tiny_models import save_tiny_model

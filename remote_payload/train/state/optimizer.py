@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from remote_payload.settings.training import Optimizer
-from remote_payload.train.loop.bf16_adamw import Bf16AdamW
+from remote_payload.train.state.bf16_adamw import Bf16AdamW
 
 
 def build_optimizer(model: nn.Module, settings: Optimizer, device: torch.device, seed: int) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import read_manifest
-from remote_payload.train.loop.checkpoint import checkpoints_in, find_checkpoint, strip_checkpoints
+from remote_payload.train.state.checkpoint import checkpoints_in, find_checkpoint, strip_checkpoints
 from tests.support.models.toy_training import toy_run, toy_train
 
 EVERY_STEP = {"checkpoint": {"every_steps": 1, "keep": None}, "epochs": 1.33}  # four steps

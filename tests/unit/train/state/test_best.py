@@ -7,7 +7,7 @@ from pathlib import Path
 
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import complete_folder
-from remote_payload.train.loop.best import holds
+from remote_payload.train.state.best import holds
 
 
 def test_a_model_beside_whose_deciding_metric_another_is_no_number_is_found_again(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from remote_payload.train.errors import InputError, TrainingError
 from remote_payload.train.files import read_json_object, write_json
 from remote_payload.train.folders import complete_folder, read_manifest
-from remote_payload.train.loop.progress import STOPPED, EvaluationResult, Outcome, Progress, Scored
 from remote_payload.train.model.model_facts import WeightsFacts
 from remote_payload.train.run import Run
+from remote_payload.train.state.progress import STOPPED, EvaluationResult, Outcome, Progress, Scored
 
 S = TypeVar("S", bound=Scored)
 

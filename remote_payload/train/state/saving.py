@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from remote_payload.train.distributed import unwrapped
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import complete_folder
-from remote_payload.train.loop import rng
-from remote_payload.train.loop.checkpoint import prune_checkpoints, strip_checkpoints, trained
-from remote_payload.train.loop.grace import Grace
-from remote_payload.train.loop.host_memory import HostBuffers
-from remote_payload.train.loop.optimizer import named_state
-from remote_payload.train.loop.progress import Progress
-from remote_payload.train.loop.tensor_file import file_order, header, in_pieces, size_of, write_pieces
 from remote_payload.train.run import Run
+from remote_payload.train.state import rng
+from remote_payload.train.state.checkpoint import prune_checkpoints, strip_checkpoints, trained
+from remote_payload.train.state.grace import Grace
+from remote_payload.train.state.host_memory import HostBuffers
+from remote_payload.train.state.optimizer import named_state
+from remote_payload.train.state.progress import Progress
+from remote_payload.train.state.tensor_file import file_order, header, in_pieces, size_of, write_pieces
 
 SPARE_DISK = 256 * 2**20  # bytes that a save leaves free, for logs and events
 

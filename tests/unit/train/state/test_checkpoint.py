@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.folders import complete_folder
-from remote_payload.train.loop.checkpoint import checkpoints_in, find_checkpoint, prune_checkpoints
+from remote_payload.train.state.checkpoint import checkpoints_in, find_checkpoint, prune_checkpoints
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import ToyTask, toy_run, toy_train
 
@@ -116,7 +116,7 @@ def test_a_wrong_name_lists_the_checkpoints_that_exist(trained: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
-    from remote_payload.train.loop.checkpoint import load_weights
+    from remote_payload.train.state.checkpoint import load_weights
 
     with pytest.raises(InputError, match="step-000012 is a checkpoint of another model"):
         load_weights(trained / "step-000012", tiny_model("gpt2"))

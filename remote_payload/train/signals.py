@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from remote_payload.train.loop.grace import Clock, Grace
+from remote_payload.train.state.grace import Clock, Grace
 
 
 class BrokenOff(BaseException):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from remote_payload.settings.training import Optimizer
 from remote_payload.train.distributed import unwrapped
-from remote_payload.train.loop import bf16_adamw
-from remote_payload.train.loop.bf16_adamw import Bf16AdamW, round_stochastically
-from remote_payload.train.loop.optimizer import build_optimizer, load_named_state, named_state, placed_like
-from remote_payload.train.loop.signals import Requests
 from remote_payload.train.loop.step import Stepper
+from remote_payload.train.signals import Requests
+from remote_payload.train.state import bf16_adamw
+from remote_payload.train.state.bf16_adamw import Bf16AdamW, round_stochastically
+from remote_payload.train.state.optimizer import build_optimizer, load_named_state, named_state, placed_like
 from tests.benchmarks.bench_bf16 import RATE, chain, held_out_loss, new_model
 from tests.benchmarks.bench_bf16 import trained as trained_model
 from tests.support.models.tiny_models import tiny_model

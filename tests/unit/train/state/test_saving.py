@@ -17,11 +17,11 @@ from torch import Tensor
 from remote_payload.train import files
 from remote_payload.train.errors import Stopped, TrainingError
 from remote_payload.train.folders import read_manifest
-from remote_payload.train.loop import host_memory, saving
-from remote_payload.train.loop.best import model_folder
-from remote_payload.train.loop.checkpoint import checkpoints_in
-from remote_payload.train.loop.grace import DISK_SPEED, LEAST, SPARE, Grace
 from remote_payload.train.run import Run
+from remote_payload.train.state import host_memory, saving
+from remote_payload.train.state.best import model_folder
+from remote_payload.train.state.checkpoint import checkpoints_in
+from remote_payload.train.state.grace import DISK_SPEED, LEAST, SPARE, Grace
 from tests.support.box import small_disk
 from tests.support.models.tiny_models import tiny_model
 from tests.support.models.toy_training import ToyTask, fill, fill_at, toy_run, toy_train
@@ -254,7 +254,7 @@ def test_a_run_that_gpurun_launched_tells_its_grace_before_the_first_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPURUN_RUN_DIR", str(tmp_path))
-    monkeypatch.setattr("remote_payload.train.loop.grace.DISK_SPEED", 1000.0)
+    monkeypatch.setattr("remote_payload.train.state.grace.DISK_SPEED", 1000.0)
     told: list[float] = []
     run = toy_run(tmp_path, SETTINGS)
     toy_train(run, Watched(run, lambda step: told.append(json.loads((tmp_path / "grace.json").read_text())["seconds"])))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from remote_payload.train.files import sha256_of
-from remote_payload.train.loop.tensor_file import DTYPES, file_order, header, in_pieces, size_of, write_pieces
+from remote_payload.train.state.tensor_file import DTYPES, file_order, header, in_pieces, size_of, write_pieces
 
 
 def drawn(chance: random.Random) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from remote_payload.train.loop import host_memory
-from remote_payload.train.loop.host_memory import PIECE, HostBuffers, available
+from remote_payload.train.state import host_memory
+from remote_payload.train.state.host_memory import PIECE, HostBuffers, available
 
 GIB = 2**30
 FILES = {

@@ -12,8 +12,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from remote_payload.agent.box import torch_build
-from remote_payload.agent.box.requirement import Requirement, normalise, unsatisfied
+from remote_payload.agent.box.pythons import torch_build
+from remote_payload.agent.box.pythons.requirement import Requirement, normalise, unsatisfied
 
 PLACES = (
     "/venv/main/bin",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from remote_payload.train.loop.signals import Requests
+from remote_payload.train.signals import Requests
 
 
 class Scored(TypedDict):

@@ -13,9 +13,9 @@ import subprocess
 import tempfile
 from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
-from remote_payload.agent.box import requirement
 from remote_payload.agent.box.command import CommandFailed
-from remote_payload.agent.box.interpreters import Interpreter
+from remote_payload.agent.box.pythons import requirement
+from remote_payload.agent.box.pythons.interpreters import Interpreter
 
 Run = Callable[[Sequence[str]], None]
 

@@ -27,10 +27,10 @@ from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import write_json
 from remote_payload.train.folders import MANIFEST, read_manifest
-from remote_payload.train.loop import rng
-from remote_payload.train.loop.best import ranked
-from remote_payload.train.loop.optimizer import load_named_state, placed_like
-from remote_payload.train.loop.progress import Scored
+from remote_payload.train.state import rng
+from remote_payload.train.state.best import ranked
+from remote_payload.train.state.optimizer import load_named_state, placed_like
+from remote_payload.train.state.progress import Scored
 
 
 @dataclass(frozen=True)
