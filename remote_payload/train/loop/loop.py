@@ -288,4 +288,5 @@ class Loop:
         speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
         memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
         share, losses = self.log.utilisation(speed), self.log.losses
-        return Outcome(progress, self.total, reason, self.seconds, memory, losses, speed, share, self.requests)
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return Outcome(progress, self.total, reason, self.seconds, memory, losses, speed, share, self.requests, dtype)

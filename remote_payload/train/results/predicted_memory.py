@@ -27,7 +27,7 @@ def predicted_memory(
     shape = TrainingShape(
         micro_batch=outcome.progress.micro_batch_rows,
         length=2 * length if run.recipe == "preference" else length,  # a row is both answers of a pair
-        weights=str(network.dtype).removeprefix("torch."),
+        weights=outcome.dtype,  # not the network's: of a sharded run that was loaded again in another
         autocast=autocast,
         lora_rank=lora.r if lora else 0,
         lora_targets=tuple(sorted(lora.target_modules)) if lora else "all-linear",

@@ -72,3 +72,4 @@ class Outcome:
     tokens_per_second: float
     mfu: float | None
     requests: Requests  # signals are noticed until the process ends
+    dtype: str  # of the weights that were trained, or lay under the adapter: "bfloat16"

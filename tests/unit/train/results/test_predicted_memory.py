@@ -19,13 +19,16 @@ from tests.support.models.tiny_models import tiny_model
 GPU = torch.device("cuda", 0)
 
 
-def predicted(recipe: str = "sft", world: World | None = None, lora: bool = False, length: int = 512) -> MemoryRecord:
+def predicted(
+    recipe: str = "sft", world: World | None = None, lora: bool = False, length: int = 512, dtype: str = ""
+) -> MemoryRecord:
     network: Any = tiny_model("qwen2").bfloat16() if lora else tiny_model("qwen2")
     network = add_lora(network, Lora(rank=4), "CAUSAL_LM") if lora else network
     batch = SimpleNamespace(activation_checkpointing=False)
     settings = SimpleNamespace(precision="auto", batch=batch)
     run: Any = SimpleNamespace(recipe=recipe, world=world or World(0, 1, 0, GPU), settings=settings)
-    outcome: Any = SimpleNamespace(progress=SimpleNamespace(micro_batch_rows=2))
+    dtype = dtype or ("bfloat16" if lora else "float32")
+    outcome: Any = SimpleNamespace(progress=SimpleNamespace(micro_batch_rows=2), dtype=dtype)
     found = predicted_memory(run, network, outcome, length, language_head=True, masked=False)
     assert found
     return found
@@ -48,6 +51,12 @@ def test_a_sharded_run_holds_its_part_of_the_optimizer() -> None:
     assert sharded["parts"]["optimizer"] == alone["parts"]["optimizer"] // 8
 
 
+def test_weights_count_in_the_dtype_that_was_trained_whatever_was_loaded_afterwards() -> None:
+    """A sharded bf16 run was predicted in fp32: the network in memory at its end is the saved model, loaded again."""
+    whole, half = predicted(), predicted(dtype="bfloat16")
+    assert half["parts"]["optimizer"] == whole["parts"]["optimizer"] // 2
+
+
 def test_an_adapter_is_what_is_trained() -> None:
     found = predicted(lora=True)
     assert found["trainable"] == found["parts"]["optimizer"] // 8 < found["parameters"] // 5
@@ -66,6 +75,6 @@ def test_no_length_and_an_unknown_family_are_not_predicted() -> None:
     network: Any = SimpleNamespace(dtype=torch.float32, config=SimpleNamespace(to_dict=lambda: {"model_type": "mamba"}))
     settings = SimpleNamespace(precision="fp32", batch=SimpleNamespace(activation_checkpointing=False))
     run: Any = SimpleNamespace(recipe="sft", world=World(0, 1, 0, GPU), settings=settings)
-    outcome: Any = SimpleNamespace(progress=SimpleNamespace(micro_batch_rows=2))
+    outcome: Any = SimpleNamespace(progress=SimpleNamespace(micro_batch_rows=2), dtype="float32")
     assert predicted_memory(run, network, outcome, None, language_head=True, masked=False) is None
     assert predicted_memory(run, network, outcome, 512, language_head=True, masked=False) is None
