@@ -69,12 +69,10 @@ class Figures(ToyTask):
         super().__init__(run)
         self.figures, self.accident, self.at = figures, accident, at
 
-    def micro_batches(self, step: list[int], size: int) -> list[Any]:
-        self.at += 1
-        self.accident.pass_by("step", self.at)
-        return super().micro_batches(step, size)
-
     def loss(self, model: Any, micro: Any) -> tuple[Tensor, Tensor]:
+        if model.training:  # once a step, which is one micro-batch here
+            self.at += 1
+            self.accident.pass_by("step", self.at)
         tensors = micro.tensors
         logits = model.network(input_ids=tensors["ids"], use_cache=False).logits.float()
         loss = torch.nn.functional.cross_entropy(

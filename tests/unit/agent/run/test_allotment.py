@@ -14,7 +14,7 @@ import pytest
 from remote_payload.agent.box import badge, gpus, locks, processes
 from remote_payload.agent.box.files import write_json
 from remote_payload.agent.box.gpus import Gpu
-from remote_payload.agent.run import allotment, slot, waiting
+from remote_payload.agent.run import allotment, slot
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
@@ -92,7 +92,7 @@ def runs(tmp_path):
 
 
 def look(runs, run, available, wanted=1):
-    return [gpu.number for gpu in waiting.Waiting(runs.paths, run, available, wanted).look()[0]]
+    return [gpu.number for gpu in allotment.Waiting(runs.paths, run, available, wanted).look()[0]]
 
 
 def test_a_run_gets_gpus_that_nobody_has_and_is_told_who_has_the_others(runs):
@@ -164,10 +164,10 @@ def test_first_come_first_served_whatever_the_clock_says_and_the_dead_are_passed
 def test_a_place_is_kept_though_its_file_is_removed(runs, monkeypatch):
     holder, _ = runs.submit("holder", some(1))
     one, two = (runs.submit(name, some(1), queue=True)[0] for name in ("one", "two"))
-    mine = waiting.Waiting(runs.paths, one, some(1), 1)
+    mine = allotment.Waiting(runs.paths, one, some(1), 1)
     os.unlink(one.gpus)
     assert mine.look() == ([], f"waiting for 1 GPU, held by {holder.run_id}")
-    assert waiting.Waiting(runs.paths, two, some(1), 1).look() == ([], "waiting for 1 GPU, behind 1 run")
+    assert allotment.Waiting(runs.paths, two, some(1), 1).look() == ([], "waiting for 1 GPU, behind 1 run")
 
 
 def test_two_never_get_one_gpu_though_the_lock_is_removed_between_them(runs, monkeypatch):
@@ -205,17 +205,17 @@ def test_a_gpu_that_a_stranger_uses_is_taken_last_and_by_the_queue_only_after_a_
     assert given == [1]
     queued, _ = runs.submit("queued", some(2, used=[30]), queue=True)
     monkeypatch.setattr(gpus, "list_gpus", lambda: some(2, used=[30]))
-    mine = waiting.Waiting(runs.paths, queued, some(2), 1)
+    mine = allotment.Waiting(runs.paths, queued, some(2), 1)
     given, why = mine.look()
     assert given == [] and "GPU 0" in why and "not gpurun's" in why
-    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
+    monkeypatch.setattr(allotment, "PATIENCE", 0.0)
     assert [gpu.number for gpu in mine.look()[0]] == [0]
 
 
 def test_a_stranger_that_goes_away_is_not_waited_for_any_longer(runs, monkeypatch):
     queued, given = runs.submit("queued", some(1, used=[30]), queue=True)
     assert given == []
-    mine = waiting.Waiting(runs.paths, queued, some(1), 1)
+    mine = allotment.Waiting(runs.paths, queued, some(1), 1)
     monkeypatch.setattr(gpus, "list_gpus", lambda: some(1, used=[30]))
     assert mine.look()[0] == []
     monkeypatch.setattr(gpus, "list_gpus", lambda: some(1, used=[2]))
@@ -225,7 +225,7 @@ def test_a_stranger_that_goes_away_is_not_waited_for_any_longer(runs, monkeypatc
 def test_a_look_that_fails_ends_nothing(runs, monkeypatch):
     _, _ = runs.submit("holder", some(1))
     queued, _ = runs.submit("queued", some(1), queue=True)
-    mine = waiting.Waiting(runs.paths, queued, some(1), 1)
+    mine = allotment.Waiting(runs.paths, queued, some(1), 1)
     os.unlink(queued.gpus)
     with monkeypatch.context() as full:
         full.setattr(allotment, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
