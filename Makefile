@@ -49,7 +49,8 @@ GPU_PYTHON ?= $(BIN)/python
 GPU_TESTS ?= tests/gpu
 TABLE ?= tests/benchmarks/results/null_gpu.txt
 # --confcutdir: nothing of tests/conftest.py, which needs sshd and rsync.
-PYTEST_GPU := -m pytest --confcutdir=tests/gpu -p no:cacheprovider
+# A whole run of a large model takes minutes where fake tensors stand for those of a GPU.
+PYTEST_GPU := -m pytest --confcutdir=tests/gpu -p no:cacheprovider --timeout=900
 
 $(CUDA_VENV)/torch-$(TORCH):
 	@echo "==> installing torch $(TORCH) with CUDA in $(CUDA_VENV): about 5 GB, one to three minutes. Remove it with: rm -r $(CUDA_VENV) .null-gpu"
