@@ -20,7 +20,7 @@ from runner.transport.link import load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
 from runner.workflow.submission import access, checks, environment, launch, push, stale
 from runner.workflow.submission.background import background_thread
-from runner.workflow.submission.models import read_models, runs_with_forecast
+from runner.workflow.submission.forecast_once import ForecastOnce
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
 from runner.workflow.submission.resumption import Resumption, require_resumable
@@ -63,8 +63,8 @@ def submit(
         planner.submit(load)  # before the plans: the connection cannot open without it
         plans = [planner.submit(make_plan, job, checksum=options.checksum) for job, _ in jobs]
         waiting = list(zip(runs, plans, strict=True))
-        forecast = runs_with_forecast([job for job, _ in jobs])  # they are told once, for all runs
         despite = options.despite_forecast or resumption is not None  # a resumed run has trained before
+        forecast = ForecastOnce([job for job, _ in jobs], despite=despite)
         while waiting:
             run, planned = waiting[0]
             with connection.link() as link:  # where it breaks, the block ends, and the loop goes round again
@@ -76,15 +76,11 @@ def submit(
                         report.warn(warning)
                     with background_thread() as hub, background_thread() as other:
                         granted = hub.submit(access.require, plan.job, report)
-                        models = other.submit(read_models, forecast)
+                        models = other.submit(forecast.read_models)
                         box = checks.probe(link, plan, run.run_id, report)
                         checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
-                        if forecast:  # the others do not load what it takes
-                            from runner.workflow.submission import verdicts
-
-                            verdicts.tell(forecast, box, models.result(), report, despite=despite)
-                            forecast = []
+                        forecast.tell(box, models.result(), report)
                     try:
                         environment.install_tools(link, plan, box, report)
                         with background_thread() as builder:

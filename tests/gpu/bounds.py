@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from remote_payload.forecast.accuracy import FULL_TRAINING, LORA
 from tests.gpu.runs import Done
 from tests.gpu.table import Row, record
 
-FULL, LORA = 0.10, 0.15  # how far the forecast of memory may be off
 SUMMED = 2  # waits for what an evaluation sums over several ranks at its end, a copy there and one back
 MATRICES = 0.01  # how far FLOPs of matrices may be off
 
@@ -22,7 +22,7 @@ def check(request: pytest.FixtureRequest, row: Row, done: Done) -> None:
 
 def misses(row: Row, done: Done):
     """Pairs of a short name and the figure with its bound."""
-    bound = LORA if "lora" in row.shape else FULL
+    bound = LORA if "lora" in row.shape else FULL_TRAINING
     if row.ratio is not None and not 1 - bound <= row.ratio <= 1 + bound:
         yield (
             "memory",

@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from remote_payload.agent.box.pythons import torch_build
+from remote_payload.agent.box.pythons import question, torch_build
 from remote_payload.agent.box.pythons.requirement import Requirement, normalise, unsatisfied
 
 PLACES = (
@@ -98,17 +98,12 @@ def _ask_all(paths: Sequence[str]) -> List[Interpreter]:
 
 def ask(path: str) -> Interpreter:
     """The interpreter at ``path``. Raises OSError or ValueError saying why it cannot be used."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
-        done = subprocess.run(
-            [path, "-c", QUESTION], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            timeout=LIMIT, cwd="/", env=variables,
-        )  # fmt: skip
+        done = question.ask(path, QUESTION, LIMIT)
     except subprocess.TimeoutExpired:
         raise ValueError("it gave no answer in %d s" % LIMIT) from None
     if done.returncode:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise ValueError("it ended with status %d: %s" % (done.returncode, (last or ["no message"])[0][:300]))
+        raise ValueError("it ended with status %d: %s" % (done.returncode, question.last_message(done)))
     answer = json.loads(done.stdout[-65536:].decode("utf-8"))
     version = tuple(answer["version"])
     if version < (3, 8, 0) or answer["implementation"] != "cpython":

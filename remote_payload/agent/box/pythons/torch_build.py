@@ -6,6 +6,8 @@ import re
 import subprocess
 from typing import NamedTuple, Optional, Sequence
 
+from remote_payload.agent.box.pythons import question
+
 LIMIT = 60.0  # seconds: importing torch takes two from a warm disk and half a minute from a network volume
 QUESTION = """
 import json, torch
@@ -63,18 +65,11 @@ def unfit(build: TorchBuild, driver: Optional[int], release: Optional[str]) -> O
 def ask(path: str) -> Usable:
     """How many GPUs torch can use in the interpreter at ``path``. Raises OSError or ValueError where it gives no answer in LIMIT."""
     hidden = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
-    variables = {
-        name: value for name, value in os.environ.items() if name not in hidden and not name.startswith("PYTHON")
-    }
     try:
-        done = subprocess.run(
-            [path, "-c", QUESTION], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            timeout=LIMIT, cwd="/", env=variables,
-        )  # fmt: skip
+        done = question.ask(path, QUESTION, LIMIT, hidden)
     except subprocess.TimeoutExpired:
         raise ValueError("torch was not imported in %d s" % LIMIT) from None
     if done.returncode:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise ValueError("torch cannot be imported: %s" % (last or ["no message"])[0][:300])
+        raise ValueError("torch cannot be imported: %s" % question.last_message(done))
     answer = json.loads(done.stdout.decode("utf-8").strip().rpartition("\n")[2])
     return Usable(int(answer["usable"]), str(answer["why"])[:300])
