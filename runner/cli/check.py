@@ -35,7 +35,7 @@ def command(
     report = output.reporter(as_json)
     (checked,) = check([load(job, overrides)], host, report, volume=volume, strict=strict, checksum=checksum)
     if as_json:
-        from runner.cli.as_document import check_document
+        from runner.cli.as_document.checks import check_document
 
         output.print_document(check_document(checked))
     else:

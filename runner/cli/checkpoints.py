@@ -28,7 +28,7 @@ def command(run: str | None, as_json: bool) -> None:
     record = store.find_started(run)
     found = checkpoints(record, output.reporter(as_json))
     if as_json:
-        from runner.cli.as_document import checkpoints_document
+        from runner.cli.as_document.files import checkpoints_document
 
         return output.print_document(checkpoints_document(record, found))
     metric = metric_of(record)

@@ -76,7 +76,7 @@ def command(
     if deleted:
         report.note(f"deleted {format_size(found.bytes)}")
     if as_json:
-        from runner.cli.as_document import clean_document
+        from runner.cli.as_document.hosts import clean_document
 
         output.print_document(clean_document(where, choice, found, dry_run=dry_run))
 

@@ -50,7 +50,7 @@ def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], host:
     record = options.run_at(store.find_started(run), host, report)
     verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)
     if as_json:
-        from runner.cli.as_document import done_document
+        from runner.cli.as_document.files import done_document
 
         output.print_document(done_document(store.load(record.run_id), verdict))
     else:

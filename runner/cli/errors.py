@@ -14,7 +14,7 @@ import click
 from runner.domain.errors import GpurunError, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from runner.cli.documents import Error
+    from runner.cli.documents.errors import Error
 
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended: 128 + SIGINT
 
@@ -96,7 +96,7 @@ def _show_usage(error: click.ClickException, as_json: bool) -> None:
 
 def _show(error: GpurunError, as_json: bool) -> None:
     if as_json:
-        from runner.cli.as_document import failure_document
+        from runner.cli.as_document.errors import failure_document
         from runner.cli.output import print_document
 
         return print_document(failure_document(error))

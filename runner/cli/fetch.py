@@ -40,7 +40,7 @@ def command(run: str | None, into: Path | None, host: str | None, as_json: bool)
     record = options.run_at(store.find_started(run), host, report)
     fetched = fetch(record, report, into=into)
     if as_json:
-        from runner.cli.as_document import fetch_document
+        from runner.cli.as_document.files import fetch_document
 
         return output.print_document(fetch_document(record, fetched))
     show(fetched)

@@ -21,7 +21,7 @@ def follow_all(runs: list[Run], report: Reporter, as_json: bool) -> None:
     followed = follow_up(runs, report, Hidden() if as_json else Terminal(report))
     error = first_error(followed)
     if as_json:
-        from runner.cli.as_document import followed_document
+        from runner.cli.as_document.follow import followed_document
 
         output.print_document({"runs": [followed_document(each) for each in followed]})
         sys.exit(error.exit_code if error else 0)

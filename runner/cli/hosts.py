@@ -27,7 +27,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
     hosts = known()
     if as_json:
-        from runner.cli.as_document import hosts_document
+        from runner.cli.as_document.hosts import hosts_document
 
         return output.print_document(hosts_document(hosts))
     rows = [
@@ -67,7 +67,7 @@ def move_command(context: click.Context, old: str, new: str, as_json: bool) -> N
     as_json = as_json or _is_asked_of_the_group(context)
     moved = move_host(old, new, output.reporter(as_json))
     if as_json:
-        from runner.cli.as_document import move_document
+        from runner.cli.as_document.hosts import move_document
 
         return output.print_document(move_document(moved))
     click.echo(f"{moved.old} is {moved.new} now: {pluralise(len(moved.runs), 'run')} followed.")

@@ -37,7 +37,7 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
     runs, damaged = store.load_all(limit=None if everything else LATEST)
     more = 0 if everything else max(0, len(store.run_ids()) - LATEST)
     if as_json:
-        from runner.cli.run_documents import run_document
+        from runner.cli.as_document.runs import run_document
 
         errors = [error.message for error in damaged]
         return output.print_document({"runs": [run_document(run) for run in runs], "damaged": errors, "more": more})
@@ -81,7 +81,7 @@ def _on_host(host: str, as_json: bool) -> None:
 
     found = on_host(host, output.reporter(as_json))
     if as_json:
-        from runner.cli.run_documents import list_of_host_document
+        from runner.cli.as_document.runs import list_of_host_document
 
         return output.print_document(list_of_host_document(host, found))
     rows = [

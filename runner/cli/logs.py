@@ -47,7 +47,7 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host:
         status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
     printer.finish()
     if as_json:
-        from runner.cli.run_documents import run_document
+        from runner.cli.as_document.runs import run_document
 
         output.print_document({**run_document(record), "log": str(log)})
         error = error_of(status) if until_end and status is not None else None

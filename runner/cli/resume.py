@@ -43,7 +43,7 @@ def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], host: 
     record = options.run_at(store.find_started(run), host, report)
     new = resume(record, report, checkpoint=checkpoint, overrides=overrides)
     if as_json:
-        from runner.cli.run_documents import run_document
+        from runner.cli.as_document.runs import run_document
 
         output.print_document(run_document(new))
         sys.exit(max((error.exit_code for error in failures_of([new])), default=0))

@@ -98,7 +98,7 @@ def command(
     there = on_box or not is_here(record, checkpoint)
     answers = sample(record, chosen, typed() if interactive else prompts, output.reporter(as_json), on_box=there)
     if as_json:
-        from runner.cli.as_document import sample_document
+        from runner.cli.as_document.models import sample_document
 
         return output.print_document(sample_document(record, answers, on_box=there))
     for answer in answers:

@@ -47,7 +47,7 @@ def command(target: str | None, device: str, inputs: Path | None, as_json: bool)
     folder, run = target_of(target)
     reports = smoke_test(folder, output.reporter(as_json), run=run, device=device, inputs=inputs)
     if as_json:
-        from runner.cli.as_document import smoke_test_document
+        from runner.cli.as_document.models import smoke_test_document
 
         document = smoke_test_document(run, reports)
         output.print_document(document)

@@ -30,7 +30,7 @@ def command(run: str | None, host: str | None, as_json: bool) -> None:
     report = output.reporter(as_json)
     seen = refresh_status(options.run_at(store.find(run), host, report), report)
     if as_json:
-        from runner.cli.run_documents import run_now_document
+        from runner.cli.as_document.runs import run_now_document
 
         output.print_document(run_now_document(seen))
     else:

@@ -38,7 +38,7 @@ def command(runs: tuple[str, ...], everything: bool, grace: float | None, host: 
     records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
     stopped = stop_all([options.run_at(run, host, report) for run in records], report, grace)
     if as_json:
-        from runner.cli.as_document import stop_document
+        from runner.cli.as_document.runs import stop_document
 
         found = [stop_document(each) for each in stopped]
         return output.print_document({"runs": found} if everything or len(runs) > 1 else found[0])

@@ -93,7 +93,7 @@ def command(
         follow_all(runs, report, as_json)
     failures = failures_of(runs)
     if as_json and not follow:
-        from runner.cli.run_documents import run_document
+        from runner.cli.as_document.runs import run_document
 
         output.print_document({"runs": [run_document(run) for run in runs]})
         sys.exit(max((error.exit_code for error in failures), default=0))
@@ -106,7 +106,7 @@ def _show_checked(checked: list[Checked], as_json: bool) -> int:
     from runner.cli.check import NOT_READY, show
 
     if as_json:
-        from runner.cli.as_document import dry_run_document
+        from runner.cli.as_document.checks import dry_run_document
 
         output.print_document(dry_run_document(checked))
     for each in () if as_json else checked:

@@ -40,7 +40,7 @@ def command(jobs: tuple[str, ...], overrides: tuple[str, ...], schema: bool, as_
         job, found = examine(path, list(overrides))
         checked.append((path, job, InvalidJobFile(found).problems))
     if as_json:
-        from runner.cli.as_document import job_file_part
+        from runner.cli.as_document.checks import job_file_part
 
         output.print_document({"jobs": [job_file_part(*one) for one in checked]})
     else:

@@ -1,4 +1,4 @@
-"""The types in runner/cli/documents.py as data: their fields, how docs/json.md spells them, and whether a printed value is one."""
+"""The types in runner/cli/documents as data: their fields, how docs/json.md spells them, and whether a printed value is one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import types
 import typing
 from typing import Any
 
-from runner.cli import documents
+from runner.cli.documents import checks, errors, files, follow, hosts, models, runs
 
-TYPES = {name: each for name, each in vars(documents).items() if typing.is_typeddict(each)}
+TOPICS = (checks, errors, files, follow, hosts, models, runs)
+TYPES = {name: each for topic in TOPICS for name, each in vars(topic).items() if typing.is_typeddict(each)}
 PLAIN = {str: "string", bool: "true or false", int: "number", float: "number", object: "anything"}
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from runner.cli import output
-from runner.cli.as_document import followed_document
+from runner.cli.as_document.follow import followed_document
 from runner.cli.group import gpurun
 from runner.domain.errors import SmokeTestFailed
 from runner.domain.job import Job

@@ -9,7 +9,7 @@ import pytest
 
 from runner import files, store
 from runner.cli import options
-from runner.cli.run_documents import run_document
+from runner.cli.as_document.runs import run_document
 from runner.cli.table import fitted
 from runner.domain import places
 from runner.domain.answers.status import Status

@@ -1,4 +1,4 @@
-"""The document of one run, which ``list``, ``status``, ``submit`` and all others print in the same shape, and of the runs on a box."""
+"""Fills the documents about one run and several, from local records and from what a box reports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.cli import documents
+from runner.cli.documents import runs as documents
 from runner.workflow.listing import cost, elapsed
 
 if TYPE_CHECKING:
+    from runner.domain.answers import verbs
     from runner.domain.answers.status import Status
     from runner.domain.run import Run
     from runner.workflow.status import Seen
+    from runner.workflow.stop import Stopped
 
 
 def run_document(run: Run) -> documents.Run:
@@ -95,3 +97,11 @@ def _on_host(host: str, status: Status, run: Run | None, now: float) -> document
         "fetched_into": None,
         "done": False,
     }
+
+
+def stop_document(stopped: Stopped) -> documents.Stop:
+    return {**run_document(stopped.run), "device_holders": [_process(each) for each in stopped.device_holders]}
+
+
+def _process(process: verbs.Process) -> documents.Process:
+    return {"pid": process.pid, "command": process.command, "state": process.state, "gpus": list(process.gpus)}

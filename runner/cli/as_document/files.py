@@ -1,0 +1,63 @@
+"""Fills the documents about files and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from runner.cli.as_document.runs import run_document
+from runner.cli.documents import files as documents
+
+if TYPE_CHECKING:
+    from runner.domain.answers import manifest
+    from runner.domain.run import Run
+    from runner.workflow.checkpoints import Checkpoint
+    from runner.workflow.done import Verdict
+    from runner.workflow.fetch import Fetched
+
+
+def fetch_document(run: Run, fetched: Fetched) -> documents.Fetch:
+    return {**run_document(run), **fetched_part(fetched)}
+
+
+def fetched_part(fetched: Fetched) -> documents.Fetched:
+    return {
+        "into": str(fetched.into),
+        "complete": fetched.complete,
+        "new": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in fetched.new],
+        "kept": fetched.kept,
+        "bytes": fetched.bytes,
+        "left_out": _left_out(fetched.left_out),
+    }
+
+
+def _left_out(left_out: Iterable[manifest.LeftOut]) -> list[documents.LeftOut]:
+    return [{"path": each.path, "why": each.why} for each in left_out]
+
+
+def done_document(run: Run, verdict: Verdict) -> documents.Done:
+    return {
+        **run_document(run),
+        "safe_to_destroy": verdict.safe,
+        "reasons": verdict.reasons,
+        "files": verdict.files,
+        "left_out": _left_out(verdict.left_out),
+        "home": sorted(verdict.fetched),
+        "given_up": list(verdict.given_up),
+    }
+
+
+def checkpoints_document(run: Run, found: Iterable[Checkpoint]) -> documents.Checkpoints:
+    return {**run_document(run), "checkpoints": [_checkpoint(each) for each in found]}
+
+
+def _checkpoint(checkpoint: Checkpoint) -> documents.Checkpoint:
+    return {
+        "name": checkpoint.name,
+        "step": checkpoint.step,
+        "metrics": checkpoint.metrics,
+        "size": checkpoint.size,
+        "resumable": checkpoint.resumable,
+        "here": checkpoint.here,
+        "on_box": checkpoint.on_box,
+    }

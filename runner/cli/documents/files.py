@@ -1,0 +1,54 @@
+"""What of a run is home, on its box or in neither place: files and checkpoints."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from runner.cli.documents.runs import Run
+
+
+class File(TypedDict):
+    path: str
+    size: int
+    sha256: str
+
+
+class LeftOut(TypedDict):
+    path: str
+    why: str
+
+
+class Fetched(TypedDict):
+    into: str
+    complete: bool
+    new: list[File]
+    kept: int
+    bytes: int
+    left_out: list[LeftOut]
+
+
+class Fetch(Run, Fetched):
+    pass
+
+
+class Done(Run):
+    safe_to_destroy: bool
+    reasons: list[str]
+    files: int
+    left_out: list[LeftOut]
+    home: list[str]
+    given_up: list[str]
+
+
+class Checkpoint(TypedDict):
+    name: str
+    step: int | None
+    metrics: dict[str, float]
+    size: int
+    resumable: bool
+    here: bool
+    on_box: bool
+
+
+class Checkpoints(Run):
+    checkpoints: list[Checkpoint]

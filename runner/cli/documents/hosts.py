@@ -1,0 +1,58 @@
+"""The hosts that gpurun knows, and the disk of one box."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Host(TypedDict):
+    typed: str
+    address: str
+    known_as: str
+    volume: str | None
+    seen_at: float | None
+    fingerprints: list[str]
+
+
+class Hosts(TypedDict):
+    hosts: list[Host]
+
+
+class Forgotten(TypedDict):
+    host: str
+    keys_removed: int
+
+
+class Moved(TypedDict):
+    old: str
+    new: str
+    runs: list[str]
+    left: list[str]
+    keys_removed: int
+
+
+class Volume(TypedDict):
+    host: str
+    volume: str
+
+
+class Decision(TypedDict):
+    run_id: str
+    group: str
+    goes: bool
+    why: str
+
+
+class OnDisk(TypedDict):
+    path: str
+    bytes: int
+    why: str
+
+
+class Clean(TypedDict):
+    host: str
+    dry_run: bool
+    experiment: list[Decision]
+    removed: list[OnDisk]
+    kept: list[OnDisk]
+    bytes: int

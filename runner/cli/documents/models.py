@@ -1,0 +1,55 @@
+"""What a trained model did: the smoke test, and the answers to prompts."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from runner.cli.documents.runs import Run
+
+
+class Comparison(TypedDict):
+    rows: int
+    difference: float | None
+    worst_row: int
+    limit: float
+    agree: int
+    answers: int
+    problems: list[str]
+
+
+class Model(TypedDict):
+    folder: str
+    kind: str
+    passed: bool
+    device: str
+    device_name: str
+    dtype: str
+    torch: str
+    load_seconds: float
+    samples: int
+    samples_per_second: float
+    tokens_per_second: float | None
+    peak_memory: int
+    counts: dict[str, int] | None
+    texts: list[str]
+    comparison: Comparison | None
+    not_opened: list[str]
+
+
+class SmokeTest(TypedDict):
+    run_id: str | None
+    passed: bool
+    models: list[Model]
+
+
+class Answer(TypedDict):
+    prompt: str
+    text: str
+    tokens: int
+    seconds: float
+    ended: bool
+
+
+class Sample(Run):
+    on_box: bool
+    answers: list[Answer]

@@ -1,0 +1,96 @@
+"""One run, which ``list``, ``status``, ``submit`` and all others print in the same shape, and several of them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class NotStarted(TypedDict):
+    cause: str
+    message: str
+    hint: str
+
+
+class Exit(TypedDict):
+    kind: str
+    number: int
+    at: float
+
+
+class Status(TypedDict):
+    run_id: str
+    phase: str
+    outcome: str | None
+    cause: str | None
+    exit: Exit | None
+    orphaned: bool
+    stalled: bool
+    pid: int | None
+    gpus: list[int]
+    started_at: float | None
+    ended_at: float | None
+    now: float | None
+    progress: dict[str, object]
+    log_size: int
+    generation: str
+    evidence: str | None
+    advice: str | None
+
+
+class Run(TypedDict):
+    run_id: str
+    job_name: str | None
+    host: str
+    address: str | None
+    created_at: float | None
+    attempted: bool
+    launched: bool
+    not_started: NotStarted | None
+    parent: str | None
+    experiment: str | None
+    submission: str | None
+    status: Status | None
+    seen_at: float | None
+    elapsed_seconds: float | None
+    cost: float | None
+    fetched_into: str | None
+    done: bool
+
+
+class Submit(TypedDict):
+    runs: list[Run]
+
+
+class List(TypedDict):
+    runs: list[Run]
+    damaged: list[str]
+    more: int
+
+
+class ListOfHost(TypedDict):
+    host: str
+    runs: list[Run]
+
+
+class RunNow(Run):
+    unreachable: str | None
+    eta_seconds: float | None
+
+
+class Logs(Run):
+    log: str
+
+
+class Process(TypedDict):
+    pid: int
+    command: str
+    state: str
+    gpus: list[int]
+
+
+class Stop(Run):
+    device_holders: list[Process]
+
+
+class StopAll(TypedDict):
+    runs: list[Stop]
