@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from runner.cli.documents import checks as documents
-
 if TYPE_CHECKING:
+    from runner.cli.documents import checks as documents
     from runner.domain.job import Job
     from runner.jobfile import Problem
     from runner.push.preview import Item, Preview

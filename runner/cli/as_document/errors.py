@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.cli.documents import errors as documents
-
 if TYPE_CHECKING:
+    from runner.cli.documents import errors as documents
     from runner.domain.errors import GpurunError
 
 

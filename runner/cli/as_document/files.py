@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from runner.cli.as_document.runs import run_document
-from runner.cli.documents import files as documents
 
 if TYPE_CHECKING:
+    from runner.cli.documents import files as documents
     from runner.domain.answers import manifest
     from runner.domain.run import Run
     from runner.workflow.checkpoints import Checkpoint

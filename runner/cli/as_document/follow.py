@@ -8,9 +8,9 @@ from runner.cli.as_document.errors import error_part
 from runner.cli.as_document.files import fetched_part
 from runner.cli.as_document.models import model_part
 from runner.cli.as_document.runs import run_document
-from runner.cli.documents import follow as documents
 
 if TYPE_CHECKING:
+    from runner.cli.documents import follow as documents
     from runner.workflow.follow_up import FollowedRun
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from runner.cli.documents import hosts as documents
-
 if TYPE_CHECKING:
+    from runner.cli.documents import hosts as documents
     from runner.domain.answers import verbs
     from runner.workflow.clean import Choice
     from runner.workflow.hosts import KnownHost, Move

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from runner.cli.as_document.runs import run_document
-from runner.cli.documents import models as documents
 
 if TYPE_CHECKING:
     from remote_payload.recipes.answers import Answer
+    from runner.cli.documents import models as documents
     from runner.domain.run import Run
     from runner.local_model.compare import Comparison
     from runner.local_model.report import SmokeReport

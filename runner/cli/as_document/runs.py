@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.cli.documents import runs as documents
 from runner.workflow.listing import cost, elapsed
 
 if TYPE_CHECKING:
+    from runner.cli.documents import runs as documents
     from runner.domain.answers import verbs
     from runner.domain.answers.status import Status
     from runner.domain.run import Run
