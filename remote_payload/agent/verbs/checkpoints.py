@@ -20,7 +20,7 @@ NAME = re.compile(r"step-[0-9]{1,12}")
 
 
 def checkpoints(request: Request) -> Checkpoints:
-    """``{checkpoints: [{name, step, metrics, size, resumable}], best}``, oldest first. Raises AgentError RunLost."""
+    """``{checkpoints: [{name, path, step, metrics, size, resumable, at}], best}``, oldest first. Raises AgentError RunLost."""
     run = request.run()
     if not os.path.isdir(run.folder):
         raise AgentError("RunLost", "run %s has no folder on the box" % run.run_id)
@@ -31,8 +31,8 @@ def list_checkpoints(outputs: str) -> Checkpoints:
     """The checkpoints in an ``outputs`` folder, a fetched one too. Folders without a manifest are not complete, and are left out."""
     folder = os.path.join(outputs, "checkpoints")
     names = sorted(name for name in _names(folder) if NAME.fullmatch(name))
-    found = [_describe(os.path.join(folder, name), name) for name in names]
-    best = _describe(os.path.join(outputs, "models", "best"), "best")
+    found = [_describe(outputs, "checkpoints/" + name, name) for name in names]
+    best = _describe(outputs, "models/best", "best")
     if best is not None:
         metrics = read_json(os.path.join(outputs, "models", "best", "metrics.json")) or {}
         best["step"], best["metrics"] = _step(metrics.pop("step", None)), _numbers(metrics)
@@ -46,18 +46,28 @@ def _names(folder: str) -> List[str]:
         return []
 
 
-def _describe(folder: str, name: str) -> Optional[Checkpoint]:
-    manifest = read_json(os.path.join(folder, "manifest.json"))
+def _describe(outputs: str, path: str, name: str) -> Optional[Checkpoint]:
+    written_last = os.path.join(outputs, path, "manifest.json")
+    manifest = read_json(written_last)
     if manifest is None or not isinstance(manifest.get("files"), list):
         return None
     files = [file for file in manifest["files"] if isinstance(file, dict) and _is_whole(file.get("size"))]
     return {
         "name": name,
+        "path": path,
         "step": _step(manifest.get("step")),
         "metrics": _numbers(manifest.get("metrics")),
         "size": sum(file["size"] for file in files),
         "resumable": any(file.get("path") == "optimizer.safetensors" for file in files),
+        "at": _time_of(written_last),
     }
+
+
+def _time_of(file: str) -> Optional[float]:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:  # deleted meanwhile
+        return None
 
 
 def _step(value: Any) -> Optional[int]:

@@ -183,13 +183,18 @@ class Manifest(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """A checkpoint or a model, by its own manifest; ``size`` in bytes."""
+    """A checkpoint or a model, by its own manifest; ``size`` in bytes.
+
+    ``path`` is its file or folder below ``outputs/``, ``at`` when it was complete, by the box's clock.
+    """
 
     name: str
+    path: str
     step: Optional[int]
     metrics: Dict[str, float]
     size: int
     resumable: bool
+    at: Optional[float]
 
 
 class Checkpoints(TypedDict):

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from runner.domain.answers.reading import Fields, boolean, list_of, optional, text
+from runner.domain.answers.reading import Fields, Impossible, boolean, list_of, optional, shown, text
 from runner.domain.errors import ArtifactError
 from runner.domain.terminal import clean
 
@@ -83,6 +83,13 @@ def _artifact(entry: Any) -> Artifact:
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise _refused(f"{path} has no sha256")
     return Artifact(path, size, sha256)
+
+
+def output_path(value: object) -> str:
+    """The path of an output below ``outputs/``. Raises Impossible for one that this machine would not use as a name."""
+    if not isinstance(value, str) or _unusable(value):
+        raise Impossible(f"{shown(value)} is no path of an output")
+    return value
 
 
 def _unusable(path: str) -> str:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from remote_payload.agent.wire.protocol import OFFSET
+from runner.domain.answers.manifest import output_path
 from runner.domain.answers.reading import (
     LARGEST,
     Fields,
@@ -214,13 +215,18 @@ def _item(value: object) -> Item:
 
 @dataclass(frozen=True)
 class Kept:
-    """A complete checkpoint, or the finished model (``best``), described by its own manifest."""
+    """A complete checkpoint, or the finished model (``best``), described by its own manifest.
+
+    ``path`` is its file or folder below ``outputs/``, ``at`` when it was complete, by the box's clock.
+    """
 
     name: str
+    path: str
     step: int | None
     metrics: dict[str, float]
     size: int
     resumable: bool
+    at: float | None
 
 
 def read_checkpoints(answer: Fields) -> dict[str, Kept]:
@@ -234,10 +240,12 @@ def _kept(value: object) -> Kept:
     fields = Fields(value)
     return Kept(
         name=fields("name", matching(CHECKPOINT)),
+        path=fields("path", output_path),
         step=fields("step", optional(whole)),
         metrics=fields("metrics", mapping_of(finite_number)),
         size=fields("size", whole),
         resumable=fields("resumable", boolean),
+        at=fields("at", optional(time_in_seconds)),
     )
 
 
