@@ -22,6 +22,11 @@ def run_folder(run_id: str) -> Path:
     return runs() / check_run_id(run_id)
 
 
+def kept_code() -> Path:
+    """Copies of the code that runs had, one folder a digest."""
+    return home() / "code"
+
+
 def known_hosts() -> Path:
     """The pinned host keys."""
     return home() / "known_hosts"

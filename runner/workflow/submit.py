@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from runner.domain.errors import TransferError, UserError
 from runner.domain.job import Job
-from runner.domain.progress import Reporter
+from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.transport.link import load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.submission import access, checks, environment, launch, push, stale
+from runner.workflow.submission import access, checks, code_copy, environment, launch, push, stale
 from runner.workflow.submission.background import background_thread
 from runner.workflow.submission.forecast_once import ForecastOnce
 from runner.workflow.submission.plan import make_plan
@@ -83,7 +83,8 @@ def submit(
                         forecast.tell(box, models.result(), report)
                     try:
                         environment.install_tools(link, plan, box, report)
-                        with background_thread() as builder:
+                        with background_thread() as builder, background_thread() as keeper:
+                            keeper.submit(code_copy.keep_copy, plan.code, Silent())
                             built = builder.submit(environment.provision, link, plan, box, report)
                             pushed = push.push(link, plan, box, run.run_id, report)
                             interpreter = built.result()

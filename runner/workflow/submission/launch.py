@@ -13,6 +13,7 @@ from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.status import query_box
+from runner.workflow.submission.code_copy import keep_copy
 from runner.workflow.submission.plan import Plan, fail_if_job_changed
 from runner.workflow.submission.push import TRIES, Pushed, push_code_anew
 from runner.workflow.submission.resumption import Resumption
@@ -67,6 +68,7 @@ def launch(
     """
     for tries_left in reversed(range(TRIES)):
         fail_if_job_changed(plan.job, run)
+        keep_copy(pushed.code, report)
         try:
             return _request_launch(link, run, plan, interpreter, pushed, token, resumption, report)
         except PushDiffers:

@@ -34,6 +34,9 @@ class Tree:
         None  # sizes and times are not to be trusted: what is equal is known by its content alone
     )
     permissions: bool = True  # False where the box's filesystem keeps none
+    fixed: bool = (
+        False  # gpurun's own copy, or verified results: it is not selected again, and its times are to be trusted
+    )
 
     @property
     def title(self) -> str:
