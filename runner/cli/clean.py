@@ -68,7 +68,7 @@ def command(
         """Shows what would be deleted, and returns whether to delete it."""
         if not as_json:
             _show(choice, found)
-        return bool(found.removed) and not dry_run and (yes or _confirmed())
+        return bool(found.removed or choice.code.digests) and not dry_run and (yes or _confirmed())
 
     choice, found, deleted = clean_box(
         where, report, confirm, names=runs, experiment=experiment, keep=keep, everything=everything
@@ -94,6 +94,9 @@ def _show(choice: Choice, found: Cleaned) -> None:
         output.print_untrusted(f"  {format_size(item.bytes):>10}  {item.path}")
     for item in found.kept if not choice.decided else ():
         output.print_untrusted(f"  {'kept':>10}  {item.path}  {item.why}")
+    if choice.code.digests:
+        kept = f"copies of code on this machine ({len(choice.code.digests)}): their runs are done"
+        click.echo(f"  {format_size(choice.code.bytes):>10}  {kept}")
     things = "thing" if len(found.removed) == 1 else "things"
     click.echo(f"{len(found.removed)} {things}, {format_size(found.bytes)}, may go.")
 

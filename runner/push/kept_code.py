@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from runner.push.selection import Entry, Selection
 LARGEST = 1 << 30  # bytes of one copy
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _number = whole_between(-(1 << 63), 1 << 63)
-_OLD = 3600.0  # seconds after which an unfinished copy was left by a gpurun that was killed
+SPARED = 3600.0  # seconds
 
 
 class NotKept(Exception):
@@ -41,6 +42,7 @@ def keep(selection: Selection, digest: str) -> None:
     """Copies what is selected, unless there is a copy under this digest. Raises NotKept; nothing is left under the digest then."""
     folder = _folder(digest)
     if folder.is_dir():
+        os.utime(folder)  # it is wanted again: ``prune`` leaves it for a while
         return
     if selection.total_bytes > LARGEST:
         raise NotKept(f"it has {format_size(selection.total_bytes)}, and at most {format_size(LARGEST)} are kept")
@@ -82,23 +84,21 @@ def find(digest: str) -> Selection | None:
 class Copies:
     """Copies on this machine, and the bytes that no other copy shares with them."""
 
-    digests: tuple[str, ...]
-    bytes: int
+    digests: tuple[str, ...] = ()
+    bytes: int = 0
 
 
-def prune(wanted: Collection[str], *, dry_run: bool) -> Copies:
-    """Removes the copies of all digests but ``wanted``, and what an interrupted ``keep`` has left; tells which."""
-    top = places.kept_code()
-    names = [path.name for path in top.iterdir()] if top.is_dir() else []
-    gone = tuple(sorted(name for name in names if _DIGEST.fullmatch(name) and name not in wanted))
-    found = Copies(gone, _bytes_of([top / name for name in gone]))
-    if not dry_run:
-        for name in gone:
-            shutil.rmtree(top / name, ignore_errors=True)
-        for path in (top / name for name in names if name.startswith(".")):
-            with contextlib.suppress(OSError):
-                if path.is_dir() and os.stat(top).st_mtime - path.stat().st_mtime > _OLD:
-                    shutil.rmtree(path, ignore_errors=True)
+def prune(wanted: Collection[str], *, dry_run: bool, spared: float = SPARED) -> Copies:
+    """Removes the copies of all digests but ``wanted``, and what an interrupted ``keep`` has left; tells which.
+
+    What was kept in the last ``spared`` seconds stays: the run that it is for may not have started yet.
+    """
+    top, since = places.kept_code(), time.time() - spared
+    old = [path for path in top.iterdir() if path.is_dir() and path.stat().st_mtime < since] if top.is_dir() else []
+    gone = [path for path in old if path.name not in wanted]
+    found = Copies(tuple(sorted(path.name for path in gone if _DIGEST.fullmatch(path.name))), _bytes_of(gone))
+    for path in () if dry_run else gone:
+        shutil.rmtree(path, ignore_errors=True)
     return found
 
 

@@ -7,7 +7,7 @@ it was named.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runner import store
 from runner.domain.answers.holdings import Held, Holdings
@@ -15,6 +15,7 @@ from runner.domain.answers.verbs import Cleaned
 from runner.domain.errors import UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
+from runner.push import kept_code
 from runner.transport.link import Link
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.fetching.fetched_state import compare_with_local, list_holdings
@@ -23,11 +24,15 @@ from runner.workflow.retention import Candidate, Decision, decide_retention
 
 @dataclass(frozen=True)
 class Choice:
-    """The runs that may go: ``named`` whatever is home of them, ``home`` because all of it is; what was decided of an experiment's."""
+    """The runs that may go: ``named`` whatever is home of them, ``home`` because all of it is; what was decided of an experiment's.
+
+    ``code`` are copies on this machine that no run needs any more.
+    """
 
     named: tuple[str, ...]
     home: tuple[str, ...]
     decided: list[Decision] = field(default_factory=list)
+    code: kept_code.Copies = field(default_factory=kept_code.Copies)
 
 
 def choose(
@@ -65,10 +70,12 @@ def clean_box(
     """
     with connect(resolve_or_start_host(host), report) as link:
         choice = choose(link, report, names, experiment, keep)
+        choice = replace(choice, code=_unneeded_code(dry_run=True))
         found = clean(link, report, choice, dry_run=True, everything=everything)
         wanted = confirm(choice, found)
         if wanted:
             found = clean(link, report, choice, dry_run=False, everything=everything)
+            choice = replace(choice, code=_unneeded_code(dry_run=False))
     return choice, found, wanted
 
 
@@ -82,6 +89,14 @@ def clean(link: Link, report: Reporter, choice: Choice, *, dry_run: bool, everyt
             everything=everything,
             tell=lambda line: stage.update(note=line),
         )
+
+
+def _unneeded_code(*, dry_run: bool) -> kept_code.Copies:
+    """Copies of code on this machine whose runs are all done, or have no record any more; removed unless ``dry_run``."""
+    runs, damaged = store.load_all()
+    if damaged:  # what their runs had is not known
+        return kept_code.Copies()
+    return kept_code.prune({run.code for run in runs if not run.done}, dry_run=dry_run)
 
 
 def _named(box: Holdings, name: str) -> str:

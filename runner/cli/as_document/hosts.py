@@ -47,6 +47,8 @@ def clean_document(host: str, choice: Choice, found: verbs.Cleaned, *, dry_run: 
         "removed": _on_disk(found.removed),
         "kept": _on_disk(found.kept),
         "bytes": found.bytes,
+        "code_copies": len(choice.code.digests),
+        "code_bytes": choice.code.bytes,
     }
 
 

@@ -56,3 +56,5 @@ class Clean(TypedDict):
     removed: list[OnDisk]
     kept: list[OnDisk]
     bytes: int
+    code_copies: int
+    code_bytes: int
