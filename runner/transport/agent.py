@@ -15,6 +15,7 @@ from remote_payload.agent.wire import protocol
 from remote_payload.agent.wire.protocol import Frame
 from runner.domain.answers import verbs
 from runner.domain.answers.box import Box
+from runner.domain.answers.checkpoints import Listed, read_listed
 from runner.domain.answers.holdings import Holdings
 from runner.domain.answers.manifest import Manifest, parse_manifest
 from runner.domain.answers.reading import Fields, Impossible, list_of, string, text, whole, whole_between
@@ -218,6 +219,10 @@ class Agent:
     def checkpoints(self, run_id: str) -> dict[str, verbs.Kept]:
         """The run's complete checkpoints by name, oldest first, the finished model (``best``) last. Raises RunLost."""
         return self._ask("checkpoints", {"run_id": run_id}, verbs.read_checkpoints)
+
+    def all_checkpoints(self, run_id: str) -> Listed:
+        """The run's checkpoints, also those that are not complete. Raises RunLost."""
+        return self._ask("checkpoints", {"run_id": run_id}, read_listed)
 
     def sample(self, run_id: str, module: str, arguments: Sequence[str], prompts: Iterable[bytes]) -> Iterator[str]:
         """The lines that a module of the payload prints in the run's environment; after each line of JSON it is sent the next prompt.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_payload.agent.verbs.checkpoints import list_checkpoints
+from remote_payload.agent.run.checkpoints.listing import list_checkpoints
 from runner.domain.answers.reading import Fields
 from runner.domain.answers.verbs import Kept, read_checkpoints
 from runner.domain.errors import AbsurdAnswer, HostError

@@ -1,7 +1,8 @@
 """The manifest of a run: each file of ``outputs/`` with size and sha256, at the end or while the run trains.
 
 While it trains only files that will not change are listed: those in complete folders (a folder with a
-``manifest.json``, which is written last) and append-only logs with the bytes they have at this moment. Links, devices,
+``manifest.json``, which is written last), append-only logs with the bytes they have at this moment, and of a program of the user's own
+what ``checkpoints/complete.py`` calls complete. Links, devices,
 unfinished files and unusable names are never listed, nor files that the ``outputs`` of a recipe's job do not name; ``left_out`` says why.
 """
 
@@ -16,14 +17,15 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from remote_payload.agent.box.files import read_json, write_json
+from remote_payload.agent.run.checkpoints import running
+from remote_payload.agent.run.checkpoints.endings import append_only, is_unfinished
+from remote_payload.agent.run.checkpoints.own_manifests import complete_folders, is_inside
 from remote_payload.agent.run.own_hashes import Known, hashed_by_the_payload
 from remote_payload.agent.wire.paths import RunPaths
 
 if TYPE_CHECKING:
     from remote_payload.agent.wire.answers import Artifact, LeftOut, Manifest
 
-APPEND_ONLY = (".jsonl", ".log")
-UNFINISHED = (".tmp", ".partial", ".tmp-", ".partial-", ".old-")
 MAX_FILES = 400000  # as many as fit into one frame
 MAX_PATH = 1024  # bytes
 # Names that the laptop does not accept for results: it would refuse the whole list.
@@ -44,13 +46,14 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
     are taken over (``own_hashes.py``). Raises OSError where outputs cannot be read.
     """
     found, left_out = find(run)
-    folders = _complete_folders(run.outputs, found)
+    folders = complete_folders(run.outputs, found)
+    written = [] if complete else running.judge_written(run, found, folders)
     if not complete:
-        found = {path: status for path, status in found.items() if append_only(path) or _inside(path, folders)}
+        found = running.settled(found, folders, written)
     hashes = _Hashes(run, found, progress, hashed_by_the_payload(run.outputs, folders, found))
     files = []
     for path in sorted(found)[:MAX_FILES]:
-        settled = complete or not append_only(path) or _inside(path, folders)
+        settled = complete or not append_only(path) or is_inside(path, folders)
         entry = hashes.entry(path, grows=not settled)
         if entry is None:
             _leave_out(left_out, path, "changed while it was read")
@@ -59,6 +62,10 @@ def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = N
     if len(found) > MAX_FILES:
         _leave_out(left_out, "…", "%d files more than the %d that are listed" % (len(found) - MAX_FILES, MAX_FILES))
     hashes.save()
+    files = running.without_changed(run.outputs, files, written)
+    for judged in written:
+        if judged.why is not None:
+            _leave_out(left_out, judged.unit.path, judged.why, dispensable=True)
     return {"complete": complete, "files": files, "folders": folders, "left_out": left_out}
 
 
@@ -74,12 +81,6 @@ def read(run: RunPaths) -> Optional[Manifest]:
     value = read_json(run.manifest)
     usable = value is not None and all(isinstance(value.get(name), list) for name in ("files", "folders", "left_out"))
     return cast("Manifest", value) if usable else None
-
-
-def append_only(path: str) -> bool:
-    """Whether a file of this name only ever grows: TensorBoard events, JSON Lines and text logs."""
-    name = posixpath.basename(path)
-    return name.endswith(APPEND_ONLY) or "tfevents" in name
 
 
 def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
@@ -175,7 +176,7 @@ def _unlistable(path: str, name: str) -> str:
         return "odd characters in its name"
     if path.startswith("-") or name.lower() in FORBIDDEN:
         return "its name could be taken for something else"
-    if name.endswith(UNFINISHED[:2]) or any(mark in name for mark in UNFINISHED[2:]):
+    if is_unfinished(name):
         return "unfinished"
     return ""
 
@@ -188,31 +189,6 @@ def _leave_out(left_out: List[LeftOut], path: str, why: str, dispensable: bool =
     else:
         left_out.insert(0, {"path": shown, "why": why})
     del left_out[MAX_LEFT_OUT:]
-
-
-def _complete_folders(outputs: str, found: Dict[str, os.stat_result]) -> List[str]:
-    folders = []
-    for path in found:
-        if posixpath.basename(path) == "manifest.json":
-            folder = posixpath.dirname(path)
-            listed = read_json(os.path.join(outputs, path))
-            if listed is not None and _all_there(folder, listed, found):
-                folders.append(folder)
-    return sorted(folders)
-
-
-def _all_there(folder: str, listed: Dict[str, Any], found: Dict[str, os.stat_result]) -> bool:
-    for item in listed.get("files") or ():
-        if not isinstance(item, dict) or not isinstance(item.get("path"), str):
-            return False
-        status = found.get(posixpath.join(folder, item["path"]))
-        if status is None or status.st_size != item.get("size"):
-            return False
-    return True
-
-
-def _inside(path: str, folders: List[str]) -> bool:
-    return any(not folder or path.startswith(folder + "/") for folder in folders)
 
 
 class _Hashes:

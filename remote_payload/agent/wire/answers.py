@@ -197,11 +197,23 @@ class Checkpoint(TypedDict):
     at: Optional[float]
 
 
+class Unfinished(TypedDict):
+    """A checkpoint of a program of the user's own that is not complete, and ``why``; ``at`` is when it was last written to."""
+
+    path: str
+    step: Optional[int]
+    size: int
+    at: Optional[float]
+    why: str
+
+
 class Checkpoints(TypedDict):
-    """``checkpoints``, oldest first, and the finished model."""
+    """``checkpoints``: the complete ones, oldest first, the finished model, and those that are not complete; ``now`` by the box's clock."""
 
     checkpoints: List[Checkpoint]
     best: Optional[Checkpoint]
+    unfinished: List[Unfinished]
+    now: float
 
 
 class Removed(TypedDict):

@@ -6,7 +6,6 @@ The larger ones have files of their own: ``box.py`` (what was measured), ``statu
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 
 from remote_payload.agent.wire.protocol import OFFSET
@@ -20,7 +19,6 @@ from runner.domain.answers.reading import (
     finite_number,
     list_of,
     mapping_of,
-    matching,
     one_of,
     optional,
     shown,
@@ -32,7 +30,6 @@ from runner.domain.answers.reading import (
 from runner.domain.answers.status import Status
 
 MAX_LISTED = 100_000  # processes, or things on a disk, in one answer
-CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -215,9 +212,10 @@ def _item(value: object) -> Item:
 
 @dataclass(frozen=True)
 class Kept:
-    """A complete checkpoint, or the finished model (``best``), described by its own manifest.
+    """A complete checkpoint, or the finished model (``best``).
 
-    ``path`` is its file or folder below ``outputs/``, ``at`` when it was complete, by the box's clock.
+    ``path`` is its file or folder below ``outputs/``, which is the name too unless a recipe wrote it; ``at`` is when it was complete,
+    by the box's clock.
     """
 
     name: str
@@ -231,15 +229,15 @@ class Kept:
 
 def read_checkpoints(answer: Fields) -> dict[str, Kept]:
     """By name, oldest first."""
-    listed = answer("checkpoints", list_of(_kept, MAX_LISTED))
-    best = answer("best", optional(_kept))
+    listed = answer("checkpoints", list_of(read_kept, MAX_LISTED))
+    best = answer("best", optional(read_kept))
     return {each.name: each for each in (*listed, *([best] if best else []))}
 
 
-def _kept(value: object) -> Kept:
+def read_kept(value: object) -> Kept:
     fields = Fields(value)
     return Kept(
-        name=fields("name", matching(CHECKPOINT)),
+        name=fields("name", output_path),
         path=fields("path", output_path),
         step=fields("step", optional(whole)),
         metrics=fields("metrics", mapping_of(finite_number)),

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from remote_payload.agent.verbs.checkpoints import list_checkpoints
+from remote_payload.agent.run.checkpoints.listing import list_checkpoints
 from runner.domain.answers.reading import Fields, Impossible
 from runner.domain.answers.verbs import read_checkpoints
 
@@ -34,7 +34,8 @@ def test_complete_ones_are_listed_with_step_metrics_and_size(tmp_path):
     checkpoint(tmp_path, "step-000005", described(5, ("model.safetensors", 100)))
     (tmp_path / "checkpoints" / "step-000020").mkdir()  # being written
     (tmp_path / "checkpoints" / ".tmp-step-000030").mkdir()
-    assert list_checkpoints(str(tmp_path)) == {
+    listed = list_checkpoints(str(tmp_path))
+    assert {name: listed[name] for name in ("checkpoints", "best")} == {
         "checkpoints": [
             {"name": "step-000005", **facts("step-000005"), "step": 5, "metrics": {}, "size": 100, "resumable": False},
             {
@@ -64,7 +65,8 @@ def test_manifests_that_make_no_sense_are_passed_over(tmp_path):
     checkpoint(tmp_path, "step-9", {"files": ["x", {"size": "y"}, {"path": "a", "size": 4}], "metrics": [1]})
     (found,) = list_checkpoints(str(tmp_path))["checkpoints"]
     assert found["size"] == 4 and found["metrics"] == {}
-    assert list_checkpoints(str(tmp_path / "nothing")) == {"checkpoints": [], "best": None}
+    nothing = list_checkpoints(str(tmp_path / "nothing"))
+    assert nothing["checkpoints"] == [] and nothing["best"] is None
 
 
 @pytest.mark.parametrize("path", ["", "/etc", "../other", "a/../../b", "a\x1bb", "-rf", ".ssh/id", None, 7])
