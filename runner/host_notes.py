@@ -12,9 +12,11 @@ from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
+    list_of,
     mapping_of,
     matching,
     optional,
+    otherwise,
     single_line,
     time_in_seconds,
 )
@@ -24,13 +26,14 @@ from runner.domain.host import Host
 @dataclass(frozen=True)
 class HostNote:
     """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds, ``box`` the identity
-    of the box that answered there."""
+    of the box that answered there, ``destroy`` the command that destroys it, as its words."""
 
     address: str | None
     known_as: str | None
     volume: str | None
     seen_at: float | None
     box: str | None = None
+    destroy: tuple[str, ...] = ()
 
 
 def host_notes() -> dict[str, HostNote]:
@@ -50,6 +53,7 @@ def _note(value: object) -> HostNote:
         volume=entry("volume", optional(single_line)),
         seen_at=entry("seen_at", optional(time_in_seconds)),
         box=entry("box", optional(matching(IDENTITY))),
+        destroy=entry("destroy", otherwise((), list_of(single_line))),
     )
 
 
@@ -59,14 +63,28 @@ def note_host(host: Host, *, seen: bool, box: str = "") -> None:
     Raises DiskTrouble, StateError.
     """
     facts = asdict(HostNote(str(host), host.known_as, host.volume, time.time(), box))
+    del facts["destroy"]
     if not seen:
         del facts["seen_at"]
     if not box:  # nothing was asked of it this time
         del facts["box"]
 
     def change(hosts: dict[str, object]) -> None:
-        before = hosts.get(host.typed)
-        hosts[host.typed] = {**(before if isinstance(before, dict) else {}), **facts}
+        found = hosts.get(host.typed)
+        before = found if isinstance(found, dict) else {}
+        if box and before.get("box") not in (None, "", box):
+            before.pop("destroy", None)  # it would destroy the box that was at this address before
+        hosts[host.typed] = {**before, **facts}
+
+    files.update_json(places.hosts_file(), change)
+
+
+def note_destroy(typed: str, command: tuple[str, ...]) -> None:
+    """Notes which command destroys the box that is reached as ``typed``; for a host that was noted. Raises DiskTrouble, StateError."""
+
+    def change(hosts: dict[str, object]) -> None:
+        before = hosts.get(typed)
+        hosts[typed] = {**(before if isinstance(before, dict) else {}), "destroy": list(command)}
 
     files.update_json(places.hosts_file(), change)
 

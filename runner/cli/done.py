@@ -10,6 +10,9 @@ import click
 from runner.cli import options, output
 
 if TYPE_CHECKING:
+    from runner.domain.progress import Reporter
+    from runner.domain.run import Run
+    from runner.workflow.destroy import Destruction, Gone
     from runner.workflow.done import Verdict
 
 UNSAFE = 6  # the exit code if the box may not be destroyed yet
@@ -17,7 +20,7 @@ UNSAFE = 6  # the exit code if the box may not be destroyed yet
 
 @click.command(
     "done",
-    epilog="\b\nExamples:\n  gpurun done && vastai destroy instance 12345\n"
+    epilog="\b\nExamples:\n  gpurun done\n  gpurun done --destroy            if it is safe; gpurun hosts set\n"
     "  gpurun done --give-up 7f3a       nobody needs the results of run 7f3a",
 )
 @options.run_argument
@@ -33,29 +36,85 @@ UNSAFE = 6  # the exit code if the box may not be destroyed yet
     shell_complete=options.complete_run,
     help="Accept the loss of another run on the box, or of what was pushed for one. May be repeated.",
 )
+@click.option(
+    "--destroy",
+    is_flag=True,
+    help="If it is safe, destroy the box with its provider's command, and wait until it is gone.",
+)
+@click.option("--yes", is_flag=True, help="With --destroy: do not ask.")
 @options.moved_host_option
 @options.json_option
-def command(run: str | None, leave_behind: bool, give_up: tuple[str, ...], host: str | None, as_json: bool) -> None:
+def command(
+    run: str | None,
+    leave_behind: bool,
+    give_up: tuple[str, ...],
+    destroy: bool,
+    yes: bool,
+    host: str | None,
+    as_json: bool,
+) -> None:
     """Check whether the box of a run may be destroyed.
 
     Every run on the box has to be over, with its outputs verified on this machine. Then secrets are wiped from the box. Prints
     "safe to destroy", or what is missing (exit 6).
 
     Runs that other machines submitted count too: their results are not on this machine.
+
+    A box that is only stopped still costs money for its disk: --destroy ends that too. The provider's tool runs on this
+    machine; no key of it ever goes to the box.
     """
     from runner import store
     from runner.workflow.done import done
 
+    if as_json and destroy and not yes:
+        raise click.UsageError("with --json nothing is asked: add --yes")
     report = output.reporter(as_json)
     record = options.run_at(store.find_started(run), host, report)
+    plan = _plan(record) if destroy else None
     verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)
+    if not as_json:
+        _show(verdict)
+    if plan and verdict.safe and not yes:
+        if not _confirmed(plan):
+            return report.note("nothing was destroyed")
+        verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)  # the answer may have taken a while
+        if not verdict.safe:
+            _show(verdict)
+    gone = _destroy(plan, report) if plan and verdict.safe else None
     if as_json:
         from runner.cli.as_document.files import done_document
 
-        output.print_document(done_document(store.load(record.run_id), verdict))
-    else:
-        _show(verdict)
+        output.print_document(done_document(store.load(record.run_id), verdict, gone))
     sys.exit(0 if verdict.safe else UNSAFE)
+
+
+def _plan(record: Run) -> Destruction:
+    from runner.workflow.destroy import plan_destruction
+
+    return plan_destruction(record)
+
+
+def _confirmed(plan: Destruction) -> bool:
+    """Asks whether to destroy the box. Raises UsageError where nobody can answer."""
+    try:
+        return click.confirm(f"Run {plan.spoken} now? {plan.host} is lost then.", err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("there was no answer, and nothing was destroyed: add --yes") from None
+
+
+def _destroy(plan: Destruction, report: Reporter) -> Gone:
+    from runner.workflow.destroy import destroy
+
+    gone = destroy(plan, report)
+    if gone.confirmed:
+        report.note(f"{plan.host} is gone: it does not answer, and its provider does not list it any more")
+    else:
+        report.note(
+            f"{plan.host} does not answer any more. gpurun cannot ask its provider: a stopped box would cost money"
+        )
+    return gone
 
 
 def _show(verdict: Verdict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 import click
@@ -15,7 +16,9 @@ from runner.cli.table import print_rows
     invoke_without_command=True,
     epilog="\b\nExamples:\n  gpurun hosts\n  gpurun hosts forget [1.2.3.4]:41022     after the box was replaced\n"
     "  gpurun hosts move root@1.2.3.4:41022 root@1.2.3.4:41377\n"
-    "  gpurun hosts set root@1.2.3.4 --volume /workspace\n  gpurun hosts forget local               ends the sshd of the embedded box",
+    "  gpurun hosts set root@1.2.3.4 --volume /workspace\n"
+    "  gpurun hosts set root@1.2.3.4 --destroy 'vastai destroy instance 12345'\n"
+    "  gpurun hosts forget local               ends the sshd of the embedded box",
 )
 @options.json_option
 @click.pass_context
@@ -77,17 +80,29 @@ def move_command(context: click.Context, old: str, new: str, as_json: bool) -> N
 
 @command.command("set")
 @click.argument("name", shell_complete=options.complete_host)
-@click.option("--volume", required=True, metavar="DIR", help="The folder on the box that holds .gpurun-box.")
+@click.option("--volume", metavar="DIR", help="The folder on the box that holds .gpurun-box.")
+@click.option(
+    "--destroy",
+    metavar="COMMAND",
+    help="What destroys the box: run on this machine, without a shell, by done --destroy.",
+)
 @options.json_option
 @click.pass_context
-def set_command(context: click.Context, name: str, volume: str, as_json: bool) -> None:
-    """Set the folder on a box that gpurun works in."""
-    from runner.workflow.hosts import set_volume
+def set_command(context: click.Context, name: str, volume: str | None, destroy: str | None, as_json: bool) -> None:
+    """Set the folder on a box that gpurun works in, or the command that destroys the box."""
+    from runner.workflow.hosts import set_destroy, set_volume
 
-    set_volume(name, volume)
+    if volume is None and destroy is None:
+        raise click.UsageError("nothing to set: give --volume or --destroy")
+    if volume is not None:
+        set_volume(name, volume)
+    command = set_destroy(name, destroy) if destroy is not None else ()
     if as_json or _is_asked_of_the_group(context):
-        return output.print_document({"host": name, "volume": volume})
-    click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
+        return output.print_document({"host": name, "volume": volume, "destroy": list(command) or None})
+    if volume is not None:
+        click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
+    if command:
+        click.echo(f"{name}: gpurun done --destroy runs {shlex.join(command)} on this machine.")
 
 
 def _is_asked_of_the_group(context: click.Context) -> bool:

@@ -39,7 +39,7 @@ Axes = dict[str, tuple[Any, ...]]
 RECIPE_OUTPUTS = ("models", "logs", "reports", "checkpoints", "training_metadata.json")
 _TOLERANCE = {"gt": 0, "le": 1000}
 # How the name of a variable with a secret ends: WANDB_API_KEY, not MAX_TOKENS.
-_SECRET = re.compile(
+SECRET_NAME = re.compile(
     r"(^|_)(API_?KEY|ACCESS_KEY|SECRET_?KEY|PRIVATE_KEY|AUTH_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
 )
 
@@ -206,7 +206,7 @@ class Job:
             if EXPANDED.search(word) and not shell and len(word.split()) == 1:
                 found.append(f"command: {flow(word)} stays as it is, no shell reads it; [bash, -c, …] has one")
         for name in self.environment.variables:
-            if _SECRET.search(name):
+            if SECRET_NAME.search(name):
                 found.append(
                     f"environment.variables: {name} looks like a secret: its value is kept and sent in the job file. Export it here and"
                     f" write secrets: [{name}]"

@@ -6,8 +6,11 @@ folder, and the box by the number that gpurun keeps beside the runs (``Run.box``
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 
+from remote_payload.agent.wire.redact import redact
 from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
@@ -15,7 +18,7 @@ from runner.domain.errors import HostError, RunLost, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.host_notes import HostNote, forget_notes, host_notes, note_host
+from runner.host_notes import HostNote, forget_notes, host_notes, note_destroy, note_host
 from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.transport.link import Link
@@ -23,6 +26,9 @@ from runner.transport.resolve import resolve
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.follow import remember_status
 from runner.workflow.status import NOT_THERE
+
+# Options and headers whose value is a key: --api-key KEY, "Authorization: Bearer KEY".
+_KEY_OPTION = re.compile(r"api[_-]?key[ =:]|authorization:|bearer |token[=:]|password[=:]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class KnownHost:
     volume: str | None
     seen_at: float | None
     fingerprints: tuple[str, ...]
+    destroy: tuple[str, ...] = ()
 
 
 def known() -> list[KnownHost]:
@@ -42,7 +49,7 @@ def known() -> list[KnownHost]:
         pins = known_hosts.pinned(places.known_hosts(), note.known_as or "")
         fingerprints = tuple(f"{key.type} {key.fingerprint}" for key in pins)
         address, known_as = note.address or "", note.known_as or ""
-        found.append(KnownHost(typed, address, known_as, note.volume or None, note.seen_at, fingerprints))
+        found.append(KnownHost(typed, address, known_as, note.volume or None, note.seen_at, fingerprints, note.destroy))
     return sorted(found, key=lambda host: host.seen_at or 0.0)
 
 
@@ -63,6 +70,28 @@ def forget(name: str) -> int:
 def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
     note_host(resolve_or_start_host(name, volume), seen=False)
+
+
+def set_destroy(name: str, text: str) -> tuple[str, ...]:
+    """Notes the command, as typed for a shell, that destroys the box at ``name``; gives its words. No shell will read it.
+
+    Raises UserError for a text that is no command, or that holds what looks like a key: the note stays on this disk.
+    """
+    try:
+        command = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(f"--destroy {text!r} cannot be read: {error}", meaning="Nothing was noted.") from None
+    if not command:
+        raise UserError("--destroy is empty", meaning="Nothing was noted.")
+    if redact(text) != text or _KEY_OPTION.search(text):
+        raise UserError(
+            "--destroy holds what looks like a key",
+            meaning="Nothing was noted: the note stays on this disk, and the command is shown.",
+            hint="Log in with your provider's tool, or write a script that reads the key from where you keep it, and name that.",
+        )
+    note_host(resolve_or_start_host(name), seen=False)
+    note_destroy(name, command)
+    return command
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from runner.domain.answers import manifest
     from runner.domain.run import Run
     from runner.workflow.checkpoints import Checkpoint
+    from runner.workflow.destroy import Gone
     from runner.workflow.done import Verdict
     from runner.workflow.fetch import Fetched
 
@@ -35,7 +36,7 @@ def _left_out(left_out: Iterable[manifest.LeftOut]) -> list[documents.LeftOut]:
     return [{"path": each.path, "why": each.why} for each in left_out]
 
 
-def done_document(run: Run, verdict: Verdict) -> documents.Done:
+def done_document(run: Run, verdict: Verdict, gone: Gone | None) -> documents.Done:
     return {
         **run_document(run),
         "safe_to_destroy": verdict.safe,
@@ -44,6 +45,7 @@ def done_document(run: Run, verdict: Verdict) -> documents.Done:
         "left_out": _left_out(verdict.left_out),
         "home": sorted(verdict.fetched),
         "given_up": list(verdict.given_up),
+        "destroyed": None if gone is None else "gone" if gone.confirmed else "silent",
     }
 
 

@@ -34,6 +34,7 @@ def _host(host: KnownHost) -> documents.Host:
         "volume": host.volume,
         "seen_at": host.seen_at,
         "fingerprints": list(host.fingerprints),
+        "destroy": list(host.destroy) or None,
     }
 
 

@@ -14,5 +14,5 @@ Document = (
     | follow.Follow
     | files.Fetch | files.Done | files.Checkpoints
     | models.Sample | models.SmokeTest
-    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.Volume | hosts.Clean
+    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.Clean
 )  # fmt: skip

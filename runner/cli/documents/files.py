@@ -38,6 +38,7 @@ class Done(Run):
     left_out: list[LeftOut]
     home: list[str]
     given_up: list[str]
+    destroyed: str | None
 
 
 class Checkpoint(TypedDict):

@@ -12,6 +12,7 @@ class Host(TypedDict):
     volume: str | None
     seen_at: float | None
     fingerprints: list[str]
+    destroy: list[str] | None
 
 
 class Hosts(TypedDict):
@@ -31,9 +32,10 @@ class Moved(TypedDict):
     keys_removed: int
 
 
-class Volume(TypedDict):
+class HostSet(TypedDict):
     host: str
-    volume: str
+    volume: str | None
+    destroy: list[str] | None
 
 
 class Decision(TypedDict):

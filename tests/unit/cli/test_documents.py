@@ -78,7 +78,9 @@ def test_json_may_stand_before_a_subcommand(tmp_path: Path) -> None:
     shown = CliRunner(env={"GPURUN_HOME": str(tmp_path)}).invoke(
         gpurun, ["hosts", "--json", "set", "root@1.2.3.4", "--volume", "/w"]
     )
-    assert shown.exit_code == 0 and json.loads(shown.output) == {"host": "root@1.2.3.4", "volume": "/w"}
+    assert shown.exit_code == 0 and json.loads(shown.output) == {
+        "host": "root@1.2.3.4", "volume": "/w", "destroy": None,
+    }  # fmt: skip
 
 
 def test_a_number_that_is_not_finite_is_null_and_text_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
