@@ -6,6 +6,7 @@ Everything on the box counts, also from other machines: a run that this machine 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from runner import store
 from runner.domain.answers.holdings import Held, Holdings
 from runner.domain.answers.manifest import LeftOut
 from runner.domain.errors import LaunchError, UserError
+from runner.domain.host import Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run, matching
 from runner.domain.terminal import clean
@@ -55,9 +57,11 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
     known = {record.run_id: record for record in store.load_all()[0]}
     with connect_to_run(run, report) as link:
         box = list_holdings(link, report)
-        if box.run(run.run_id) is None and run.run_id not in box.homeless and not run.done:
+        unread = _out_of_sight(box, known, link.host)
+        seen = box.run(run.run_id) is not None or run.run_id in box.homeless or run.run_id in unread
+        if not seen and not run.done:
             raise not_there(run)
-        verdict = Verdict(run.run_id, str(link.host), given_up=_named(box, give_up))
+        verdict = Verdict(run.run_id, str(link.host), given_up=_named(box, unread, give_up))
         first_asked = sorted(box.runs, key=lambda held: held.run_id != run.run_id)
         over = [held for held in first_asked if not held.going]
         kept = [held for held in over if held.run_id not in verdict.given_up]
@@ -67,6 +71,12 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
         for held in first_asked:
             verdict.reasons += _reasons(held, known.get(held.run_id), verdict, leave_behind)
         verdict.reasons += _waiting(box, known, verdict)
+        verdict.reasons += [
+            f"{run_id} was started on this box and is not home, and where it lies cannot be seen ({why}): make that folder readable, or"
+            f" give it up: gpurun done {run.run_id} --give-up {run_id}"
+            for run_id, why in unread.items()
+            if run_id not in verdict.given_up
+        ]
         verdict.reasons += _wiped(link, over)
     _remember_ends(over, known)
     for state in verdict.fetched.values():
@@ -83,9 +93,27 @@ def _remember_ends(over: list[Held], known: dict[str, Run]) -> None:
             store.update(record, status=held.status, status_at=time.time())
 
 
-def _named(box: Holdings, names: tuple[str, ...]) -> tuple[str, ...]:
+def _out_of_sight(box: Holdings, known: dict[str, Run], host: Host) -> dict[str, str]:
+    """The runs of this machine's records that were started at this address, are not home, and lie below a root that cannot be listed.
+
+    A volume is not mounted, or the folder is another user's: the reason, by run id.
+    """
+    listed = {held.run_id for held in box.runs} | set(box.homeless)
+    return {
+        record.run_id: f"{record.root}: {box.unread[record.root]}"
+        for record in known.values()
+        if record.root in box.unread
+        and record.run_id not in listed
+        and record.may_be_there
+        and not (record.fetched_at or record.done)
+        and record.address.rpartition("@")[2] == str(host).rpartition("@")[2]
+    }
+
+
+def _named(box: Holdings, unread: Collection[str], names: tuple[str, ...]) -> tuple[str, ...]:
     """The ids (or names under incoming/) that are meant. Raises UserError for one that is not on the box, or not one."""
-    there = {held.run_id for held in box.runs} | {push.run_id or push.name for push in box.pushes} | set(box.homeless)
+    pushed = {push.run_id or push.name for push in box.pushes}
+    there = {held.run_id for held in box.runs} | pushed | set(box.homeless) | set(unread)
     found = []
     for name in names:
         fitting = matching(name, sorted(there))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Dict, List, Set
+from typing import TYPE_CHECKING, Dict, List, Optional, Set
 
 from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.snapshot import runs_newest_first
@@ -19,7 +19,7 @@ from remote_payload.agent.wire.paths import ROOT_NAME, RUN_ID, SAFE_PATH, BoxPat
 from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
-    from remote_payload.agent.wire.answers import Holdings, ProcessLeft, PushHeld, RunHeld
+    from remote_payload.agent.wire.answers import Holdings, ProcessLeft, PushHeld, RunHeld, UnreadRoot
 
 ROOT = re.compile(r"/[A-Za-z0-9._/-]*/" + re.escape(ROOT_NAME) + r"(?=/)")
 EMBEDDED = "/local-box/home/" + ROOT_NAME
@@ -27,10 +27,11 @@ MAX_NAMED = 20  # processes of one run, by name
 
 
 def holdings(request: Request) -> Holdings:
-    """``{runs: [{root, left, status}], pushes: [{root, name, run_id}], homeless: [{run_id, left}]}``.
+    """``{runs: [{root, left, status}], pushes: [{root, name, run_id}], homeless: [{run_id, left}], unread: [{root, why}]}``.
 
     ``roots`` are more folders to look below. ``left`` are processes of the run, ``[{pid, command}]``; ``homeless`` are runs
-    that live without a folder below any of the roots; ``run_id`` of a push is null where its name holds none.
+    that live without a folder below any of the roots; ``run_id`` of a push is null where its name holds none; ``unread`` are
+    the roots that cannot be listed: a volume that is not mounted, a folder of another user.
     """
     box = Box()
     folders = {run_id: path for run_id, path in _folders(box).items() if _is_here(path, request.paths.root)}
@@ -44,7 +45,17 @@ def holdings(request: Request) -> Holdings:
             {"run_id": run_id, "left": _processes(request.paths.run(run_id), box)}
             for run_id in sorted((set(folders) | _locked(roots)) - with_folder)
         ],
+        "unread": [each for each in map(_unread, roots) if each is not None],
     }
+
+
+def _unread(paths: BoxPaths) -> Optional[UnreadRoot]:
+    """A root whose content cannot be listed, with the reason; None for one that can."""
+    try:
+        os.listdir(paths.root)
+    except OSError as error:
+        return {"root": paths.root, "why": error.strerror or str(error)}
+    return None
 
 
 def _folders(box: Box) -> Dict[str, str]:

@@ -145,12 +145,20 @@ class HomelessRun(TypedDict):
     left: List[ProcessLeft]
 
 
+class UnreadRoot(TypedDict):
+    """A root that cannot be listed."""
+
+    root: str
+    why: str
+
+
 class Holdings(TypedDict):
     """``holdings``."""
 
     runs: List[RunHeld]
     pushes: List[PushHeld]
     homeless: List[HomelessRun]
+    unread: List[UnreadRoot]
 
 
 class Artifact(TypedDict):

@@ -42,11 +42,13 @@ class Push:
 
 @dataclass(frozen=True)
 class Holdings:
-    """``homeless`` are runs that live although their folder is gone: a description of each process, by run id."""
+    """``homeless`` are runs that live although their folder is gone: a description of each process, by run id. ``unread`` are roots that
+    cannot be listed, with the reason."""
 
     runs: tuple[Held, ...]
     pushes: tuple[Push, ...]
     homeless: dict[str, tuple[str, ...]]
+    unread: dict[str, str]
 
     def run(self, run_id: str) -> Held | None:
         return next((held for held in self.runs if held.run_id == run_id), None)
@@ -56,7 +58,9 @@ class Holdings:
         """From an agent's answer. Raises Impossible naming the wrong field: an answer that is wrong anywhere proves nothing."""
         fields = Fields(answer)
         homeless = fields("homeless", list_of(_homeless, MAX_RUNS))
-        return cls(fields("runs", list_of(_held, MAX_RUNS)), fields("pushes", list_of(_push, MAX_RUNS)), dict(homeless))
+        unread = fields("unread", list_of(_unread, MAX_RUNS))
+        runs, pushes = fields("runs", list_of(_held, MAX_RUNS)), fields("pushes", list_of(_push, MAX_RUNS))
+        return cls(runs, pushes, dict(homeless), dict(unread))
 
 
 def _held(value: object) -> Held:
@@ -72,6 +76,11 @@ def _push(value: object) -> Push:
 def _homeless(value: object) -> tuple[str, tuple[str, ...]]:
     fields = Fields(value)
     return fields("run_id", matching(RUN_ID)), fields("left", list_of(_process, MAX_RUNS))
+
+
+def _unread(value: object) -> tuple[str, str]:
+    fields = Fields(value)
+    return fields("root", box_root), fields("why", text)
 
 
 def _process(value: object) -> str:

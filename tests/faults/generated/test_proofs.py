@@ -132,6 +132,12 @@ class World:
             self._fetch(run, log=True)
         return fact
 
+    def below_a_root_that_is_not_mounted(self) -> Fact:
+        fact = Fact(
+            self._mint(True, paths=BoxPaths("/not-mounted/.gpurun-box")), "below a root that is not there", home=False
+        )
+        return fact
+
     def running(self) -> Fact:
         fact, run = self._finished("running", recorded=self.chance.random() < 0.7, over=False)
         fact.living = True
@@ -199,6 +205,7 @@ class World:
             settings = {"max_steps": group[1], "seed": len(self.facts)}
             job = Job("mayors", outputs=("models",), settings=settings).at(Path("/"), Path("job.yaml"))
             run = Run(run_id, job, "box", 1.0 + len(self.facts), experiment=EXPERIMENT)
+            run.address = "root@box"
             run.root, run.submission, run.attempted, run.launched = (
                 (paths or self.box).root,
                 group[0],
@@ -247,6 +254,7 @@ class World:
 STEPS: tuple[tuple[Callable[[World], Fact], int], ...] = (
     (World.home_and_over, 8), (World.not_home, 2), (World.failed_with_a_log_alone, 2), (World.deleted_here_since, 1),
     (World.changed_on_the_box_since, 1), (World.never_fetched, 1), (World.of_another_laptop, 1), (World.below_another_root, 2),
+    (World.below_a_root_that_is_not_mounted, 1),
     (World.running, 1), (World.waiting, 1), (World.survivor, 1), (World.without_folder, 1), (World.pushed, 1),
 )  # fmt: skip
 
@@ -342,7 +350,7 @@ def _first(there: list[Fact], named: set[str], keep: int) -> set[str]:
 BLOCKING = {
     World.home_and_over: False, World.failed_with_a_log_alone: False, World.not_home: True, World.deleted_here_since: True,
     World.changed_on_the_box_since: True, World.never_fetched: True, World.of_another_laptop: True, World.running: True,
-    World.waiting: True, World.survivor: True, World.without_folder: True, World.pushed: True,
+    World.below_a_root_that_is_not_mounted: True, World.waiting: True, World.survivor: True, World.without_folder: True, World.pushed: True,
 }  # fmt: skip
 
 

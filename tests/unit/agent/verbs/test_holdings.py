@@ -83,8 +83,19 @@ def test_pushes_that_no_run_took_are_told_and_empty_folders_are_nothing(tmp_path
         {"runs": [{"root": "/", "status": {"run_id": RUN, "phase": "running"}}], "pushes": [], "homeless": []},
         {"runs": [], "pushes": [{"root": "/", "name": 3}], "homeless": []},
         {"runs": [], "pushes": [], "homeless": [{"run_id": "x", "left": []}]},
+        {"runs": [], "pushes": [], "homeless": [], "unread": [{"root": "x", "why": "y"}]},
+        {"runs": [], "pushes": [], "homeless": [], "unread": None},
     ],
 )  # fmt: skip
 def test_an_answer_that_makes_no_sense_proves_nothing(answer):
     with pytest.raises(ValueError):
-        Holdings.parse(answer)
+        Holdings.parse({"unread": [], **answer})
+
+
+def test_a_root_that_cannot_be_listed_is_told(tmp_path):
+    root, gone = tmp_path / ".gpurun-box", str(tmp_path / "not-mounted" / ".gpurun-box")
+    os.makedirs(root)
+    answer = ask(root, roots=[gone])
+    assert {"root": gone, "why": "No such file or directory"} in answer["unread"]
+    assert str(root) not in {each["root"] for each in answer["unread"]}
+    assert Holdings.parse(answer).unread[gone] == "No such file or directory"
