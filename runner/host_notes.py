@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from remote_payload.agent.wire.paths import IDENTITY
@@ -26,7 +26,11 @@ from runner.domain.host import Host
 @dataclass(frozen=True)
 class HostNote:
     """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds, ``box`` the identity
-    of the box that answered there, ``destroy`` the command that destroys it, as its words."""
+    of the box that answered there, ``destroy`` the command that destroys it, as its words.
+
+    ``volume`` is the folder that holds the root (HOME for the home folder): chosen at the first contact or told with ``--volume``, and
+    then kept. None until gpurun has worked there.
+    """
 
     address: str | None
     known_as: str | None
@@ -57,36 +61,41 @@ def _note(value: object) -> HostNote:
     )
 
 
-def note_host(host: Host, *, seen: bool, box: str = "") -> None:
-    """Notes where a host is, under what was typed; with ``seen`` that it was reached just now, and as which ``box`` (its identity).
-
-    Raises DiskTrouble, StateError.
+def note_reached(host: Host, box: str, volume: str | None) -> None:
+    """Notes that a host was reached just now, as which ``box`` (its identity, "" if nothing was asked of it), and the volume that gpurun
+    works in there, unless one is noted already. Raises DiskTrouble, StateError.
     """
-    facts = asdict(HostNote(str(host), host.known_as, host.volume, time.time(), box))
+    facts = asdict(HostNote(str(host), host.known_as, volume, time.time(), box))
     del facts["destroy"]
-    if not seen:
-        del facts["seen_at"]
-    if not box:  # nothing was asked of it this time
+    if not box:
         del facts["box"]
 
-    def change(hosts: dict[str, object]) -> None:
-        found = hosts.get(host.typed)
-        before = found if isinstance(found, dict) else {}
+    def change(before: dict[str, object]) -> dict[str, object]:
         if box and before.get("box") not in (None, "", box):
             before.pop("destroy", None)  # it would destroy the box that was at this address before
-        hosts[host.typed] = {**before, **facts}
+        return {**before, **facts, "volume": before.get("volume") or volume}
 
-    files.update_json(places.hosts_file(), change)
+    _change(host.typed, change)
 
 
-def note_destroy(typed: str, command: tuple[str, ...]) -> None:
-    """Notes which command destroys the box that is reached as ``typed``; for a host that was noted. Raises DiskTrouble, StateError."""
+def note_volume(host: Host, volume: str) -> None:
+    """Notes the folder that gpurun shall work in on this host from now on. Raises DiskTrouble, StateError."""
+    facts = {"address": str(host), "known_as": host.known_as, "volume": volume}
+    _change(host.typed, lambda before: {**before, **facts})
 
-    def change(hosts: dict[str, object]) -> None:
+
+def note_destroy(host: Host, command: tuple[str, ...]) -> None:
+    """Notes which command destroys the box that is reached as ``host``. Raises DiskTrouble, StateError."""
+    facts = {"address": str(host), "known_as": host.known_as, "destroy": list(command)}
+    _change(host.typed, lambda before: {**before, **facts})
+
+
+def _change(typed: str, change: Callable[[dict[str, object]], dict[str, object]]) -> None:
+    def change_one(hosts: dict[str, object]) -> None:
         before = hosts.get(typed)
-        hosts[typed] = {**(before if isinstance(before, dict) else {}), "destroy": list(command)}
+        hosts[typed] = change(before if isinstance(before, dict) else {})
 
-    files.update_json(places.hosts_file(), change)
+    files.update_json(places.hosts_file(), change_one)
 
 
 def forget_notes(typed: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runner.domain import places
 from runner.domain.errors import BoxNotReady
-from runner.domain.host import LOCAL, Host
+from runner.domain.host import HOME, LOCAL, Host
 from runner.files import file_lock
 
 # Variables that a run may need to reach package registries from this machine. Index URLs may hold a password and are not among them.
@@ -98,6 +98,7 @@ class LocalBox:
             user=getpass.getuser(),
             identities=(str(self.key),),
             identities_only=True,
+            volume=HOME,  # a box of its own, whatever machine it is on
             interpreters=(sys.executable,),
         )
 

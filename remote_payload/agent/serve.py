@@ -184,7 +184,8 @@ def serve(nonce: str, root: str, early: bytes = b"") -> int:
     paths = BoxPaths(root)
     incoming, outgoing = take_channel()
     writer = Writer(outgoing)
-    writer.send(("%s ready %d %s %s\n" % (nonce, protocol.VERSION, root, identity(paths))).encode("ascii"))
+    home = " home" if os.path.dirname(root) == os.path.normpath(os.path.expanduser("~")) else ""
+    writer.send(("%s ready %d %s %s%s\n" % (nonce, protocol.VERSION, root, identity(paths), home)).encode("ascii"))
     threading.Thread(target=writer.beat_forever, daemon=True).start()
     threading.Thread(target=_sweep, args=(paths,), daemon=True).start()
     server = Server(paths, writer)

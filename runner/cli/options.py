@@ -81,7 +81,7 @@ def job_options(function: F) -> F:
         click.option(
             "--volume",
             metavar="DIR",
-            help="The folder on the box to work in, instead of the home folder; remembered for the host.",
+            help="The folder on the box to work in, instead of one that survives a stop; remembered for the host.",
         ),
         click.option(
             "--strict", is_flag=True, help="Refuse a host without a pinned key, instead of showing and pinning its key."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from runner.domain.errors import HostError
 
 LOCAL = "local"
+HOME = "~"  # as a volume: the home folder, whatever it is called there
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
@@ -62,7 +63,7 @@ class Host:
     proxy_command: str | None = None
     jumps: tuple[Host, ...] = ()  # the first is reached directly
     trust: Trust | None = None  # None for the embedded box: no configuration of the user's is about it
-    volume: str | None = None
+    volume: str | None = None  # the folder there that holds the root, or HOME; None: the box chooses
     interpreters: tuple[str, ...] = field(default=(), compare=False)  # more places to look for a Python
 
     @property

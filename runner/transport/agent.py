@@ -72,6 +72,11 @@ class Agent:
         """The number that lies in the root: the same box at another address has the same. "" before the first answer, or without one."""
         return self._session.identity
 
+    @property
+    def volume(self) -> str | None:
+        """The folder that holds the root (``Host.volume``); None before the first answer."""
+        return self._session.volume
+
     def close(self) -> None:
         """Ends the agent; runs do not notice."""
         self._session.close()

@@ -91,7 +91,7 @@ def _start_agent(pipe: ChannelPipe, channel: paramiko.Channel, host: Host, early
                 answer = handshake.feed(b"")
             if isinstance(answer, Ready):
                 pipe.push_back(answer.rest)
-                return StartedAgent(answer.root, answer.identity)
+                return StartedAgent(answer.root, answer.identity, answer.at_home)
     except TimeoutError:
         handshake.noise += _printed(channel)
         raise _silent(host, handshake.ended()) from None

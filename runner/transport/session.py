@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import posixpath
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ from remote_payload.agent.wire.protocol import Frame
 from runner.domain import errors
 from runner.domain.answers.reading import Fields, Impossible, optional, text
 from runner.domain.errors import AbsurdAnswer, GpurunError, HostError, LinkLost, Unanswered
+from runner.domain.host import HOME
 from runner.domain.terminal import clean
 
 WAITING = 16  # frames of one stream, of 1 MiB each at most while it is a log
@@ -30,10 +32,12 @@ Json = dict[str, object]
 
 
 class StartedAgent(NamedTuple):
-    """The folder that an agent works in, and the identity of the box that lies there ("" where the disk keeps none)."""
+    """The folder that an agent works in, the identity of the box that lies there ("" where the disk keeps none), and whether that folder
+    lies in the home folder."""
 
     root: str
     identity: str = ""
+    at_home: bool = False
 
 
 # Starts the agent with the first frames, and whether all of these may be seen by other users of the box.
@@ -114,6 +118,12 @@ class AgentSession:
     def identity(self) -> str:
         """The identity of the box; "" before the first request, and where the box keeps none."""
         return self._started.identity
+
+    @property
+    def volume(self) -> str | None:
+        """The folder that holds the root, HOME for the home folder; None before the first request."""
+        started = self._started
+        return (HOME if started.at_home else posixpath.dirname(started.root)) if started.root else None
 
     def _start(self) -> None:
         with self._starting:

@@ -12,7 +12,7 @@ from runner.domain.progress import Reporter
 from runner.domain.quantities import format_size, pluralise
 from runner.push.preview import Preview, preview
 from runner.workflow.connect import connect, fail_if_python_cannot_be_installed, resolve_or_start_host
-from runner.workflow.submission import access, checks
+from runner.workflow.submission import access, checks, place
 from runner.workflow.submission.checks import Finding
 from runner.workflow.submission.forecast import Forecast
 from runner.workflow.submission.models import read_models, runs_with_forecast
@@ -54,6 +54,7 @@ def check(
         with connect(resolve_or_start_host(host, volume), report, strict=strict) as link:
             boxes = [checks.probe(link, plan, None, report, try_torch=new) for plan, new in _with_new_packages(plans)]
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
+            place.remember(link, volume)
     except PythonMissing:
         fail_if_python_cannot_be_installed(resolve_or_start_host(host, volume), report)
         return [
@@ -67,7 +68,7 @@ def check(
 
 def _checked(plan: Plan, box: Box, reached: Finding, judged: Judged, report: Reporter) -> Checked:
     job = plan.job
-    findings = [reached, *checks.examine(box, plan)]
+    findings = [reached, *place.find_place(box), *checks.examine(box, plan)]
     findings += _hub(job, report)
     findings += judged.findings
     findings += [Finding("job", "warn", warning) for warning in plan.warnings]

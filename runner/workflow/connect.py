@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from remote_payload.agent.wire.paths import SAFE_PATH
 from runner.domain import places
 from runner.domain.errors import HostError, LinkLost, PythonMissing, UserError
-from runner.domain.host import LOCAL, Host
+from runner.domain.host import HOME, LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.host_notes import host_notes, note_host
+from runner.host_notes import host_notes, note_reached
 from runner.local_box import embedded
 from runner.transport.resolve import resolve
 
@@ -38,7 +38,7 @@ def connect(host: Host, report: Reporter, *, strict: bool = False) -> Iterator[L
             link = stack.enter_context(open_link(host, _first_contact(report, strict)))
             stage.update(note=f"{link.rtt * 1000:.0f} ms away")
         # Noted afterwards: writing it down takes longer than many a box takes to answer.
-        stack.callback(lambda: note_host(host, seen=True, box=link.agent.identity))
+        stack.callback(lambda: note_reached(host, link.agent.identity, link.agent.volume))
         yield link
 
 
@@ -138,7 +138,10 @@ def host_of(run: Run) -> Host:
 
 
 def resolve_or_start_host(typed: str, volume: str | None = None) -> Host:
-    """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run."""
+    """The Host behind a ``--host`` text; ``local`` starts the embedded box where it does not run.
+
+    ``volume`` is the folder there that holds the root. Without it the one that is noted is taken; without that the box chooses.
+    """
     noted = host_notes().get(typed)
     volume = _usable(volume or (noted.volume if noted else None))
     if typed != LOCAL:
@@ -151,13 +154,13 @@ def resolve_or_start_host(typed: str, volume: str | None = None) -> Host:
     if key not in known_hosts.pinned(places.known_hosts(), host.known_as):
         known_hosts.forget(places.known_hosts(), host.known_as)
         known_hosts.pin(places.known_hosts(), host.known_as, key)
-    return replace(host, volume=volume)
+    return replace(host, volume=volume or host.volume)
 
 
 def _usable(volume: str | None) -> str | None:
     """The volume as every path on the box begins. Raises UserError for one that a shell there could read as something else."""
-    if volume is None:
-        return None
+    if volume is None or volume == HOME:
+        return volume
     if not volume.startswith("/") or not SAFE_PATH.fullmatch(volume):
         raise UserError(
             f"--volume {volume!r} cannot be used: it has to begin with / and hold only letters, digits and . _ - @ + /",

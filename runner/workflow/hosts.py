@@ -18,7 +18,7 @@ from runner.domain.errors import HostError, RunLost, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.host_notes import HostNote, forget_notes, host_notes, note_destroy, note_host
+from runner.host_notes import HostNote, forget_notes, host_notes, note_destroy, note_volume
 from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.transport.link import Link
@@ -69,7 +69,8 @@ def forget(name: str) -> int:
 
 def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
-    note_host(resolve_or_start_host(name, volume), seen=False)
+    host = resolve_or_start_host(name, volume)
+    note_volume(host, host.volume or volume)
 
 
 def set_destroy(name: str, text: str) -> tuple[str, ...]:
@@ -89,8 +90,7 @@ def set_destroy(name: str, text: str) -> tuple[str, ...]:
             meaning="Nothing was noted: the note stays on this disk, and the command is shown.",
             hint="Log in with your provider's tool, or write a script that reads the key from where you keep it, and name that.",
         )
-    note_host(resolve_or_start_host(name), seen=False)
-    note_destroy(name, command)
+    note_destroy(resolve_or_start_host(name), command)
     return command
 
 
@@ -175,7 +175,7 @@ def _is_there(run: Run, link: Link, there: dict[str, Status]) -> bool:
 def _follow(run: Run, link: Link, typed: str, status: Status | None) -> None:
     host: Host = link.host
     box = link.agent.identity or run.box
-    store.update(run, host=typed, address=str(host), volume=host.volume, root=link.agent.root, box=box)
+    store.update(run, host=typed, address=str(host), volume=link.agent.volume, root=link.agent.root, box=box)
     if status is not None and not (run.status and run.status.finished):
         remember_status(run, status)
 

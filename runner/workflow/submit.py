@@ -18,7 +18,7 @@ from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
 from runner.transport.link import load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.submission import access, checks, code_copy, environment, launch, push, stale
+from runner.workflow.submission import access, checks, code_copy, environment, launch, place, push, stale
 from runner.workflow.submission.background import background_thread
 from runner.workflow.submission.forecast_once import ForecastOnce
 from runner.workflow.submission.plan import make_plan
@@ -78,6 +78,8 @@ def submit(
                         granted = hub.submit(access.require, plan.job, report)
                         models = other.submit(forecast.read_models)
                         box = checks.probe(link, plan, run.run_id, report)
+                        if run is runs[0] and not resumption:  # where a resumed run lies is known
+                            place.tell_place(link, box, options.volume, report)
                         checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
                         forecast.tell(box, models.result(), report)

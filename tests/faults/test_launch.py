@@ -84,7 +84,7 @@ KILL_POINTS = [
     "runner.store:create:before",
     "runner.store:create:after",
     "runner.workflow.connect:connect:before",
-    "runner.workflow.connect:note_host:after",
+    "runner.workflow.connect:note_reached:after",
     "runner.workflow.submission.checks:probe:before",
     "runner.workflow.submission.checks:probe:after",
     "runner.workflow.submission.environment:provision:in",

@@ -24,7 +24,7 @@ from runner.domain.errors import DiskTrouble, GpurunError
 from runner.domain.host import Host
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
-from runner.host_notes import host_notes, note_host
+from runner.host_notes import host_notes, note_reached
 from runner.transport import known_hosts
 from runner.workflow.fetching.receipt import Receipt
 from tests.support.box import only_as_root
@@ -156,7 +156,7 @@ def test_62_two_writers_of_one_record_keep_each_others_fields(home: Path) -> Non
 
 def test_62_hosts_noted_at_once_are_all_remembered(home: Path) -> None:
     hosts = [Host(f"host-{number}", "box", 22, "root") for number in range(40)]
-    threads = [threading.Thread(target=note_host, args=(host,), kwargs={"seen": True}) for host in hosts]
+    threads = [threading.Thread(target=note_reached, args=(host, "", None)) for host in hosts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -206,7 +206,7 @@ def test_64_a_full_disk_here_is_said_and_corrupts_nothing(
     code, _, err = said("submit", str(job("print(1)")), "--host", "root@127.0.0.1:1")
     assert code == 1 and "the disk of this machine is full" in err and "Free some space" in err
     with pytest.raises(DiskTrouble, match=r"hosts.json cannot be written, 0 B are free"):
-        note_host(Host("another", "box", 22, "root"), seen=True)
+        note_reached(Host("another", "box", 22, "root"), "", None)
     for file, content in before.items():
         assert file.read_bytes() == content, file
     with pytest.raises(DiskTrouble, match=r"run\.json"):

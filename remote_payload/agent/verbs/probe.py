@@ -4,7 +4,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, cast
 
-from remote_payload.agent.box import bounded, gpus, hardware, incoming, machine, snapshot
+from remote_payload.agent.box import bounded, gpus, hardware, incoming, machine, place, snapshot
 from remote_payload.agent.box.pythons import interpreters, torch_build
 from remote_payload.agent.run import allotment, spawn
 from remote_payload.agent.verbs import patch, seal
@@ -32,6 +32,7 @@ def probe(request: Request) -> "Probed":
         "gpus": lambda: _gpus(paths),
         "cuda": machine.cuda,
         "disk": lambda: machine.disk(paths.root),
+        "place": lambda: place.place(paths.root),
         "rsync": machine.rsync,
         "ram": lambda: hardware.ram()["total"],
         "ram_free": hardware.ram_free,

@@ -16,6 +16,18 @@ class Disk(TypedDict):
     error: Optional[str]
 
 
+class Place(TypedDict):
+    """Where the root lies."""
+
+    kind: str  # of the box: runpod, vast, lambda, container, machine
+    box_id: Optional[str]  # the provider's name for the box
+    folder: str  # that holds the root
+    volume: Optional[str]  # a folder that survives a stop, where ``folder`` does not
+    network: bool  # a network filesystem
+    own_mount: bool  # a mount of its own, neither the container's disk nor memory
+    lost_by: str  # the least that deletes it: stop; destroy (of the box); volume (when that is deleted); unknown
+
+
 class GpuFacts(TypedDict):
     """One GPU; ``held_by`` is the run that has it. ``utilisation`` in per cent."""
 
@@ -112,6 +124,7 @@ class Probed(StaticFacts):
     gpus: Optional[List[GpuFacts]]
     cuda: Optional[str]
     disk: Disk
+    place: Optional[Place]
     rsync: Optional[str]
     ram: Optional[int]  # of the container where it is limited, else of the machine
     ram_free: Optional[int]  # what is not in use; file cache that can be dropped counts as free

@@ -23,6 +23,9 @@ from runner.domain.answers.root import box_root, folder_below
 
 MAX_GPUS = 64
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_BOX_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_KINDS = re.compile("runpod|vast|lambda|container|machine")
+_LOST_BY = re.compile("stop|destroy|volume|unknown")
 _index = whole_between(0, 1023)
 _cores = whole_between(0, 4096)
 _memory = whole_between(0, 1 << 60)
@@ -37,6 +40,19 @@ class Gpu:
     memory_total: int  # bytes
     memory_used: int
     held_by: str | None  # a run of gpurun's
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the root lies (``remote_payload/agent/wire/box_facts.py``)."""
+
+    kind: str  # of the box: runpod, vast, lambda, container, machine
+    box_id: str | None  # the provider's name for the box
+    folder: str
+    volume: str | None  # a folder that survives a stop, where ``folder`` does not
+    network: bool
+    own_mount: bool
+    lost_by: str  # stop, destroy, volume, unknown
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,7 @@ class Box:
     disk_error: str | None = None  # why it takes nothing
     obstacle: str | None = None  # why gpurun may not install the system's packages there
     install_rsync: str | None = None  # the command that installs it there
+    place: Place | None = None  # where the root lies
 
     @classmethod
     def parse(cls, answer: object) -> Box:
@@ -157,6 +174,7 @@ class Box:
             disk_error=disk("error", optional(text)),
             obstacle=fact("obstacle", optional(text)),
             install_rsync=fact("install_rsync", optional(text)),
+            place=fact("place", optional(_place)),
         )
 
 
@@ -169,6 +187,19 @@ def _gpu(value: object) -> Gpu:
         memory_total=gpu("memory_total", optional(_memory)) or 0,
         memory_used=gpu("memory_used", optional(_memory)) or 0,
         held_by=gpu("held_by", optional(text)),
+    )
+
+
+def _place(value: object) -> Place:
+    place = Fields(value)
+    return Place(
+        kind=place("kind", matching(_KINDS)),
+        box_id=place("box_id", optional(matching(_BOX_ID))),
+        folder=place("folder", absolute_path),
+        volume=place("volume", optional(absolute_path)),
+        network=place("network", boolean),
+        own_mount=place("own_mount", boolean),
+        lost_by=place("lost_by", matching(_LOST_BY)),
     )
 
 

@@ -10,6 +10,7 @@ import zlib
 from importlib import resources
 
 from remote_payload.agent.wire.paths import SAFE_PATH
+from runner.domain.host import HOME
 from runner.transport.bundle import Bundle
 
 MAX_WORD = 4000  # characters; csh has the shortest words
@@ -43,16 +44,20 @@ def new_nonce() -> str:
 
 
 def start_command(nonce: str, volume: str | None = None, first_input: bytes = b"") -> str:
-    """The exec request's command line; the same for bash, zsh, fish, dash and csh. ``volume`` holds ``.gpurun-box`` instead of the home.
+    """The exec request's command line; the same for bash, zsh, fish, dash and csh.
+
+    ``volume`` is the folder that holds ``.gpurun-box``, HOME the home folder; with None the box chooses one that survives a stop.
 
     ``first_input`` takes the place of the first bytes of standard input, if ``fits_command`` allows it. Raises ValueError for
     a volume that a shell could read in another way.
     """
     if not re.fullmatch(r"[0-9a-f]{32}", nonce):
         raise ValueError(f"not a nonce: {nonce!r}")
-    if volume is not None and not (volume.startswith("/") and SAFE_PATH.fullmatch(volume)):
+    if volume not in (None, HOME) and not (volume.startswith("/") and SAFE_PATH.fullmatch(volume)):
         raise ValueError(f"unusable volume: {volume!r}")
-    return f"exec /bin/sh -c '{SHELL}' gpurun {nonce} {volume or '-'} {_packed(program())} {_packed(first_input)}"
+    folder = "-" if volume in (None, HOME) else volume
+    packed = _packed(program(choosing=volume is None))
+    return f"exec /bin/sh -c '{SHELL}' gpurun {nonce} {folder} {packed} {_packed(first_input)}"
 
 
 def fits_command(first_input: bytes) -> bool:
@@ -61,9 +66,12 @@ def fits_command(first_input: bytes) -> bool:
 
 
 @functools.cache
-def program() -> bytes:
-    """The source of ``on_box.py`` without its comment lines and docstrings."""
+def program(*, choosing: bool = False) -> bytes:
+    """The source of ``on_box.py`` without its comment lines and docstrings; with ``choosing`` it chooses the folder for the root first."""
     source = (resources.files(__package__) / "on_box.py").read_text("utf-8")
+    if choosing:
+        chooser = (resources.files("remote_payload.agent.box") / "provider.py").read_text("utf-8")
+        source = f"{chooser}import sys\nsys.argv[2] = surviving_folder()\n{source}"
     return _PROSE.sub("", source).encode()
 
 

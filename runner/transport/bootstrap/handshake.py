@@ -14,7 +14,9 @@ from runner.domain.terminal import clean, clean_lines
 MAX_NOISE = 1024 * 1024  # bytes of a login shell's output before the agent's first line
 MAX_LINE = 8192
 SHOWN_NOISE = 2000
-_READY = re.compile(rf"(?P<version>[0-9]{{1,9}}) (?P<root>[^ ]+) ?(?P<identity>{IDENTITY.pattern})?")
+_READY = re.compile(
+    rf"(?P<version>[0-9]{{1,9}}) (?P<root>[^ ]+)(?: (?P<identity>{IDENTITY.pattern})?)?(?P<home> home)?"
+)
 
 
 class Need(NamedTuple):
@@ -25,12 +27,13 @@ class Need(NamedTuple):
 
 class Ready(NamedTuple):
     """Frames follow. ``root`` is the folder in which the agent works, ``identity`` the number that lies there ("" where the disk keeps
-    none), ``rest`` the first bytes of frames, which came with the line."""
+    none), ``rest`` the first bytes of frames, which came with the line; ``at_home``: the root lies in the home folder."""
 
     version: int
     root: str
     identity: str
     rest: bytes
+    at_home: bool = False
 
 
 class Handshake:
@@ -63,7 +66,7 @@ class Handshake:
         if ready is None or not _is_root(ready["root"]):
             raise AbsurdAnswer(f"the box answered with a line that makes no sense: {clean(text, 200)}")
         rest, self._unread = self._unread, b""
-        return Ready(int(ready["version"]), ready["root"], ready["identity"] or "", rest)
+        return Ready(int(ready["version"]), ready["root"], ready["identity"] or "", rest, bool(ready["home"]))
 
     def ended(self) -> GpurunError:
         """Why there is no agent, for a channel that ended (or stayed silent) before ``ready``: what the box printed instead."""
@@ -112,5 +115,8 @@ def _refusal(reason: str, text: str) -> GpurunError:
             meaning=meaning,
             hint="Name another folder there, with --volume /workspace or for good: gpurun hosts set HOST --volume /workspace",
         )
-    hint = "Name a volume that can be written in the host's entry, or free some space."
+    hint = (
+        "Free some space there, or name a folder that can be written: gpurun hosts set HOST --volume DIR. "
+        "If this is another box than the last time: gpurun hosts forget HOST, and it chooses a folder."
+    )
     return BoxNotReady(f"gpurun cannot work in its folder on the box: {clean(text, 500)}", meaning=meaning, hint=hint)

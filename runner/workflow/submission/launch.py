@@ -141,6 +141,7 @@ def confirm_start(link: Link, run: Run) -> None:
         launched=True,
         not_started=None,
         root=link.paths.root,
+        volume=link.agent.volume,
         box=link.agent.identity or None,
         address=str(link.host),
         code=run.code,

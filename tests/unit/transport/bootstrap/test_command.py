@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from remote_payload.agent.box import provider
+from runner.domain.host import HOME
 from runner.transport.bootstrap import on_box
 from runner.transport.bootstrap.command import fits_command, opening, program, start_command
 
@@ -16,7 +18,8 @@ def test_the_command_holds_nothing_that_a_login_shell_could_read_in_its_own_way(
     quoted = command.split("'")
     assert len(quoted) == 3 and quoted[2].startswith(f" gpurun {NONCE} /workspace ")
     assert not set("\n\\!") & set(command)
-    assert max(len(word) for word in command.replace("'", " ").split(" ")) < 4000  # csh: "Word too long"
+    for each in (command, start_command(NONCE, None), start_command(NONCE, HOME)):
+        assert max(len(word) for word in each.replace("'", " ").split(" ")) < 4000  # csh: "Word too long"
 
 
 def test_what_is_long_or_names_a_url_does_not_go_into_the_command():
@@ -47,5 +50,23 @@ def test_the_program_is_the_file_without_its_comments_and_docstrings():
     assert not [line for line in lines if '"""' in line or line.lstrip().startswith("#")]
 
 
-def test_the_program_is_python_3_8():
-    ast.parse(program(), feature_version=(3, 8))
+def test_to_an_unknown_box_it_begins_with_the_choice_of_a_folder():
+    with open(provider.__file__, encoding="utf-8") as file:
+        chooser = without_docstrings(file.read())
+    longer, shorter = ast.parse(program(choosing=True)).body, ast.parse(program()).body
+    assert [ast.dump(each) for each in longer[-len(shorter) :]] == [ast.dump(each) for each in shorter]
+    first = longer[: -len(shorter) - 2]
+    assert ast.dump(ast.Module(first, [])) == chooser
+    assert not set(names(first)) & set(names(shorter)) - {"ROOT_NAME", "SAFE_PATH"}
+
+
+def names(body):
+    """What a module defines at its top."""
+    return [each.name for each in body if isinstance(each, (ast.ClassDef, ast.FunctionDef))] + [
+        target.id for each in body if isinstance(each, ast.Assign) for target in each.targets
+    ]
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+def test_the_program_is_python_3_8(choosing):
+    ast.parse(program(choosing=choosing), feature_version=(3, 8))

@@ -41,6 +41,12 @@ def test_the_box_tells_its_identity():
     assert ready == Ready(1, "/root/.gpurun-box", "0f" * 16, b"")
 
 
+@pytest.mark.parametrize("identity", ["", "0f" * 16])
+def test_the_box_says_whether_it_works_in_the_home_folder(identity):
+    line = f" ready 1 /root/.gpurun-box {identity} home\n".encode()
+    assert Handshake(NONCE).feed(LINE + line) == Ready(1, "/root/.gpurun-box", identity, b"", at_home=True)
+
+
 def test_a_shell_that_echoes_the_command_is_not_an_answer():
     handshake = Handshake(NONCE)
     assert handshake.feed(start_command(NONCE).encode() + b"\n") is None

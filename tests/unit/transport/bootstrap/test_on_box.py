@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from remote_payload.agent.box import provider
 from remote_payload.agent.wire import paths
 from runner.transport.bootstrap import on_box
 from runner.transport.bootstrap.on_box import Laptop, Refused, is_there, make_root, unpack
@@ -16,6 +17,7 @@ from runner.transport.bootstrap.on_box import Laptop, Refused, is_there, make_ro
 
 def test_it_spells_names_as_the_agent_does():
     assert (paths.ROOT_NAME, paths.SAFE_PATH.pattern) == (on_box.ROOT_NAME, on_box.SAFE_PATH)
+    assert (paths.ROOT_NAME, paths.SAFE_PATH.pattern) == (provider.ROOT_NAME, provider.SAFE_PATH)
 
 
 def test_it_loads_nothing_that_it_may_not_need():
