@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
@@ -11,7 +12,8 @@ from runner.cli import options, output
 
 @click.command(
     "resume",
-    epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.epochs=5",
+    epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.epochs=5\n"
+    "  gpurun resume --host root@5.6.7.8     on another box, from what is home",
 )
 @options.run_argument
 @click.option(
@@ -23,9 +25,26 @@ from runner.cli import options, output
     help="The checkpoint to continue from; gpurun checkpoints lists them.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the job.")
-@options.moved_host_option
+@click.option(
+    "--host",
+    metavar="HOST",
+    shell_complete=options.complete_host,
+    help="Where to go on: the run's own box at a new address, or another box, to which what is home of the run is sent.",
+)
+@click.option(
+    "--code",
+    type=click.Choice(["run", "here"]),
+    help="The code that the run had (by default on another box), or what is in the job's folder now (by default on its own box).",
+)
 @options.json_option
-def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], host: str | None, as_json: bool) -> None:
+def command(
+    run: str | None,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    host: str | None,
+    code: Literal["run", "here"] | None,
+    as_json: bool,
+) -> None:
     """Continue from the last good checkpoint, as a new run.
 
     A program of your own is told by the variable GPURUN_RESUME (auto, or the
@@ -40,8 +59,7 @@ def command(run: str | None, checkpoint: str, overrides: tuple[str, ...], host: 
     from runner.workflow.status import failures_of
 
     report = output.reporter(as_json)
-    record = options.run_at(store.find_started(run), host, report)
-    new = resume(record, report, checkpoint=checkpoint, overrides=overrides)
+    new = resume(store.find_started(run), report, checkpoint=checkpoint, overrides=overrides, host=host, code=code)
     if as_json:
         from runner.cli.as_document.runs import run_document
 

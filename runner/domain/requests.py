@@ -107,10 +107,11 @@ class DataRequest(TypedDict):
 
 
 class ResumeRequest(TypedDict):
-    """The run to go on from, and a checkpoint's name or ``auto``."""
+    """The run to go on from, and a checkpoint's name or ``auto``; the key of its ``outputs`` where it is not on this box."""
 
     run_id: str
     checkpoint: str
+    outputs: str | None
 
 
 class LaunchRequest(TypedDict):

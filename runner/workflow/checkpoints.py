@@ -59,7 +59,12 @@ def fetched(run: Run) -> dict[str, Path]:
 
 
 def _here(run: Run) -> dict[str, Kept]:
-    return read_checkpoints(Fields(list_checkpoints(run.fetched_into))) if run.fetched_into else {}
+    return listed_in(Path(run.fetched_into)) if run.fetched_into else {}
+
+
+def listed_in(outputs: Path) -> dict[str, Kept]:
+    """The complete checkpoints and the finished model in a folder of fetched outputs, by name."""
+    return read_checkpoints(Fields(list_checkpoints(str(outputs))))
 
 
 def _merge(name: str, here: Kept | None, there: Kept | None) -> Checkpoint:

@@ -123,6 +123,28 @@ def find_at(run: Run, typed: str, report: Reporter) -> Run:
     return run
 
 
+def follow_if_there(run: Run, typed: str, report: Reporter) -> bool:
+    """Whether the run lies on the box at this address; its record names that address from now on. Else the record is as it was.
+
+    The box may keep the run below another root than it would choose itself. Raises HostError where the box does not answer.
+    """
+    with connect(resolve_or_start_host(typed), report) as link:
+        status = link.agent.status(run.run_id)
+        there = status.cause != NOT_THERE
+        if there and (not run.box or not link.agent.identity or link.agent.identity == run.box):
+            _follow(run, link, typed, status)
+            return True
+        roots = [run.root] if run.root and run.root != link.agent.root else []
+        elsewhere = roots and any(each.run_id == run.run_id for each in link.agent.holdings(roots).runs)
+    if not elsewhere:
+        return False
+    try:
+        find_at(run, typed, report)
+    except RunLost:
+        return False
+    return True
+
+
 def move_host(old: str, new: str, report: Reporter) -> Move:
     """Lets every run of the host ``old`` follow its box to the address ``new``, and what was noted of it; old pins are removed.
 

@@ -1,4 +1,8 @@
-"""``gpurun resume``: a new run of the same job that goes on from a checkpoint. Its outputs on the box start as the old run's."""
+"""``gpurun resume``: a new run of the same job that goes on from a checkpoint, on the same box or on another one.
+
+On its own box the new run's outputs start as the old run's. On another box they start as what is home of the old run, or what its old
+box still has.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,50 @@ from runner.domain.job import Job, Settings
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.jobfile import load
+from runner.workflow.hosts import follow_if_there
+from runner.workflow.moving.code import Choice, code_of
+from runner.workflow.moving.job import for_another_box
+from runner.workflow.moving.outputs import outputs_to_send
 from runner.workflow.submission.resumption import Resumption
 from runner.workflow.submit import Options, submit
 
 
-def resume(run: Run, report: Reporter, *, checkpoint: str = "auto", overrides: tuple[str, ...] = ()) -> Run:
+def resume(
+    run: Run,
+    report: Reporter,
+    *,
+    checkpoint: str = "auto",
+    overrides: tuple[str, ...] = (),
+    host: str | None = None,
+    code: Choice | None = None,
+) -> Run:
     """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists.
 
+    At ``host`` the run is looked for first: where its box has another address now, it goes on there as on its own box. Otherwise it
+    moves to that box. ``code``: what it had (``run``) or what is in the job's folder now (``here``).
     Raises UserError while the old one lives, RunLost when the box does not know it, and the errors of ``submit``.
     """
     job = job_of(run, overrides)
     if checkpoint == "auto" and any(each.partition("=")[0].strip() == "settings.resume" for each in overrides):
         checkpoint = job.settings.get("resume") or "auto"  # another way to name one, and as explicit
-    options, resumption = Options(volume=run.volume), Resumption(run, checkpoint)
+    if host is not None and not follow_if_there(run, host, report):
+        return _move(run, job, host, report, checkpoint, overrides, code)
+    if host is not None:
+        report.note(f"{run.run_id} is on {host}: it goes on there")
+    options = Options(volume=run.volume)
+    resumption = Resumption(run, checkpoint, code=code_of(run, job, code, False, report))
     return submit([(job, run.experiment)], run.host, report, options, resumption)[0]
+
+
+def _move(
+    run: Run, job: Job, host: str, report: Reporter, checkpoint: str, overrides: tuple[str, ...], code: Choice | None
+) -> Run:
+    report.note(f"{run.run_id} is not on {host}: it moves there")
+    job = for_another_box(job, run, host, overrides, report)
+    taken = code_of(run, job, code, True, report)
+    with outputs_to_send(run, host, checkpoint, report) as outputs:
+        resumption = Resumption(run, checkpoint, code=taken, outputs=outputs.tree(run))
+        return submit([(job, run.experiment)], host, report, Options(), resumption)[0]
 
 
 def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:

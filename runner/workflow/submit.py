@@ -58,12 +58,18 @@ def submit(
         interruption_explained(runs),
         outcome_recorded(runs, discard_after=discard_after),
         background_thread() as planner,
-        ReconnectingLink(target, report, strict=options.strict, install_python=not resumption) as connection,
+        ReconnectingLink(
+            target, report, strict=options.strict, install_python=not resumption or resumption.moves
+        ) as connection,
     ):
         planner.submit(load)  # before the plans: the connection cannot open without it
-        plans = [planner.submit(make_plan, job, checksum=options.checksum) for job, _ in jobs]
+        code, outputs = (resumption.code, resumption.outputs) if resumption else (None, None)
+        plans = [
+            planner.submit(make_plan, job, checksum=options.checksum, code=code, outputs=outputs) for job, _ in jobs
+        ]
         waiting = list(zip(runs, plans, strict=True))
-        despite = options.despite_forecast or resumption is not None  # a resumed run has trained before
+        trained_there = resumption is not None and not resumption.moves
+        despite = options.despite_forecast or trained_there
         forecast = ForecastOnce([job for job, _ in jobs], despite=despite)
         while waiting:
             run, planned = waiting[0]

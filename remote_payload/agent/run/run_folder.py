@@ -147,6 +147,26 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
     shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
 
 
+def take_outputs(paths: BoxPaths, run: RunPaths, key: str) -> None:
+    """A run that goes on from another box begins with the outputs that the laptop pushed and sealed as the data ``key``."""
+    if not KEY.fullmatch(key):
+        raise AgentError("LaunchError", "unusable data key %r" % key)
+    try:
+        os.rename(paths.data(key), run.outputs)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        message = "the outputs to go on from did not arrive on the box"
+        raise AgentError("TransferInterrupted", message, "Resume again: what arrived is not sent twice.") from None
+    os.chmod(run.outputs, 0o700)
+
+
+def give_outputs_back(paths: BoxPaths, run: RunPaths, key: str) -> None:
+    """After a launch that failed: the pushed outputs are data again, for the next try."""
+    if os.path.isdir(run.outputs) and not os.path.lexists(paths.data(key)):
+        os.rename(run.outputs, paths.data(key))
+
+
 def copy_apart(old: str, new: str) -> None:
     """A copy of the file that shares no data a write could change: cloned where the filesystem can, else copied. Raises OSError."""
     if os.path.islink(old) or not _clone(old, new):

@@ -18,9 +18,10 @@ from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.run import allotment, causes, order, run_folder, secrets, spawn, state
 from remote_payload.agent.run.order import Order
 from remote_payload.agent.run.payload_command import launch_file
+from remote_payload.agent.verbs.seal import forget_data
 from remote_payload.agent.wire import launch_request
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import LaunchRequest
+from remote_payload.agent.wire.launch_request import LaunchRequest, Resume
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.redact import redact
 from remote_payload.agent.wire.request import Request
@@ -47,6 +48,8 @@ def launch(request: Request) -> Launched:
         given = _prepare(paths, run, asked, wanted, available or [])
         _start(paths, run, asked, lock, given, available or [])
         incoming.forget(paths, run.run_id)
+        if asked.resume and asked.resume.outputs:
+            forget_data(paths, asked.resume.outputs)  # they are the run's own now
     finally:
         if os.path.isdir(run.folder):
             os.close(lock)
@@ -109,7 +112,7 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
             given = allotment.enter(paths, run, available, wanted, asked.queue)
         run_folder.take_code(paths, run, asked.code)
         if asked.resume:
-            _inherit(paths.run(asked.resume.run_id), run, asked)
+            _inherit(paths, run, asked, asked.resume)
         write_json(run.job, asked.job)
         for path in (run.log, run.events):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -122,7 +125,10 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
         raise
 
 
-def _inherit(source: RunPaths, run: RunPaths, asked: LaunchRequest) -> None:
+def _inherit(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, resume: Resume) -> None:
+    if resume.outputs:
+        return run_folder.take_outputs(paths, run, resume.outputs)
+    source = paths.run(resume.run_id)
     if state.status_of(source)["phase"] != "finished":
         hint = "Stop it first: gpurun stop %s" % source.run_id
         raise AgentError("LaunchError", "run %s is still going, so there is nothing to resume" % source.run_id, hint)
@@ -179,4 +185,6 @@ def _last_lines(run: RunPaths) -> str:
 def _undo(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> None:
     """Takes the claim back: nothing was started, and the next try finds everything as it was."""
     run_folder.give_code_back(paths, run, asked.code)
+    if asked.resume and asked.resume.outputs:
+        run_folder.give_outputs_back(paths, run, asked.resume.outputs)
     shutil.rmtree(run.folder, ignore_errors=True)

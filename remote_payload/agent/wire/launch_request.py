@@ -28,10 +28,14 @@ class DataLink(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """The run whose outputs this one begins with, and the checkpoint that it goes on from."""
+    """The run whose outputs this one begins with, and the checkpoint that it goes on from.
+
+    ``outputs`` is the key of the data that holds those outputs, where the laptop brought them from another box.
+    """
 
     run_id: str
     checkpoint: str
+    outputs: Optional[str] = None
 
 
 class LaunchRequest(NamedTuple):
@@ -110,4 +114,6 @@ def _read_gpus(asked: Fields) -> Union[int, str]:
 
 
 def _read_resume(asked: Optional[Fields]) -> Optional[Resume]:
-    return None if asked is None else Resume(asked.run_id(), asked.text("checkpoint") or "auto")
+    if asked is None:
+        return None
+    return Resume(asked.run_id(), asked.text("checkpoint") or "auto", asked.optional_text("outputs"))

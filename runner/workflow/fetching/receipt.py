@@ -49,6 +49,14 @@ class Receipt:
         refuse_link(scratch)
         files.write_json(self._target / RECEIPT, self._entries, scratch)
 
+    def verified(self) -> dict[str, str]:
+        """The sha256 of every file that is here and unchanged since it was verified, by path."""
+        found = {}
+        for path, entry in self._entries.items():
+            if len(entry) == 3 and isinstance(entry[0], int) and entry[:2] == _state(self._target / path):
+                found[path] = str(entry[2])
+        return found
+
     def _path(self, artifact: Artifact) -> Path:
         return self._target / artifact.path
 

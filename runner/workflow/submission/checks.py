@@ -208,5 +208,5 @@ def has_tree(box: Box, plan: Plan, name: str) -> bool:
     """Whether the box has a tree of the plan already (``""`` is the code)."""
     if name == "":
         return bool(box.have.code)
-    tree = next(tree for tree in plan.data if tree.name == name)
+    tree = next(tree for tree in plan.sealed if tree.name == name)
     return box.have.data.get(tree.key, False)

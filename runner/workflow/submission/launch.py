@@ -100,9 +100,10 @@ def _request(
     run: Run, plan: Plan, interpreter: str, pushed: Pushed, token: str | None, resumption: Resumption | None
 ) -> LaunchRequest:
     job = plan.job
-    resume: ResumeRequest | None = (
-        {"run_id": resumption.earlier.run_id, "checkpoint": resumption.checkpoint} if resumption else None
-    )
+    resume: ResumeRequest | None = None
+    if resumption:
+        earlier, checkpoint = resumption.earlier.run_id, resumption.checkpoint
+        resume = {"run_id": earlier, "checkpoint": checkpoint, "outputs": pushed.outputs}
     return {
         "run_id": run.run_id,
         "job": run.job.wire(),

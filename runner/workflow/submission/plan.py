@@ -90,10 +90,16 @@ class Plan:
     requirements: Requirements
     payload: bundle.Bundle | None
     secrets: dict[str, str]  # never stored, never shown: from here into the agent's stdin
+    outputs: Tree | None = None  # what the run begins with, where it goes on from a run of another box
 
     @property
     def trees(self) -> tuple[Tree, ...]:
-        return ((self.code,) if self.code else ()) + self.data
+        return ((self.code,) if self.code else ()) + self.sealed
+
+    @property
+    def sealed(self) -> tuple[Tree, ...]:
+        """What gets a name below ``$ROOT/data`` before the launch."""
+        return (*self.data, *((self.outputs,) if self.outputs else ()))
 
     @property
     def warnings(self) -> list[str]:
@@ -107,7 +113,7 @@ class Plan:
             "interpreters": list(host.interpreters),
             "job_name": self.job.name,
             "code_digest": self.code.digest if self.code else None,
-            "data": [{"key": tree.key, "digest": tree.digest, "name": tree.name} for tree in self.data],
+            "data": [{"key": tree.key, "digest": tree.digest, "name": tree.name} for tree in self.sealed],
             "env_key": self.requirements.key,
             "python": self.requirements.python,
             "requirements": list(self.requirements.ranges),
@@ -121,16 +127,25 @@ class Plan:
         }
 
 
-def make_plan(job: Job, *, checksum: bool = False) -> Plan:
-    """Selects what is sent and reads what is named. Raises UserError for a secret that is not set here, or nothing to send."""
+def make_plan(job: Job, *, checksum: bool = False, code: Tree | None = None, outputs: Tree | None = None) -> Plan:
+    """Selects what is sent and reads what is named. Raises UserError for a secret that is not set here, or nothing to send.
+
+    ``code`` is sent instead of the code in the job's folder; the run begins with ``outputs``.
+    """
     return Plan(
         job=job,
-        code=_tree(job, "", checksum) if job.pushes_code else None,
+        code=(code or code_tree(job, checksum=checksum)) if job.pushes_code else None,
+        outputs=outputs,
         data=tuple(_tree(job, name, checksum) for name in job.data_places),
         requirements=requirements_of(job),
         payload=bundle.payload() if job.recipe else None,
         secrets=secrets_of(job),
     )
+
+
+def code_tree(job: Job, *, checksum: bool = False) -> Tree:
+    """The code in the job's folder as it is now. Raises UserError where it cannot be sent."""
+    return _tree(job, "", checksum)
 
 
 def requirements_of(job: Job) -> Requirements:
@@ -154,6 +169,9 @@ def _is_wandb(line: str) -> bool:
 
 def select_again(job: Job, tree: Tree, own_output: Iterable[str]) -> Tree:
     """The tree as it is now, without the files that gpurun's own output is written to. Raises TransferFailed when it cannot be sent now."""
+    if tree.fixed:
+        message = f"{tree.title}: files in {tree.source} were changed during the push"
+        raise TransferFailed(message, meaning="The run was not started.", hint="Repeat the command.")
     try:
         return replace(_tree(job, tree.name, tree.contents is not None, own_output), permissions=tree.permissions)
     except UserError as error:  # it could be sent a moment ago: the record stays, the push can go on

@@ -40,6 +40,7 @@ class Pushed:
     attempt: str | None
     link_from: str | None
     data: tuple[DataRequest, ...]
+    outputs: str | None  # the key of what the run begins with
     payload: str | None
     read_at: int  # when no file of the code was changing, by this machine's clock
 
@@ -59,15 +60,16 @@ def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pus
         with report.stage("send the training package", "bytes"):
             link.agent.install_payload(plan.payload.sha256, plan.payload.data)
     data = tuple(_push_data(link, plan, tree, box, run_id, report) for tree in plan.data)
+    outputs = _push_data(link, plan, plan.outputs, box, run_id, report)["key"] if plan.outputs else None
     payload, same = plan.payload.sha256 if plan.payload else None, box.have.code
     if plan.code is None:
-        return Pushed(None, None, None, data, payload, 0)
+        return Pushed(None, None, None, data, outputs, payload, 0)
     if same is not None:
         report.note(f"code: unchanged since {same}, nothing to send")
-        return Pushed(plan.code, None, same, data, payload, int(time.time()))
+        return Pushed(plan.code, None, same, data, outputs, payload, int(time.time()))
     reusable = Reusable((*_attempts(link, box, run_id), *_base(box.have.code_base)), box.have.earlier_code)
     tree, attempt = _push_until_unchanged(link, plan.job, plan.code, run_id, reusable, run_id, report)
-    return Pushed(tree, attempt, None, data, payload, int(time.time()))
+    return Pushed(tree, attempt, None, data, outputs, payload, int(time.time()))
 
 
 def push_code_anew(link: Link, job: Job, pushed: Pushed, run_id: str, left: int, report: Reporter) -> Pushed:

@@ -1,4 +1,4 @@
-"""What a resumed run goes on from."""
+"""What a resumed run goes on from: a run on the same box, or what was brought home of one on another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.domain.run import Run
 from runner.push.selection import Selection
 from runner.transport.link import Link
 from runner.workflow.status import not_there, query_box
-from runner.workflow.submission.plan import Plan
+from runner.workflow.submission.plan import Plan, Tree
 
 VARIABLE = "GPURUN_RESUME"  # what tells a program that it goes on; docs/resume.md
 SOURCES = frozenset(
@@ -22,15 +22,37 @@ LARGEST_SOURCE = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Resumption:
-    """An earlier run on the same box, and the checkpoint to go on from: a name, or ``auto`` for the last good one."""
+    """An earlier run, and the checkpoint to go on from: a name, or ``auto`` for the last good one.
+
+    ``outputs`` are what was brought home of it where it goes on on another box; otherwise the box has them. ``code`` is sent instead
+    of what the job's folder has now.
+    """
 
     earlier: Run
     checkpoint: str
+    code: Tree | None = None
+    outputs: Tree | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether the new run is on another box than the earlier one."""
+        return self.outputs is not None
 
 
 def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, report: Reporter) -> None:
     """Raises UserError while the earlier run is alive, RunLost when the box does not know it. Warns of code that does not resume."""
     earlier = resumption.earlier
+    if not resumption.moves:
+        _require_over(link, earlier)
+    report.note(f"run {new.run_id}, going on from {earlier.run_id}")
+    if not reads_variable(plan):
+        report.warn(
+            f"no file of the code names {VARIABLE}: unless the program looks for its checkpoints by itself, it begins at its first step "
+            "again, over copies of the old outputs (docs/resume.md has two lines for the Trainer, Lightning and nanoGPT)"
+        )
+
+
+def _require_over(link: Link, earlier: Run) -> None:
     seen = query_box(link, earlier)
     if seen.status is not None and not seen.status.finished:
         raise UserError(
@@ -40,12 +62,6 @@ def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, 
         )
     if seen.not_there:
         raise not_there(earlier)
-    report.note(f"run {new.run_id}, going on from {earlier.run_id}")
-    if not reads_variable(plan):
-        report.warn(
-            f"no file of the code names {VARIABLE}: unless the program looks for its checkpoints by itself, it begins at its first step "
-            "again, over copies of the old outputs (docs/resume.md has two lines for the Trainer, Lightning and nanoGPT)"
-        )
 
 
 def reads_variable(plan: Plan) -> bool:
