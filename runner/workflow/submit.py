@@ -84,7 +84,7 @@ def submit(
                         granted = hub.submit(access.require, plan.job, report)
                         models = other.submit(forecast.read_models)
                         box = checks.probe(link, plan, run.run_id, report)
-                        if run is runs[0] and not resumption:  # where a resumed run lies is known
+                        if run is runs[0] and not (resumption and not resumption.moves):  # where that lies is known
                             place.tell_place(link, box, options.volume, report)
                         checks.fail_if_not_ready(checks.examine(box, plan))
                         token = granted.result()
