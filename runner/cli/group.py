@@ -22,6 +22,7 @@ COMMANDS = {
     "status": ("status", "Show one run: phase, step, ETA, loss, GPU, cost so far."),
     "logs": ("logs", "Print the log of a run, or follow it to the end."),
     "fetch": ("fetch", "Copy a run's outputs to this machine, and verify them."),
+    "keep": ("keep", "Bring home what runs produce, until they are over."),
     "smoke-test": ("smoke_test", "Load the fetched model and compare it with the box."),
     "stop": ("stop", "Stop runs: end all their processes."),
     "resume": ("resume", "Continue from the last good checkpoint, as a new run."),

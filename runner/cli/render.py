@@ -1,4 +1,4 @@
-"""Progress and notes on stderr, printed by rich. No other file imports rich."""
+"""Progress and notes on stderr, printed by rich. Of the other files only ``keep_display.py`` imports rich."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ twice, and the run cannot start twice."""
 @options.host_option(required=True)
 @options.job_options
 @click.option("--follow", "-f", is_flag=True, help="Then follow the log, fetch the outputs and test the model.")
+@click.option("--keep", is_flag=True, help="Then bring home all that the runs produce, as gpurun keep does.")
 @click.option("--dry-run", is_flag=True, help="Only check: send and start nothing.")
 @click.option(
     "--kill-stale", is_flag=True, help="End processes in this container that hold a GPU, whoever started them."
@@ -47,6 +48,7 @@ def command(
     strict: bool,
     checksum: bool,
     follow: bool,
+    keep: bool,
     dry_run: bool,
     kill_stale: bool,
     despite_forecast: bool,
@@ -67,6 +69,10 @@ def command(
     loaded = [run for path in jobs for run in load_runs(path, overrides)]
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run takes one job only")
+    if follow and keep:
+        raise click.UsageError(
+            "--follow and --keep cannot be combined: gpurun logs -f shows the log of a run that is kept"
+        )
     if dry_run:
         from runner.workflow.check import check
 
@@ -91,6 +97,10 @@ def command(
         from runner.cli.following import follow_all
 
         follow_all(runs, report, as_json)
+    if keep:
+        from runner.cli.keep import keep_all
+
+        return keep_all(runs, "all", None, as_json)
     failures = failures_of(runs)
     if as_json and not follow:
         from runner.cli.as_document.runs import run_document

@@ -152,6 +152,14 @@ class Agent:
             self._absurd("status", Impossible("an answer about another run", "runs"))
         return found[0]
 
+    def statuses(self, run_ids: Sequence[str]) -> dict[str, Status]:
+        """The same of several runs, by id."""
+        read = list_of(Status.parse, len(run_ids))
+        found = self._ask("status", {"run_ids": list(run_ids)}, lambda answer: answer("runs", read))
+        if [status.run_id for status in found] != list(run_ids):
+            self._absurd("status", Impossible("an answer about other runs", "runs"))
+        return {status.run_id: status for status in found}
+
     def all_status(self) -> tuple[Status, ...]:
         """The status of every run on the box, newest first."""
         return self._ask("status", {}, lambda answer: answer("runs", list_of(Status.parse)))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
     """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
     target = destination(run, into)
     found: tuple[Manifest, list[Artifact]] | None = None
-    with _exclusively(run), ReconnectingLink(host_of(run), report) as connection:
+    with exclusively(run), ReconnectingLink(host_of(run), report) as connection:
         while found is None:
             with connection.link() as link:
                 found = _fetch_all(link, run, target, report)
@@ -70,7 +70,7 @@ def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Ma
     for left in reversed(range(LISTINGS)):
         manifest = ask_manifest(link, run, report)
         try:
-            return manifest, _bring(link, run, manifest, target, report)
+            return manifest, bring(link, run, [manifest.files], target, report)
         except (ChecksumMismatch, FilesChanged) as error:
             if manifest.complete or not left:
                 raise
@@ -78,22 +78,44 @@ def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Ma
     raise AssertionError("the loop returns or raises")
 
 
-def _bring(link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter) -> list[Artifact]:
-    """Fetches, verifies and moves what is not here; gives it."""
+def bring(
+    link: Link,
+    run: Run,
+    batches: Sequence[Sequence[Artifact]],
+    target: Path,
+    report: Reporter,
+    arrived: Callable[[Sequence[Artifact]], None] = lambda batch: None,
+) -> list[Artifact]:
+    """Copies, verifies and moves what is not here; gives it. A batch is moved as a whole, then told to ``arrived``, before the next begins.
+
+    The files of all batches of which a beginning is here are gone on with. Raises as ``fetch`` does.
+    """
     receipt, staging = Receipt(target), Staging(target)
-    refuse_long_names(target, (artifact.path for artifact in manifest.files))
-    missing = _not_here([artifact for artifact in manifest.files if not receipt.has(artifact)], target, receipt)
+    refuse_long_names(target, (artifact.path for batch in batches for artifact in batch))
+    wanted = [
+        _not_here([artifact for artifact in batch if not receipt.has(artifact)], target, receipt) for batch in batches
+    ]
+    missing = [artifact for batch in wanted for artifact in batch]
     if missing:
         staging.open(missing)
-        _check_space(target, sum(artifact.size for artifact in missing) - staging.size())
-        staging.borrow(missing)
-        with Verifier(missing, staging.files) as verifier:
-            _pull(link, run, missing, staging, report, verifier.begin_early)
-            with report.stage("verify and move", "bytes") as stage:
-                verifier.finish(stage)
-                _settle(missing, staging.files, target, receipt)
+    for batch, left in zip(batches, wanted, strict=True):
+        if left:
+            _bring_batch(link, run, left, target, report, staging, receipt)
+        arrived(batch)
     staging.remove()
     return missing
+
+
+def _bring_batch(
+    link: Link, run: Run, missing: list[Artifact], target: Path, report: Reporter, staging: Staging, receipt: Receipt
+) -> None:
+    _check_space(target, sum(artifact.size for artifact in missing) - staging.size())
+    staging.borrow(missing)
+    with Verifier(missing, staging.files) as verifier:
+        _pull(link, run, missing, staging, report, verifier.begin_early)
+        with report.stage("verify and move", "bytes") as stage:
+            verifier.finish(stage)
+            _settle(missing, staging.files, target, receipt)
 
 
 def destination(run: Run, into: Path | None) -> Path:
@@ -119,7 +141,8 @@ def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:
 
 
 @contextlib.contextmanager
-def _exclusively(run: Run) -> Iterator[None]:
+def exclusively(run: Run) -> Iterator[None]:
+    """No other gpurun fetches this run during the block. Raises ArtifactError where one does already."""
     with file_lock_if_free(places.run_folder(run.run_id) / "fetch") as alone:
         if not alone:
             raise ArtifactError(
@@ -230,7 +253,8 @@ def _settle(missing: list[Artifact], staged: Path, target: Path, receipt: Receip
     for artifact in missing:
         receipt.expect(artifact, staged / artifact.path)
     receipt.save()
-    for artifact in missing:
+    # A folder's manifest last: whoever finds it finds all that it lists.
+    for artifact in sorted(missing, key=lambda artifact: artifact.path.endswith("/manifest.json")):
         final = target / artifact.path
         _real_folders(target, final.parent)
         os.replace(staged / artifact.path, final)

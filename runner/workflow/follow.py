@@ -48,7 +48,9 @@ def follow(
             with connect_to_run(run, report if lost_at is None else Silent()) as link:
                 if lost_at is not None:
                     report.note(f"connected again after {time.monotonic() - lost_at:.0f}s")
-                return _stream(link, run, copy, sink, until_end)
+                status = _stream(link, run, copy, sink, until_end)
+                remember_status(run, status)
+                return status
         except ConnectFailed as error:
             if not until_end or not error.retryable:
                 raise
@@ -61,9 +63,12 @@ def follow(
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def catch_up(link: Link, run: Run) -> Status:
-    """Brings the local copy up to date over a link that is there, printing nothing."""
-    return _stream(link, run, LocalCopy(run), lambda data: None, until_end=False)
+def catch_up(link: Link, run: Run, *, note: bool = True) -> Status:
+    """Brings the local copy up to date over a link that is there, printing nothing. With ``note`` the status goes into the record."""
+    status = _stream(link, run, LocalCopy(run), lambda data: None, until_end=False)
+    if note:
+        remember_status(run, status)
+    return status
 
 
 def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, until_end: bool) -> Status:
@@ -85,7 +90,6 @@ def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, unti
         elif isinstance(message, Moved):
             _handle_move(message, run, copy, sink)
         elif isinstance(message, Followed):
-            remember_status(run, message.status)
             return message.status
     raise AssertionError("a stream ends with Followed, or raises")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import random
 from collections.abc import Iterator
@@ -11,31 +10,11 @@ from typing import Any
 
 import pytest
 
-from runner.local_box import LocalBox
-from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
+from tests.support.rented import Rented
 
 MODEL = 'import pathlib; pathlib.Path("models/w").write_text("w"); print("trained")'
 WAITS = 'import pathlib, time\nprint("ready", flush=True)\nwhile not pathlib.Path("stop").exists(): time.sleep(0.05)'
-
-
-class Rented:
-    """A box with an sshd of its own; its port changes with each ``move``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.local = LocalBox(folder)
-        self.address = self._start()
-
-    def _start(self) -> str:
-        port = self.local.ensure().port
-        return f"ssh -p {port} {getpass.getuser()}@127.0.0.1 -i {self.local.key}"
-
-    def move(self) -> str:
-        """Gives the address from now on. Nothing answers at the one before."""
-        assert self.local.stop()
-        wait_until(lambda: self.local.port() is None)
-        self.address = self._start()
-        return self.address
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Fills the document of runs that were followed to their end."""
+"""Fills the documents of runs that were followed or kept to their end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from runner.cli.as_document.errors import error_part
@@ -12,6 +13,7 @@ from runner.cli.as_document.runs import run_document
 if TYPE_CHECKING:
     from runner.cli.documents import follow as documents
     from runner.workflow.follow_up import FollowedRun
+    from runner.workflow.keeping.board import KeptRun
 
 
 def followed_document(followed: FollowedRun) -> documents.FollowedRun:
@@ -20,5 +22,22 @@ def followed_document(followed: FollowedRun) -> documents.FollowedRun:
         **run_document(followed.run),
         "fetched": {"run_id": followed.run.run_id, **fetched_part(fetched)} if fetched else None,
         "smoke_test": None if models is None else [model_part(model) for model in models],
+        "error": error_part(error) if error else None,
+    }
+
+
+def keep_document(runs: Iterable[KeptRun]) -> documents.Keep:
+    return {"runs": [_kept(each) for each in runs]}
+
+
+def _kept(kept: KeptRun) -> documents.KeptRun:
+    from runner.workflow.keep import error_about
+
+    error = error_about(kept)
+    return {
+        **run_document(kept.run),
+        "checkpoint": kept.home.name if kept.home else None,
+        "new_files": kept.files,
+        "new_bytes": kept.bytes,
         "error": error_part(error) if error else None,
     }

@@ -11,7 +11,7 @@ Document = (
     errors.Failure
     | checks.Init | checks.Validate | checks.Check | checks.DryRun
     | runs.Submit | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
-    | follow.Follow
+    | follow.Follow | follow.Keep
     | files.Fetch | files.Done | files.Checkpoints
     | models.Sample | models.SmokeTest
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.Clean

@@ -22,3 +22,14 @@ class FollowedRun(Run):
 
 class Follow(TypedDict):
     runs: list[FollowedRun]
+
+
+class KeptRun(Run):
+    checkpoint: str | None
+    new_files: int
+    new_bytes: int
+    error: Error | None
+
+
+class Keep(TypedDict):
+    runs: list[KeptRun]

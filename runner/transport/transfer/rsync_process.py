@@ -114,9 +114,12 @@ def _quoted(word: str) -> str:
 def _watch(
     process: subprocess.Popen[bytes], limit: float, meter: Meter, progress: Progress | None
 ) -> tuple[bytes, bool]:
-    """Reads both pipes until they close; gives the end of stderr, and whether there was no output for ``limit`` seconds."""
+    """Reads both pipes until they close; gives the end of stderr, and whether there was no output for ``limit`` seconds.
+
+    ``progress`` is told the bytes at least once a second, so that whoever it belongs to can end a copy that stands still.
+    """
     assert process.stdout is not None and process.stderr is not None
-    errors = b""
+    errors, so_far = b"", 0
     with selectors.DefaultSelector() as selector:
         for pipe in (process.stdout, process.stderr):
             selector.register(pipe, selectors.EVENT_READ)
@@ -129,8 +132,10 @@ def _watch(
                     selector.unregister(key.fileobj)
                 elif key.fileobj is process.stderr:
                     errors = (errors + chunk)[-8192:]
-                elif progress is not None and (copied := meter.read(chunk)) is not None:
-                    progress(copied)
+                elif (copied := meter.read(chunk)) is not None:
+                    so_far = copied
+            if progress is not None:
+                progress(so_far)
             if time.monotonic() - heard > limit:
                 return errors, True
     return errors, False

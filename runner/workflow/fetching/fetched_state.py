@@ -89,7 +89,9 @@ def _compare(link: Link, run: Run, held: Held) -> FetchedState:
     if not manifest.complete:
         return FetchedState(run.run_id, unreadable="it goes on")
     receipt = Receipt(destination(run, None))
-    missing = tuple(artifact for artifact in manifest.files if not receipt.has(artifact))
+    missing = tuple(
+        artifact for artifact in manifest.files if not receipt.has(artifact) and not receipt.is_left(artifact)
+    )
     return FetchedState(run.run_id, manifest, missing, _has_log(link, run, held))
 
 

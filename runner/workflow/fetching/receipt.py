@@ -9,8 +9,9 @@ from runner import files
 from runner.domain.answers.manifest import Artifact
 from runner.workflow.fetching.staging import STAGING, refuse_link
 
-RECEIPT = ".gpurun-fetched.json"  # path → size, mtime, sha256; and COMING until the file is moved there
+RECEIPT = ".gpurun-fetched.json"  # path → size, mtime, sha256; and COMING until the file is moved there, or LEFT
 COMING = "coming"
+LEFT = "left"  # a rule left the file of that sha256 on the box (`gpurun keep --checkpoints`), or removed it here
 
 
 class Receipt:
@@ -24,20 +25,30 @@ class Receipt:
     def has(self, artifact: Artifact) -> bool:
         """Whether the file is here, verified and unchanged since."""
         verified = [*_state(self._path(artifact)), artifact.sha256]
-        return self._entries.get(artifact.path, [])[:3] == verified
+        entry = self._entries.get(artifact.path, [])
+        return entry[:3] == verified and LEFT not in entry
+
+    def is_left(self, artifact: Artifact) -> bool:
+        """Whether the user's rule is that this file need not be here."""
+        return self._entries.get(artifact.path) == _left(artifact)
+
+    def leave(self, artifact: Artifact) -> None:
+        """Notes that the user's rule left the file on the box."""
+        self._entries[artifact.path] = _left(artifact)
 
     def may_replace(self, artifact: Artifact) -> bool:
         """Whether a fetch may write under this name: there is no file, or one that a fetch has put there."""
         path, entry = self._path(artifact), self._entries.get(artifact.path)
         if not os.path.lexists(path):
             return True
-        if entry is None or (path.is_dir() and not path.is_symlink()):
+        if entry is None or LEFT in entry or (path.is_dir() and not path.is_symlink()):
             return False
         return COMING not in entry or entry[:2] == _state(path)
 
     def expect(self, artifact: Artifact, staged: Path) -> None:
         """The staged file is about to be moved here, which changes neither its size nor its time."""
-        self._entries.setdefault(artifact.path, [*_state(staged), artifact.sha256, COMING])
+        if LEFT in self._entries.setdefault(artifact.path, [LEFT]):
+            self._entries[artifact.path] = [*_state(staged), artifact.sha256, COMING]
 
     def note(self, artifact: Artifact) -> None:
         """Notes that the file is here and verified."""
@@ -59,6 +70,10 @@ class Receipt:
 
     def _path(self, artifact: Artifact) -> Path:
         return self._target / artifact.path
+
+
+def _left(artifact: Artifact) -> list[object]:
+    return [None, None, artifact.sha256, LEFT]
 
 
 def _state(path: Path) -> list[object]:

@@ -1,0 +1,146 @@
+"""Keeps the runs of one host: opens a link to it again whenever it breaks, for as long as a run is left.
+
+Before each try the records are read again: where a run's record names another address by then (``gpurun hosts move``), the keeper of
+that address has it from there on. An address at which another key answers is left alone until the user has done something.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runner import store
+from runner.domain import places
+from runner.domain.errors import AbsurdAnswer, DiskTrouble, GpurunError, HostError, HostKeyChanged, UserError
+from runner.domain.progress import Silent, Stage
+from runner.domain.quantities import format_duration
+from runner.workflow.connect import connect, resolve_or_start_host
+from runner.workflow.keeping.board import Board, KeptRun
+from runner.workflow.keeping.rule import Rule
+from runner.workflow.keeping.visit import Visit
+
+FIRST_PAUSE = 0.5  # seconds before a broken link is opened again
+LONGEST_PAUSE = 30.0
+LOOK_AT_RECORDS = 1.0  # seconds between two looks at this machine's records during a pause
+
+Where = tuple[str, str | None]  # the host as typed, and its volume: what one agent serves
+
+
+def where_of(kept: KeptRun) -> Where:
+    """Where a run is, by its record."""
+    return kept.run.host, kept.run.volume
+
+
+class HostKeeper(threading.Thread):
+    """The runs on the board that are at ``where``, until none of them is left there."""
+
+    def __init__(self, where: Where, board: Board, rule: Rule) -> None:
+        super().__init__(name=f"keep {where[0]}", daemon=True)
+        self.where = where
+        self._board, self._rule = board, rule
+        self._told = ""  # the trouble that was told last
+        self._lost_at: float | None = None
+
+    def run(self) -> None:
+        """Raises nothing: what goes wrong with a run stands on the board."""
+        pause = FIRST_PAUSE
+        while runs := self.runs():
+            try:
+                self._visit()
+                pause = FIRST_PAUSE
+            except (HostError, DiskTrouble) as error:
+                if self._lost_at is None:
+                    self._lost_at, pause = time.time(), FIRST_PAUSE
+                self._tell(error, runs)
+                self._wait(pause * random.uniform(0.7, 1.3), isinstance(error, HostKeyChanged))
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except GpurunError as error:
+                self._give_up(runs, error)
+            except (
+                Exception
+            ) as error:  # a bug ends these runs here with a message, and not with a thread that is silently gone
+                self._give_up(
+                    runs, GpurunError(f"{type(error).__name__}: {error}", meaning="This is a bug of gpurun's.")
+                )
+
+    def runs(self) -> list[KeptRun]:
+        """Those that are left here, by their records as they are now."""
+        if self._board.stopping.is_set():
+            return []
+        for kept in [each for each in self._board.left if where_of(each) == self.where]:
+            try:
+                kept.record(store.load(kept.run.run_id))
+            except UserError as error:
+                kept.give_up(error)
+        return [each for each in self._board.left if where_of(each) == self.where]
+
+    def _visit(self) -> None:
+        """One link, until no run is left here. Raises the error that ended it."""
+        host = resolve_or_start_host(*self.where)
+        visit = Visit(self._board, self._rule, self.runs)
+        try:
+            with connect(host, _Lines(self._board)) as link:
+                visit.look(link)
+                self._connected(str(host))
+                visit.stay(link)
+        finally:
+            visit.end()
+
+    def _connected(self, host: str) -> None:
+        if self._lost_at is not None:
+            self._board.say(f"{host}: connected again after {format_duration(time.time() - self._lost_at)}")
+        self._lost_at, self._told = None, ""
+
+    def _tell(self, error: GpurunError, runs: list[KeptRun]) -> None:
+        """Says each new trouble once. A box that answers what no box can mean is asked no more."""
+        if isinstance(error, AbsurdAnswer):
+            return self._give_up(runs, error)
+        for kept in runs:
+            kept.unreachable = error.message
+        if error.message != self._told:
+            self._told = error.message
+            going_on = "trying again (what runs there goes on)"
+            self._board.warn(f"{error.message}; {going_on}" + (f"\n  {error.hint}" if not error.retryable else ""))
+
+    def _give_up(self, runs: list[KeptRun], error: GpurunError) -> None:
+        for kept in runs:
+            kept.give_up(error)
+
+    def _wait(self, seconds: float, for_the_user: bool) -> None:
+        """A pause; it ends early with the command, and where a run has moved. ``for_the_user``: only once they changed pins or records."""
+        end, pins, here = time.monotonic() + seconds, _pins(), _names(self.runs())
+        while (for_the_user or time.monotonic() < end) and _names(self.runs()) == here and _pins() == pins:
+            if self._board.stopping.wait(min(LOOK_AT_RECORDS, seconds)):
+                return
+
+
+def _names(runs: list[KeptRun]) -> set[str]:
+    return {kept.run.run_id for kept in runs}
+
+
+def _pins() -> int:
+    """Another number when a key was pinned or forgotten."""
+    try:
+        return places.known_hosts().stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+class _Lines(Silent):
+    """Says what is told while a link is opened, and shows no stages: a first contact is worth a line, the hundredth try is not."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    @contextmanager
+    def stage(self, title: str, unit: str = "") -> Iterator[Stage]:
+        yield self
+
+    def note(self, text: str) -> None:
+        self._board.say(text)
+
+    def warn(self, text: str) -> None:
+        self._board.warn(text)
