@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "keep",
     epilog="""\b
 Examples:
-  gpurun keep                          the newest run, and those submitted with it
+  gpurun keep              the newest run, and those submitted with it
   gpurun keep --checkpoints latest:1,best
   gpurun keep --on-end ./tell_me.sh RUN RUN
 

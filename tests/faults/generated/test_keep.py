@@ -1,0 +1,76 @@
+"""The largest loss at any moment: a box that is killed with its disk while ``gpurun keep`` stays takes at most the work of one checkpoint
+interval and 30 seconds with it, and what is home is whole.
+
+The box is an sshd with a home folder of its own; killed are the sshd, all its sessions, the run and its supervisor, and the folder is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from remote_payload.agent.box import processes
+from tests.support.agent import wait_until
+from tests.support.checkpointing import PROGRAM, command, home, unverified
+from tests.support.cli import Gpurun
+from tests.support.figures import Record
+from tests.support.rented import Rented
+from tests.support.trials import trials
+
+ALLOWED = 30.0  # seconds beyond one interval
+
+
+def kill(box: Rented, run_id: str) -> float:
+    """Everything that lives on the box, then its disk, as when a rented one is taken away. The time at which it was."""
+    owner = json.loads((box.runs / run_id / "owner.json").read_text())
+    everything = processes.scan()
+    sshd = int((box.local.folder / "sshd.pid").read_text())
+    doomed = {pid for root in (sshd, owner["pid"]) for pid in (root, *processes.descendants(everything, root))}
+    at = time.time()
+    for pid in doomed:
+        if pid in everything:
+            processes.send(everything[pid], signal.SIGKILL)
+    shutil.rmtree(box.local.folder, ignore_errors=True)
+    return at
+
+
+@contextmanager
+def keeping(gpurun: Gpurun, run_id: str, rule: str) -> Iterator[None]:
+    process = gpurun.start("keep", run_id, "--checkpoints", rule)
+    try:
+        yield
+        assert process.poll() is None, "it waits for its box for ever"
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode in (130, -2) and "Traceback" not in said, said
+
+
+@trials("keep", quick=2, full=20)
+def test_a_killed_box_takes_at_most_one_interval_and_half_a_minute_with_it(
+    seed: str, chance: random.Random, gpurun: Gpurun, job: Any, figure: Record, tmp_path: Path
+) -> None:
+    box = Rented(tmp_path / "box")
+    how = ["recipe", "recipe", "trainer", "file"][int(seed.rpartition("-")[2]) % 4]  # the first two take the least time
+    every = chance.uniform(1, 3) if how == "recipe" else chance.uniform(15, 20)
+    rule = chance.choice(["all", "latest:1", "latest:2,best"])
+    file = job(PROGRAM, command=command(how, every), outputs=["checkpoints"])
+    run_id: str = gpurun.json("submit", str(file), "--host", box.address)["runs"][0]["run_id"]
+    outputs = gpurun.home / "runs" / run_id / "outputs"
+    with keeping(gpurun, run_id, rule):
+        wait_until(lambda: home(outputs), limit=120)
+        time.sleep(chance.uniform(0, 2 * every))  # the moment is what is random
+        killed_at = kill(box, run_id)
+        newest = home(outputs)[-1]
+    lost = killed_at - newest.at
+    assert unverified(outputs) == [] and newest.step >= 1
+    if rule == "latest:1":
+        assert len(home(outputs)) <= 2, "the one before it goes once the newest is home"
+    figure("work lost beyond one checkpoint interval by a killed box", max(0.0, lost - every), ALLOWED, "s")
