@@ -118,12 +118,11 @@ def find_started(name: str | None) -> Run:
     if run.may_be_there:
         return run
     started = [other for other in load_all()[0] if other.may_be_there]
-    before = f"; the one before it is {started[-1].run_id}" if name is None and started else ""
+    other = f"\nOr name the run that you mean: {started[-1].run_id}" if name is None and started else ""
     raise NotStarted(
-        f"{run.run_id} was never started: {run.why_not_started or 'its submission was cut off'}{before}",
+        f"{run.run_id} was never started: {run.why_not_started or 'its submission was cut off'}",
         meaning="Nothing was done: no other run is taken for it.",
-        hint=f"Start it: {run.how_to_start}"
-        + (f"\nOr name the run that you mean: {started[-1].run_id}" if before else ""),
+        hint=f"Start it: {run.how_to_start}{other}",
     )
 
 

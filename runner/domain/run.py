@@ -75,7 +75,9 @@ class Run:
 
     @property
     def how_to_start(self) -> str:
-        """The command for a run whose submission was interrupted before its start."""
+        """The command for a run whose submission was interrupted before its start; one that was to resume another is made anew."""
+        if self.parent:
+            return f"gpurun resume {self.parent} --host {shlex.quote(self.host)}"
         overrides = [f"--set {shlex.quote(each)}" for each in self.job.overrides or ()]
         words = [
             shlex.quote(str(self.job.file or "")),

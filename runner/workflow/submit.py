@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.domain.errors import TransferError, UserError
+from runner.domain.errors import HostError, RunLost, TransferError, UserError
 from runner.domain.job import Job
 from runner.domain.progress import Reporter, Silent
 from runner.domain.run import Run
@@ -24,6 +24,13 @@ from runner.workflow.submission.forecast_once import ForecastOnce
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
 from runner.workflow.submission.resumption import Resumption, require_resumable
+
+NOTHING_BEGUN = (
+    UserError,
+    HostError,
+    RunLost,
+    KeyboardInterrupt,
+)  # what ends a resume before anything was sent or built
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ def submit(
     """
     target = resolve_or_start_host(host, options.volume)
     runs = create_runs(jobs, host, report, volume=options.volume, run_id=options.run_id, resumption=resumption)
-    # Records of no further use are removed: of a resumed run that did not start, of a new run that this machine refuses.
-    discard_after = (BaseException,) if resumption else () if options.run_id else (UserError,)
+    # Records of no further use are removed: of a new run that this machine refuses, of a resumed one that was not begun either.
+    discard_after = NOTHING_BEGUN if resumption else () if options.run_id else (UserError,)
     with (
         interruption_explained(runs),
         outcome_recorded(runs, discard_after=discard_after),

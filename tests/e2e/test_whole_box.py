@@ -74,6 +74,22 @@ def test_a_failed_resume_leaves_no_trace_and_a_good_one_belongs_to_the_same_subm
     assert after["parent"] == old and gpurun.json("status")["cost"] is not None
 
 
+def test_a_resume_that_failed_while_it_sent_is_kept_with_its_reason(gpurun: Gpurun, job: Any) -> None:
+    old = over(gpurun, job(MODEL))
+    job(MODEL + "  # edited: it has to be sent")
+    (gpurun.box_root / "incoming").rmdir()
+    (gpurun.box_root / "incoming").write_text("in the way")
+    error = gpurun.json("resume", check=4)["error"]
+    last = gpurun.json("status")
+    assert last["parent"] == old and last["not_started"]["message"] == error["message"]
+    for words in (["logs"], ["fetch"], ["done"]):
+        said = gpurun.json(*words, check=5)["error"]
+        assert last["run_id"] in said["message"] and error["message"] in said["message"]
+        assert f"gpurun resume {old} --host local" in said["hint"], words
+    (gpurun.box_root / "incoming").unlink()
+    assert gpurun.json("resume", old)["parent"] == old
+
+
 def test_a_run_that_its_box_does_not_know_is_lost(gpurun: Gpurun, job: Any) -> None:
     run_id = over(gpurun, job(MODEL))
     record = gpurun.home / "runs" / run_id / "run.json"

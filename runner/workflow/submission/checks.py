@@ -124,7 +124,7 @@ def _program(box: Box, plan: Plan) -> Iterator[Finding]:
     if builds and (wanted.ranges or word.startswith(("python", "pip"))) and not word.startswith("/"):
         return  # it may come with the environment that is built then
     module = _MODULES.get(word)
-    hint = f"Write [python, -m, {module}, …]" if module else "Correct the first word of command:"
+    hint = f"Write [python, -m, {module}, …]" if module else "Correct the first word of the command"
     if not word.startswith("/"):
         hint += ", or have environment.requirements bring it"
     yield Finding(

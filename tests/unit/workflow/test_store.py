@@ -64,8 +64,9 @@ def test_a_submission_that_failed_before_its_launch_is_never_replaced_by_an_olde
         with pytest.raises(NotStarted, match=refused.run_id) as caught:
             store.find_started(name)
         assert f"gpurun submit /x.yaml --host local --run {refused.run_id}" in caught.value.hint
-    with pytest.raises(NotStarted, match=f"the one before it is {started.run_id}"):
+    with pytest.raises(NotStarted) as caught:
         store.find_started(None)
+    assert f"name the run that you mean: {started.run_id}" in caught.value.hint
     assert store.find_started(started.run_id).run_id == started.run_id
 
 
