@@ -17,12 +17,13 @@ from runner.cli.table import print_rows
 @options.run_argument
 @options.json_option
 def command(run: str | None, as_json: bool) -> None:
-    """List the complete checkpoints of a run.
+    """List the checkpoints of a run.
 
-    Shows step, metric and size of each, and whether it is on the box, here or both.
+    Shows step, metric, size and age of each, whether it is on the box, here or both, and those that are still being written. Known
+    are a recipe's, checkpoint-N, *.ckpt, folders such as step-500, files of weights, and what the job names under checkpoints:.
     """
     from runner import store
-    from runner.domain.quantities import format_size
+    from runner.domain.quantities import format_duration, format_size
     from runner.workflow.checkpoints import checkpoints, metric_of
 
     record = store.find_started(run)
@@ -35,13 +36,23 @@ def command(run: str | None, as_json: bool) -> None:
     rows = [
         [
             each.name,
-            "" if each.step is None else str(each.step),
-            f"{each.metrics[metric]:.4f}" if metric in each.metrics else "",
+            _number(each.step, ""),
+            _number(each.metrics.get(metric, each.metrics.get(f"eval_{metric}")), ".4f"),
             format_size(each.size),
+            format_duration(each.age),
             " and ".join(place for place, true in (("box", each.on_box), ("here", each.here)) if true),
-            "yes" if each.resumable else "",
+            "yes" if each.resumable else "no",
+            "complete",
         ]
-        for each in found
+        for each in found.complete
     ]
-    columns = ("checkpoint", "step", metric, "size", "where", "resumable")
-    print_rows(columns, rows, f"{record.run_id} has no complete checkpoint yet")
+    rows += [
+        [each.path, _number(each.step, ""), "", format_size(each.size), format_duration(each.age), "box", "", each.why]
+        for each in found.unfinished
+    ]
+    columns = ("checkpoint", "step", metric, "size", "age", "where", "resumable", "state")
+    print_rows(columns, rows, f"{record.run_id} has no checkpoint yet", shrink={"state": 20})
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -17,12 +17,14 @@ from remote_payload.settings import is_own
 from runner.domain.flow import flow
 from runner.domain.job_fields import (
     Command,
+    CompleteWhen,
     DataName,
     Duration,
     Gpus,
     Interpreter,
     Name,
     Output,
+    Pattern,
     Python,
     Repository,
     Requirements,
@@ -110,6 +112,16 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    pattern: Pattern | None = None
+    """Which files or folders are checkpoints, such as out/step_*: a path below one of outputs; * and ? stand for characters of a
+    name, ** for any path. Known without it: checkpoint-N, *.ckpt, folders such as step-500, files of weights."""
+    complete_when: CompleteWhen | None = None
+    """What shows that one is complete: the name of a file that is written last, in the folder or beside the file, such as DONE or
+    {name}.ok; or a time without any change, such as 30s (by default 10s)."""
+
+
+@dataclass(frozen=True)
 class Tolerances:
     cpu: float | None = field(default=None, metadata=_TOLERANCE)
     """Largest difference of a logit on the CPU."""
@@ -152,6 +164,8 @@ class Job:
     """GPUs, memory and disk that the job needs."""
     outputs: tuple[Output, ...] | None = None
     """What comes home: names in the working directory. By default all that a recipe writes."""
+    checkpoints: Checkpoints | None = None
+    """How the checkpoints of your own program are recognised while it runs, where gpurun does not know their form."""
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
     price_per_hour: float | None = field(default=None, metadata={"ge": 0, "le": 100_000})

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OUTPUT = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,127}")
+PATTERN = re.compile(r"[A-Za-z0-9._*?=-]{1,128}")
+MARKER = re.compile(r"(?:[A-Za-z0-9._-]|\{name\}){1,128}")
+DURATION = re.compile(r"(?:[0-9.]+[dhms]\s*)+", re.IGNORECASE)  # or what is meant as one
 REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 PYTHON = re.compile(r"3\.(?:[89]|[1-9][0-9])(?:\.[0-9]{1,3})?")
 # Set by gpurun for every payload; a job that sets them itself would break the run or leak the token.
@@ -133,6 +136,30 @@ def _output(value: str) -> str:
     return path
 
 
+def _pattern(value: str) -> str:
+    path = value.strip().removeprefix("./").rstrip("/")
+    if not all(PATTERN.fullmatch(part) and part not in (".", "..") for part in path.split("/")) or len(path) > 512:
+        raise ValueError(
+            "must be the path of a file or folder in the working directory, such as out/step_*, of letters, digits, '.', '_', '-', "
+            "'=', '/' and the stars '*', '**', '?'"
+        )
+    return path
+
+
+def _complete_when(value: object) -> object:
+    """A duration as seconds (``30s``), or a file's name as it is written."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or re.fullmatch(r"[0-9][0-9.]*", value) or DURATION.fullmatch(value.strip()):
+        return f"{parse_duration(value):.3f}".rstrip("0").rstrip(".") + "s"
+    if not MARKER.fullmatch(value) or value in (".", ".."):
+        raise ValueError(
+            "must be the name of a file that is written when a checkpoint is complete, such as DONE, or a time without any change, "
+            "such as 30s"
+        )
+    return value
+
+
 def _data_name(value: str) -> str:
     parts = value.split("/")
     if not value or value.startswith(("/", "~")) or ".." in parts or "\0" in value or value.strip("./") == "":
@@ -195,6 +222,8 @@ Requirements = Annotated[tuple[str, ...], Rule(_requirements, {"anyOf": [{"type"
 Variable = Annotated[str, Rule(_variable)]
 VariableValue = Annotated[str, Rule(_variable_value)]
 Output = Annotated[str, Rule(_output)]
+Pattern = Annotated[str, Rule(_pattern)]
+CompleteWhen = Annotated[str, Rule(_complete_when, {"type": "string", "examples": ["DONE", "30s"]}, before=True)]
 DataName = Annotated[str, Rule(_data_name)]
 Repository = Annotated[str, Rule(_repository)]
 Python = Annotated[str, Rule(_python)]

@@ -26,6 +26,7 @@ from runner.domain.answers.reading import (
     whole,
 )
 from runner.domain.job import (
+    Checkpoints,
     Code,
     DataFrom,
     Environment,
@@ -59,6 +60,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         hub=job("hub", otherwise(Hub(), _hub)),
         resources=job("resources", otherwise(Resources(), _resources)),
         outputs=job("outputs", optional(list_of(single_line))),
+        checkpoints=job("checkpoints", optional(_checkpoints)),
         smoke_test=job("smoke_test", otherwise(SmokeTest(), _smoke_test)),
         price_per_hour=job("price_per_hour", optional(finite_number)),
         cost_limit=job("cost_limit", optional(finite_number)),
@@ -122,6 +124,11 @@ def _resources(value: object) -> Resources:
 
 def _gpus(value: object) -> int | Literal["all"]:
     return "all" if value == "all" else whole(value)
+
+
+def _checkpoints(value: object) -> Checkpoints:
+    checkpoints = Fields(value)
+    return Checkpoints(*(checkpoints(name, optional(single_line)) for name in ("pattern", "complete_when")))
 
 
 def _smoke_test(value: object) -> SmokeTest:

@@ -54,6 +54,10 @@ resources:
 # GPURUN_RESUME, which your program has to look at: "resume" if "GPURUN_RESUME" in os.environ else "scratch".
 outputs: {outputs}
 
+# Checkpoints come home while it runs: checkpoint-N, *.ckpt, step-N, files of weights. Another form, and what shows that it is complete (the
+# name of a file that is written last, or a time without any change):
+# checkpoints: {{pattern: {pattern}, complete_when: DONE}}
+
 # time_limit: 12h                 # then the run is ended
 # price_per_hour: 0.22            # for the cost in `gpurun status`
 # cost_limit: 5                   # at that price; then the run is ended
@@ -96,7 +100,9 @@ def draft(findings: Findings, file: Path, code_path: str) -> str:
         "models": findings.models,
         "outputs": findings.outputs,
     }
-    return _TEMPLATE.format(file=file, path=code_path, **{key: flow(value) for key, value in fields.items()})
+    pattern = f"{(findings.outputs or ['out'])[0]}/save_*"
+    written = {key: flow(value) for key, value in fields.items()}
+    return _TEMPLATE.format(file=file, path=code_path, pattern=pattern, **written)
 
 
 def _write_new(folder: Path, file: Path, text: str) -> None:

@@ -31,6 +31,7 @@ _TEXT = (
     ("data", "*", "path"),
     ("data", "*", "as"),
     ("outputs", "*"),
+    ("checkpoints", "pattern"),
     ("environment", "python"),
     ("environment", "variables", "*"),
 )

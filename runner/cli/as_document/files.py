@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runner.cli.documents import files as documents
     from runner.domain.answers import manifest
     from runner.domain.run import Run
-    from runner.workflow.checkpoints import Checkpoint
+    from runner.workflow.checkpoints import Checkpoint, Checkpoints
     from runner.workflow.destroy import Gone
     from runner.workflow.done import Verdict
     from runner.workflow.fetch import Fetched
@@ -49,16 +49,25 @@ def done_document(run: Run, verdict: Verdict, gone: Gone | None) -> documents.Do
     }
 
 
-def checkpoints_document(run: Run, found: Iterable[Checkpoint]) -> documents.Checkpoints:
-    return {**run_document(run), "checkpoints": [_checkpoint(each) for each in found]}
+def checkpoints_document(run: Run, found: Checkpoints) -> documents.Checkpoints:
+    return {
+        **run_document(run),
+        "checkpoints": [_checkpoint(each) for each in found.complete],
+        "unfinished": [
+            {"path": each.path, "step": each.step, "size": each.size, "age": each.age, "why": each.why}
+            for each in found.unfinished
+        ],
+    }
 
 
 def _checkpoint(checkpoint: Checkpoint) -> documents.Checkpoint:
     return {
         "name": checkpoint.name,
+        "path": checkpoint.path,
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "size": checkpoint.size,
+        "age": checkpoint.age,
         "resumable": checkpoint.resumable,
         "here": checkpoint.here,
         "on_box": checkpoint.on_box,

@@ -43,13 +43,24 @@ class Done(Run):
 
 class Checkpoint(TypedDict):
     name: str
+    path: str
     step: int | None
     metrics: dict[str, float]
     size: int
+    age: float | None
     resumable: bool
     here: bool
     on_box: bool
 
 
+class BeingWritten(TypedDict):
+    path: str
+    step: int | None
+    size: int
+    age: float | None
+    why: str
+
+
 class Checkpoints(Run):
     checkpoints: list[Checkpoint]
+    unfinished: list[BeingWritten]

@@ -36,6 +36,12 @@ class Receipt:
         """Notes that the user's rule left the file on the box."""
         self._entries[artifact.path] = _left(artifact)
 
+    def verified(self) -> tuple[list[str], list[str]]:
+        """The paths of the files that are here, verified and unchanged since; and of those that are noted and are not."""
+        here = {path for path, entry in self._entries.items() if entry[:2] == _state(self._target / path)}
+        here = {path for path in here if len(self._entries[path]) == 3}
+        return sorted(here), sorted(self._entries.keys() - here)
+
     def may_replace(self, artifact: Artifact) -> bool:
         """Whether a fetch may write under this name: there is no file, or one that a fetch has put there."""
         path, entry = self._path(artifact), self._entries.get(artifact.path)

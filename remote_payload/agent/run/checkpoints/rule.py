@@ -1,7 +1,7 @@
 """The rule of a job for its checkpoints: ``checkpoints: {pattern, complete_when}``."""
 
 import re
-from typing import NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 from remote_payload.agent.box.files import read_json
 from remote_payload.agent.wire.paths import RunPaths
@@ -39,8 +39,12 @@ def is_foreign(run: RunPaths) -> bool:
 
 
 def read_rule(run: RunPaths) -> Rule:
-    """The rule of the run's job; what is missing or of another type says nothing."""
-    job = read_json(run.job) or {}
+    """The rule of the run's job."""
+    return rule_of(read_json(run.job) or {})
+
+
+def rule_of(job: Dict[str, Any]) -> Rule:
+    """The rule of a job as ``job.json`` has it; what is missing or of another type says nothing."""
     written = job.get("checkpoints")
     if not isinstance(written, dict):
         return Rule()
