@@ -42,6 +42,8 @@ files = [{"path": "optimizer.safetensors", "size": 1, "sha256": "0" * 64}]
 pathlib.Path("models").mkdir(exist_ok=True)
 pathlib.Path("models/weights").write_bytes(b"w" * 1000)
 os.symlink("/etc/hostname", "models/outward")
+pathlib.Path("models/checkpoint-9").mkdir()
+pathlib.Path("models/checkpoint-9/optimizer.pt").write_text("the run ends before its trainer_state.json")
 step = {"t": 1.0, "type": "step", "step": 4, "total": 8, "epoch": 0.5, "loss": 1.5, "ms": 20.0}
 hardware = {"t": 1.0, "type": "hardware", "gpus": [{"index": 0, "used": 5}], "cpu": 0.5}
 evaluation = {"t": 1.0, "type": "eval", "name": "test", "step": 4, "metrics": {"loss": 1.5}}
