@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_payload.agent.run.checkpoints.listing import list_checkpoints, list_written
-from remote_payload.agent.run.checkpoints.rule import rule_of
+from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from runner.domain.answers.checkpoints import Listed
 from runner.domain.answers.reading import Fields
 from runner.domain.answers.verbs import Kept, read_checkpoints
@@ -109,8 +109,9 @@ def _own_here(run: Run) -> dict[str, Kept]:
     """Of a program of the user's own: the checkpoints of which every file was fetched, and is unchanged."""
     if not run.fetched_into or not run.job.pushes_code:
         return {}
-    verified, others = Receipt(Path(run.fetched_into)).verified()
-    complete, _ = list_written(run.fetched_into, verified, rule_of(run.job.wire()), is_running=False)
+    receipt = Receipt(Path(run.fetched_into))
+    rule, others = rule_of_job(run.job.wire()), receipt.unsure()
+    complete, _ = list_written(run.fetched_into, receipt.verified(), rule, is_running=False)
     listed = read_checkpoints(Fields({"checkpoints": complete, "best": None}))
     return {name: each for name, each in listed.items() if not _is_below(others, each.path)}
 

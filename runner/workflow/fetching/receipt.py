@@ -36,12 +36,6 @@ class Receipt:
         """Notes that the user's rule left the file on the box."""
         self._entries[artifact.path] = _left(artifact)
 
-    def verified(self) -> tuple[list[str], list[str]]:
-        """The paths of the files that are here, verified and unchanged since; and of those that are noted and are not."""
-        here = {path for path, entry in self._entries.items() if entry[:2] == _state(self._target / path)}
-        here = {path for path in here if len(self._entries[path]) == 3}
-        return sorted(here), sorted(self._entries.keys() - here)
-
     def may_replace(self, artifact: Artifact) -> bool:
         """Whether a fetch may write under this name: there is no file, or one that a fetch has put there."""
         path, entry = self._path(artifact), self._entries.get(artifact.path)
@@ -73,6 +67,10 @@ class Receipt:
             if len(entry) == 3 and isinstance(entry[0], int) and entry[:2] == _state(self._target / path):
                 found[path] = str(entry[2])
         return found
+
+    def unsure(self) -> set[str]:
+        """The paths that are noted and not here as they were verified: a fetch was stopped while it moved them, or they were changed."""
+        return self._entries.keys() - self.verified().keys()
 
     def _path(self, artifact: Artifact) -> Path:
         return self._target / artifact.path

@@ -40,10 +40,10 @@ def is_foreign(run: RunPaths) -> bool:
 
 def read_rule(run: RunPaths) -> Rule:
     """The rule of the run's job."""
-    return rule_of(read_json(run.job) or {})
+    return rule_of_job(read_json(run.job) or {})
 
 
-def rule_of(job: Dict[str, Any]) -> Rule:
+def rule_of_job(job: Dict[str, Any]) -> Rule:
     """The rule of a job as ``job.json`` has it; what is missing or of another type says nothing."""
     written = job.get("checkpoints")
     if not isinstance(written, dict):
