@@ -36,6 +36,7 @@ VERBS = (
     "status",
     "follow",
     "stop",
+    "recover",
     "manifest",
     "wipe",
     "holdings",

@@ -135,3 +135,20 @@ class LaunchRequest(TypedDict):
     cost_limit: float | None  # seconds that the job's money lasts
     outputs: list[str]
     resume: ResumeRequest | None
+
+
+class Wish(TypedDict):
+    """An interrupted run to start again under a new id, with these of the secrets; ``interpreter`` where it is not its own one."""
+
+    earlier: str
+    run_id: str
+    secrets: list[str]
+    interpreter: str | None
+
+
+class RecoverRequest(TypedDict):
+    """``secrets`` are the values of all that the wishes name; ``known`` are runs whose status is asked for as well."""
+
+    start: list[Wish]
+    secrets: dict[str, str]
+    known: list[str]

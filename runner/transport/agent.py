@@ -19,9 +19,10 @@ from runner.domain.answers.checkpoints import Listed, read_listed
 from runner.domain.answers.holdings import Holdings
 from runner.domain.answers.manifest import Manifest, parse_manifest
 from runner.domain.answers.reading import Fields, Impossible, list_of, string, text, whole, whole_between
+from runner.domain.answers.recovery import Recovery, StartedAgain, read_recovery, read_started
 from runner.domain.answers.status import Status
 from runner.domain.errors import AbsurdAnswer, ArtifactError
-from runner.domain.requests import LaunchRequest, PatchRequest, ProbeRequest, SealRequest
+from runner.domain.requests import LaunchRequest, PatchRequest, ProbeRequest, RecoverRequest, SealRequest
 from runner.transport.session import AgentSession, Patience, document
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ PATIENCE = {
     "status": 3 * MINUTE,
     "follow": 5 * MINUTE,  # the agent tells the status every minute
     "stop": 2 * MINUTE,
+    "recover": 60 * MINUTE,  # looks at all data and environments that runs need, and copies outputs
     "manifest": 30 * MINUTE,  # walks through the outputs, then tells of each second of hashing
     "holdings": 5 * MINUTE,
     "wipe": 2 * MINUTE,
@@ -103,15 +105,15 @@ class Agent:
         interpreter: str | None,
         interpreters: Sequence[str],
         gpus: int | str,
+        prove: bool = False,
         tell: Tell,
     ) -> verbs.Provisioned:
-        """Makes an environment with these packages, in the cheapest way that this box allows. ``tell`` gets lines.
-
-        Raises EnvironmentFailed.
+        """Makes an environment with these packages, in the cheapest way that this box allows. ``tell`` gets lines. With ``prove`` one that
+        is there is used only if it is whole, file by file. Raises EnvironmentFailed.
         """
         args = {
             "key": key, "python": python, "requirements": requirements, "ranges": list(ranges), "interpreter": interpreter,
-            "interpreters": list(interpreters), "gpus": gpus,
+            "interpreters": list(interpreters), "gpus": gpus, "prove": prove,
         }  # fmt: skip
         return self._ask("provision", args, verbs.read_provisioned, _lines(tell))
 
@@ -144,6 +146,13 @@ class Agent:
         Raises LaunchError and its kinds, and PushDiffers where the code is not what the laptop has.
         """
         return self._ask("launch", request, _of(request["run_id"], verbs.read_launched))
+
+    def recover(self, request: RecoverRequest, started: Callable[[StartedAgain], None] = lambda run: None) -> Recovery:
+        """The runs that a restart interrupted, after those that the request names were started again; ``started`` gets each at once.
+
+        Raises LaunchError where another gpurun does the same for too long.
+        """
+        return self._ask("recover", request, read_recovery, lambda notice: started(read_started(notice)))
 
     def status(self, run_id: str) -> Status:
         """The status of one run. One whose folder is not on the box is lost."""

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import stat
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from remote_payload.agent.box.files import new_folder, read_json, write_json
 from remote_payload.agent.wire.marks import content_mark, mark, together, whole_seconds
@@ -97,12 +97,14 @@ def find_code(paths: BoxPaths, digest: str) -> Optional[str]:
     return None
 
 
-def link_code(source: RunPaths, run: RunPaths) -> None:
-    """Makes ``run``'s code and its record what ``source`` was pushed with, by hard links. Raises OSError (ESTALE: changed)."""
-    snapshot = read_json(source.snapshot)
-    if not snapshot or not _unchanged(source.code, snapshot):
+def link_code(source: RunPaths, run: RunPaths, without: Sequence[str] = ()) -> None:
+    """Makes ``run``'s code and its record what ``source`` was pushed with, by hard links; nothing below the paths ``without`` is looked
+    at or taken. Raises OSError (ESTALE: changed).
+    """
+    entries = recorded(source, without)
+    if entries is None or next(changed(source.code, entries), None) is not None:
         raise OSError(errno.ESTALE, "the code of run %s was changed on the box" % source.run_id)
-    _link_entries(source.code, run.code, snapshot["entries"])
+    _link_entries(source.code, run.code, entries)
     _link(source.snapshot, run.snapshot)  # the same files, with the same sizes and times
 
 
@@ -148,22 +150,33 @@ def walk(tree: str) -> Iterator[Tuple[str, os.stat_result]]:
                     yield path, entry.stat(follow_symlinks=False)
 
 
+def recorded(run: RunPaths, without: Sequence[str] = ()) -> Optional[Entries]:
+    """What the run's code was pushed with, by its record, but for what lies at or below the paths ``without``; None without a record."""
+    entries = (read_json(run.snapshot) or {}).get("entries")
+    if not isinstance(entries, dict):
+        return None
+    below = tuple(os.path.normpath(path) + "/" for path in without)
+    return {path: entry for path, entry in entries.items() if not (path + "/").startswith(below)}
+
+
+def changed(tree: str, entries: Entries) -> Iterator[str]:
+    """The paths of ``entries`` that are not in ``tree`` as they were recorded."""
+    prefix = tree + "/"
+    for path, expected in entries.items():
+        try:
+            status = os.lstat(prefix + path)
+            link = stat.S_ISLNK(status.st_mode)
+            found: Entry = [os.readlink(prefix + path)] if link else [status.st_size, status.st_mtime_ns]
+        except OSError:
+            yield path
+            continue
+        if found != expected:
+            yield path
+
+
 def _unchanged(tree: str, snapshot: Dict[str, object]) -> bool:
     entries = snapshot.get("entries")
-    if not isinstance(entries, dict):
-        return False
-    prefix = tree + "/"
-    try:
-        for path, expected in entries.items():
-            status = os.lstat(prefix + path)
-            if stat.S_ISLNK(status.st_mode):
-                if expected != [os.readlink(prefix + path)]:
-                    return False
-            elif expected != [status.st_size, status.st_mtime_ns]:
-                return False
-    except OSError:
-        return False
-    return True
+    return isinstance(entries, dict) and next(changed(tree, entries), None) is None
 
 
 def link_into(source: str, folder: str, entries: Entries) -> None:

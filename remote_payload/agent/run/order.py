@@ -26,6 +26,10 @@ class LaunchFile(NamedTuple):
     log_limit: int = LOG_LIMIT  # bytes
     resume: Optional[Dict[str, Any]] = None  # as it was asked for
     cost_limit: Optional[float] = None  # seconds that the job's money lasts
+    continues: Optional[str] = None  # the run whose place it took
+    asked: Optional[Dict[str, Any]] = (
+        None  # the request (``launch_request.to_keep``); None where an older agent started the run
+    )
 
 
 def write_launch(run: RunPaths, launch: LaunchFile) -> None:
@@ -53,6 +57,8 @@ def _parse_launch(fields: Fields) -> LaunchFile:
         fields.whole("log_limit") or LOG_LIMIT,
         fields.mapping("resume") or None,
         fields.optional_number("cost_limit"),
+        fields.run_id("continues") if "continues" in fields else None,
+        fields.mapping("asked") or None,
     )
 
 

@@ -7,7 +7,7 @@ from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.run import allotment, run_folder, secrets, spawn
 from remote_payload.agent.run.order import LOG_LIMIT, LaunchFile
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import LaunchRequest
+from remote_payload.agent.wire.launch_request import LaunchRequest, to_keep
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
 
@@ -25,6 +25,8 @@ def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int)
         log_limit=asked.log_limit or LOG_LIMIT,
         resume=asked.resume._asdict() if asked.resume else None,
         cost_limit=asked.cost_limit,
+        continues=asked.continues or (asked.resume.run_id if asked.resume else None),
+        asked=to_keep(asked),
     )
 
 

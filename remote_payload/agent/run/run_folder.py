@@ -43,12 +43,14 @@ def take_code(paths: BoxPaths, run: RunPaths, code: Code) -> None:
         snapshot.record_code(run, code.digest, code.read_at)
     elif code.link_from:
         try:
-            snapshot.link_code(paths.run(check_run_id(code.link_from)), run)
+            snapshot.link_code(paths.run(check_run_id(code.link_from)), run, code.without or ())
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
             message = "the code of run %s has changed since it was offered" % code.link_from
             raise AgentError("PushDiffers", message) from None
+        if code.without is not None:
+            return
     else:
         os.mkdir(run.code, 0o700)
         return snapshot.record_code(run, "")

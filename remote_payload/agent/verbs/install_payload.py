@@ -3,12 +3,14 @@
 import hashlib
 import os
 import posixpath
+import shutil
 import stat
 import tempfile
 import zipfile
 from typing import IO, Dict, Iterator
 
-from remote_payload.agent.box.files import new_folder
+from remote_payload.agent.box.files import new_folder, read_json, write_json
+from remote_payload.agent.box.snapshot import walk
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import SAFE_PATH, SHA256
 from remote_payload.agent.wire.request import Request
@@ -16,6 +18,7 @@ from remote_payload.agent.wire.request import Request
 MAX_ZIP = 64 << 20
 MAX_UNPACKED = 256 << 20
 MAX_MEMBERS = 5000
+CONTENTS = ".contents.json"  # written into the folder before it gets its name: the size of every file
 
 
 def install_payload(request: Request) -> Dict[str, str]:
@@ -28,7 +31,7 @@ def install_payload(request: Request) -> Dict[str, str]:
     if not SHA256.fullmatch(sha256):
         raise AgentError("TransferFailed", "not a sha256: %.100r" % sha256)
     final = request.paths.payload(sha256)
-    if os.path.isdir(final):
+    if is_intact(final):
         for _ in request.blobs():
             pass
         return {}
@@ -38,10 +41,36 @@ def install_payload(request: Request) -> Dict[str, str]:
         try:
             with new_folder(final) as tree:
                 _unpack(archive, tree)
+                write_json(os.path.join(tree, CONTENTS), {"sizes": _sizes(tree)})
+                _move_away(final)  # damaged; runs that have its files open keep them
         except OSError:
-            if not os.path.isdir(final):  # else another submit was faster: the same bytes
+            if not is_intact(final):  # else another submit was faster: the same bytes
                 raise
     return {}
+
+
+def is_intact(folder: str) -> bool:
+    """Whether ``payload/<sha256>`` holds every file that was unpacked, in its size. One of an older agent only has to be there."""
+    if not os.path.isdir(folder):
+        return False
+    sizes = (read_json(os.path.join(folder, CONTENTS)) or {}).get("sizes")
+    if not isinstance(sizes, dict):
+        return os.path.isfile(os.path.join(folder, "remote_payload", "__init__.py"))
+    try:
+        return all(os.path.getsize(os.path.join(folder, path)) == size for path, size in sizes.items())
+    except OSError:
+        return False
+
+
+def _sizes(tree: str) -> Dict[str, int]:
+    return {path: status.st_size for path, status in walk(tree)}
+
+
+def _move_away(folder: str) -> None:
+    if os.path.isdir(folder):
+        damaged = "%s.partial-%d-damaged" % (folder, os.getpid())  # a name that ``clean`` removes
+        os.rename(folder, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _receive(blobs: Iterator[bytes], archive: IO[bytes], sha256: str) -> None:

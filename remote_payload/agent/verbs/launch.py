@@ -35,14 +35,18 @@ QUOTED = 3  # lines of a supervisor that could not start
 
 def launch(request: Request) -> Launched:
     """Starts the run, or attaches to it: ``{attached, status, code}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
-    paths, asked = request.paths, launch_request.read(request.fields("LaunchError"))
+    return start(request.paths, launch_request.read(request.fields("LaunchError")))
+
+
+def start(paths: BoxPaths, asked: LaunchRequest, there: Optional[List[Gpu]] = None) -> Launched:
+    """As ``launch``. ``there`` are the GPUs of the box where they were read a moment ago."""
     run = paths.run(asked.run_id)
     lock = _claim(run)
     if lock is None:
         incoming.forget(paths, run.run_id)
         return _answer(run, attached=True)
     try:
-        available = gpus.list_gpus() if asked.gpus else []
+        available = (gpus.list_gpus() if there is None else there) if asked.gpus else []
         wanted = _wanted(asked, available)
         os.mkdir(run.folder, 0o700)
         given = _prepare(paths, run, asked, wanted, available or [])
@@ -111,8 +115,9 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
         if wanted:  # before all else: it is the step that is most often refused
             given = allotment.enter(paths, run, available, wanted, asked.queue)
         run_folder.take_code(paths, run, asked.code)
-        if asked.resume:
-            _inherit(paths, run, asked, asked.resume)
+        source = asked.resume or (Resume(asked.continues, "") if asked.continues else None)
+        if source:
+            _inherit(paths, run, asked, source)
         write_json(run.job, asked.job)
         for path in (run.log, run.events):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

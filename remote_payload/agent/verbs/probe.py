@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optiona
 from remote_payload.agent.box import bounded, gpus, hardware, incoming, machine, place, snapshot
 from remote_payload.agent.box.pythons import interpreters, torch_build
 from remote_payload.agent.run import allotment, spawn
-from remote_payload.agent.verbs import patch, seal
+from remote_payload.agent.verbs import install_payload, patch, seal
 from remote_payload.agent.verbs.provision import parse_ranges, wants_gpus
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths
@@ -121,7 +121,7 @@ def _possessions(asked: ProbeRequest, paths: BoxPaths) -> Dict[str, Callable[[],
         "data_link_dest": lambda: {each.key: earlier_version(paths, each.key) for each in asked.data},
         "attempts": lambda: {name: incoming.earlier(paths, name) for name in asked.pushed},
         "env": lambda: bool(asked.env_key) and os.path.exists(_env_python(paths, asked)),
-        "payload": lambda: bool(asked.payload) and os.path.isdir(paths.payload(asked.payload)),
+        "payload": lambda: bool(asked.payload) and install_payload.is_intact(paths.payload(asked.payload)),
         "interpreter": lambda: None if asked.interpreter else _interpreter(asked),
         "given": lambda: _given(asked) if asked.interpreter else None,
     }

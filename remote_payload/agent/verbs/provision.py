@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional
 
 from remote_payload.agent.box import command, locks, tools
 from remote_payload.agent.box.command import CommandCancelled, CommandFailed
-from remote_payload.agent.box.pythons import builders, interpreters, requirement, torch_build
+from remote_payload.agent.box.pythons import builders, contents, interpreters, requirement, torch_build
 from remote_payload.agent.box.pythons.interpreters import Interpreter
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
@@ -59,6 +59,7 @@ class Wanted(NamedTuple):
     interpreter: Optional[str]
     named: List[str]
     gpus: bool  # whether the job uses any
+    prove: bool  # an environment that is there has to be whole, file by file, or is built anew
 
 
 def provision(request: Request) -> "Provisioned":
@@ -102,7 +103,7 @@ def _lacks(given: Interpreter, wanted: Wanted, cuda: Optional[int]) -> interpret
 def _provide(
     request: Request, wanted: Wanted, final: str, cuda: Optional[int]
 ) -> Tuple[Interpreter, str, Optional[str]]:
-    existing = _existing(final)
+    existing = _existing(final, wanted.prove)
     if existing:
         return existing, "reused", None
     there = interpreters.find(wanted.named)
@@ -110,13 +111,14 @@ def _provide(
     if found:
         return found, "found", None
     with _building(request, final) as (partial, run):
-        existing = _existing(final)
+        existing = _existing(final, wanted.prove)
         if existing:
             return existing, "reused", None  # another submit has built it while we waited
-        shutil.rmtree(final, ignore_errors=True)  # its Python was removed with an earlier container
+        shutil.rmtree(final, ignore_errors=True)  # it lost files, or its Python was removed with an earlier container
         how, installer = _build(request, wanted, partial, there, cuda, run)
         _verify(partial, wanted, cuda)
         builders.relocate(partial, final)
+        contents.note(partial)
         os.rename(partial, final)
     return interpreters.ask(os.path.join(final, "bin", "python")), how, installer
 
@@ -129,7 +131,7 @@ def _read(asked: Fields) -> Wanted:
         raise AgentError("EnvironmentFailed", "not a version of Python: %.100r" % python)
     ranges = parse_ranges(asked.texts("ranges") or [text])
     interpreter, named = asked.optional_text("interpreter"), asked.texts("interpreters")
-    return Wanted(key, python, text, ranges, interpreter, named, wants_gpus(asked))
+    return Wanted(key, python, text, ranges, interpreter, named, wants_gpus(asked), asked.flag("prove"))
 
 
 def wants_gpus(asked: Fields) -> bool:
@@ -154,7 +156,9 @@ def _given(path: str) -> Interpreter:
         raise AgentError("EnvironmentFailed", "%s on the box cannot be used: %s" % (path, why), hint) from None
 
 
-def _existing(final: str) -> Optional[Interpreter]:
+def _existing(final: str, prove: bool) -> Optional[Interpreter]:
+    if prove and contents.problem(final):
+        return None
     try:
         return interpreters.ask(os.path.join(final, "bin", "python"))
     except (OSError, ValueError, KeyError):

@@ -56,10 +56,10 @@ def read_at(paths: BoxPaths, key: str) -> Optional[int]:
     return value if isinstance(value, int) else None
 
 
-def has_data(paths: BoxPaths, key: str, digest: str) -> bool:
-    """Whether ``data/<key>`` was sealed with this digest and is unchanged since."""
+def has_data(paths: BoxPaths, key: str, digest: Optional[str] = None) -> bool:
+    """Whether ``data/<key>`` was sealed (with this digest, where one is given) and is unchanged since."""
     record = read_json(_record(paths, key))
-    if record is None or record.get("digest") != digest:
+    if record is None or digest not in (None, record.get("digest")):
         return False
     try:
         return record.get("stat") == stat_digest(paths.data(key))

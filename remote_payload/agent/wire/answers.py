@@ -55,6 +55,41 @@ class Launched(TypedDict):
     code: Optional[str]
 
 
+class InterruptedRun(TypedDict):
+    """A run that a restart interrupted, and what keeps it from starting again: ``environment`` and ``payload`` can be mended, what is
+    ``missing`` cannot."""
+
+    status: Status
+    was: str  # running, or waiting
+    successor: Optional[str]  # the run that took its place
+    missing: List[str]
+    environment: Optional[str]
+    payload: Optional[str]  # the training package that it needs, by its sha256
+    checkpoint: Optional[str]
+
+
+class StartedAgain(Launched):
+    """A run that takes the place of the run ``earlier``."""
+
+    earlier: str
+
+
+class NotRecovered(TypedDict):
+    """Why an interrupted run was not started."""
+
+    run_id: str
+    message: str
+    hint: str
+
+
+class Recovered(TypedDict):
+    """``recover``. ``runs`` are in the order of their turns."""
+
+    runs: List[InterruptedRun]
+    failed: List[NotRecovered]
+    known: List[Status]
+
+
 class ProcessShown(TypedDict):
     """A process in an answer; ``state`` is the kernel's letter."""
 

@@ -17,6 +17,8 @@ class Code(NamedTuple):
     digest: str = ""
     read_at: Optional[int] = None  # when the laptop last saw that it was so, by the laptop's clock
     expected: Expected = Expected(None)
+    # Never asked for: the box itself takes the code of ``link_from`` as its record lists it, but nothing at or below these paths.
+    without: Optional[Tuple[str, ...]] = None
 
 
 class DataLink(NamedTuple):
@@ -60,6 +62,7 @@ class LaunchRequest(NamedTuple):
     cost_limit: Optional[float]  # seconds that the job's money lasts
     log_limit: Optional[int]  # bytes
     resume: Optional[Resume]
+    continues: Optional[str] = None  # the run whose place it takes and with whose outputs it begins, if not the one of ``resume``
 
     def __repr__(self) -> str:
         return "LaunchRequest(%r)" % self.run_id  # the fields hold secrets
@@ -87,7 +90,18 @@ def read(asked: Fields) -> LaunchRequest:
         cost_limit=asked.optional_number("cost_limit"),
         log_limit=asked.optional_whole("log_limit"),
         resume=_read_resume(asked.optional_fields("resume")),
+        continues=asked.run_id("continues") if "continues" in asked else None,
     )
+
+
+def to_keep(asked: LaunchRequest) -> Dict[str, Any]:
+    """The request as ``launch.json`` keeps it, so that the box can start the same again: without the secrets, and without the job
+    and the code, which have records of their own. ``read`` reads it.
+    """
+    left_out = ("secrets", "job", "code", "data", "resume")
+    kept = {name: value for name, value in asked._asdict().items() if name not in left_out}
+    data = [each._asdict() for each in asked.data]
+    return dict(kept, data=data, resume=asked.resume._asdict() if asked.resume else None)
 
 
 def _read_code(asked: Fields) -> Code:

@@ -9,7 +9,7 @@ from runner.domain.answers.box import Box
 from runner.domain.errors import EnvironmentFailed
 from runner.domain.progress import Reporter
 from runner.transport.link import Link
-from runner.workflow.submission.plan import Plan
+from runner.workflow.submission.plan import Plan, Requirements
 
 
 def install_tools(link: Link, plan: Plan, box: Box, report: Reporter) -> None:
@@ -25,6 +25,11 @@ def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
     wanted = plan.requirements
     if box.have.interpreter is not None and wanted.interpreter is None:
         return box.have.interpreter
+    return build(link, wanted, plan.job.resources.gpus, report)
+
+
+def build(link: Link, wanted: Requirements, gpus: int | str, report: Reporter, *, prove: bool = False) -> str:
+    """An interpreter with these packages; with ``prove`` an environment that lost files is built anew. Raises EnvironmentFailed."""
     with report.stage("environment") as stage:
         found = link.agent.provision(
             key=wanted.key,
@@ -33,7 +38,8 @@ def provision(link: Link, plan: Plan, box: Box, report: Reporter) -> str:
             ranges=wanted.ranges,
             interpreter=wanted.interpreter,
             interpreters=link.host.interpreters,
-            gpus=plan.job.resources.gpus,
+            gpus=gpus,
+            prove=prove,
             tell=lambda line: stage.update(note=line),
         )
         stage.update(note=f"{found.how}: {found.interpreter}")
