@@ -62,7 +62,9 @@ class LaunchRequest(NamedTuple):
     cost_limit: Optional[float]  # seconds that the job's money lasts
     log_limit: Optional[int]  # bytes
     resume: Optional[Resume]
-    continues: Optional[str] = None  # the run whose place it takes and with whose outputs it begins, if not the one of ``resume``
+    continues: Optional[str] = (
+        None  # the run whose place it takes and with whose outputs it begins, if not the one of ``resume``
+    )
 
     def __repr__(self) -> str:
         return "LaunchRequest(%r)" % self.run_id  # the fields hold secrets

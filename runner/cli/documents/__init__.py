@@ -5,13 +5,14 @@ Times are epoch seconds, lengths of time are seconds, sizes are bytes. A field i
 is not known. ``runner/cli/as_document`` fills them.
 """
 
-from runner.cli.documents import checks, errors, files, follow, hosts, models, runs
+from runner.cli.documents import checks, errors, files, follow, hosts, models, recovery, runs
 
 Document = (
     errors.Failure
     | checks.Init | checks.Validate | checks.Check | checks.DryRun
     | runs.Submit | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
     | follow.Follow | follow.Keep
+    | recovery.ResumeAll
     | files.Fetch | files.Done | files.Checkpoints
     | models.Sample | models.SmokeTest
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.Clean

@@ -201,9 +201,14 @@ def _tree(job: Job, name: str, checksum: bool, own_output: Iterable[str] = ()) -
     return Tree(name, selection, digest(selection, contents), path.name if path.is_file() else None, contents)
 
 
+def unset_secrets(job: Job) -> list[str]:
+    """The names under ``secrets:`` for which this machine's environment has no value."""
+    return [name for name in job.secrets if not os.environ.get(name)]
+
+
 def secrets_of(job: Job) -> dict[str, str]:
     """The values of what ``secrets:`` names, from this machine's environment. Raises UserError for one that is not set."""
-    missing = [name for name in job.secrets if not os.environ.get(name)]
+    missing = unset_secrets(job)
     if missing:
         raise UserError(
             f"the job names secrets that are not set here: {', '.join(missing)}",
