@@ -18,6 +18,7 @@ from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.box import SSHD, Box, only_as_root, small_disk
 from tests.support.cli import Gpurun
+from tests.support.container import container
 from tests.support.figures import Record
 
 WAIT = """
@@ -124,60 +125,6 @@ def test_33_out_of_memory_is_told_from_the_control_group(gpurun: Gpurun, box: Bo
         box.end_sshd()
     assert status["cause"] == "host_oom", status
     assert "host_oom" in said
-
-
-class Container:
-    """The box's home in a container: process ids, /dev/shm and /proc of its own. Its first process is the sshd."""
-
-    def __init__(self, box: Box, *prepare: str) -> None:
-        box.end_sshd()
-        self.box = box
-        config = box.config.with_name("container_config")
-        config.write_text(re.sub(r"^PidFile .*$", "PidFile none", box.config.read_text(), flags=re.MULTILINE))
-        steps = ["mount -t tmpfs tmpfs /dev/shm", *prepare, f"exec {SSHD} -D -f {config}"]
-        self.process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec", "\n".join(steps)],
-            stdin=subprocess.DEVNULL,
-        )
-        wait_until(self._answers)
-
-    def _answers(self) -> bool:
-        import socket
-
-        assert self.process.poll() is None
-        try:
-            with socket.create_connection(("127.0.0.1", self.box.port), timeout=1) as probe:
-                return probe.recv(4) == b"SSH-"
-        except OSError:
-            return False
-
-    def inside(self, command: str) -> str:
-        """Runs a shell command among its processes; what it printed."""
-        first = processes.descendants(processes.scan(), self.process.pid)
-        argv = ["nsenter", "-t", str(min(first)), "-p", "-m", "sh", "-c", command]
-        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
-
-    def end(self) -> None:
-        """As a provider stops a container: KILL to the first process, and the kernel ends all the others."""
-        self.process.kill()
-        self.process.wait()
-        wait_until(lambda: not self._is_taken())
-
-    def _is_taken(self) -> bool:
-        import socket
-
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.box.port)) == 0
-
-
-@contextmanager
-def container(box: Box, *prepare: str) -> Iterator[Container]:
-    only_as_root()
-    started = Container(box, *prepare)
-    try:
-        yield started
-    finally:
-        started.end()
 
 
 OTHER_BOOT = "echo 6ac1e9e2-0000-4000-8000-5c1e6f5c0001 > /dev/shm/boot && mount --bind /dev/shm/boot /proc/sys/kernel/random/boot_id"
