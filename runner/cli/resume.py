@@ -14,7 +14,7 @@ from runner.cli import options, output
     "resume",
     epilog="\b\nExamples:\n  gpurun resume\n  gpurun resume --checkpoint step-000100 --set settings.epochs=5\n"
     "  gpurun resume --host root@5.6.7.8     on another box, from what is home\n"
-    "  gpurun resume --all --host root@1.2.3.4     all that a restart of this box interrupted",
+    "  gpurun resume --all --host root@1.2.3.4     after a restart of the box",
 )
 @options.run_argument
 @click.option(
