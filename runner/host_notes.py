@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from remote_payload.agent.wire.paths import IDENTITY
 from runner import files
@@ -26,7 +26,8 @@ from runner.domain.host import Host
 @dataclass(frozen=True)
 class HostNote:
     """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds, ``box`` the identity
-    of the box that answered there, ``destroy`` the command that destroys it, as its words.
+    of the box that answered there, ``destroy`` the command that destroys it, as its words; ``provider`` and ``instance`` what the box said
+    of itself.
 
     ``volume`` is the folder that holds the root (HOME for the home folder): chosen at the first contact or told with ``--volume``, and
     then kept. None until gpurun has worked there.
@@ -38,6 +39,8 @@ class HostNote:
     seen_at: float | None
     box: str | None = None
     destroy: tuple[str, ...] = ()
+    provider: str | None = None
+    instance: str | None = None
 
 
 def host_notes() -> dict[str, HostNote]:
@@ -58,6 +61,8 @@ def _note(value: object) -> HostNote:
         seen_at=entry("seen_at", optional(time_in_seconds)),
         box=entry("box", optional(matching(IDENTITY))),
         destroy=entry("destroy", otherwise((), list_of(single_line))),
+        provider=entry("provider", optional(single_line)),
+        instance=entry("instance", optional(single_line)),
     )
 
 
@@ -65,14 +70,12 @@ def note_reached(host: Host, box: str, volume: str | None) -> None:
     """Notes that a host was reached just now, as which ``box`` (its identity, "" if nothing was asked of it), and the volume that gpurun
     works in there, unless one is noted already. Raises DiskTrouble, StateError.
     """
-    facts = asdict(HostNote(str(host), host.known_as, volume, time.time(), box))
-    del facts["destroy"]
-    if not box:
-        del facts["box"]
+    facts = {"address": str(host), "known_as": host.known_as, "seen_at": time.time(), **({"box": box} if box else {})}
 
     def change(before: dict[str, object]) -> dict[str, object]:
         if box and before.get("box") not in (None, "", box):
-            before.pop("destroy", None)  # it would destroy the box that was at this address before
+            for name in ("destroy", "provider", "instance"):  # of the box that was at this address before
+                before.pop(name, None)
         return {**before, **facts, "volume": before.get("volume") or volume}
 
     _change(host.typed, change)
@@ -87,6 +90,12 @@ def note_volume(host: Host, volume: str) -> None:
 def note_destroy(host: Host, command: tuple[str, ...]) -> None:
     """Notes which command destroys the box that is reached as ``host``. Raises DiskTrouble, StateError."""
     facts = {"address": str(host), "known_as": host.known_as, "destroy": list(command)}
+    _change(host.typed, lambda before: {**before, **facts})
+
+
+def note_instance(host: Host, provider: str, instance: str) -> None:
+    """Notes what a box said of itself: its provider, and the provider's name for it. Raises DiskTrouble, StateError."""
+    facts = {"address": str(host), "known_as": host.known_as, "provider": provider, "instance": instance}
     _change(host.typed, lambda before: {**before, **facts})
 
 

@@ -89,9 +89,11 @@ def command(
 
 
 def _plan(record: Run) -> Destruction:
-    from runner.workflow.destroy import plan_destruction
+    from runner.workflow.destroy import plan_destruction, require_right_box
 
-    return plan_destruction(record)
+    plan = plan_destruction(record)
+    require_right_box(plan)
+    return plan
 
 
 def _confirmed(plan: Destruction) -> bool:

@@ -54,7 +54,7 @@ def check(
         with connect(resolve_or_start_host(host, volume), report, strict=strict) as link:
             boxes = [checks.probe(link, plan, None, report, try_torch=new) for plan, new in _with_new_packages(plans)]
             reached = Finding("connection", "ok", f"{link.host}, {link.rtt * 1000:.0f} ms away")
-            place.remember(link, volume)
+            place.remember(link, boxes[0], volume)
     except PythonMissing:
         fail_if_python_cannot_be_installed(resolve_or_start_host(host, volume), report)
         return [

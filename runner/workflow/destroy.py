@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from runner.domain.errors import HostError, Interrupted, UserError
 from runner.domain.host import Host
 from runner.domain.progress import Reporter, Stage
-from runner.domain.providers import Instance, Listed, find_in_list, instance_of_command
+from runner.domain.providers import Instance, Listed, command_for_box, find_in_list, has_address, instance_of_command
 from runner.domain.run import Run
 from runner.host_notes import host_notes
 from runner.transport.answering import answers
@@ -34,6 +34,7 @@ class Destruction:
     host: Host
     command: tuple[str, ...]
     instance: Instance | None
+    told_by_box: bool = False  # the id is what the box says of itself, and was not noted by the user
 
     @property
     def spoken(self) -> str:
@@ -48,15 +49,35 @@ class Gone:
 
 
 def plan_destruction(run: Run) -> Destruction:
-    """Which command destroys the box of this run. Raises UserError where none was noted."""
+    """Which command destroys the box of this run: the noted one, else that of the provider that the box says it is from.
+
+    Raises UserError where none is known.
+    """
     host, note = host_of(run), host_notes().get(run.host)
-    if note is None or not note.destroy:
+    if note is not None and note.destroy:
+        return Destruction(host, note.destroy, instance_of_command(note.destroy))
+    command = command_for_box(note.provider or "", note.instance or "") if note is not None else None
+    if command is None:
         raise UserError(
             f"it is not known which command destroys {run.host}",
             meaning="Nothing was destroyed.",
             hint=f"Note it once, without any key in it: gpurun hosts set '{run.host}' --destroy 'vastai destroy instance ID'",
         )
-    return Destruction(host, note.destroy, instance_of_command(note.destroy))
+    return Destruction(host, command, instance_of_command(command), told_by_box=True)
+
+
+def require_right_box(plan: Destruction) -> None:
+    """Asks the provider where the box of this id is, if only the box has named the id. Raises HostError unless it is this box."""
+    if plan.instance is None or not plan.told_by_box:
+        return
+    asked = run_tool(plan.instance.details, QUESTION_LIMIT)
+    if asked.code != 0 or not has_address(plan.instance, asked.out, plan.host):
+        what = "could not be asked" if asked.code != 0 else "does not have that box at this address"
+        raise HostError(
+            f"{plan.host} calls itself {plan.instance.id}, and its provider {what} ({' '.join(plan.instance.details)})",
+            meaning="Nothing was destroyed: a box can name another one of yours.",
+            hint=f"If the id is right, note it: gpurun hosts set '{plan.host.typed}' --destroy '{plan.spoken}'",
+        )
 
 
 def destroy(plan: Destruction, report: Reporter) -> Gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from runner import store
 from runner.domain.errors import HostError
 from runner.domain.progress import Silent
+from runner.host_notes import note_instance
 from runner.workflow import destroy as destroying
+from runner.workflow.connect import resolve_or_start_host
 from tests.support.box import Box
 from tests.support.box import box as box
 from tests.support.cli import REPOSITORY, Gpurun
@@ -65,7 +68,13 @@ def rented(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> Rented:
     state = tmp_path / "vast"
     state.mkdir()
     (state / "pid").write_text(str(box.sshd()))
-    (state / "instances.json").write_text(json.dumps([{"id": 77, "actual_status": "running"}, {"id": 78}]))
+    row = {
+        "id": 77,
+        "actual_status": "running",
+        "public_ipaddr": "127.0.0.1",
+        "ports": {"22/tcp": [{"HostPort": str(box.port)}]},
+    }
+    (state / "instances.json").write_text(json.dumps([row, {"id": 78}]))
     (state / "bin").mkdir()
     tool = state / "bin" / "vastai"
     tool.symlink_to(REPOSITORY / "tests" / "support" / "fake_vastai.py")
@@ -78,7 +87,9 @@ def rented(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> Rented:
     return made
 
 
-def test_a_box_is_destroyed_only_when_it_is_safe_and_then_it_is_gone(rented: Rented, job: Any) -> None:
+def test_a_box_is_destroyed_only_when_it_is_safe_and_then_it_is_gone(
+    rented: Rented, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpurun = rented.gpurun
     gpurun("hosts", "set", rented.address, "--destroy", "no-such-tool 77")
     assert "no-such-tool cannot be run on this machine" in gpurun("done", "--destroy", "--yes", check=3).stderr
@@ -88,16 +99,24 @@ def test_a_box_is_destroyed_only_when_it_is_safe_and_then_it_is_gone(rented: Ren
     (rented.box.root / "identity").write_text("0" * 32)  # as if another box had got the address
     gpurun("list", "--host", rented.address)
     assert "it is not known which command destroys" in gpurun("done", "--destroy", "--yes", check=2).stderr
-    gpurun("hosts", "set", rented.address, "--destroy", rented.command)
+
+    monkeypatch.setenv("GPURUN_HOME", str(gpurun.home))
+    gpurun.env["PATH"] = f"{rented.state / 'bin'}:{os.environ['PATH']}"
+    host = resolve_or_start_host(rented.address)
+    note_instance(host, "vast", "78")  # a box that names another one of the same user's
+    assert "does not have that box at this address" in gpurun("done", "--destroy", "--yes", check=3).stderr
+    note_instance(host, "vast", "77")
+    assert not [call for call in rented.calls if "destroy" in call]
 
     other = follow(gpurun, job(MODEL, name="other"), rented.address)
     (gpurun.home / "runs" / other / "outputs" / "models" / "w").unlink()
     said = gpurun.json("done", other, "--destroy", "--yes", check=6)
-    assert other in said["reasons"][0] and said["destroyed"] is None and rented.calls == [] and rented.is_up()
+    assert other in said["reasons"][0] and said["destroyed"] is None and rented.is_up()
     gpurun("fetch", other)
-    assert "add --yes" in gpurun("done", "--destroy", check=2).stderr and rented.calls == []
+    assert "add --yes" in gpurun("done", "--destroy", check=2).stderr
+    assert not [call for call in rented.calls if "destroy" in call]
     assert gpurun.json("done", "--destroy", "--yes")["destroyed"] == "gone"
-    assert not rented.is_up() and rented.calls[0] == "destroy instance 77"
+    assert not rented.is_up() and "destroy instance 77" in rented.calls
     assert rented.address not in {host["typed"] for host in gpurun.json("hosts")["hosts"]}
 
 

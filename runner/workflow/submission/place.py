@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.domain.answers.box import Box, Place
 from runner.domain.progress import Reporter
 from runner.domain.quantities import format_size
-from runner.host_notes import note_volume
+from runner.host_notes import host_notes, note_instance, note_volume
 from runner.transport.link import Link
 from runner.workflow.submission.checks import Finding
 
@@ -30,15 +30,19 @@ def find_place(box: Box) -> list[Finding]:
     return [Finding("place", "warn", said, hint)]
 
 
-def remember(link: Link, volume: str | None) -> None:
-    """Notes the folder that was told with ``--volume``, now that the box has worked in it."""
+def remember(link: Link, box: Box, volume: str | None) -> None:
+    """Notes the folder that was told with ``--volume``, now that the box has worked in it, and what the box is at its provider."""
     if volume:
         note_volume(link.host, link.agent.volume or volume)
+    if box.place and box.place.box_id:
+        noted = host_notes().get(link.host.typed)
+        if noted is None or (noted.provider, noted.instance) != (box.place.kind, box.place.box_id):
+            note_instance(link.host, box.place.kind, box.place.box_id)
 
 
 def tell_place(link: Link, box: Box, volume: str | None, report: Reporter) -> None:
     """Says in one line where gpurun works, and what to do if a stop deletes it; notes a ``volume`` that was told."""
-    remember(link, volume)
+    remember(link, box, volume)
     for finding in find_place(box):
         if finding.verdict == "ok":
             report.note(f"place: {finding.said}")

@@ -6,10 +6,13 @@ import json
 
 import pytest
 
-from runner.domain.providers import Instance, Listed, find_in_list, instance_of_command
+from runner.domain.host import Host
+from runner.domain.providers import Instance, Listed, command_for_box, find_in_list, has_address, instance_of_command
 
-VAST = Instance("77", ("/opt/vastai", "show", "instances", "--raw"), b"y\n")
-POD = Instance("abc9", ("runpodctl", "pod", "list", "--all", "--output", "json"))
+SHOW = ("/opt/vastai", "show", "instances", "--raw")
+VAST = Instance("77", SHOW, SHOW, b"y\n")
+JSON = ("--output", "json")
+POD = Instance("abc9", ("runpodctl", "pod", "list", "--all", *JSON), ("runpodctl", "pod", "get", "abc9", *JSON))
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,29 @@ def test_only_a_list_says_that_a_box_is_gone(printed: object, listed: Listed | N
 def test_a_stopped_box_is_told_from_a_running_one(row: dict[str, object], stopped: bool) -> None:
     found = find_in_list(POD, json.dumps([{"id": "abc9", **row}]))
     assert found and found.there and found.stopped == stopped
+
+
+@pytest.mark.parametrize("name", ["77; rm", "--all", "../77", "", "７７"])
+def test_a_name_that_a_box_gives_itself_is_never_an_option_or_a_path(name: str) -> None:
+    assert command_for_box("vast", name) is None and command_for_box("runpod", name) is None
+    assert command_for_box("lambda", "77") is None
+
+
+@pytest.mark.parametrize(
+    ("instance", "printed", "host", "port", "right"),
+    [
+        (VAST, [{"id": 77, "public_ipaddr": "1.2.3.4", "ports": {"22/tcp": [{"HostPort": "41022"}]}}], "1.2.3.4", 41022, True),
+        (VAST, [{"id": 77, "ssh_host": "ssh4.vast.ai", "ssh_port": 20766}], "ssh4.vast.ai", 20766, True),
+        (VAST, [{"id": 77, "ssh_host": "ssh4.vast.ai", "ssh_port": 20766}], "ssh4.vast.ai", 20767, True),
+        (VAST, [{"id": 77, "ssh_host": "ssh4.vast.ai", "ssh_port": 20766}], "ssh4.vast.ai", 20800, False),
+        (VAST, [{"id": 78, "public_ipaddr": "1.2.3.4", "ssh_port": 41022}], "1.2.3.4", 41022, False),
+        (VAST, [{"id": 77, "public_ipaddr": "1.2.3.5", "ssh_port": 41022}], "1.2.3.4", 41022, False),
+        (POD, {"id": "abc9", "ssh": {"ip": "1.2.3.4", "port": 41022}}, "1.2.3.4", 41022, True),
+        (POD, {"id": "abc9", "ssh": {"error": "pod not ready"}}, "1.2.3.4", 41022, False),
+        (POD, "no such pod", "1.2.3.4", 41022, False),
+    ],
+)  # fmt: skip
+def test_a_box_is_its_providers_only_at_the_address_that_the_provider_gives(
+    instance: Instance, printed: object, host: str, port: int, right: bool
+) -> None:
+    assert has_address(instance, json.dumps(printed), Host("box", host, port, "root")) == right
