@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -53,15 +54,11 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
 def _row(run: Run) -> list[str]:
     from runner.workflow.listing import cost, describe, short_host, step_of
 
-    price = cost(run)
-    return [
-        run.run_id,
-        short_host(run),
-        describe(run),
-        _as_of(run),
-        step_of(run),
-        f"{price:.2f}" if price is not None else "",
-    ]
+    return [run.run_id, short_host(run), describe(run), _as_of(run), step_of(run), _money(cost(run))]
+
+
+def _money(price: float | None) -> str:
+    return f"{price:.2f}" if price is not None else ""
 
 
 def _as_of(run: Run) -> str:
@@ -76,7 +73,7 @@ def _as_of(run: Run) -> str:
 
 
 def _on_host(host: str, as_json: bool) -> None:
-    from runner.workflow.listing import in_words
+    from runner.workflow.listing import cost, in_words
     from runner.workflow.status import on_host
 
     found = on_host(host, output.reporter(as_json))
@@ -85,12 +82,17 @@ def _on_host(host: str, as_json: bool) -> None:
 
         return output.print_document(list_of_host_document(host, found))
     rows = [
-        [status.run_id, in_words(status), _when(status.started_at), "" if run else "another machine's"]
+        [
+            status.run_id,
+            in_words(status),
+            _when(status.started_at),
+            _money(cost(replace(run, status=status))) if run else "",
+            "" if run else "another machine's",
+        ]
         for status, run in found
     ]
-    print_rows(
-        ("run", "status", "started", "note"), rows, f"no run on {host}", shrink={"status": 12}, drop=("started",)
-    )
+    columns, drop = ("run", "status", "started", "cost", "note"), ("started", "cost")
+    print_rows(columns, rows, f"no run on {host}", shrink={"status": 12}, drop=drop)
 
 
 def _when(started_at: float | None) -> str:

@@ -21,6 +21,7 @@ Examples:
   gpurun submit jobs/legal.yaml --host root@remote-gpu --dry-run
   gpurun submit a.yaml b.yaml --host root@8gpus      one connection for both
   gpurun submit jobs/demo.yaml --host local --set settings.epochs=1
+  gpurun submit jobs/demo.yaml --host local --time-limit 12h --cost-limit 5
 
 \b
 If a submission was interrupted, repeat it with --run ID. Nothing is sent
@@ -31,6 +32,10 @@ twice, and the run cannot start twice."""
 @click.argument("jobs", nargs=-1, required=True, type=click.Path(), metavar="JOB...")
 @options.host_option(required=True)
 @options.job_options
+@click.option("--time-limit", metavar="DURATION", help="End each run after this time, such as 90m or 12h.")
+@click.option(
+    "--cost-limit", metavar="MONEY", help="End each run when it has cost this much; the job has price_per_hour."
+)
 @click.option("--follow", "-f", is_flag=True, help="Then follow the log, fetch the outputs and test the model.")
 @click.option("--keep", is_flag=True, help="Then bring home all that the runs produce, as gpurun keep does.")
 @click.option("--dry-run", is_flag=True, help="Only check: send and start nothing.")
@@ -47,6 +52,8 @@ def command(
     volume: str | None,
     strict: bool,
     checksum: bool,
+    time_limit: str | None,
+    cost_limit: str | None,
     follow: bool,
     keep: bool,
     dry_run: bool,
@@ -66,6 +73,8 @@ def command(
     from runner.jobfile import load_runs
 
     report = output.reporter(as_json)
+    limits = {"time_limit": time_limit, "cost_limit": cost_limit}
+    overrides += tuple(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
     loaded = [run for path in jobs for run in load_runs(path, overrides)]
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run takes one job only")

@@ -116,6 +116,21 @@ def test_a_replaced_box_that_has_another_key_is_never_answered_for_from_memory(
     assert len(gpurun.json("list")["runs"]) == 1
 
 
+def test_a_limit_on_the_command_line_ends_the_run_that_says_why(gpurun: Gpurun, job: Any) -> None:
+    program = "import time\nprint('on', flush=True)\ntime.sleep(60)"
+    file = job(program, price_per_hour=3600.0, time_limit="1h")
+    assert (
+        "cost_limit needs price_per_hour"
+        in gpurun("submit", str(job(program, name="free")), "--host", "local", "--cost-limit", "1", check=2).stderr
+    )
+    run_id = gpurun.submit(file, "--cost-limit", "1.5")
+    assert gpurun.json("status", run_id)["cost"] is not None
+    gpurun("logs", run_id, "-f", check=10)
+    said = gpurun.json("list", "--host", "local")["runs"][0]
+    assert (said["status"]["outcome"], said["status"]["cause"]) == ("timed_out", "cost_limit")
+    assert 1.5 <= said["cost"] < 40 and f"{said['cost']:.2f}" in gpurun("list", "--host", "local").stdout
+
+
 def test_a_dry_run_of_several_jobs_is_one_document_over_one_connection(gpurun: Gpurun, job: Any) -> None:
     files = [str(job(MODEL, name=name)) for name in ("one", "two")]
     said = gpurun.json("submit", *files, "--host", "local", "--dry-run")

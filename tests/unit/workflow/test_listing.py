@@ -37,6 +37,14 @@ def test_elapsed_and_cost_are_right_however_wrong_the_boxs_clock_is(run, wrong_b
     assert elapsed(run.status) == HOUR / 2
 
 
+def test_a_run_that_ended_while_nobody_looked_costs_what_it_ran_and_not_what_passed_since(run):
+    ended = Status(
+        run.run_id, "finished", "succeeded", started_at=1000.0, ended_at=1000.0 + HOUR, now=1000.0 + 9 * HOUR
+    )
+    run.status, run.status_at = ended, time.time()
+    assert cost(run) == 2.0 and run_document(run)["cost"] == 2.0 and run_document(run)["elapsed_seconds"] == HOUR
+
+
 def test_the_document_has_numbers_for_times_and_one_object_for_the_status(run):
     said = json.loads(json.dumps(run_document(run)))
     assert said["run_id"] == run.run_id and said["created_at"] == run.created_at and said["status"] is None
