@@ -141,6 +141,10 @@ class ArtifactError(GpurunError):
     exit_code = 6
 
 
+class BeingFetched(ArtifactError):
+    """Another gpurun on this machine is fetching the run."""
+
+
 class ManifestMissing(ArtifactError):
     """The box has no manifest of the run's outputs (yet)."""
 

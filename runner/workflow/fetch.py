@@ -15,6 +15,7 @@ from runner.domain import places
 from runner.domain.answers.manifest import Artifact, LeftOut, Manifest
 from runner.domain.errors import (
     ArtifactError,
+    BeingFetched,
     ChecksumMismatch,
     FilesChanged,
     ManifestMissing,
@@ -142,10 +143,10 @@ def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:
 
 @contextlib.contextmanager
 def exclusively(run: Run) -> Iterator[None]:
-    """No other gpurun fetches this run during the block. Raises ArtifactError where one does already."""
+    """No other gpurun fetches this run during the block. Raises BeingFetched where one does already."""
     with file_lock_if_free(places.run_folder(run.run_id) / "fetch") as alone:
         if not alone:
-            raise ArtifactError(
+            raise BeingFetched(
                 f"another gpurun on this machine is fetching {run.run_id}", hint="Wait for it, or stop it."
             )
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import shlex
 import threading
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from runner.workflow.keeping.rule import Rule
 from runner.workflow.status import error_of
 
 SHOW_EVERY = 1.0  # seconds
-ENDS_WITHIN = 8.0  # seconds that Ctrl-C waits for copies and links to end
+ENDS_WITHIN = 4.0  # seconds that Ctrl-C waits for copies and links to end
 
 
 class Display(Protocol):
@@ -57,8 +58,9 @@ def keep(runs: Sequence[Run], display: Display, *, rule: Rule, on_end: Sequence[
         _show(board, display, wait=False)
     except KeyboardInterrupt:
         board.stopping.set()
+        end = time.monotonic() + ENDS_WITHIN
         for keeper in keepers.values():
-            keeper.join(ENDS_WITHIN)
+            keeper.join(max(0.0, end - time.monotonic()))
         raise Interrupted(_what_is_true(board, rule, on_end)) from None
     return board.runs
 
@@ -82,8 +84,8 @@ def together_with(run: Run) -> list[Run]:
 
 
 def _begin(run: Run) -> KeptRun:
-    target = destination(run, None)
-    return KeptRun(run, newest_here(Home(run, target)), into=run.fetched_into)
+    is_home = run.status is not None and run.status.finished and run.fetched_at is not None
+    return KeptRun(run, newest_here(Home(run, destination(run, None))), into=run.fetched_into, over=is_home)
 
 
 def _ended(kept: KeptRun, board: Board, on_end: Sequence[str]) -> threading.Thread:

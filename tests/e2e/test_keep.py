@@ -16,7 +16,8 @@ import pytest
 from tests.support.agent import wait_until
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
-from tests.support.rented import Rented
+from tests.support.proxy import Proxy
+from tests.support.rented import Rented, kill
 
 TELLS = """
 import json, os, sys
@@ -115,9 +116,34 @@ def test_it_goes_on_at_another_address_and_after_it_was_killed(
     assert unverified(outputs(gpurun, run_id)) == []
 
 
+def test_a_laptop_that_slept_goes_on_and_a_run_that_was_moved_to_another_box_is_kept_there(
+    gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]
+) -> None:
+    box, other = boxes
+    with Proxy(box.local.ensure().port) as link:
+        box.address = box.address.replace(f"-p {link.server_port} ", f"-p {link.port} ")
+        run_id = submit(gpurun, job, box)
+        keeping = gpurun.start("keep", run_id)
+        save(gpurun, box, run_id, 1)
+        keeping.send_signal(signal.SIGSTOP)
+        link.cut("reset")
+        (box.runs / run_id / "go-2").touch()
+        wait_until(lambda: (box.runs / run_id / "outputs/checkpoints/step-000002").exists())
+        keeping.send_signal(signal.SIGCONT)
+        wait_until(lambda: steps(gpurun, run_id) == [1, 2])
+    kill(box, run_id)
+    after = gpurun.json("resume", run_id, "--host", other.address)["run_id"]
+    save(gpurun, other, after, 3)
+    (other.runs / after / "end").touch()
+    out, err = end(keeping)
+    assert f"{run_id} goes on as {after}" in err and str(outputs(gpurun, after)) in out and "connected again" in err
+
+
 def test_ctrl_c_says_what_is_home_and_how_to_go_on(gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]) -> None:
     box, _ = boxes
     run_id = submit(gpurun, job, box, how="trainer")
+    for words in (["--checkpoints", "best"], ["--on-end", "no-such-program x"], ["--on-end", "'"]):
+        assert "Nothing was done" in gpurun("keep", *words, check=2).stderr, words
     keeping = gpurun.enter("keep", "--checkpoints", "latest:2")
     save(gpurun, box, run_id, 1)
     wait_until(lambda: (gpurun.home / "runs" / run_id / "keep.json").exists())
@@ -126,13 +152,3 @@ def test_ctrl_c_says_what_is_home_and_how_to_go_on(gpurun: Gpurun, job: Any, box
     assert f"{run_id} goes on; checkpoints/checkpoint-1 is home in {outputs(gpurun, run_id)}" in err
     assert f"Go on: gpurun keep {run_id} --checkpoints latest:2" in err and "minutes of work would be lost now" in err
     assert gpurun.json("status", run_id)["status"]["phase"] == "running"
-
-
-def test_wrong_rules_and_programs_are_refused_before_anything_is_asked(
-    gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]
-) -> None:
-    box, _ = boxes
-    submit(gpurun, job, box)
-    for words in (["--checkpoints", "best"], ["--checkpoints", "latest:0"], ["--checkpoints", "newest"], ["--on-end", "no-such-program x"],
-                  ["--on-end", "'"], ["--on-end", ""]):  # fmt: skip
-        assert "Nothing was done" in gpurun("keep", *words, check=2).stderr, words

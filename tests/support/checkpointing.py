@@ -42,7 +42,8 @@ def save(step):
     else:
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": []}))
 
-step = 0
+found = [each.name.rpartition("-")[2] for each in pathlib.Path("checkpoints").glob("*-*")]
+step = max(map(int, found), default=0) if os.environ.get("GPURUN_RESUME") else 0
 print("ready", flush=True)
 while work(step + 1):
     step += 1

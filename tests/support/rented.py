@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import json
+import shutil
+import signal
+import time
 from pathlib import Path
 
+from remote_payload.agent.box import processes
 from runner.local_box import LocalBox
 from tests.support.agent import wait_until
 
@@ -31,3 +36,17 @@ class Rented:
     def runs(self) -> Path:
         """The folder of its runs."""
         return self.local.home / ".gpurun-box" / "runs"
+
+
+def kill(box: Rented, run_id: str) -> float:
+    """Everything that lives on the box, then its disk, as when a rented one is taken away. The time at which it was."""
+    owner = json.loads((box.runs / run_id / "owner.json").read_text())
+    everything = processes.scan()
+    sshd = int((box.local.folder / "sshd.pid").read_text())
+    doomed = {pid for root in (sshd, owner["pid"]) for pid in (root, *processes.descendants(everything, root))}
+    at = time.time()
+    for pid in doomed:
+        if pid in everything:
+            processes.send(everything[pid], signal.SIGKILL)
+    shutil.rmtree(box.local.folder, ignore_errors=True)
+    return at

@@ -58,6 +58,11 @@ class KeptRun:
         self.files, self.bytes = self.files + len(new), self.bytes + sum(file.size for file in new)
         self.into, self.home, self.trouble = str(into), newest, ""
 
+    def go_on_as(self, run: Run) -> None:
+        """Keeps a run that has been resumed from this one in its place."""
+        self.run, self.home, self.into = run, None, run.fetched_into
+        self.unreachable = self.trouble = self.doing = ""
+
     def give_up(self, error: GpurunError) -> None:
         """Nothing more comes of this run."""
         self.error, self.over = error, True

@@ -67,7 +67,7 @@ def bring_home(
             home.keep_only(rule.wanted(here.values()))
         if manifest.complete:
             _leave(plan.left, target)
-    if any(plan.batches) or manifest.complete:
+    if run.fetched_into != str(target) and (any(plan.batches) or manifest.complete):
         store.update(run, fetched_into=str(target))
     return Brought(target, tuple(new), manifest.complete, newest_here(home))
 

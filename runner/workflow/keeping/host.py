@@ -41,7 +41,7 @@ class HostKeeper(threading.Thread):
         super().__init__(name=f"keep {where[0]}", daemon=True)
         self.where = where
         self._board, self._rule = board, rule
-        self._told = ""  # the trouble that was told last
+        self._told: set[str] = set()  # the kinds of trouble that were told since the link was lost
         self._lost_at: float | None = None
 
     def run(self) -> None:
@@ -51,10 +51,12 @@ class HostKeeper(threading.Thread):
             try:
                 self._visit()
                 pause = FIRST_PAUSE
-            except (HostError, DiskTrouble) as error:
+            except (HostError, DiskTrouble, OSError) as trouble:
+                error = trouble if isinstance(trouble, GpurunError) else HostError(str(trouble))
                 if self._lost_at is None:
                     self._lost_at, pause = time.time(), FIRST_PAUSE
                 self._tell(error, runs)
+                self._follow_to_other_boxes(runs)
                 self._wait(pause * random.uniform(0.7, 1.3), isinstance(error, HostKeyChanged))
                 pause = min(pause * 2, LONGEST_PAUSE)
             except GpurunError as error:
@@ -92,18 +94,28 @@ class HostKeeper(threading.Thread):
     def _connected(self, host: str) -> None:
         if self._lost_at is not None:
             self._board.say(f"{host}: connected again after {format_duration(time.time() - self._lost_at)}")
-        self._lost_at, self._told = None, ""
+        self._lost_at, self._told = None, set()
 
     def _tell(self, error: GpurunError, runs: list[KeptRun]) -> None:
-        """Says each new trouble once. A box that answers what no box can mean is asked no more."""
+        """Says each kind of trouble once. A box that answers what no box can mean is asked no more."""
         if isinstance(error, AbsurdAnswer):
             return self._give_up(runs, error)
         for kept in runs:
             kept.unreachable = error.message
-        if error.message != self._told:
-            self._told = error.message
+        kind = "link" if error.retryable else type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
             going_on = "trying again (what runs there goes on)"
             self._board.warn(f"{error.message}; {going_on}" + (f"\n  {error.hint}" if not error.retryable else ""))
+
+    def _follow_to_other_boxes(self, runs: list[KeptRun]) -> None:
+        """A run whose box is gone may have been resumed on another one: the run that goes on from it is kept in its place."""
+        later = {run.parent: run for run in store.load_all()[0] if run.parent and run.launched}
+        for kept in runs:
+            run = later.get(kept.run.run_id)
+            if run is not None and all(other.run.run_id != run.run_id for other in self._board.runs):
+                self._board.say(f"{kept.run.run_id} goes on as {run.run_id}, which is kept from now on")
+                kept.go_on_as(run)
 
     def _give_up(self, runs: list[KeptRun], error: GpurunError) -> None:
         for kept in runs:

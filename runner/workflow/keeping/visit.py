@@ -16,6 +16,7 @@ from runner.domain.answers.status import Status
 from runner.domain.answers.verbs import Kept
 from runner.domain.errors import (
     ArtifactError,
+    BeingFetched,
     ChecksumMismatch,
     DiskTrouble,
     FilesChanged,
@@ -36,9 +37,9 @@ from runner.workflow.status import NOT_THERE, not_there
 
 LOOK_EVERY = 3.0  # seconds
 OUTPUTS_EVERY = 60.0  # seconds after which logs and reports come home without a new checkpoint
-AGAIN_AFTER = 30.0  # seconds until a copy that failed is tried again
+SOON, LATER = 3.0, 30.0  # seconds until a copy that failed is tried again: where that alone may mend it, and else
 NOTE_EVERY = 30.0  # seconds after which a status without news is written into the record
-MENDED_BY_ANOTHER_TRY = (TransferInterrupted, FilesChanged, ChecksumMismatch)
+MENDED_BY_ANOTHER_TRY = (TransferInterrupted, FilesChanged, ChecksumMismatch, BeingFetched)
 
 
 class Visit:
@@ -153,14 +154,14 @@ class Visit:
 
     def _failed(self, kept: KeptRun, error: GpurunError, over: bool) -> None:
         """While the run goes on a copy that failed is tried again; of a run that is over only where another try may mend it."""
-        self._due[kept.run.run_id] = time.monotonic() + AGAIN_AFTER
-        if over and not isinstance(error, MENDED_BY_ANOTHER_TRY):
+        may_mend = isinstance(error, MENDED_BY_ANOTHER_TRY)
+        self._due[kept.run.run_id] = time.monotonic() + (SOON if may_mend else LATER)
+        if over and not may_mend:
             return kept.give_up(error)
-        if kept.trouble != error.message:
-            self._board.warn(
-                f"{kept.run.run_id}: {error.message}; trying again every {AGAIN_AFTER:.0f} s\n  {error.hint}"
-            )
+        first, again = not kept.trouble, kept.trouble == error.message
         kept.trouble = error.message
+        if not again and not (first and may_mend):  # a box may well delete an old checkpoint while it is copied
+            self._board.warn(f"{kept.run.run_id}: {error.message}; trying again\n  {error.hint}")
 
 
 def _look_at(link: Link, kept: KeptRun, status: Status) -> None:

@@ -6,9 +6,7 @@ The box is an sshd with a home folder of its own; killed are the sshd, all its s
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,29 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
-from tests.support.rented import Rented
+from tests.support.rented import Rented, kill
 from tests.support.trials import trials
 
 ALLOWED = 30.0  # seconds beyond one interval
-
-
-def kill(box: Rented, run_id: str) -> float:
-    """Everything that lives on the box, then its disk, as when a rented one is taken away. The time at which it was."""
-    owner = json.loads((box.runs / run_id / "owner.json").read_text())
-    everything = processes.scan()
-    sshd = int((box.local.folder / "sshd.pid").read_text())
-    doomed = {pid for root in (sshd, owner["pid"]) for pid in (root, *processes.descendants(everything, root))}
-    at = time.time()
-    for pid in doomed:
-        if pid in everything:
-            processes.send(everything[pid], signal.SIGKILL)
-    shutil.rmtree(box.local.folder, ignore_errors=True)
-    return at
 
 
 @contextmanager
