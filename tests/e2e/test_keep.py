@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
-from tests.support.proxy import Proxy
 from tests.support.rented import Rented, kill
 
 TELLS = """
@@ -71,84 +71,66 @@ def test_runs_on_two_boxes_come_home_as_they_go_and_their_ends_are_told(
     told, teller = tmp_path / "told", tmp_path / "tell me.py"
     teller.write_text(TELLS)
     on_end = shlex.join([sys.executable, str(teller), str(told)])
-    keeping = gpurun.start("keep", first, second, "--checkpoints", "latest:1,best", "--on-end", on_end)
-    for step in (1, 2, 3):
-        save(gpurun, one, first, step)
-    save(gpurun, other, second, 1)
-    wait_until(lambda: steps(gpurun, first) == [3])
+    words = ["keep", first, second, "--checkpoints", "latest:1,best", "--on-end", on_end]
+    begun = gpurun.enter(*words)
+    save(gpurun, one, first, 1)
+    wait_until(lambda: (gpurun.home / "runs" / first / "keep.json").exists())
+    begun.send_signal(signal.SIGINT)
+    _, err = end(begun, code=130)
+    assert f"{first} goes on; step-000001 is home in {outputs(gpurun, first)}; " in err
+    assert "minutes of work would be lost now" in err and f"{second} goes on; no checkpoint of it is home" in err
+    assert f"Go on: gpurun keep {first} {second} --checkpoints latest:1,best --on-end" in err
+    keeping = gpurun.start(*words)
+    (other.runs / second / "go-1").touch()
+    save(gpurun, one, first, 2)
+    wait_until(lambda: steps(gpurun, first) == [2] and steps(gpurun, second) == [1])
     (other.runs / second / "end").write_text("3")
-    wait_until(lambda: told.exists())
     (one.runs / first / "end").touch()
     out, err = end(keeping, code=10)
     assert {tuple(json.loads(line)) for line in told.read_text().splitlines()} == {
         (first, "succeeded", str(outputs(gpurun, first))),
         (second, "failed", str(outputs(gpurun, second))),
     }
-    assert f"{first}  {outputs(gpurun, first)}" in out and "step-000003 is home" in err and "would be lost now" in err
+    assert f"{first}  {outputs(gpurun, first)}" in out and "step-000002 is home" in err and "would be lost now" in err
     assert unverified(outputs(gpurun, first)) == []
     assert b"ended" in (gpurun.home / "runs" / first / "log").read_bytes()
     document = gpurun.json("done", first)
     assert document["safe_to_destroy"], document["reasons"]
     gpurun("fetch", first)
-    assert steps(gpurun, first) == [1, 2, 3]
+    assert steps(gpurun, first) == [1, 2]
 
 
-def test_it_goes_on_at_another_address_and_after_it_was_killed(
-    gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]
-) -> None:
-    box, _ = boxes
-    run_id = submit(gpurun, job, box)
-    old = box.address
-    keeping = gpurun.start("keep")
-    save(gpurun, box, run_id, 1)
-    new = box.move()
-    gpurun("hosts", "move", old, new)
-    save(gpurun, box, run_id, 2)
-    keeping.kill()
-    keeping.communicate(timeout=30)
-    (box.runs / run_id / "go-3").touch()
-    again = gpurun.start("keep", "--json")
-    wait_until(lambda: steps(gpurun, run_id) == [1, 2, 3])
-    (box.runs / run_id / "end").touch()
-    out, _ = end(again)
-    (kept,) = json.loads(out)["runs"]
-    assert kept["checkpoint"] == "step-000003" and kept["error"] is None and kept["status"]["outcome"] == "succeeded"
-    assert unverified(outputs(gpurun, run_id)) == []
-
-
-def test_a_laptop_that_slept_goes_on_and_a_run_that_was_moved_to_another_box_is_kept_there(
+def test_it_goes_on_after_sleep_at_another_address_after_it_was_killed_and_on_another_box(
     gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]
 ) -> None:
     box, other = boxes
-    with Proxy(box.local.ensure().port) as link:
-        box.address = box.address.replace(f"-p {link.server_port} ", f"-p {link.port} ")
-        run_id = submit(gpurun, job, box)
-        keeping = gpurun.start("keep", run_id)
-        save(gpurun, box, run_id, 1)
-        keeping.send_signal(signal.SIGSTOP)
-        link.cut("reset")
-        (box.runs / run_id / "go-2").touch()
-        wait_until(lambda: (box.runs / run_id / "outputs/checkpoints/step-000002").exists())
-        keeping.send_signal(signal.SIGCONT)
-        wait_until(lambda: steps(gpurun, run_id) == [1, 2])
+    run_id = submit(gpurun, job, box)
+    old = box.address
+    asleep = gpurun.start("keep")
+    save(gpurun, box, run_id, 1)
+    cut_all(box)
+    save(gpurun, box, run_id, 2)
+    asleep.send_signal(signal.SIGSTOP)
+    cut_all(box)
+    (box.runs / run_id / "go-3").touch()
+    gpurun("hosts", "move", old, box.move())
+    asleep.send_signal(signal.SIGCONT)
+    wait_until(lambda: steps(gpurun, run_id) == [1, 2, 3])
+    asleep.kill()
+    assert "connected again" in asleep.communicate(timeout=30)[1]
+    again = gpurun.start("keep", "--json")
     kill(box, run_id)
     after = gpurun.json("resume", run_id, "--host", other.address)["run_id"]
-    save(gpurun, other, after, 3)
+    save(gpurun, other, after, 4)
     (other.runs / after / "end").touch()
-    out, err = end(keeping)
-    assert f"{run_id} goes on as {after}" in err and str(outputs(gpurun, after)) in out and "connected again" in err
+    out, _ = end(again)
+    (kept,) = json.loads(out)["runs"]
+    assert kept["run_id"] == after and kept["checkpoint"] == "step-000004" and kept["error"] is None
+    assert kept["status"]["outcome"] == "succeeded" and unverified(outputs(gpurun, after)) == []
 
 
-def test_ctrl_c_says_what_is_home_and_how_to_go_on(gpurun: Gpurun, job: Any, boxes: tuple[Rented, Rented]) -> None:
-    box, _ = boxes
-    run_id = submit(gpurun, job, box, how="trainer")
-    for words in (["--checkpoints", "best"], ["--on-end", "no-such-program x"], ["--on-end", "'"]):
-        assert "Nothing was done" in gpurun("keep", *words, check=2).stderr, words
-    keeping = gpurun.enter("keep", "--checkpoints", "latest:2")
-    save(gpurun, box, run_id, 1)
-    wait_until(lambda: (gpurun.home / "runs" / run_id / "keep.json").exists())
-    keeping.send_signal(signal.SIGINT)
-    _, err = end(keeping, code=130)
-    assert f"{run_id} goes on; checkpoints/checkpoint-1 is home in {outputs(gpurun, run_id)}" in err
-    assert f"Go on: gpurun keep {run_id} --checkpoints latest:2" in err and "minutes of work would be lost now" in err
-    assert gpurun.json("status", run_id)["status"]["phase"] == "running"
+def cut_all(box: Rented) -> None:
+    """Ends every connection to the box, and what runs there goes on."""
+    everything, sshd = processes.scan(), int((box.local.folder / "sshd.pid").read_text())
+    for pid in processes.descendants(everything, sshd):
+        processes.send(everything[pid], signal.SIGKILL)
