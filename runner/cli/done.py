@@ -64,20 +64,19 @@ def command(
     machine; no key of it ever goes to the box.
     """
     from runner import store
-    from runner.workflow.done import done
 
     if as_json and destroy and not yes:
         raise click.UsageError("with --json nothing is asked: add --yes")
     report = output.reporter(as_json)
     record = options.run_at(store.find_started(run), host, report)
     plan = _plan(record) if destroy else None
-    verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)
+    verdict = _judge(record, report, leave_behind, give_up)
     if not as_json:
         _show(verdict)
     if plan and verdict.safe and not yes:
         if not _confirmed(plan):
             return report.note("nothing was destroyed")
-        verdict = done(record, report, leave_behind=leave_behind, give_up=give_up)  # the answer may have taken a while
+        verdict = _judge(record, report, leave_behind, give_up)  # the answer may have taken a while
         if not verdict.safe:
             _show(verdict)
     gone = _destroy(plan, report) if plan and verdict.safe else None
@@ -86,6 +85,18 @@ def command(
 
         output.print_document(done_document(store.load(record.run_id), verdict, gone))
     sys.exit(0 if verdict.safe else UNSAFE)
+
+
+def _judge(record: Run, report: Reporter, leave_behind: bool, give_up: tuple[str, ...]) -> Verdict:
+    from runner.domain.errors import ConnectFailed
+    from runner.workflow.done import done
+
+    try:
+        return done(record, report, leave_behind=leave_behind, give_up=give_up)
+    except ConnectFailed as error:
+        from runner.workflow.destroy import explain_silence
+
+        raise explain_silence(record, error) from None
 
 
 def _plan(record: Run) -> Destruction:

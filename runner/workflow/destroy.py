@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from runner.domain.errors import HostError, Interrupted, UserError
+from runner.domain.errors import ConnectFailed, HostError, Interrupted, UserError
 from runner.domain.host import Host
 from runner.domain.progress import Reporter, Stage
 from runner.domain.providers import Instance, Listed, command_for_box, find_in_list, has_address, instance_of_command
@@ -95,6 +95,28 @@ def destroy(plan: Destruction, report: Reporter) -> Gone:
     if gone.confirmed:  # another box may get this address, and the command would name one that is gone
         forget(plan.host.typed)
     return gone
+
+
+def explain_silence(run: Run, error: ConnectFailed) -> ConnectFailed:
+    """The error for a box that does not answer, with what its provider's list says of it, where that can be asked."""
+    try:
+        plan = plan_destruction(run)
+        listed = _ask(plan)
+    except (UserError, HostError):  # no command is known, or the tool is not here
+        return error
+    if listed is None:
+        return error
+    if not listed.there:
+        meaning = f"The list of your boxes does not have it any more ({' '.join(plan.instance.listing) if plan.instance else ''})."
+        return ConnectFailed(error.message, meaning=meaning, hint="gpurun list shows which of its runs were fetched.")
+    state = (
+        "stopped, and its disk still costs money" if listed.stopped else f"{listed.state or 'listed'}, and costs money"
+    )
+    return ConnectFailed(
+        error.message,
+        meaning=f"Its provider says that it is {state}.",
+        hint=f"Start it to bring home what lies on it, or give that up: {plan.spoken}",
+    )
 
 
 def _await_end(plan: Destruction, ended: Ended, stage: Stage) -> Gone:

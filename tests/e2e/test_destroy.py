@@ -136,7 +136,8 @@ def test_a_box_is_never_called_gone_because_a_tool_says_so(rented: Rented, monke
         message = error.value.message
         assert "0123456789abcdef" not in message and ("[redacted]" in message) == (mode == "fails")
         assert rented.is_up() == (mode != "stops"), mode
-    assert rented.address in rented.gpurun("hosts").stdout  # its notes and its pin stay
+    said = rented.gpurun("done", check=3).stderr  # its notes and its pin stay
+    assert "stopped, and its disk still costs money" in said and "destroy instance 77" in said
 
     rented.box.start_sshd()
     (rented.state / "pid").write_text(str(rented.box.sshd()))
@@ -147,3 +148,6 @@ def test_a_box_is_never_called_gone_because_a_tool_says_so(rented: Rented, monke
     gone = rented.end(monkeypatch, until=30.0)
     assert not gone.confirmed and looks[-destroying.SILENT_TIMES :] == [False] * destroying.SILENT_TIMES
     assert not rented.is_up()
+    rented.mode("works")
+    (rented.state / "instances.json").write_text("[]")
+    assert "does not have it any more" in rented.gpurun("done", check=3).stderr
