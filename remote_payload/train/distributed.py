@@ -54,6 +54,15 @@ class World:
         """Whether this is the rank that writes files and talks."""
         return self.rank == 0
 
+    @property
+    def hardware(self) -> str:
+        """The main rank's device, with its memory: two of the same name and size hold the same micro-batch."""
+        own = self.device.type
+        if own == "cuda":
+            about = torch.cuda.get_device_properties(self.device)
+            own = f"{about.name}, {about.total_memory >> 20} MiB"
+        return str(self.broadcast(own))
+
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all ranks, in double precision: counts stay exact."""
         return self._reduce(values, dist.ReduceOp.SUM)

@@ -29,6 +29,8 @@ DROP = ("cost", "step", "as of")
 def command(host: str | None, everything: bool, as_json: bool) -> None:
     """List the runs of this machine as they were last seen.
 
+    A run that resumes another stands below it, with └ before its name.
+
     With --host, list all runs on that box as they are now.
     """
     if host is not None:
@@ -42,7 +44,9 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
 
         errors = [error.message for error in damaged]
         return output.print_document({"runs": [run_document(run) for run in runs], "damaged": errors, "more": more})
-    rows = [_row(run) for run in runs]
+    from runner.workflow.listing import as_stories
+
+    rows = [_row(run, goes_on) for run, goes_on in as_stories(runs)]
     columns = ("run", "host", "status", "as of", "step", "cost")
     print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST", shrink=SHRINK, drop=DROP)
     if more:
@@ -51,10 +55,11 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
         click.echo(f"warning: {error.message}", err=True)
 
 
-def _row(run: Run) -> list[str]:
+def _row(run: Run, goes_on: bool) -> list[str]:
     from runner.workflow.listing import cost, describe, short_host, step_of
 
-    return [run.run_id, short_host(run), describe(run), _as_of(run), step_of(run), _money(cost(run))]
+    name = f"└ {run.run_id}" if goes_on else run.run_id
+    return [name, short_host(run), describe(run), _as_of(run), step_of(run), _money(cost(run))]
 
 
 def _money(price: float | None) -> str:

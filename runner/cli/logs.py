@@ -31,21 +31,32 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host:
     """Print the log of a run, or follow it to the end.
 
     Bytes that are on this machine already are not sent again. With -f, a terminal that showed a part of the log before
-    continues from there, and the exit code is the run's: 10 failed, 11 cancelled, 12 lost.
+    continues from there, and the exit code is the run's: 10 failed, 11 cancelled, 12 lost. Where the run was resumed, on its
+    box or on another one, the log of the new run follows.
     """
     from runner import store
     from runner.cli.output import LogPrinter, Shown
     from runner.domain import places
-    from runner.workflow.logs import show
+    from runner.workflow.logs import show, went_on
     from runner.workflow.status import error_of, raise_for
 
     report = output.reporter(as_json)
     record = options.run_at(store.find_started(run), host, report)
-    printer = LogPrinter(raw=raw, silent=as_json)
-    log = places.run_folder(record.run_id) / "log"
-    with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
-        status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
-    printer.finish()
+    if record.parent:
+        report.note(f"{record.run_id} goes on from {record.parent}: gpurun logs {record.parent} shows what was before")
+    following: Run | None = record
+    while following is not None:
+        record = following
+        printer = LogPrinter(raw=raw, silent=as_json)
+        log = places.run_folder(record.run_id) / "log"
+        with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
+            status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
+        printer.finish()
+        following = went_on(record)
+        if following is not None:
+            report.note(f"{record.run_id} went on as {following.run_id} on {following.host}")
+        if not until_end:
+            break
     if as_json:
         from runner.cli.as_document.runs import run_document
 

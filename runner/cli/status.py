@@ -52,6 +52,10 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
         facts.append(("", f"as last seen{ago}: {seen.unreachable}"))
     if seen.not_there:
         facts.append(("", "it is not on that box: deleted there, or another box has this address now"))
+    if run.parent:
+        facts.append(("", f"goes on from {run.parent}"))
+    if run.went_on_as:
+        facts.append(("", f"went on as {run.went_on_as}: gpurun status {run.went_on_as}"))
     if not run.launched:
         never = "it never started" if not run.may_be_there else "its start was never confirmed"
         facts += [("why" if number == 0 else "", line) for number, line in enumerate(run.why_not_started.splitlines())]

@@ -7,7 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +18,7 @@ from runner.domain.answers.reading import (
     absolute_path,
     boolean,
     list_of,
+    mapping_of,
     optional,
     otherwise,
     single_line,
@@ -60,7 +61,9 @@ class Run:
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
     code: str = ""  # the digest of the code that it runs, once launched
+    data: dict[str, str] = field(default_factory=dict)  # by its name the key that all data had, once launched
     parent: str | None = None  # the run this one resumes
+    went_on_as: str | None = None  # the newest run that resumes this one, on this box or another
     experiment: str | None = None
     submission: str | None = None  # an id that the runs of one submission share, and the runs that resume them
     not_started: Refusal | None = None
@@ -117,7 +120,9 @@ class Run:
             "launched": self.launched,
             "code": self.code,
             "overrides": list(self.job.overrides or ()),
+            "data": self.data,
             "parent": self.parent,
+            "went_on_as": self.went_on_as,
             "experiment": self.experiment,
             "submission": self.submission,
             "not_started": asdict(self.not_started) if self.not_started else None,
@@ -154,7 +159,9 @@ class Run:
             attempted=record("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
             code=record("code", optional(single_line)) or "",
+            data=record("data", otherwise({}, _keys)),
             parent=record("parent", optional(of_form(RUN_ID))),
+            went_on_as=record("went_on_as", optional(of_form(RUN_ID))),
             experiment=record("experiment", optional(single_line)),
             submission=record("submission", optional(single_line)),
             not_started=record("not_started", optional(_refusal)),
@@ -179,6 +186,8 @@ class RunChanges(TypedDict, total=False):
     attempted: bool
     launched: bool
     code: str
+    data: dict[str, str]
+    went_on_as: str | None
     not_started: Refusal | None
     status: Status | None
     status_at: float | None
@@ -189,6 +198,13 @@ class RunChanges(TypedDict, total=False):
 
 
 _flag = otherwise(False, boolean)  # a record may be from before there was such a field
+
+
+def _keys(value: object) -> dict[str, str]:
+    """The keys of data by name, the names as they were written."""
+    mapping_of(single_line)(value)
+    assert isinstance(value, dict)
+    return {str(name): single_line(key) for name, key in value.items()}
 
 
 def _refusal(value: object) -> Refusal:

@@ -211,16 +211,22 @@ class Agent:
         return self._ask("stop", args, _of(run_id, verbs.read_ended), _lines(tell))
 
     def manifest(
-        self, run_id: str, hashed: Callable[[int, int], None] = lambda done, total: None, *, root: str | None = None
+        self,
+        run_id: str,
+        hashed: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        root: str | None = None,
+        everything: bool = False,
     ) -> Manifest:
         """The run's artifacts: while it runs those that are complete, and its logs as they are; afterwards all, also those that came into
-        ``outputs/`` later. ``root`` is the folder of another agent's runs. ``hashed`` gets bytes done and in all. Raises RunLost,
-        ArtifactError."""
+        ``outputs/`` later. ``root`` is the folder of another agent's runs. ``hashed`` gets bytes done and in all. With ``everything``
+        also outputs of a recipe that the job does not name. Raises RunLost, ArtifactError."""
 
         def tell(notice: Fields) -> None:
             hashed(notice("done", whole), notice("total", whole))
 
-        return self._ask("manifest", {"run_id": run_id, **({"root": root} if root else {})}, parse_manifest, tell)
+        asked: dict[str, object] = {"run_id": run_id, **({"root": root} if root else {})}
+        return self._ask("manifest", {**asked, "everything": everything}, parse_manifest, tell)
 
     def holdings(self, roots: Sequence[str]) -> Holdings:
         """Everything that would be lost with the box: all runs, pushes that no run has taken, runs that live without a folder."""

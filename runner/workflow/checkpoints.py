@@ -56,7 +56,7 @@ class Checkpoints:
 
 def checkpoints(run: Run, report: Reporter) -> Checkpoints:
     """All of them. What is here alone is listed when the box cannot be reached."""
-    here = {**_here(run), **_own_here(run)}
+    here = listed_here(run)
     try:
         with connect_to_run(run, report) as link:
             there = link.agent.all_checkpoints(run.run_id)
@@ -94,6 +94,11 @@ def fetched(run: Run) -> dict[str, Path]:
     outputs = Path(run.fetched_into)
     places = {"best": outputs / "models" / "best"}
     return {name: places.get(name, outputs / "checkpoints" / name) for name in _here(run)}
+
+
+def listed_here(run: Run) -> dict[str, Kept]:
+    """What was fetched of this run, by name."""
+    return {**_here(run), **_own_here(run)}
 
 
 def _here(run: Run) -> dict[str, Kept]:

@@ -31,12 +31,19 @@ LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
 
 
 def follow(
-    run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int | None = None, patience: float | None = None
+    run: Run,
+    report: Reporter,
+    sink: Sink,
+    *,
+    until_end: bool,
+    tail: int | None = None,
+    patience: float | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Status:
     """Brings the log up to date, and with ``until_end`` goes on to the end of the run; each new byte is given to ``sink`` once.
 
     With ``tail`` only the last lines cross the network, and the local copy stays as it is. A lost link is reconnected
-    with growing pauses (for ever, or ``patience`` seconds).
+    with growing pauses (for ever, or ``patience`` seconds, or until ``give_up`` says so before a try).
     Raises the HostErrors that trying again does not mend.
     """
     copy = LocalCopy(run) if tail is None else TailStream(tail)
@@ -52,7 +59,7 @@ def follow(
                 remember_status(run, status)
                 return status
         except ConnectFailed as error:
-            if not until_end or not error.retryable:
+            if not until_end or not error.retryable or give_up():
                 raise
             if lost_at is None or copy.log_offset > before:
                 lost_at, pause = time.monotonic(), 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from runner.domain import places
@@ -19,7 +20,24 @@ def describe(run: Run) -> str:
     if not run.launched:
         cause = run.not_started.cause if run.not_started else ""
         return f"not started ({cause})" if cause else "start not confirmed" if run.attempted else "not started"
+    if run.went_on_as and not (run.status and run.status.finished):
+        return "went on elsewhere"  # its box was not heard of again
     return in_words(run.status) if run.status else "launched"
+
+
+def as_stories(runs: Sequence[Run]) -> list[tuple[Run, bool]]:
+    """The runs with those that resume one of them behind it (True), the parts of one story together, where its newest part stands."""
+    known = {run.run_id: run for run in runs}
+    stories: dict[str, list[Run]] = {}
+    for run in runs:
+        first = run
+        seen = {run.run_id}
+        while first.parent in known and first.parent not in seen:
+            first = known[first.parent]
+            seen.add(first.run_id)
+        story = stories.pop(first.run_id, [])
+        stories[first.run_id] = [*story, run]
+    return [(run, run is not story[0]) for story in stories.values() for run in story]
 
 
 def in_words(status: Status) -> str:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
-from runner.domain.errors import HostError
+from runner.domain.errors import HostError, StateError, UnknownRun
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.follow import Sink, follow
@@ -32,14 +33,23 @@ def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int |
     if tail is None:
         _repeat(file, None, shown, report, sink)
     try:
-        return follow(run, report, sink, until_end=until_end, tail=tail)
+        return follow(run, report, sink, until_end=until_end, tail=tail, give_up=lambda: went_on(run) is not None)
     except HostError as error:
-        if until_end:
+        if until_end and went_on(run) is None:
             raise
         if tail is not None:
             for chunk in read(file, tail):
                 sink(chunk)
         report.warn(f"{error.message}; this is what had arrived before")
+        return None
+
+
+def went_on(run: Run) -> Run | None:
+    """The run that goes on from this one, on its box or on another; None where nobody has resumed it, or its record is gone."""
+    try:
+        name = store.load(run.run_id).went_on_as
+        return store.load(name) if name else None
+    except (UnknownRun, StateError):
         return None
 
 

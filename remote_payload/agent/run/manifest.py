@@ -37,15 +37,18 @@ SETTLED_NS = 2 * 10**9
 Progress = Callable[[int, int], None]
 
 
-def build(run: RunPaths, complete: bool = True, progress: Optional[Progress] = None) -> Manifest:
+def build(
+    run: RunPaths, complete: bool = True, progress: Optional[Progress] = None, everything: bool = False
+) -> Manifest:
     """The manifest of ``run``'s outputs: ``{complete, files: [{path, size, sha256, mtime}], folders, left_out}``.
 
     ``complete``: the run is over, and every regular file is listed. Paths are relative to ``outputs/``;
     ``progress(done, total)`` counts the bytes hashed and may raise to stop. Hashes are kept in the run's folder by
     (path, size, times, inode), so that a second manifest only walks the tree; those that the payload computed as it wrote a folder
-    are taken over (``own_hashes.py``). Raises OSError where outputs cannot be read.
+    are taken over (``own_hashes.py``). With ``everything`` the outputs that the job does not name are listed too.
+    Raises OSError where outputs cannot be read.
     """
-    found, left_out = find(run)
+    found, left_out = find(run, everything)
     folders = complete_folders(run.outputs, found)
     written = [] if complete else running.judge_written(run, found, folders)
     if not complete:
@@ -83,13 +86,13 @@ def read(run: RunPaths) -> Optional[Manifest]:
     return cast("Manifest", value) if usable else None
 
 
-def find(run: RunPaths) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
+def find(run: RunPaths, everything: bool = False) -> Tuple[Dict[str, os.stat_result], List[LeftOut]]:
     """The files of the outputs that are listed, by path, and the paths that are left out, with the reason."""
     outputs = run.outputs
     found: Dict[str, os.stat_result] = {}
     left_out: List[LeftOut] = []
     links: List[str] = []
-    for path, status in _walk(outputs, _wanted(run), left_out):
+    for path, status in _walk(outputs, None if everything else _wanted(run), left_out):
         if stat.S_ISREG(status.st_mode):
             found[path] = status
         elif stat.S_ISLNK(status.st_mode):

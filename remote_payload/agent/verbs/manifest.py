@@ -22,6 +22,8 @@ REPORT_EVERY = 0.3  # seconds between two reports of progress
 def manifest(request: Request) -> Manifest:
     """The manifest of ``run_id`` (below ``root``, by default the agent's); progress ``{done, total}`` in bytes while it hashes.
 
+    With ``everything`` the outputs that a recipe's job does not name are listed too, such as checkpoints: for a run that moves.
+
     Raises AgentError RunLost for a run without a folder.
     """
     asked = request.fields()
@@ -37,9 +39,10 @@ def manifest(request: Request) -> Manifest:
     while over and not os.path.exists(run.manifest) and is_supervised(run):
         request.cancelled.wait(0.1)  # its supervisor is ending its last processes, then it writes the manifest
         _stop_if_cancelled(request)
-    written = read(run)
+    everything = asked.flag("everything")
+    written = None if everything else read(run)
     if written is None:
-        return build(run, complete=over, progress=_reporter(request))
+        return build(run, complete=over, progress=_reporter(request), everything=everything)
     return _with_later_files(run, written, _reporter(request))
 
 

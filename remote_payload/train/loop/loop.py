@@ -104,6 +104,7 @@ class Loop:
         check_losses(self.run, self.model, self.task)
         rng.seed_everything(self.settings.seed, self.world.rank)
         self.progress.micro_batch_rows = self.progress.probed = self.fitting.find()
+        self.progress.hardware = self.world.hardware
         if path := resume(self.run, self.model, self.stepper.optimizer, self.task, self.progress):
             self.saver.saved_step = self.progress.step
             self.run.log(f"resumed from {path.name}: step {self.progress.step} of {self.total}")

@@ -33,6 +33,7 @@ def resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, task: T
     saved = Progress.from_state(load_checkpoint(path, run.world, model, optimizer))
     _same_plan(run, path, saved, progress)
     saved.micro_batch_rows, saved.probed = _micro_batch(run, saved, progress), progress.probed
+    saved.hardware = progress.hardware
     saved.seed, saved.steps_per_epoch = progress.seed, progress.steps_per_epoch
     update_best(saved, run.settings.evaluation.metric, run.higher_is_better)
     vars(progress).update(vars(saved))
@@ -57,9 +58,10 @@ def _same_plan(run: Run, path: Path, saved: Progress, now: Progress) -> None:
 
 def _micro_batch(run: Run, saved: Progress, now: Progress) -> int:
     """The checkpoint's micro-batch, which an OOM may have halved, if the same GPU is probed with the same result; otherwise (another
-    GPU, or a number in the job) the one of this process.
+    GPU, or a number in the job) the one of this process. A larger GPU can have the same result: no more is tried than a whole batch.
     """
-    if run.settings.batch.micro == "auto" and saved.probed == now.probed:
+    same = saved.probed == now.probed and saved.hardware in ("", now.hardware)
+    if run.settings.batch.micro == "auto" and same:
         return saved.micro_batch_rows
     return now.micro_batch_rows
 

@@ -35,6 +35,7 @@ class Progress:
     tokens: int = 0
     micro_batch_rows: int = 0  # rows of full length that go through a device at once
     probed: int = 0  # as many fitted when that was tried; micro_batch_rows is less after an OOM
+    hardware: str = ""  # where that was tried; "" in older checkpoints
     seconds: float = 0.0  # of training, in all processes that took part in it
     timed_tokens: int = 0  # tokens and seconds of the optimizer steps alone: the speed
     timed_seconds: float = 0.0

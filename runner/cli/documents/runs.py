@@ -47,6 +47,7 @@ class Run(TypedDict):
     launched: bool
     not_started: NotStarted | None
     parent: str | None
+    went_on_as: str | None
     experiment: str | None
     submission: str | None
     status: Status | None

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner import files
 from runner.domain.answers.verbs import Kept
 from runner.domain.errors import UserError
 from runner.domain.run import Run
 from runner.push.digest import digest
 from runner.push.selection import Entry, Selection
-from runner.workflow.checkpoints import listed_in
-from runner.workflow.fetch import destination
+from runner.workflow.checkpoints import listed_here
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.submission.plan import Tree
 
 AUTO = "auto"
 BEST = "best"
+_NUMBER = re.compile(r"[0-9]+")
 _LOGS = "logs/"  # a resumed run writes its own
 
 
@@ -47,11 +49,13 @@ def outputs_at_home(run: Run, wanted: str) -> Outputs | None:
 
     None where there is nothing to go on from.
     """
-    root = destination(run, None)
+    if not run.fetched_into:
+        return None
+    root = Path(run.fetched_into)
     verified = Receipt(root).verified()
-    listed = {name: kept for name, kept in listed_in(root).items() if _is_whole(root, kept, verified)}
+    listed = {name: kept for name, kept in listed_here(run).items() if _is_whole(root, kept, verified)}
     chosen = choose(listed, wanted)
-    if chosen is None and (wanted != AUTO or _has_a_recipe_of_gpurun(run)):
+    if chosen is None and (wanted != AUTO or needs_checkpoint(run)):
         return None
     files = {path: verified[path] for path in without_others(run, verified, listed, chosen)}
     return Outputs(root, files, chosen) if files else None
@@ -74,20 +78,22 @@ def choose(listed: Mapping[str, Kept], wanted: str) -> Kept | None:
 
 
 def without_others(run: Run, paths: Iterable[str], listed: Mapping[str, Kept], chosen: Kept | None) -> list[str]:
-    """The paths without logs, and without checkpoints other than the chosen one."""
-    others = [
-        kept.path for kept in listed.values() if kept.name != BEST and (chosen is None or kept.path != chosen.path)
-    ]
+    """The paths without logs, and without checkpoints that the chosen one stands for.
+
+    Of a program's own only those go that differ from it in their number alone: it may need every other file that looks like one.
+    """
+    paths = [path for path in paths if not path.startswith(_LOGS)]
     if chosen is None:
-        others = []  # a program's own files, of which none is known as a checkpoint to go on from
-    kept = [path for path in paths if not path.startswith(_LOGS) and not any(_is_in(path, other) for other in others)]
-    if chosen and _has_a_recipe_of_gpurun(run):  # nor the rest of one that did not come home as a whole
-        return [path for path in kept if not path.startswith("checkpoints/") or _is_in(path, chosen.path)]
-    return kept
+        return paths
+    if needs_checkpoint(run):
+        return [path for path in paths if not path.startswith("checkpoints/") or _is_in(path, chosen.path)]
+    form = _NUMBER.sub("", chosen.path)
+    others = [kept.path for kept in listed.values() if kept.step != chosen.step and _NUMBER.sub("", kept.path) == form]
+    return [path for path in paths if not any(_is_in(path, other) for other in others)]
 
 
-def _has_a_recipe_of_gpurun(run: Run) -> bool:
-    """Whether the run can only go on from checkpoints of the form that gpurun knows."""
+def needs_checkpoint(run: Run) -> bool:
+    """Whether the run is one of gpurun's recipes: they go on from a checkpoint or not at all."""
     return run.job.recipe is not None and not run.job.has_own_recipe
 
 
@@ -97,8 +103,6 @@ def _is_in(path: str, place: str) -> bool:
 
 def _is_whole(root: Path, kept: Kept, verified: Mapping[str, str]) -> bool:
     """Whether each file of the checkpoint is verified, and all are there that its own manifest names."""
-    from runner import files
-
     place = root / kept.path
     if place.is_file():
         return kept.path in verified

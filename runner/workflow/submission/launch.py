@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from runner import store
-from runner.domain.errors import NotStarted, PushDiffers, RunLost
+from runner.domain.errors import NotStarted, PushDiffers, RunLost, StateError, UnknownRun
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.domain.requests import LaunchRequest, ResumeRequest
@@ -86,7 +87,8 @@ def _request_launch(
     report: Reporter,
 ) -> None:
     """Secrets go into this one request, on the agent's stdin, and nowhere else."""
-    store.update(run, attempted=True)  # from here on the run may be there, whether an answer arrives or not
+    data = {each["path"]: each["key"] for each in pushed.data}
+    store.update(run, attempted=True, data=data)  # from here on the run may be there, whether an answer arrives or not
     with report.stage("launch") as stage:
         answer = link.agent.launch(_request(run, plan, interpreter, pushed, token, resumption))
         run.code = answer.code
@@ -147,6 +149,9 @@ def confirm_start(link: Link, run: Run) -> None:
         address=str(link.host),
         code=run.code,
     )
+    if run.parent:
+        with contextlib.suppress(UnknownRun, StateError):
+            store.update(store.load(run.parent), went_on_as=run.run_id)
 
 
 def _warn_of_other_code(code_of_run: str, plan: Plan, report: Reporter) -> None:

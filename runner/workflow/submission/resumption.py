@@ -10,7 +10,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.push.selection import Selection
 from runner.transport.link import Link
-from runner.workflow.status import not_there, query_box
+from runner.workflow.status import Seen, not_there, query_box
 from runner.workflow.submission.plan import Plan, Tree
 
 VARIABLE = "GPURUN_RESUME"  # what tells a program that it goes on; docs/resume.md
@@ -45,6 +45,10 @@ def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, 
     if not resumption.moves:
         _require_over(link, earlier)
     report.note(f"run {new.run_id}, going on from {earlier.run_id}")
+    if other := [tree.name for tree in plan.data if earlier.data.get(tree.name, tree.key) != tree.key]:
+        report.warn(
+            f"{', '.join(other)} changed here after {earlier.run_id} was started: the new run gets what is here now"
+        )
     if not reads_variable(plan):
         report.warn(
             f"no file of the code names {VARIABLE}: unless the program looks for its checkpoints by itself, it begins at its first step "
@@ -54,14 +58,19 @@ def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, 
 
 def _require_over(link: Link, earlier: Run) -> None:
     seen = query_box(link, earlier)
+    fail_if_going(earlier, seen)
+    if seen.not_there:
+        raise not_there(earlier)
+
+
+def fail_if_going(earlier: Run, seen: Seen) -> None:
+    """Raises UserError for a run that is not over: a second one beside it would train the same."""
     if seen.status is not None and not seen.status.finished:
         raise UserError(
             f"{earlier.run_id} is not over ({seen.status.phase})",
             meaning="It goes on as it is.",
             hint=f"gpurun logs -f follows it; to go on from a checkpoint now: gpurun stop {earlier.run_id}, then repeat this.",
         )
-    if seen.not_there:
-        raise not_there(earlier)
 
 
 def reads_variable(plan: Plan) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.state.checkpoint import checkpoints_in
 from remote_payload.train.state.progress import Progress
@@ -125,9 +126,9 @@ def test_checkpoints_after_the_one_that_is_gone_on_from_do_not_outlive_those_of_
 
 
 @pytest.mark.stand_in
-@pytest.mark.parametrize(("fits_now", "expected"), [(4, 2), (8, 8)])
+@pytest.mark.parametrize(("fits_now", "hardware", "expected"), [(4, "cpu", 2), (8, "cpu", 8), (4, "another GPU", 4)])
 def test_a_resumed_run_takes_what_fits_its_own_gpu_and_keeps_what_an_oom_left_on_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits_now: int, expected: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits_now: int, hardware: str, expected: int
 ) -> None:
     from remote_payload.train.loop.fitting import FittingSteps
 
@@ -136,6 +137,7 @@ def test_a_resumed_run_takes_what_fits_its_own_gpu_and_keeps_what_an_oom_left_on
     _, first = toy_train(run)
     assert (first.progress.micro_batch_rows, first.progress.probed) == (2, 4)
     monkeypatch.setattr(FittingSteps, "find", lambda fitting: fits_now)
+    monkeypatch.setattr(World, "hardware", hardware)
     _, again = toy_train(toy_run(tmp_path, EVERY, resume="auto"))
     assert (again.progress.micro_batch_rows, again.progress.probed) == (expected, fits_now)
 
