@@ -9,9 +9,10 @@ some kernels keep no badge.
 
 import os
 import re
+import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
-from remote_payload.agent.box import badge, locks, processes
+from remote_payload.agent.box import badge, locks, processes, provider
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.run import owner
 from remote_payload.agent.run.owner import Owner
@@ -19,13 +20,16 @@ from remote_payload.agent.wire.paths import RUN_ID, RunPaths
 
 LOG = re.compile(r"/runs/(%s)/log(?: \(deleted\))?$" % RUN_ID.pattern)
 OUTPUT = (1, 2)  # descriptors
+# Seconds after which a run that another box has shows no sign of life. It writes every five; the clocks of two boxes differ, and a network
+# volume may show a change late.
+ELSEWHERE = 120.0
 LOGIN_SERVERS = re.compile(r"sshd(-[a-z]+)?|dropbear")
 
 
 class Life(NamedTuple):
     """The processes of a run."""
 
-    held: bool  # a process holds its lock
+    held: bool  # a process holds its lock, or another box has it
     supervisor: Optional[Process]
     members: Tuple[Process, ...]  # every other process of the run
 
@@ -81,7 +85,17 @@ class Box:
         """The processes of a run now."""
         recorded = owner.read(run)
         supervisor = self.supervisor(run.run_id, recorded)
-        return Life(locks.is_held(locks.run_lock(run)), supervisor, tuple(self.members(run.run_id, recorded)))
+        held = locks.is_held(locks.run_lock(run)) or self.is_elsewhere(run, recorded)
+        return Life(held, supervisor, tuple(self.members(run.run_id, recorded)))
+
+    def is_elsewhere(self, run: RunPaths, recorded: Optional[Owner]) -> bool:
+        """Whether another box of the provider, which shares this volume, wrote to the run's files a moment ago.
+
+        Its processes cannot be seen here, and not every network volume has locks that hold from one box to the other.
+        """
+        if recorded is None or recorded.box_id is None or recorded.box_id == provider.read_provider().box_id:
+            return False
+        return time.time() - max(map(_changed_at, (run.events, run.owner))) < ELSEWHERE
 
     def members(self, run_id: str, recorded: Optional[Owner]) -> List[Process]:
         """Every process of the run but its supervisor, this process and its ancestors; ``recorded`` is the run's owner."""
@@ -143,6 +157,13 @@ class Box:
         return {pid for pid in found if payload.autogroup and processes.autogroup(pid) == payload.autogroup}
 
 
+def _changed_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
 def of(run: RunPaths, box: Optional[Box] = None) -> Life:
     """The processes of a run now."""
     return (box or Box()).life(run)
@@ -153,6 +174,8 @@ def is_supervised(run: RunPaths, box: Optional[Box] = None) -> bool:
     if locks.is_held(locks.run_lock(run)):
         return True
     recorded, box = owner.read(run), box or Box()
+    if box.is_elsewhere(run, recorded):
+        return True
     if recorded is None and os.path.isdir(run.folder):
         return box.supervisor(run.run_id, None) is not None
     return box.recorded_supervisor(recorded) is not None

@@ -104,12 +104,18 @@ def choose(available: List[Gpu], taken: Dict[str, str], wanted: int, choosy: boo
 
 
 def waiting(paths: BoxPaths, before: Optional[Allotment] = None) -> List[Allotment]:
-    """The runs that wait for GPUs, in their order; only those before the run ``before``, if it is given."""
+    """The runs that wait for this box's GPUs, in their order; only those before the run ``before``, if it is given."""
     found = [each for each in map(read, runs_newest_first(paths)) if each is not None and not each.given]
     if before is not None:
         found = [each for each in found if _turn(each) < _turn(before)]
     box = alive.Box()
-    living = [each for each in found if slot.read(each.run) is None and alive.is_supervised(each.run, box)]
+    living = [
+        each
+        for each in found
+        if slot.read(each.run) is None
+        and alive.is_supervised(each.run, box)
+        and not box.is_elsewhere(each.run, owner.read(each.run))
+    ]
     return sorted(living, key=_turn)
 
 

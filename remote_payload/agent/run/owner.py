@@ -5,7 +5,7 @@ a payload or a person can damage it, and the status of the run must still be tru
 import os
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from remote_payload.agent.box import cgroup, processes
+from remote_payload.agent.box import cgroup, processes, provider
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.wire.fields import is_whole
 from remote_payload.agent.wire.paths import RunPaths
@@ -31,18 +31,28 @@ class Owner(NamedTuple):
     payload: Optional[Payload] = None
     gpus: Tuple[int, ...] = ()
     started_at: Optional[float] = None
+    box_id: Optional[str] = None  # the provider's name for the box: several boxes may share a network volume
 
 
 def this_process() -> Owner:
     """This process as the supervisor of a run that has not started anything yet."""
     me = processes.read(os.getpid())
-    return Owner(os.getpid(), me.start if me else 0, processes.boot_id(), processes.first_start(), cgroup.oom_kills())
+    start, box_id = me.start if me else 0, provider.read_provider().box_id or None
+    return Owner(os.getpid(), start, processes.boot_id(), processes.first_start(), cgroup.oom_kills(), box_id=box_id)
 
 
 def write(run: RunPaths, owner: Owner) -> None:
     """Raises OSError."""
     value = dict(owner._asdict(), payload=owner.payload._asdict() if owner.payload else None)
     write_json(run.owner, {name: field for name, field in value.items() if field is not None})
+
+
+def show_sign_of_life(run: RunPaths) -> None:
+    """For another box that shares the volume: the file was touched a moment ago (``alive.Box.is_elsewhere``)."""
+    try:
+        os.utime(run.owner)
+    except OSError:
+        pass
 
 
 def read(run: RunPaths) -> Optional[Owner]:
@@ -66,6 +76,7 @@ def _parse(value: Dict[str, Any]) -> Optional[Owner]:
         _payload(value.get("payload")),
         tuple(each for each in gpus if _whole(each) is not None) if isinstance(gpus, list) else (),
         _moment(value.get("started_at")),
+        _text(value.get("box_id")),
     )
 
 

@@ -120,6 +120,7 @@ class Supervisor:
         given, why = waiting.look()
         while not given:
             _unless_full(functools.partial(self._record_waiting, why))
+            owner.show_sign_of_life(self.run)
             received = signals.wait(SIGNALS, TICK / 2)
             if received in (signal.SIGUSR1, signal.SIGTERM):
                 # USR1 is ``stop``. TERM is any other process's, and would have ended the payload, which has not started yet.

@@ -42,6 +42,12 @@ def stop(request: Request) -> Stopped:
     before = state.status_of(run)
     if before.get("cause") == "folder_deleted":
         raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
+    if Box().is_elsewhere(run, owner.read(run)) and before["phase"] != "finished":
+        raise AgentError(
+            "HostError",
+            "%s runs on another box, which shares this volume" % run.run_id,
+            "Stop it there: gpurun list --host HOST, with the address of that box, shows it.",
+        )
     deadline = time.monotonic() + grace + ANSWER_WITHIN
     answered = before["phase"] == "finished" or before["orphaned"] or _ask_supervisor(request, run, grace)
     survivors = _end_members(request, run, grace if before["orphaned"] else 0.0, answered, deadline)

@@ -47,6 +47,7 @@ def test_an_owner_is_read_as_it_was_written(run):
         Owner(7, 100, "b", 50, 3, None, Payload(8, 101, "/autogroup-9"), (0, 1), 1.5),
         Owner(7, 100, waiting="waiting for 1 GPU"),
         Owner(7, 100, payload=Payload(8, 0)),
+        Owner(7, 100, box_id="k3x9"),
     ):
         owner.write(run, written)
         assert owner.read(run) == written
