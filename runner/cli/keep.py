@@ -36,9 +36,15 @@ GPURUN_ENDED_PLACE, the folder on this machine.""",
     metavar="RULE",
     help="The checkpoints that stay on this machine: all, latest:N with how many of the newest, or latest:N,best.",
 )
+@click.option(
+    "--recover",
+    "recovers",
+    is_flag=True,
+    help="After a restart of the box, start again what it interrupted: gpurun resume --all.",
+)
 @click.option("--on-end", metavar="COMMAND", help="A program to call when a run is over. No shell reads its words.")
 @options.json_option
-def command(runs: tuple[str, ...], written_rule: str, on_end: str | None, as_json: bool) -> None:
+def command(runs: tuple[str, ...], written_rule: str, recovers: bool, on_end: str | None, as_json: bool) -> None:
     """Bring home what runs produce, as they produce it, until they are over.
 
     Each complete checkpoint, log and report comes as it appears, verified by its sha256. A lost connection is opened again
@@ -50,10 +56,10 @@ def command(runs: tuple[str, ...], written_rule: str, on_end: str | None, as_jso
     from runner.workflow.keep import together_with
 
     found = [store.find_started(name) for name in runs] if runs else together_with(store.find_started(None))
-    keep_all(list({run.run_id: run for run in found}.values()), written_rule, on_end, as_json)
+    keep_all(list({run.run_id: run for run in found}.values()), written_rule, on_end, as_json, recovers)
 
 
-def keep_all(runs: Sequence[Run], written_rule: str, on_end: str | None, as_json: bool) -> None:
+def keep_all(runs: Sequence[Run], written_rule: str, on_end: str | None, as_json: bool, recovers: bool = False) -> None:
     """Keeps these runs to their ends, then prints where they are. Raises the first run's error; with ``--json`` exits with its code."""
     from runner.cli.keep_display import display
     from runner.workflow.keep import first_error, keep
@@ -62,7 +68,7 @@ def keep_all(runs: Sequence[Run], written_rule: str, on_end: str | None, as_json
 
     rule, words = parse_rule(written_rule), parse_command(on_end)
     with display(as_json) as shown:
-        kept = keep(runs, shown, rule=rule, on_end=words)
+        kept = keep(runs, shown, rule=rule, on_end=words, recovers=recovers)
     error = first_error(kept)
     if as_json:
         from runner.cli.as_document.follow import keep_document

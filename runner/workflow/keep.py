@@ -22,6 +22,7 @@ from runner.workflow.keeping.bring import newest_here
 from runner.workflow.keeping.home import Home
 from runner.workflow.keeping.host import HostKeeper, Where, where_of
 from runner.workflow.keeping.outcome import end_of, tell
+from runner.workflow.keeping.recovering import Recoverer
 from runner.workflow.keeping.rule import Rule
 from runner.workflow.status import error_of
 
@@ -39,29 +40,39 @@ class Display(Protocol):
         """The runs as they are now; about once a second."""
 
 
-def keep(runs: Sequence[Run], display: Display, *, rule: Rule, on_end: Sequence[str] = ()) -> list[KeptRun]:
-    """Keeps these runs until all are over and home; how each ended. Raises Interrupted at Ctrl-C, with what is true then."""
+def keep(
+    runs: Sequence[Run], display: Display, *, rule: Rule, on_end: Sequence[str] = (), recovers: bool = False
+) -> list[KeptRun]:
+    """Keeps these runs until all are over and home; how each ended. Raises Interrupted at Ctrl-C, with what is true then.
+
+    With ``recovers`` what a restart of a box interrupted is started again, and the new runs are kept too.
+    """
     board = Board([_begin(run) for run in runs])
+    recoverer = Recoverer(board, _begin) if recovers else None
     keepers: dict[Where, HostKeeper] = {}
-    telling: dict[str, threading.Thread] = {}
+    telling: dict[str, threading.Thread | None] = {}
     try:
         while board.left or not telling.keys() >= {kept.run.run_id for kept in board.runs}:
             for where in {where_of(kept) for kept in board.left}:
                 if where not in keepers or not keepers[where].is_alive():
                     keepers[where] = HostKeeper(where, board, rule)
                     keepers[where].start()
+            if recoverer is not None:
+                recoverer.look()
             for kept in [each for each in board.runs if each.over and each.run.run_id not in telling]:
-                telling[kept.run.run_id] = _ended(kept, board, on_end)
+                if recoverer is None or not recoverer.is_busy(kept):
+                    telling[kept.run.run_id] = _ended(kept, board, on_end)
             _show(board, display)
         for thread in telling.values():
-            thread.join()
+            if thread is not None:
+                thread.join()
         _show(board, display, wait=False)
     except KeyboardInterrupt:
         board.stopping.set()
         end = time.monotonic() + ENDS_WITHIN
         for keeper in keepers.values():
             keeper.join(max(0.0, end - time.monotonic()))
-        raise Interrupted(_what_is_true(board, rule, on_end)) from None
+        raise Interrupted(_what_is_true(board, rule, on_end, recovers)) from None
     return board.runs
 
 
@@ -71,8 +82,9 @@ def first_error(kept: Sequence[KeptRun]) -> GpurunError | None:
 
 
 def error_about(kept: KeptRun) -> GpurunError | None:
-    """Why a run is not home, or how it failed."""
-    return kept.error or (error_of(kept.run.status) if kept.run.status else None)
+    """Why a run is not home, or how it failed; a run whose place another one took has not failed."""
+    ended = error_of(kept.run.status) if kept.run.status and not kept.goes_on_as else None
+    return kept.error or ended
 
 
 def together_with(run: Run) -> list[Run]:
@@ -88,8 +100,10 @@ def _begin(run: Run) -> KeptRun:
     return KeptRun(run, newest_here(Home(run, destination(run, None))), into=run.fetched_into, over=is_home)
 
 
-def _ended(kept: KeptRun, board: Board, on_end: Sequence[str]) -> threading.Thread:
-    """A run is over here. What follows an end begins here; a run that goes on in its place would be put on ``board.runs``."""
+def _ended(kept: KeptRun, board: Board, on_end: Sequence[str]) -> threading.Thread | None:
+    """A run is over here: tells its end, unless another run goes on in its place."""
+    if kept.goes_on_as:
+        return None
     if kept.error is not None:
         board.warn(f"{kept.run.run_id}: {kept.error.message}")
     else:
@@ -109,18 +123,21 @@ def _show(board: Board, display: Display, wait: bool = True) -> None:
     display.show(board.runs)
 
 
-def _what_is_true(board: Board, rule: Rule, on_end: Sequence[str]) -> str:
+def _what_is_true(board: Board, rule: Rule, on_end: Sequence[str], recovers: bool) -> str:
     lines = [_stands(kept) for kept in board.runs]
     if board.left:
         words = ["gpurun", "keep", *(kept.run.run_id for kept in board.left)]
         words += [] if rule.is_all else ["--checkpoints", str(rule)]
         words += ["--on-end", shlex.join(on_end)] if on_end else []
+        words += ["--recover"] if recovers else []
         lines.append(f"Go on: {shlex.join(words)}")
     return "\n".join(lines)
 
 
 def _stands(kept: KeptRun) -> str:
     run_id, status = kept.run.run_id, kept.run.status
+    if kept.goes_on_as:
+        return f"{run_id} was interrupted, and goes on as {kept.goes_on_as}"
     if kept.over:
         return f"{run_id}: {end_of(kept).outcome}" + (f", home in {kept.into}" if kept.error is None else "")
     home = f"{kept.home.name} is home in {kept.into}" if kept.home else "no checkpoint of it is home"

@@ -131,3 +131,27 @@ def test_a_box_that_lost_files_starts_only_what_is_whole_and_says_what_is_missin
         gpurun("resume", runs["d"])
         gpurun("logs", "-f")
         assert [words[0] for words in truth(box, "end")] == ["a", "c", "d"]
+
+
+@pytest.mark.stand_in
+def test_keep_starts_them_again_by_itself_as_soon_as_the_box_answers(
+    gpurun: Gpurun, box: Box, address: str, job: Any
+) -> None:
+    gpurun.env["KEY"] = "s3cret"
+    with container(box):
+        runs = submit(gpurun, job, address, ["a", "b", "c"], resources={"gpus": 2})
+        wait_until(lambda: (gpurun.box_run(runs["a"]) / "outputs" / "models" / "2").exists())
+        keeping = gpurun.start("keep", runs["a"], runs["b"], "--recover", "--json")
+        wait_until(lambda: (gpurun.home / "runs" / runs["a"] / "events.jsonl").exists())
+    with container(box):
+        (box.home / "go").touch()
+        out, err = keeping.communicate(timeout=120)
+        assert keeping.returncode == 0, (out, err)
+        wait_until(lambda: len(truth(box, "end")) == 3)
+    kept = {run["run_id"]: run for run in json.loads(out)["runs"]}
+    new = {run["parent"]: run for run in kept.values() if run["parent"]}
+    assert set(new) == {runs["a"], runs["b"]} and {run["error"] for run in kept.values()} == {None}
+    assert {run["status"]["outcome"] for run in new.values()} == {"succeeded"}
+    assert [words[0] for words in truth(box, "begin")] == ["a", "a", "b", "c"]
+    outputs = gpurun.home / "runs" / new[runs["a"]]["run_id"] / "outputs" / "models"
+    assert sorted(path.name for path in outputs.iterdir()) == ["1", "2", "3", "4"]

@@ -33,6 +33,7 @@ class KeptRun:
     over: bool = False
     error: GpurunError | None = None
     noted_at: float | None = None  # when its status was written into the record
+    goes_on_as: str | None = None  # the run that took its place after a restart of the box
 
     @property
     def lost_seconds(self) -> float | None:

@@ -84,7 +84,7 @@ class HostKeeper(threading.Thread):
         host = resolve_or_start_host(*self.where)
         visit = Visit(self._board, self._rule, self.runs)
         try:
-            with connect(host, _Lines(self._board)) as link:
+            with connect(host, Lines(self._board)) as link:
                 visit.look(link)
                 self._connected(str(host))
                 visit.stay(link)
@@ -141,7 +141,7 @@ def _pins() -> int:
         return 0
 
 
-class _Lines(Silent):
+class Lines(Silent):
     """Says what is told while a link is opened, and shows no stages: a first contact is worth a line, the hundredth try is not."""
 
     def __init__(self, board: Board) -> None:
