@@ -33,7 +33,7 @@ def test_the_kernel_that_each_shape_takes(device, tmp_path, monkeypatch, model, 
         return attend(*arguments)
 
     monkeypatch.setattr(attention, "_attend_with_kernel", noted)
-    done = run_job(device, "sft", jobs.brie(tmp_path, model, 1, length=512), tmp_path)
+    done = run_job(device, "sft", jobs.brie(tmp_path, model, 1, length=512), tmp_path, steps_only=True)
     assert any(in_training) == (attention.varlen_attn is not None and kernel), done.run.log
     assert done.seen.steps[-1].total <= 1, done.seen.steps[-1].waits
 
@@ -54,12 +54,12 @@ LACKING = [
 @pytest.mark.parametrize(("kernel", "said"), LACKING)
 def test_a_torch_whose_kernel_has_fewer_parameters(device, tmp_path, monkeypatch, kernel, said):
     monkeypatch.setattr(attention, "varlen_attn", kernel)
-    done = run_job(device, "sft", jobs.brie(tmp_path, "Qwen 2.5 0.5B", 1, length=256), tmp_path)
+    done = run_job(device, "sft", jobs.brie(tmp_path, "Qwen 2.5 0.5B", 1, length=256), tmp_path, steps_only=True)
     assert len(done.seen.steps) == 2
     assert said is None or said in done.run.log, done.run.log
 
 
 def test_a_kernel_that_takes_no_window_gives_way_with_a_line_in_the_log(device, tmp_path, monkeypatch):
     monkeypatch.setattr(attention, "varlen_attn", lambda q, k, v, a, b, m, n, *, is_causal=False: q)
-    done = run_job(device, "sft", jobs.brie(tmp_path, "window of 256", 1, length=512), tmp_path)
+    done = run_job(device, "sft", jobs.brie(tmp_path, "window of 256", 1, length=512), tmp_path, steps_only=True)
     assert "takes no window_size" in done.run.log

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.null_only  # one process alone: on real GPUs there are 
 def test_replicated(device, request, tmp_path, model, full, micro):
     settings = jobs.brie(tmp_path, model, micro, full=full, ranks=RANKS)
     with eight_ranks():
-        done = run_job(device, "sft", settings, tmp_path)
+        done = run_job(device, "sft", settings, tmp_path, steps_only=True)
     kind = "full, fp32" if full else "lora, bf16 base"
     check(request, row_of(done, "sft", model, f"8 ranks, {kind}, micro {micro} × 1024"), done)
 
@@ -24,7 +24,7 @@ def test_replicated(device, request, tmp_path, model, full, micro):
 def test_replicated_7b(device, request, tmp_path):
     settings = jobs.death_dates(tmp_path, "OLMo 2 7B", 1, ranks=RANKS)
     with eight_ranks():
-        done = run_job(device, "finetune", settings, tmp_path)
+        done = run_job(device, "finetune", settings, tmp_path, steps_only=True)
     check(request, row_of(done, "finetune", "OLMo 2 7B", "8 ranks, full, bf16, checkpointing, micro 1 × 2048"), done)
 
 

@@ -1,6 +1,6 @@
 """The models of the job files at other micro-batches, with and without adapters and recomputed activations: memory, FLOPs and waits.
 
-A row is a whole run too, without answers.
+A row is a run of the recipe: steps, an evaluation, a checkpoint and the results, without answers and what ``without_proofs`` leaves out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PACKED = [
 def test_packed(device, request, tmp_path, case):
     model, full, checkpointing, micro = case
     settings = jobs.brie(tmp_path, model, micro, full=full, checkpointing=checkpointing)
-    done = run_job(device, "sft", settings, tmp_path, count_flops=not checkpointing)
+    done = run_job(device, "sft", settings, tmp_path, count_flops=not checkpointing, steps_only=True)
     weights = "fp32" if full else "bf16 base"
     check(request, row_of(done, "sft", model, described(full, weights, checkpointing, micro, 1024)), done)
 
@@ -55,7 +55,7 @@ def test_packed(device, request, tmp_path, case):
 def test_padded(device, request, tmp_path, full, checkpointing, micro):
     model = "EmbeddingGemma 300M"
     settings = jobs.legal(tmp_path, model, micro, full=full, checkpointing=checkpointing)
-    done = run_job(device, "classify", settings, tmp_path, count_flops=not checkpointing)
+    done = run_job(device, "classify", settings, tmp_path, count_flops=not checkpointing, steps_only=True)
     weights = "fp32" if full else "bf16 base"
     check(request, row_of(done, "classify", model, described(full, weights, checkpointing, micro, 2048)), done)
 
@@ -66,7 +66,7 @@ def test_padded(device, request, tmp_path, full, checkpointing, micro):
 def test_all_weights_in_bf16_and_in_fp32(device, request, tmp_path, weights, checkpointing, micro):
     model = "Qwen 2.5 1.5B"
     settings = jobs.death_dates(tmp_path, model, micro, checkpointing=checkpointing, weights=weights)
-    done = run_job(device, "finetune", settings, tmp_path, count_flops=not checkpointing)
+    done = run_job(device, "finetune", settings, tmp_path, count_flops=not checkpointing, steps_only=True)
     check(request, row_of(done, "finetune", model, described(True, weights, checkpointing, micro, 2048)), done)
 
 
@@ -76,6 +76,6 @@ def test_all_weights_in_bf16_and_in_fp32(device, request, tmp_path, weights, che
 )
 def test_rows_of_one_length(device, request, tmp_path, job, model, micro, dropout):
     settings = jobs.london(tmp_path, job, micro, dropout=dropout, checkpointing=not dropout)
-    done = run_job(device, "pretrain", settings, tmp_path, count_flops=bool(dropout))
+    done = run_job(device, "pretrain", settings, tmp_path, count_flops=bool(dropout), steps_only=True)
     shape = described(True, f"fp32, dropout {dropout}", not dropout, micro, settings["max_length"])
     check(request, row_of(done, "pretrain", model, shape), done)
