@@ -145,7 +145,7 @@ def explain(verb: Any, error: BaseException) -> Dict[str, str]:
         ).answer()
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         message = "%s on the box is read-only" % (error.filename or "the disk")
-        return AgentError("BoxNotReady", message, "Name a volume that can be written in the host's entry.").answer()
+        return AgentError("BoxNotReady", message, "Name another folder: gpurun hosts set HOST --volume DIR.").answer()
     frames = traceback.extract_tb(error.__traceback__)
     where = "%s:%s" % (os.path.basename(frames[-1].filename), frames[-1].lineno) if frames else "?"
     what = "%s: %s" % (type(error).__name__, error)
