@@ -197,6 +197,9 @@ def _is_there(run: Run, link: Link, there: dict[str, Status]) -> bool:
 def _follow(run: Run, link: Link, typed: str, status: Status | None) -> None:
     host: Host = link.host
     box = link.agent.identity or run.box
+    noted = host_notes().get(run.host)
+    if noted is not None and noted.destroy and noted.box and noted.box == link.agent.identity:
+        note_destroy(host, noted.destroy)  # it names the box and not its address
     store.update(run, host=typed, address=str(host), volume=link.agent.volume, root=link.agent.root, box=box)
     if status is not None and not (run.status and run.status.finished):
         remember_status(run, status)

@@ -62,13 +62,15 @@ def test_a_whole_host_is_moved_and_its_old_address_is_forgotten(
     runs = [submit(gpurun, job(MODEL), box) for _ in range(2)]
     elsewhere = submit(gpurun, job(MODEL, name="other"), other)
     gpurun("logs", runs[0], "-f")
+    gpurun("hosts", "set", box.address, "--destroy", "tool 'one word' 77")
     old, new = box.address, box.move()
     refused = gpurun.json("hosts", "move", old, other.address, check=3)["error"]
     assert "is not the one that was at" in refused["message"] and host_of(gpurun, runs[0]) == old
     moved = gpurun.json("hosts", "move", old, new)
     assert sorted(moved["runs"]) == sorted(runs) and moved["left"] == [] and moved["keys_removed"] == 1
     assert {host_of(gpurun, run_id) for run_id in runs} == {new} and host_of(gpurun, elsewhere) == other.address
-    assert old not in {host["typed"] for host in gpurun.json("hosts")["hosts"]}
+    noted = {host["typed"]: host["destroy"] for host in gpurun.json("hosts")["hosts"]}
+    assert old not in noted and noted[new] == ["tool", "one word", "77"]
     assert "knows no host" in gpurun("hosts", "move", old, new, check=2).stderr
     assert "given twice" in gpurun("hosts", "move", new, new, check=2).stderr
 
