@@ -44,28 +44,25 @@ class Home:
         self._noted[kept.path] = kept, tuple(artifacts)
         self._save()
 
-    def keep_only(self, wanted: set[str]) -> list[Kept]:
-        """Removes the other checkpoints from this machine, and gives them; files that no fetch brought, or that were changed, stay.
+    def keep_only(self, wanted: set[str]) -> None:
+        """Removes the other verified checkpoints from this machine. One of which a file was changed here stays as it is.
 
-        The caller has verified that the newest is among ``wanted``.
+        The newest verified one has to be among ``wanted``.
         """
-        receipt, gone = Receipt(self._target), []
+        receipt, others = Receipt(self._target), self.verified().keys() - wanted
         shared = {
             artifact.path for path, (_, artifacts) in self._noted.items() if path in wanted for artifact in artifacts
         }
-        for path in [path for path in self._noted if path not in wanted]:
-            kept, artifacts = self._noted.pop(path)
-            here = [artifact for artifact in artifacts if artifact.path not in shared and receipt.has(artifact)]
+        for path in others:
+            _, artifacts = self._noted.pop(path)
+            here = [artifact for artifact in artifacts if artifact.path not in shared]
             for artifact in sorted(here, key=lambda artifact: not artifact.path.endswith("/manifest.json")):
                 (self._target / artifact.path).unlink(missing_ok=True)  # first what says that the others are complete
                 receipt.leave(artifact)
             _remove_empty(self._target, [artifact.path for artifact in here])
-            if here:
-                gone.append(kept)
-        if gone:
+        if others:
             receipt.save()
             self._save()
-        return gone
 
     def _save(self) -> None:
         noted = {

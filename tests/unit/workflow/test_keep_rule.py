@@ -101,6 +101,7 @@ def test_whatever_happens_the_newest_verified_checkpoint_stays(
             after = Home(run, target).verified()
             assert newest_first(before.values())[0] in after.values() and set(after) == rule.wanted(before.values())
             assert {path: path.read_text() for path in mine} == mine
+        assert all(path.with_name("manifest.json").exists() for path in mine), "it was changed here, and stays as it is"
         for path in target.rglob("manifest.json"):
             assert (path.parent / "a").exists(), "a folder that says it is complete lacks a file"
 
