@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.agent import wait_until
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
@@ -45,15 +44,17 @@ def test_a_killed_box_takes_at_most_one_interval_and_half_a_minute_with_it(
     every = chance.uniform(1, 3) if how == "recipe" else chance.uniform(15, 20)
     rule = chance.choice(["all", "latest:1", "latest:2,best"])
     file = job(PROGRAM, command=command(how, every), outputs=["checkpoints"])
-    run_id: str = gpurun.json("submit", str(file), "--host", box.address)["runs"][0]["run_id"]
+    run = gpurun.json("submit", str(file), "--host", box.address)["runs"][0]
+    run_id: str = run["run_id"]
     outputs = gpurun.home / "runs" / run_id / "outputs"
     with keeping(gpurun, run_id, rule):
-        wait_until(lambda: home(outputs), limit=120)
-        time.sleep(chance.uniform(0, 2 * every))  # the moment is what is random
+        time.sleep(chance.uniform(0.5, 4) * every)  # the moment is what is random
         killed_at = kill(box, run_id)
-        newest = home(outputs)[-1]
-    lost = killed_at - newest.at
-    assert unverified(outputs) == [] and newest.step >= 1
+        here = home(outputs)
+    saved_at = here[-1].at if here else run["status"]["started_at"]
+    assert not here or unverified(outputs) == []
     if rule == "latest:1":
-        assert len(home(outputs)) <= 2, "the one before it goes once the newest is home"
-    figure("work lost beyond one checkpoint interval by a killed box", max(0.0, lost - every), ALLOWED, "s")
+        assert len(here) <= 2, "the one before it goes once the newest is home"
+    figure(
+        "work lost beyond one checkpoint interval by a killed box", max(0.0, killed_at - saved_at - every), ALLOWED, "s"
+    )
