@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.box import Box
 from tests.support.checkpointing import PROGRAM, command, home
@@ -42,6 +45,13 @@ class Keeping:
         assert self.process.wait(timeout=90) == code and "Traceback" not in self.said(), self.said()
 
 
+def end_processes(run: Path) -> None:
+    """Kills a run and its supervisor."""
+    everything, pid = processes.scan(), json.loads((run / "owner.json").read_text())["pid"]
+    for each in (pid, *processes.descendants(everything, pid)):
+        processes.send(everything[each], signal.SIGKILL)
+
+
 def test_where_another_key_answers_nothing_is_sent_until_the_user_has_done_something(
     gpurun: Gpurun, box: Box, job: Any, tmp_path: Path
 ) -> None:
@@ -67,6 +77,7 @@ def test_another_box_at_the_address_is_not_taken_for_the_end_of_the_run(
     keeping = Keeping(gpurun, box, job, tmp_path)
     keeping.save(1)
     box.end_sshd()
+    end_processes(keeping.folder)
     away = box.root.rename(box.root.with_name("elsewhere"))
     box.start_sshd()
     wait_until(lambda: "another box answers" in keeping.said())
@@ -75,9 +86,7 @@ def test_another_box_at_the_address_is_not_taken_for_the_end_of_the_run(
     box.root.rename(box.root.with_name("the other box"))
     away.rename(box.root)
     box.start_sshd()
-    keeping.save(2)
-    (keeping.folder / "end").touch()
-    keeping.end(0)
+    keeping.end(12)  # by its own box's word
 
 
 def test_a_run_whose_folder_is_gone_from_its_own_box_is_lost(
@@ -85,7 +94,7 @@ def test_a_run_whose_folder_is_gone_from_its_own_box_is_lost(
 ) -> None:
     keeping = Keeping(gpurun, box, job, tmp_path)
     keeping.save(1)
-    (keeping.folder / "end").touch()
+    end_processes(keeping.folder)
     keeping.folder.rename(tmp_path / "gone")
     keeping.end(12)
     assert "is not on the box" in keeping.said()

@@ -24,7 +24,8 @@ from runner.workflow.keeping.visit import Visit
 
 FIRST_PAUSE = 0.5  # seconds before a broken link is opened again
 LONGEST_PAUSE = 30.0
-LOOK_AT_RECORDS = 1.0  # seconds between two looks at this machine's records during a pause
+LOOK_AT_RECORDS = 1.0  # seconds between two looks at the records of the runs during a pause
+LATER_RUNS_EVERY = 5.0  # seconds between two looks at all records, for runs that go on from one that cannot be reached
 
 Where = tuple[str, str | None]  # the host as typed, and its volume: what one agent serves
 
@@ -43,6 +44,7 @@ class HostKeeper(threading.Thread):
         self._board, self._rule = board, rule
         self._told: set[str] = set()  # the kinds of trouble that were told since the link was lost
         self._lost_at: float | None = None
+        self._look_for_later = 0.0
 
     def run(self) -> None:
         """Raises nothing: what goes wrong with a run stands on the board."""
@@ -56,7 +58,6 @@ class HostKeeper(threading.Thread):
                 if self._lost_at is None:
                     self._lost_at, pause = time.time(), FIRST_PAUSE
                 self._tell(error, runs)
-                self._follow_to_other_boxes(runs)
                 self._wait(pause * random.uniform(0.7, 1.3), isinstance(error, HostKeyChanged))
                 pause = min(pause * 2, LONGEST_PAUSE)
             except GpurunError as error:
@@ -77,6 +78,7 @@ class HostKeeper(threading.Thread):
                 kept.record(store.load(kept.run.run_id))
             except UserError as error:
                 kept.give_up(error)
+        self._follow_to_other_boxes()
         return [each for each in self._board.left if where_of(each) == self.where]
 
     def _visit(self) -> None:
@@ -108,12 +110,17 @@ class HostKeeper(threading.Thread):
             going_on = "trying again (what runs there goes on)"
             self._board.warn(f"{error.message}; {going_on}" + (f"\n  {error.hint}" if not error.retryable else ""))
 
-    def _follow_to_other_boxes(self, runs: list[KeptRun]) -> None:
+    def _follow_to_other_boxes(self) -> None:
         """A run whose box is gone may have been resumed on another one: the run that goes on from it is kept in its place."""
+        gone = [kept for kept in self._board.left if kept.unreachable and where_of(kept) == self.where]
+        if not gone or time.monotonic() < self._look_for_later:
+            return
+        self._look_for_later = time.monotonic() + LATER_RUNS_EVERY
         later = {run.parent: run for run in store.load_all()[0] if run.parent and run.launched}
-        for kept in runs:
+        known = {kept.run.run_id for kept in self._board.runs}
+        for kept in gone:
             run = later.get(kept.run.run_id)
-            if run is not None and all(other.run.run_id != run.run_id for other in self._board.runs):
+            if run is not None and run.run_id not in known:
                 self._board.say(f"{kept.run.run_id} goes on as {run.run_id}, which is kept from now on")
                 kept.go_on_as(run)
 

@@ -88,7 +88,7 @@ class Visit:
         run = kept.run
         if not run.box or not link.agent.identity or run.box == link.agent.identity:
             return kept.give_up(not_there(run))
-        message = f"another box answers at {run.host}, which has nothing of {run.run_id}"
+        message = f"another box answers at {run.host}, or its disk was emptied: nothing of {run.run_id} is there"
         if kept.unreachable != message:
             self._board.warn(
                 f"{message}\n  Where its own box has moved to: gpurun hosts move '{run.host}' NEW. This then goes on by itself."
