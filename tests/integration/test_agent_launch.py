@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -305,32 +306,80 @@ def test_a_resumed_command_that_writes_in_place_leaves_the_old_run_as_it_was(age
 
 def test_a_resumed_recipe_shares_weights_and_has_its_own_copies_of_the_rest(paths):
     old, new = paths.run(run_id()), paths.run(run_id())
-    os.makedirs(old.outputs + "/logs")
+    for folder in ("logs", "checkpoints/step-1/smoke"):
+        os.makedirs(os.path.join(old.outputs, folder))
     os.makedirs(new.folder)
-    for name in ("model.safetensors", "state.json", "logs/l"):
+    shared = ("checkpoints/step-1/model.safetensors", "checkpoints/step-1/smoke/expected.safetensors")
+    apart = ("checkpoints/step-1/state.json", "checkpoints/step-1/manifest.json", "own.safetensors")
+    for name in (*shared, *apart, "logs/l"):
         Path(old.outputs, name).write_text(name)
     inherit_outputs(old, new, share=True)
-    assert sorted(os.listdir(new.outputs)) == ["model.safetensors", "state.json"]
-    assert os.path.samefile(old.outputs + "/model.safetensors", new.outputs + "/model.safetensors")
-    assert not os.path.samefile(old.outputs + "/state.json", new.outputs + "/state.json")
+    assert sorted(os.listdir(new.outputs)) == ["checkpoints", "own.safetensors"]
+    for name in (*shared, *apart):
+        assert os.path.samefile(os.path.join(old.outputs, name), os.path.join(new.outputs, name)) == (name in shared)
 
 
 def test_a_resumed_command_begins_with_copies_of_what_was_there(agent, paths):
     first, second = run_id(), run_id()
-    script = (
-        "mkdir -p checkpoints/step-1; echo l > logs/l;"
-        "echo w > checkpoints/step-1/model.safetensors; echo 1 > checkpoints/step-1/state.json"
-    )
+    script = "mkdir -p checkpoints/step-1; echo l > logs/l; echo w > checkpoints/step-1/w.pt; echo 1 > checkpoints/step-1/state.json"
     launch(agent, ["sh", "-c", script], first, outputs=["checkpoints", "logs"])
     until_finished(agent, first)
     change = "echo $GPURUN_RESUME; echo 2 > checkpoints/step-1/state.json; ls logs"
     resume = {"run_id": first, "checkpoint": "step-1"}
     launch(agent, ["sh", "-c", change], second, outputs=["checkpoints", "logs"], resume=resume)
     until_finished(agent, second)
-    assert log_of(agent, second) == b"step-1\n"  # and no old logs
-    old, new = (paths.run(run).outputs + "/checkpoints/step-1/" for run in (first, second))
-    assert not os.path.samefile(old + "model.safetensors", new + "model.safetensors")
-    assert (Path(old + "state.json").read_text(), Path(new + "state.json").read_text()) == ("1\n", "2\n")
+    assert log_of(agent, second) == b"checkpoints/step-1\n"  # and no old logs
+    assert Path(paths.run(first).outputs, "checkpoints/step-1/state.json").read_text() == "1\n"
+
+
+def test_a_resumed_command_goes_on_from_the_newest_complete_checkpoint_without_a_half_one(agent, paths):
+    first, second, third = run_id(), run_id(), run_id()
+    whole = "mkdir -p out/checkpoint-%d; cd out/checkpoint-%d; echo o > optimizer.pt; echo '{}' > trainer_state.json; cd ../.."
+    half = "mkdir out/checkpoint-3; echo o > out/checkpoint-3/optimizer.pt; printf 'PK\\003\\004half' > out/last.pt"
+    script = "; ".join([whole % (1, 1), whole % (2, 2), "touch -d 2001-01-01 out/checkpoint-1/*", half])
+    launch(agent, ["sh", "-c", script], first, outputs=["out"])
+    until_finished(agent, first)
+    ask = ["sh", "-c", "echo $GPURUN_RESUME; ls out"]
+    launch(agent, ask, second, outputs=["out"], resume={"run_id": first, "checkpoint": "auto"})
+    until_finished(agent, second)
+    assert log_of(agent, second) == b"out/checkpoint-2\ncheckpoint-1\ncheckpoint-2\n"
+    told = [json.loads(line) for line in Path(paths.run(second).events).read_text().splitlines()]
+    left_out = [each["message"] for each in told if each.get("name") == "checkpoint_left_out"]
+    assert sorted(left_out) == [
+        f"out/checkpoint-3 was not copied from {first}: it has no trainer_state.json",
+        f"out/last.pt was not copied from {first}: last.pt: its end is missing",
+    ]
+    launch(agent, ask, third, outputs=["out"], resume={"run_id": second, "checkpoint": "checkpoint-1"})
+    until_finished(agent, third)
+    assert log_of(agent, third).startswith(b"out/checkpoint-1\n")
+    with pytest.raises(LaunchError, match="no checkpoint checkpoint-9"):
+        launch(agent, ask, run_id(), outputs=["out"], resume={"run_id": first, "checkpoint": "checkpoint-9"})
+
+
+def test_a_resumed_command_that_writes_through_a_link_changes_its_own_file(agent, paths):
+    first, second = run_id(), run_id()
+    script = 'cd out; mkdir -p a; test -e a/w || echo old > a/w; test -L latest || ln -s "$PWD/a" latest'
+    launch(agent, ["sh", "-c", script], first, outputs=["out"])
+    until_finished(agent, first)
+    resume = {"run_id": first, "checkpoint": "auto"}
+    launch(agent, ["sh", "-c", "echo new > out/latest/w"], second, outputs=["out"], resume=resume)
+    until_finished(agent, second)
+    assert Path(paths.run(first).outputs, "out/a/w").read_text() == "old\n"
+    assert Path(paths.run(second).outputs, "out/a/w").read_text() == "new\n"
+
+
+def test_what_a_killed_run_had_renamed_over_its_outputs_link_is_there_for_the_next_one(agent, paths):
+    first, second = run_id(), run_id()
+    launch(agent, ["sh", "-c", "echo w > tmp; mv tmp ckpt.pt; echo ready; exec sleep 60"], first, outputs=["ckpt.pt"])
+    wait_until(lambda: Path(paths.run(first).log).read_text() == "ready\n")
+    owner = json.loads(Path(paths.run(first).owner).read_text())
+    for pid in (owner["pid"], owner["payload"]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    until_finished(agent, first)
+    resume = {"run_id": first, "checkpoint": "auto"}
+    launch(agent, ["sh", "-c", "echo $GPURUN_RESUME; cat ckpt.pt"], second, outputs=["ckpt.pt"], resume=resume)
+    until_finished(agent, second)
+    assert log_of(agent, second) == b"ckpt.pt\nw\n"
 
 
 def test_outputs_in_folders_come_home_and_what_is_beside_them_stays(agent, paths):

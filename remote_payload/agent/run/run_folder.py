@@ -7,7 +7,7 @@ import fcntl
 import os
 import posixpath
 import shutil
-from typing import TYPE_CHECKING, Iterable, List, Optional
+from typing import TYPE_CHECKING, Collection, Iterable, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.wire.errors import AgentError
@@ -124,21 +124,23 @@ def gather_outputs(run: RunPaths, names: Iterable[str]) -> None:
             os.replace(place, target)
 
 
-def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
-    """A resumed run starts with the old one's outputs, but for its logs: copies, so that no write changes the old ones.
+def inherit_outputs(source: RunPaths, run: RunPaths, share: bool, without: Collection[str] = ()) -> None:
+    """A resumed run starts with the old one's outputs, but for its logs and ``without``: copies, so that no write changes the old ones.
 
-    With ``share`` (the payload never writes in place) weights are hard links: 44 GB of checkpoints take no space and no time.
+    With ``share`` weights in folders that are complete by their own manifest, which nobody writes to in place, are hard links: 44 GB of
+    checkpoints take no space and no time. Links into the old run's folder become links into the new one's.
     Raises AgentError where there are none, or the disk has no room for the copies.
     """
     if not os.path.isdir(source.outputs):
         raise AgentError("LaunchError", "run %s left no outputs to go on from" % source.run_id)
 
     def left_out(folder: str, names: List[str]) -> List[str]:
-        return [NOT_INHERITED] if folder == source.outputs and NOT_INHERITED in names else []
+        below = os.path.relpath(folder, source.outputs)
+        return [name for name in names if os.path.normpath(os.path.join(below, name)) in (NOT_INHERITED, *without)]
 
     def take(old: str, new: str) -> str:
         try:
-            if not (share and old.endswith(LINKED) and _link(old, new)):
+            if not (share and old.endswith(LINKED) and _is_complete(source.outputs, old) and _link(old, new)):
                 copy_apart(old, new)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # stop at once: copytree would go on with the other files
@@ -147,6 +149,29 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool) -> None:
         return new
 
     shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
+    _turn_links(source, run)
+
+
+def _is_complete(outputs: str, file: str) -> bool:
+    """Whether the file lies in a folder that has its manifest, which is written last."""
+    folder = os.path.dirname(file)
+    while len(folder) > len(outputs):
+        if os.path.exists(os.path.join(folder, "manifest.json")):
+            return True
+        folder = os.path.dirname(folder)
+    return False
+
+
+def _turn_links(source: RunPaths, run: RunPaths) -> None:
+    """Links in the new run's outputs that lead into the old run's folder are turned to the new one's: a write would change the old."""
+    for folder, folders, names in os.walk(run.outputs):
+        for path in (os.path.join(folder, name) for name in (*folders, *names)):
+            target = os.readlink(path) if os.path.islink(path) else ""
+            for old in (source.folder, os.path.realpath(source.folder)):
+                if target == old or target.startswith(old + "/"):
+                    os.unlink(path)
+                    os.symlink(run.folder + target[len(old) :], path)
+                    break
 
 
 def take_outputs(paths: BoxPaths, run: RunPaths, key: str) -> None:

@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 from remote_payload.agent.box import gpus, incoming, locks
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
-from remote_payload.agent.run import allotment, causes, order, run_folder, secrets, spawn, state
+from remote_payload.agent.run import alive, allotment, causes, events, order, run_folder, secrets, spawn, state
+from remote_payload.agent.run.checkpoints import of_run
+from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from remote_payload.agent.run.order import Order
 from remote_payload.agent.run.payload_command import launch_file
 from remote_payload.agent.verbs.seal import forget_data
@@ -116,11 +118,14 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
             given = allotment.enter(paths, run, available, wanted, asked.queue)
         run_folder.take_code(paths, run, asked.code)
         source = asked.resume or (Resume(asked.continues, "") if asked.continues else None)
+        left_out: List[str] = []
         if source:
-            _inherit(paths, run, asked, source)
+            asked, left_out = _go_on(paths, run, asked, source)
         write_json(run.job, asked.job)
         for path in (run.log, run.events):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        for line in left_out:
+            events.append(run.events, "flag", name="checkpoint_left_out", message=line)
         run_folder.link_data(paths, run, asked.data)
         run_folder.link_outputs(run, asked.outputs)
         order.write_launch(run, launch_file(paths, run, asked, wanted))
@@ -130,15 +135,40 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
         raise
 
 
-def _inherit(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, resume: Resume) -> None:
+def _go_on(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, resume: Resume) -> Tuple[LaunchRequest, List[str]]:
+    """Gives the run the outputs that it begins with. The request with the checkpoint that is taken, and what was left out, and why."""
+    left_out = {} if resume.outputs else _inherit(paths.run(resume.run_id), run, asked)
     if resume.outputs:
-        return run_folder.take_outputs(paths, run, resume.outputs)
-    source = paths.run(resume.run_id)
+        run_folder.take_outputs(paths, run, resume.outputs)
+    if asked.command and asked.resume:
+        chosen = of_run.choose(run, rule_of_job(asked.job), resume.checkpoint, asked.outputs)
+        asked = asked._replace(resume=resume._replace(checkpoint=chosen))
+    return asked, ["%s was not copied from %s: %s" % (path, resume.run_id, why) for path, why in left_out.items()]
+
+
+def _inherit(source: RunPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str, str]:
+    """Copies the outputs of the run before. Of a command's, checkpoints that are not complete are left out: by path, with the reason."""
     if state.status_of(source)["phase"] != "finished":
         hint = "Stop it first: gpurun stop %s" % source.run_id
         raise AgentError("LaunchError", "run %s is still going, so there is nothing to resume" % source.run_id, hint)
+    _await_its_outputs(source)
+    left_out: Dict[str, str] = {}
+    if asked.command:
+        _, unfinished = of_run.list_foreign(source, rule_of_job(asked.job), is_running=False)
+        left_out = {each["path"]: each["why"] for each in unfinished}
     # gpurun's own recipes rename every complete file into place; a command may write in place.
-    run_folder.inherit_outputs(source, run, share=bool(asked.module))
+    run_folder.inherit_outputs(source, run, share=bool(asked.module), without=left_out)
+    return left_out
+
+
+def _await_its_outputs(source: RunPaths) -> None:
+    """Until all results of a run that is over lie in its outputs: its supervisor moves them there, or this does where it was killed."""
+    deadline = time.monotonic() + CONFIRM_LIMIT
+    while alive.is_supervised(source) and not os.path.exists(source.manifest) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launched = order.read_launch(source)
+    if launched is not None and not os.path.exists(source.manifest):
+        run_folder.gather_outputs(source, launched.outputs)
 
 
 def _start(

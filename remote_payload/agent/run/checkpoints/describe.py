@@ -29,7 +29,7 @@ def describe(outputs: str, judged: Judged) -> Checkpoint:
         "step": unit.step if step is None else step,
         "metrics": _logged(state, step),
         "size": _size(judged),
-        "resumable": not state or any(_is_optimizer(unit, path) for path in unit.files),
+        "resumable": _is_resumable(unit, bool(state)),
         "at": _written_at(judged),
     }
 
@@ -68,6 +68,13 @@ def _logged(state: Dict[str, Any], step: Optional[int]) -> Dict[str, float]:
         if isinstance(entry, dict) and step is not None and entry.get("step") == step:
             found.update(numbers({name: value for name, value in entry.items() if name != "step"}))
     return found
+
+
+def _is_resumable(unit: Unit, is_trainers: bool) -> bool:
+    """Whether training may go on from it: not from weights alone, as the Trainer keeps them without ``optimizer.pt`` and at its end."""
+    if is_trainers:
+        return any(_is_optimizer(unit, path) for path in unit.files)
+    return unit.is_folder or not unit.path.endswith(".safetensors")
 
 
 def _is_optimizer(unit: Unit, path: str) -> bool:

@@ -18,7 +18,7 @@ ACCELERATE = re.compile(
 )  # accelerate writes it last; folders of diffusers' scripts are called as the Trainer's
 COUNTED = re.compile(r"(?:checkpoint|ckpt|step|global_?step|epoch|iter|iteration)s?[-_=]?([0-9]{1,12})", re.IGNORECASE)
 LIGHTNING = ".ckpt"
-WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin", ".h5", ".keras", ".npz", ".pkl", ".msgpack")
+WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".h5", ".keras", ".npz", ".pkl", ".msgpack")
 STEP = re.compile(r"(?:^|[^a-z])(?:global_?step|step|iteration|iter|it)s?[-_=]?([0-9]{1,12})(?![0-9])", re.IGNORECASE)
 
 
