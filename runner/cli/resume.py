@@ -57,8 +57,9 @@ def command(
 ) -> None:
     """Continue from the last good checkpoint, as a new run.
 
-    A program of your own is told by the variable GPURUN_RESUME (auto, or the
-    checkpoint's name) and finds copies of the old outputs at their places.
+    A program of your own finds copies of the old outputs at their places. The
+    variable GPURUN_RESUME is the path of the newest complete checkpoint there,
+    or of the one that you name (auto where gpurun recognises none).
 
     The old run's record, log and outputs stay as they are. Exits with 10 if the new run has failed by the time the box
     confirms its start.

@@ -65,7 +65,9 @@ def _judge_files(outputs: str, unit: Unit, rule: Rule, now: Optional[float]) -> 
     if lacking is not None:
         return Judged(unit, "there is no %s yet" % lacking if now else "it has no %s" % lacking, state)
     if now is not None and state:
-        since = max(0.0, now - max(each[-1] for each in state.values()) / 1e9)  # one file's time may be finer than another's
+        since = max(
+            0.0, now - max(each[-1] for each in state.values()) / 1e9
+        )  # one file's time may be finer than another's
         if since < rule.quiet:
             why = "it changed %d s ago, and is complete after %g s without a change" % (since, rule.quiet)
             return Judged(unit, why, state)

@@ -39,7 +39,8 @@ def choose(run: RunPaths, rule: Rule, wanted: str, names: Iterable[str]) -> str:
     if wanted == AUTO:
         newest = ([path for path in able if rule.matches(path)] or able)[-1:]
         return _as_seen(run, newest[0], names) if newest else AUTO
-    wanted = wanted.partition("/outputs/")[2] or wanted  # the whole path that an earlier resume gave
+    if wanted.startswith("/"):  # as an earlier resume gave it
+        wanted = wanted.partition("/outputs/")[2]
     alike = [path for path in able if wanted in (path, posixpath.basename(path))]
     if len(alike) == 1 or wanted in alike:
         return _as_seen(run, wanted if wanted in alike else alike[0], names)
