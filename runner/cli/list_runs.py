@@ -44,13 +44,15 @@ def command(host: str | None, everything: bool, as_json: bool) -> None:
 
         errors = [error.message for error in damaged]
         return output.print_document({"runs": [run_document(run) for run in runs], "damaged": errors, "more": more})
-    from runner.workflow.listing import as_stories
+    from runner.workflow.listing import as_stories, recovery_advice
 
     rows = [_row(run, goes_on) for run, goes_on in as_stories(runs)]
     columns = ("run", "host", "status", "as of", "step", "cost")
     print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST", shrink=SHRINK, drop=DROP)
     if more:
         click.echo(f"{more} more: gpurun list --all", err=True)
+    for line in recovery_advice(runs):
+        click.echo(line, err=True)
     for error in damaged:
         click.echo(f"warning: {error.message}", err=True)
 
@@ -78,7 +80,7 @@ def _as_of(run: Run) -> str:
 
 
 def _on_host(host: str, as_json: bool) -> None:
-    from runner.workflow.listing import cost, in_words
+    from runner.workflow.listing import cost, in_words, recovery_advice
     from runner.workflow.status import on_host
 
     found = on_host(host, output.reporter(as_json))
@@ -98,6 +100,8 @@ def _on_host(host: str, as_json: bool) -> None:
     ]
     columns, drop = ("run", "status", "started", "cost", "note"), ("started", "cost")
     print_rows(columns, rows, f"no run on {host}", shrink={"status": 12}, drop=drop)
+    for line in recovery_advice(replace(run, status=status, host=host) for status, run in found if run):
+        click.echo(line, err=True)
 
 
 def _when(started_at: float | None) -> str:

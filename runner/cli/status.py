@@ -43,7 +43,7 @@ def command(run: str | None, host: str | None, as_json: bool) -> None:
 
 def _facts(seen: Seen) -> list[tuple[str, str]]:
     from runner.domain.quantities import format_duration
-    from runner.workflow.listing import describe
+    from runner.workflow.listing import describe, recovery_advice
 
     run, status = seen.run, seen.status
     facts = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip()), ("status", describe(run))]
@@ -66,6 +66,7 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     if status is None:
         return facts
     progress = status.progress
+    facts += [("change", line) for line in recovery_advice([run])]
     facts += [
         ("", "its supervisor died; the processes go on, stop and logs work" if status.orphaned else ""),
         ("", "stalled: its processes are stopped" if status.stalled else ""),

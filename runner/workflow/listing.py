@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runner.domain import places
 from runner.domain.answers.status import Status
+from runner.domain.quantities import pluralise
 from runner.domain.run import Run
 
 _NAME = re.compile(rb"step-[0-9]{1,12}")
@@ -88,3 +91,17 @@ def short_host(run: Run) -> str:
     """The host without user and options: what tells one box from another at a glance."""
     typed = run.address if " " in run.host else run.host
     return (typed or run.host).removeprefix("ssh://").rpartition("@")[2]
+
+
+def waits_for_recovery(run: Run) -> bool:
+    """Whether a restart of its box interrupted the run, as last seen, and none has taken its place."""
+    return run.status is not None and run.status.outcome == "interrupted" and run.went_on_as is None
+
+
+def recovery_advice(runs: Iterable[Run]) -> list[str]:
+    """For each box a line about those of its runs that a restart interrupted, and what starts them again."""
+    hosts = Counter(run.host for run in runs if waits_for_recovery(run))
+    return [
+        f"a restart of {host} interrupted {pluralise(count, 'run')}: gpurun resume --all --host {shlex.quote(host)}"
+        for host, count in hosts.items()
+    ]

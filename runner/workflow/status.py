@@ -141,7 +141,9 @@ def error_of(status: Status) -> GpurunError | None:
     message += f"\n{clean(status.evidence)}" if status.evidence else ""
     kinds: dict[str | None, type[GpurunError]] = {"cancelled": RunCancelled, "lost": RunLost, "interrupted": RunLost}
     hint = "gpurun logs shows the whole log"
-    if status.progress.get("checkpoint") and status.cause != NOT_THERE:
+    if status.outcome == "interrupted":
+        hint += "; gpurun resume --all --host HOST starts again all that the restart of the box interrupted"
+    elif status.progress.get("checkpoint") and status.cause != NOT_THERE:
         hint += "; gpurun resume goes on from the last good checkpoint"
     hint += "."
     if status.advice:

@@ -67,11 +67,12 @@ def test_two_running_and_six_waiting_runs_all_end_in_their_order_after_one_comma
 ) -> None:
     gpurun.env["KEY"] = "s3cret-of-this-machine"
     with container(box):
-        runs = submit(gpurun, job, address, RAN + WAITED)
+        runs = submit(gpurun, job, address, [*RAN, *WAITED, "stopped"])
         wait_until(lambda: all((gpurun.box_run(runs[name]) / "outputs" / "models" / "2").exists() for name in RAN))
         over = submit(gpurun, job, address, ["over"], command=["true"], resources={"gpus": 0})["over"]
         gpurun("logs", over, "-f")
     with container(box):
+        _every_command_says_what_is_true(gpurun, address, runs)
         gpurun.env.pop("KEY")
         planned = gpurun.json("resume", "--all", "--host", address, "--dry-run", check=5)
         assert {run["why"] for run in planned["runs"]} == {"secrets that it needs are not set here: KEY"}
@@ -98,6 +99,21 @@ def test_two_running_and_six_waiting_runs_all_end_in_their_order_after_one_comma
         assert gpurun.json("status", new[runs["h"]])["status"]["outcome"] == "succeeded"
         assert gpurun.json("resume", "--all", "--host", address)["runs"] == again["runs"]
     _no_secret_stays(gpurun, "s3cret-of-this-machine")
+
+
+def _every_command_says_what_is_true(gpurun: Gpurun, address: str, runs: dict[str, str]) -> None:
+    """On the restarted box, before anything is started again. A run that is stopped now is not started again either."""
+    to_type = f"gpurun resume --all --host '{address}'"
+    assert "interrupted (box_restarted)" in gpurun("status", runs["a"]).stdout
+    assert f"a restart of {address} interrupted 1 run: {to_type}" in gpurun("status", runs["h"]).stdout
+    assert "interrupted 9 runs: " + to_type in gpurun("list", "--host", address).stderr
+    assert f": {to_type}" in gpurun("list").stderr
+    assert "step 2" in gpurun("logs", runs["a"]).stdout
+    assert "gpurun resume --all --host HOST" in gpurun("logs", "-f", runs["b"], check=12).stderr
+    assert gpurun.json("fetch", runs["a"])["complete"]
+    reasons = gpurun.json("done", runs["a"], check=6)["reasons"]
+    assert any(runs["b"] in reason for reason in reasons) and not any(runs["a"] in reason for reason in reasons)
+    assert gpurun.json("stop", runs["stopped"])["status"]["outcome"] == "cancelled"
 
 
 def _no_secret_stays(gpurun: Gpurun, secret: str) -> None:

@@ -51,8 +51,8 @@ def stop(request: Request) -> Stopped:
     deadline = time.monotonic() + grace + ANSWER_WITHIN
     answered = before["phase"] == "finished" or before["orphaned"] or _ask_supervisor(request, run, grace)
     survivors = _end_members(request, run, grace if before["orphaned"] else 0.0, answered, deadline)
-    if before["phase"] != "finished" and not survivors:
-        _record(run)
+    if not survivors and (before["phase"] != "finished" or before["outcome"] == "interrupted"):
+        _record(run)  # of an interrupted run too: ``recover`` never starts it again then
     if not survivors:
         secrets.remove(run.run_id)
     status = state.status_of(run)
