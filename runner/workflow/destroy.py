@@ -67,8 +67,17 @@ def plan_destruction(run: Run) -> Destruction:
 
 
 def require_right_box(plan: Destruction) -> None:
-    """Asks the provider where the box of this id is, if only the box has named the id. Raises HostError unless it is this box."""
-    if plan.instance is None or not plan.told_by_box:
+    """Asks the provider whether it has the box; and where, if only the box has named its id. Raises HostError unless it is this one."""
+    if plan.instance is None:
+        return
+    if not plan.told_by_box:
+        listed = _ask(plan)
+        if listed is not None and not listed.there:
+            raise HostError(
+                f"the list of your boxes does not have {plan.instance.id} ({' '.join(plan.instance.listing)})",
+                meaning="Nothing was destroyed.",
+                hint=f"Correct the id, or log in to the right account: gpurun hosts set '{plan.host.typed}' --destroy COMMAND",
+            )
         return
     asked = run_tool(plan.instance.details, QUESTION_LIMIT)
     if asked.code != 0 or not has_address(plan.instance, asked.out, plan.host):
@@ -107,7 +116,7 @@ def explain_silence(run: Run, error: ConnectFailed) -> ConnectFailed:
     if listed is None:
         return error
     if not listed.there:
-        meaning = f"The list of your boxes does not have it any more ({' '.join(plan.instance.listing) if plan.instance else ''})."
+        meaning = "Your provider's list of your boxes does not have it any more."
         return ConnectFailed(error.message, meaning=meaning, hint="gpurun list shows which of its runs were fetched.")
     state = (
         "stopped, and its disk still costs money" if listed.stopped else f"{listed.state or 'listed'}, and costs money"
