@@ -76,7 +76,7 @@ def keep_all(runs: Sequence[Run], written_rule: str, on_end: str | None, as_json
         output.print_document(keep_document(kept))
         sys.exit(error.exit_code if error else 0)
     for each in kept:
-        if each.error is None:
+        if each.error is None and each.into:
             click.echo(f"{each.run.run_id}  {each.into}")
     if error:
         raise error

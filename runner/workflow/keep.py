@@ -16,10 +16,8 @@ from runner import store
 from runner.domain.errors import GpurunError, Interrupted
 from runner.domain.quantities import pluralise
 from runner.domain.run import Run
-from runner.workflow.fetch import destination
 from runner.workflow.keeping.board import Board, KeptRun, Line, would_be_lost
-from runner.workflow.keeping.bring import newest_here
-from runner.workflow.keeping.home import Home
+from runner.workflow.keeping.bring import begin
 from runner.workflow.keeping.host import HostKeeper, Where, where_of
 from runner.workflow.keeping.outcome import end_of, tell
 from runner.workflow.keeping.recovering import Recoverer
@@ -47,8 +45,8 @@ def keep(
 
     With ``recovers`` what a restart of a box interrupted is started again, and the new runs are kept too.
     """
-    board = Board([_begin(run) for run in runs])
-    recoverer = Recoverer(board, _begin) if recovers else None
+    board = Board([begin(run) for run in runs])
+    recoverer = Recoverer(board, begin) if recovers else None
     keepers: dict[Where, HostKeeper] = {}
     telling: dict[str, threading.Thread | None] = {}
     try:
@@ -88,16 +86,15 @@ def error_about(kept: KeptRun) -> GpurunError | None:
 
 
 def together_with(run: Run) -> list[Run]:
-    """The run, and those of its submission that are not known to be over and home."""
+    """The run, and those of its submission that are not known to be over and home; without those that another run went on from."""
     if run.submission is None:
         return [run]
-    others = [each for each in store.load_all()[0] if each.submission == run.submission and each.may_be_there]
+    runs = store.load_all()[0]
+    resumed = {each.parent for each in runs if each.launched}
+    others = [
+        each for each in runs if each.submission == run.submission and each.may_be_there and each.run_id not in resumed
+    ]
     return [each for each in others if each.run_id == run.run_id or each.fetched_at is None]
-
-
-def _begin(run: Run) -> KeptRun:
-    is_home = run.status is not None and run.status.finished and run.fetched_at is not None
-    return KeptRun(run, newest_here(Home(run, destination(run, None))), into=run.fetched_into, over=is_home)
 
 
 def _ended(kept: KeptRun, board: Board, on_end: Sequence[str]) -> threading.Thread | None:
@@ -137,7 +134,7 @@ def _what_is_true(board: Board, rule: Rule, on_end: Sequence[str], recovers: boo
 def _stands(kept: KeptRun) -> str:
     run_id, status = kept.run.run_id, kept.run.status
     if kept.goes_on_as:
-        return f"{run_id} was interrupted, and goes on as {kept.goes_on_as}"
+        return f"{run_id} goes on as {kept.goes_on_as}"
     if kept.over:
         return f"{run_id}: {end_of(kept).outcome}" + (f", home in {kept.into}" if kept.error is None else "")
     home = f"{kept.home.name} is home in {kept.into}" if kept.home else "no checkpoint of it is home"

@@ -124,7 +124,8 @@ def test_it_goes_on_after_sleep_at_another_address_after_it_was_killed_and_on_an
     save(gpurun, other, after, 4)
     (other.runs / after / "end").touch()
     out, _ = end(again)
-    (kept,) = json.loads(out)["runs"]
+    gone, kept = json.loads(out)["runs"]
+    assert gone["run_id"] == run_id and gone["goes_on_as"] == after and gone["error"] is None
     assert kept["run_id"] == after and kept["checkpoint"] == "step-000004" and kept["error"] is None
     assert kept["status"]["outcome"] == "succeeded" and unverified(outputs(gpurun, after)) == []
 

@@ -37,6 +37,7 @@ def _kept(kept: KeptRun) -> documents.KeptRun:
     return {
         **run_document(kept.run),
         "checkpoint": kept.home.name if kept.home else None,
+        "goes_on_as": kept.goes_on_as,
         "new_files": kept.files,
         "new_bytes": kept.bytes,
         "error": error_part(error) if error else None,

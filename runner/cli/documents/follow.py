@@ -26,6 +26,7 @@ class Follow(TypedDict):
 
 class KeptRun(Run):
     checkpoint: str | None
+    goes_on_as: str | None
     new_files: int
     new_bytes: int
     error: Error | None

@@ -33,7 +33,7 @@ class KeptRun:
     over: bool = False
     error: GpurunError | None = None
     noted_at: float | None = None  # when its status was written into the record
-    goes_on_as: str | None = None  # the run that took its place after a restart of the box
+    goes_on_as: str | None = None  # the run that took its place, after a restart of the box or on another one
 
     @property
     def lost_seconds(self) -> float | None:
@@ -58,11 +58,6 @@ class KeptRun:
         """Everything that there is now is home."""
         self.files, self.bytes = self.files + len(new), self.bytes + sum(file.size for file in new)
         self.into, self.home, self.trouble = str(into), newest, ""
-
-    def go_on_as(self, run: Run) -> None:
-        """Keeps a run that has been resumed from this one in its place."""
-        self.run, self.home, self.into = run, None, run.fetched_into
-        self.unreachable = self.trouble = self.doing = ""
 
     def give_up(self, error: GpurunError) -> None:
         """Nothing more comes of this run."""

@@ -16,6 +16,7 @@ from runner.transport.link import Link
 from runner.workflow.fetch import bring, destination, exclusively
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import STAGING
+from runner.workflow.keeping.board import KeptRun
 from runner.workflow.keeping.home import Home
 from runner.workflow.keeping.rule import BEST, Rule, newest_first
 
@@ -70,6 +71,12 @@ def bring_home(
     if run.fetched_into != str(target) and (any(plan.batches) or manifest.complete):
         store.update(run, fetched_into=str(target))
     return Brought(target, tuple(new), manifest.complete, newest_here(home))
+
+
+def begin(run: Run) -> KeptRun:
+    """A run as it is before its box is asked: by its record, and by what is on this machine."""
+    is_home = run.status is not None and run.status.finished and run.fetched_at is not None
+    return KeptRun(run, newest_here(Home(run, destination(run, None))), into=run.fetched_into, over=is_home)
 
 
 def newest_here(home: Home) -> Kept | None:

@@ -19,6 +19,7 @@ from runner.domain.progress import Silent, Stage
 from runner.domain.quantities import format_duration
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.keeping.board import Board, KeptRun
+from runner.workflow.keeping.bring import begin
 from runner.workflow.keeping.rule import Rule
 from runner.workflow.keeping.visit import Visit
 
@@ -64,10 +65,9 @@ class HostKeeper(threading.Thread):
                 self._give_up(runs, error)
             except (
                 Exception
-            ) as error:  # a bug ends these runs here with a message, and not with a thread that is silently gone
-                self._give_up(
-                    runs, GpurunError(f"{type(error).__name__}: {error}", meaning="This is a bug of gpurun's.")
-                )
+            ) as error:  # a bug: its message ends these runs here, rather than a thread that is silently gone
+                bug = GpurunError(f"{type(error).__name__}: {error}", meaning="This is a bug of gpurun's.")
+                self._give_up(runs, bug)
 
     def runs(self) -> list[KeptRun]:
         """Those that are left here, by their records as they are now."""
@@ -107,8 +107,10 @@ class HostKeeper(threading.Thread):
         kind = "link" if error.retryable else type(error).__name__
         if kind not in self._told:
             self._told.add(kind)
-            going_on = "trying again (what runs there goes on)"
-            self._board.warn(f"{error.message}; {going_on}" + (f"\n  {error.hint}" if not error.retryable else ""))
+            waits = isinstance(error, HostKeyChanged)
+            going_on = "nothing is sent there until you forgot or moved the host" if waits else "trying again"
+            hint = "" if error.retryable else f"\n  {error.hint}"
+            self._board.warn(f"{error.message}; {going_on} (what runs there goes on){hint}")
 
     def _follow_to_other_boxes(self) -> None:
         """A run whose box is gone may have been resumed on another one: the run that goes on from it is kept in its place."""
@@ -119,10 +121,12 @@ class HostKeeper(threading.Thread):
         later = {run.parent: run for run in store.load_all()[0] if run.parent and run.launched}
         known = {kept.run.run_id for kept in self._board.runs}
         for kept in gone:
-            run = later.get(kept.run.run_id)
-            if run is not None and run.run_id not in known:
+            if (run := later.get(kept.run.run_id)) is None:
+                continue
+            if run.run_id not in known:
                 self._board.say(f"{kept.run.run_id} goes on as {run.run_id}, which is kept from now on")
-                kept.go_on_as(run)
+                self._board.runs.append(begin(run))
+            kept.goes_on_as, kept.over = run.run_id, True
 
     def _give_up(self, runs: list[KeptRun], error: GpurunError) -> None:
         for kept in runs:
