@@ -32,6 +32,7 @@ class KeptRun:
     trouble: str = ""  # why the last copy failed; it is tried again
     over: bool = False
     error: GpurunError | None = None
+    record_of: int | None = None  # the time of change of the record's file that was read last
     noted_at: float | None = None  # when its status was written into the record
     goes_on_as: str | None = None  # the run that took its place, after a restart of the box or on another one
 
@@ -48,11 +49,11 @@ class KeptRun:
         since = max(status.started_at, (self.home.at or 0.0) if self.home else 0.0)
         return max(0.0, (now or status.now) - since)
 
-    def record(self, run: Run) -> None:
-        """Takes over the record as it is on disk now, but for a status that is older than the one that was seen."""
+    def record(self, run: Run, changed_at: int) -> None:
+        """Takes over the record as it is on disk since ``changed_at``, but for a status that is older than the one that was seen."""
         if (self.run.status_at or 0.0) > (run.status_at or 0.0):
             run.status, run.status_at = self.run.status, self.run.status_at
-        self.run = run
+        self.run, self.record_of = run, changed_at
 
     def brought(self, new: Sequence[Artifact], into: Path, newest: Kept | None) -> None:
         """Everything that there is now is home."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from runner import store
 from runner.domain import places
@@ -63,9 +64,8 @@ class HostKeeper(threading.Thread):
                 pause = min(pause * 2, LONGEST_PAUSE)
             except GpurunError as error:
                 self._give_up(runs, error)
-            except (
-                Exception
-            ) as error:  # a bug: its message ends these runs here, rather than a thread that is silently gone
+            except Exception as error:
+                # Its message ends these runs here, rather than a thread that is silently gone.
                 bug = GpurunError(f"{type(error).__name__}: {error}", meaning="This is a bug of gpurun's.")
                 self._give_up(runs, bug)
 
@@ -74,8 +74,11 @@ class HostKeeper(threading.Thread):
         if self._board.stopping.is_set():
             return []
         for kept in [each for each in self._board.left if where_of(each) == self.where]:
+            changed_at = _time_of(places.run_folder(kept.run.run_id) / "run.json")
+            if changed_at == kept.record_of:
+                continue
             try:
-                kept.record(store.load(kept.run.run_id))
+                kept.record(store.load(kept.run.run_id), changed_at)
             except UserError as error:
                 kept.give_up(error)
         self._follow_to_other_boxes()
@@ -134,8 +137,13 @@ class HostKeeper(threading.Thread):
 
     def _wait(self, seconds: float, for_the_user: bool) -> None:
         """A pause; it ends early with the command, and where a run has moved. ``for_the_user``: only once they changed pins or records."""
-        end, pins, here = time.monotonic() + seconds, _pins(), _names(self.runs())
-        while (for_the_user or time.monotonic() < end) and _names(self.runs()) == here and _pins() == pins:
+        end, here = time.monotonic() + seconds, _names(self.runs())
+        pins = _time_of(places.known_hosts())
+        while (
+            (for_the_user or time.monotonic() < end)
+            and _names(self.runs()) == here
+            and _time_of(places.known_hosts()) == pins
+        ):
             if self._board.stopping.wait(min(LOOK_AT_RECORDS, seconds)):
                 return
 
@@ -144,10 +152,10 @@ def _names(runs: list[KeptRun]) -> set[str]:
     return {kept.run.run_id for kept in runs}
 
 
-def _pins() -> int:
-    """Another number when a key was pinned or forgotten."""
+def _time_of(file: Path) -> int:
+    """Another number when the file was replaced; 0 where there is none."""
     try:
-        return places.known_hosts().stat().st_mtime_ns
+        return file.stat().st_mtime_ns
     except OSError:
         return 0
 
