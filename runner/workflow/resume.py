@@ -6,6 +6,9 @@ box still has.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from remote_payload.settings.training import RETIRED
 from runner import files
 from runner.domain import places
@@ -14,6 +17,7 @@ from runner.domain.job import Job, Settings
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.jobfile import load
+from runner.push import kept_code
 from runner.workflow.hosts import follow_if_there
 from runner.workflow.moving.code import Choice, code_of
 from runner.workflow.moving.job import for_another_box
@@ -37,7 +41,7 @@ def resume(
     moves to that box. ``code``: what it had (``run``) or what is in the job's folder now (``here``).
     Raises UserError while the old one lives, RunLost when the box does not know it, and the errors of ``submit``.
     """
-    job = job_of(run, overrides)
+    job, code = _job_and_code(run, overrides, code, report)
     if checkpoint == "auto" and any(each.partition("=")[0].strip() == "settings.resume" for each in overrides):
         checkpoint = job.settings.get("resume") or "auto"  # another way to name one, and as explicit
     if host is not None and not follow_if_there(run, host, report):
@@ -60,9 +64,32 @@ def _move(
         return submit([(job, run.experiment)], host, report, Options(), resumption)[0]
 
 
-def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
-    """The job of a recorded run, with overrides, checked again as a job file is. Raises JobFileError."""
-    folder = run.job.folder
+def _job_and_code(
+    run: Run, overrides: tuple[str, ...], code: Choice | None, report: Reporter
+) -> tuple[Job, Choice | None]:
+    """The job, checked against its folder; where the folder does not have what the job names any more, against the copy of the run's
+    code, which is taken then. Raises JobFileError, UserError.
+    """
+    try:
+        return job_of(run, overrides), code
+    except UserError as error:
+        kept = kept_code.find(run.code) if run.job.command and code != "here" else None
+        if kept is None:
+            raise
+        try:
+            job = job_of(run, overrides, kept.root)
+        except UserError:
+            raise error from None
+    report.note(f"{run.job.folder} has not what the job names any more: the new run has the code that {run.run_id} had")
+    return job, "run"
+
+
+def job_of(run: Run, overrides: tuple[str, ...] = (), code: Path | None = None) -> Job:
+    """The job of a recorded run, with overrides, checked again as a job file is: against its folder, or against a copy of its code.
+
+    Raises JobFileError.
+    """
+    folder = code or run.job.folder
     if not folder.is_dir():
         raise UserError(
             f"{folder} is gone: the code and data of {run.run_id} came from there", meaning="Nothing was contacted."
@@ -71,8 +98,11 @@ def job_of(run: Run, overrides: tuple[str, ...] = ()) -> Job:
     settings = _without_retired(run.job.settings)
     wire = run.job.wire()
     wire |= {"settings": settings, "code": {**wire["code"], "path": str(folder)}}
+    if code:
+        wire["data"] = [{"path": str(source), "as": name} for name, source in run.job.data_places.items()]
     files.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
-    return load(file, overrides).at(folder, run.job.file)
+    job = load(file, overrides)
+    return replace(job, data=run.job.data if code else job.data).at(run.job.folder, run.job.file)
 
 
 def _without_retired(settings: Settings) -> Settings:

@@ -52,8 +52,9 @@ def test_a_recipe_whose_box_died_in_the_middle_trains_on_elsewhere_bit_for_bit(
     words += ["--set", f"environment.interpreter={sys.executable}", "--set", "outputs=null"]
     moved = submit(gpurun, project, box, *words)
     straight = submit(gpurun, project, other, *words)
-    wait_until(lambda: list(Path(box.paths.run(moved).outputs, "checkpoints").glob("step-*/manifest.json")))
-    gpurun("fetch", moved)
+    keeping = gpurun.start("keep", moved, "--json")
+    home = gpurun.home / "runs" / moved / "outputs" / "checkpoints"
+    wait_until(lambda: list(home.glob("step-*/manifest.json")), 120)
     seen = gpurun.json("status", moved)["status"]
     box.die()
     assert seen["phase"] == "running", "it had ended before its box was killed"
@@ -62,11 +63,13 @@ def test_a_recipe_whose_box_died_in_the_middle_trains_on_elsewhere_bit_for_bit(
     assert "it moves there" in told.stderr and "goes on from step-" in told.stderr
     new = gpurun.json("list")["runs"][-1]
     assert new["parent"] == moved and new["host"] == other.address
+    (kept,) = json.loads(keeping.communicate(timeout=200)[0])["runs"]  # it went on with the new run
+    assert kept["run_id"] == new["run_id"] and kept["status"]["outcome"] == "succeeded"
     after, expected = losses(gpurun, new["run_id"]), losses(gpurun, straight)
     assert 0 < len(after) < 40 and after == {step: expected[step] for step in after} and max(after) == 40
     weights = "models/best/model.safetensors"
-    first, second = (Path(other.paths.run(each).outputs, weights) for each in (new["run_id"], straight))
-    assert first.read_bytes() == second.read_bytes()
+    first, second = gpurun.home / "runs" / new["run_id"] / "outputs", Path(other.paths.run(straight).outputs)
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
 NANO = """
@@ -230,14 +233,16 @@ def test_a_run_whose_boxes_both_live_takes_along_what_is_not_home_and_none_of_it
     asked = gpurun.json("resume", run_id, "--host", other.address, check=2)["error"]
     assert "needs the price of the new box" in asked["message"] and "--set price_per_hour=N" in asked["hint"]
 
-    (file.parent / "main.py").write_text(COUNTS.replace('0", flush', '1", flush'))
+    (file.parent / "main.py").unlink()
     told = gpurun("resume", run_id, *priced)
+    assert "has not what the job names any more" in told.stderr
     assert "goes on from out/ckpt.pt, from ssh -p" in told.stderr and "1 file (main.py)" in told.stderr
     first = gpurun.json("list")["runs"][-1]
     assert printed(gpurun("logs", first["run_id"], "-f").stdout) == {4: "0", 5: "0", 6: "0"}
     assert not list((gpurun.home / "runs" / run_id).rglob("ckpt.pt")), "it is kept on this machine"
     assert not [path for path in Path(other.paths.data("")).iterdir() if "outputs" in path.name]
 
+    (file.parent / "main.py").write_text(COUNTS.replace('0", flush', '1", flush'))
     (file.parent / "data" / "text").write_text("second")
     told = gpurun("resume", run_id, *priced, "--code", "here")
     assert "data/text changed here after" in told.stderr

@@ -152,6 +152,7 @@ def _create(run: Run | None, typed: str, link: Link) -> Run:
         host=typed,
         created_at=time.time(),
         volume=link.agent.volume,
+        data=run.data,
         parent=run.run_id,
         experiment=run.experiment,
         submission=run.submission,
