@@ -28,6 +28,17 @@ def test_replicated_7b(device, request, tmp_path):
     check(request, row_of(done, "finetune", "OLMo 2 7B", "8 ranks, full, bf16, checkpointing, micro 1 × 2048"), done)
 
 
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_what_the_probe_calls_fitting_fits_every_step_of_a_shard(device, tmp_path, weights):
+    settings = jobs.death_dates(tmp_path, "Qwen 2.5 0.5B", 4, ranks=RANKS, shard=True, weights=weights)
+    settings["batch"]["micro"] = "auto"
+    with eight_ranks(), device.limited_to(6 << 30):
+        done = run_job(device, "finetune", settings, tmp_path, steps_only=True)
+    probed, needed = done.seen.probes[0].peak, [step.peak for step in done.seen.steps]
+    assert 0.95 * probed <= max(needed) <= 1.01 * probed, f"probed {probed:,} bytes, the steps needed {needed}"
+    assert done.run.of_type("oom") == []
+
+
 @pytest.mark.parametrize(("model", "weights"), [("Qwen 2.5 0.5B", "fp32"), ("OLMo 2 7B", "bf16")])
 def test_sharded(device, request, tmp_path, model, weights):
     settings = jobs.death_dates(tmp_path, model, 1, ranks=RANKS, shard=True, weights=weights)

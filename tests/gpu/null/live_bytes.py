@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,14 +21,24 @@ class LiveBytes:
         self.held: dict[int, tuple[int, str]] = {}
         self.at_peak: Counter[str] = Counter()
         self.explain = False  # keep what the peak consisted of, by operator; slow
+        self._counting = True
 
     def restart_peak(self) -> None:
         self.peak = self.live
 
+    @contextmanager
+    def not_counted(self) -> Iterator[None]:
+        """Inside, new storages are no memory of the device: a real GPU would not see them either."""
+        before, self._counting = self._counting, False
+        try:
+            yield
+        finally:
+            self._counting = before
+
     def saw(self, storage: torch.UntypedStorage, made_by: str) -> None:
         """A storage of the device. Raises OutOfMemoryError, as the allocator would, when the device has no room for it."""
         key = storage._cdata
-        if key in self.held:
+        if key in self.held or not self._counting:
             return
         size = rounded(storage.nbytes())
         self._room_for(size)

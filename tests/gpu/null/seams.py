@@ -3,6 +3,7 @@
 - weights of a base model: built of the config's shapes instead of read
 - safetensors, sha256 of a file: without the data of fake tensors (weight_files.py)
 - the check of the loss before step 1: it runs, and what it would conclude from values is left out
+- what FSDP2's tensors work out with fake tensors of the whole shape: not counted as memory, since it is none on a real GPU
 - torch.cuda.max_memory_… and so on: answered by the mode's own count
 - tolist() and numpy() of a tensor: its known values
 - free disk and host memory: plenty, since files with holes and fake tensors take none
@@ -25,6 +26,7 @@ import transformers
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.fsdp._fully_shard import _fsdp_init, _fully_shard
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
@@ -130,7 +132,14 @@ def answers(mode: NullGpu) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():  # the thread that saves may wait as it likes
             mode.waits.wait("synchronize")
 
+    work_out = ShardingPropagator._propagate_tensor_meta_non_cached
+
+    def not_counted(*arguments: Any, **options: Any) -> Any:
+        with memory.not_counted():
+            return work_out(*arguments, **options)
+
     with ExitStack() as stack:
+        stack.enter_context(method_replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", not_counted))
         for name, answer in (
             ("max_memory_allocated", lambda *device: memory.peak),
             ("max_memory_reserved", lambda *device: memory.peak),
