@@ -55,6 +55,5 @@ def test_a_killed_box_takes_at_most_one_interval_and_half_a_minute_with_it(
     assert not here or unverified(outputs) == []
     if rule == "latest:1":
         assert len(here) <= 2, "the one before it goes once the newest is home"
-    figure(
-        "work lost beyond one checkpoint interval by a killed box", max(0.0, killed_at - saved_at - every), ALLOWED, "s"
-    )
+    beyond = max(0.0, killed_at - saved_at - every)
+    figure(f"work lost beyond one checkpoint interval by a killed box, {how}", beyond, ALLOWED, "s")
