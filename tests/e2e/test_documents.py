@@ -62,6 +62,7 @@ CASES = [
     ("clean", ["clean", "--host", "box", "--dry-run", "--experiment", "tries"], "Clean", 0),
     ("hosts", ["hosts"], "Hosts", 0),
     ("hosts move", ["hosts", "move", "local", "other"], "Moved", 0),
+    ("resume --all", ["resume", "--all", "--host", "other"], "ResumeAll", 0),
     ("hosts set", ["hosts", "set", "box", "--volume", "/workspace"], "HostSet", 0),
     ("hosts forget", ["hosts", "forget", "box"], "Forgotten", 0),
 ]

@@ -115,7 +115,7 @@ def record(folder: Path, patch: pytest.MonkeyPatch) -> Recording:
         assert command("submit", str(job), "--host", "local")[0] == 0
         run_id = store.run_ids()[-1]
         for words in (["logs", "-f"], ["status"], ["checkpoints"], ["fetch"], ["stop"], ["list", "--host", "local"], ["done"],
-                      ["clean", "--host", "local", "--dry-run"]):  # fmt: skip
+                      ["clean", "--host", "local", "--dry-run"], ["resume", "--all", "--host", "local"]):  # fmt: skip
             command(*words)
         (job.parent / "main.py").write_text(TRAIN + "# changed\n")
         assert command("submit", str(job), "--host", "local")[0] == 0
@@ -180,6 +180,11 @@ def _enrich(recording: Recording) -> None:
     add(
         "probe", gpus=[GPU], have={**have, "interpreter": None, "code": None, "data": {}}
     )  # so that all of it is asked for
+    status = json.loads(recording.frames["status"][-1][1])["runs"][0]
+    status = {**status, "phase": "finished", "outcome": "interrupted", "cause": "restart"}
+    facts = {"was": "running", "missing": [], "environment": None, "payload": None, "checkpoint": "step-000004"}
+    started_before = {"status": status, "successor": "probe-20260101-000000-0000", **facts}
+    add("recover", runs=[started_before])
     recording.frames.setdefault("patch", [(protocol.RESULT, b'{"files": 3}')])
     recording.frames["compare"] = [(protocol.RESULT, b'{"differs": [{"path": "a.py", "why": "missing"}], "count": 1}')]
     line = [(protocol.PROGRESS, json.dumps({"line": "working"}).encode())]

@@ -47,6 +47,7 @@ KINDS = [
 NAMED = {
     "status": ["status"], "follow": ["logs", "-f"], "stop": ["stop"], "manifest": ["fetch", "--into", "{target}"], "holdings": ["done"],
     "wipe": ["done"], "clean": ["clean", "--host", "box", "--yes"], "checkpoints": ["checkpoints"],
+    "recover": ["resume", "--all", "--host", "box"],
 }  # fmt: skip
 SUBMIT = ["submit", "{project}/job.yaml", "--host", "box"]
 CODES = {0, 3, 4, 5, 6, 10, 11, 12}
