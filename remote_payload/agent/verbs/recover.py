@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Optional
 
 from remote_payload.agent.box import gpus, locks
-from remote_payload.agent.run import events, run_folder, state
+from remote_payload.agent.run import events, state
 from remote_payload.agent.run.alive import Box
 from remote_payload.agent.verbs.launch import start
 from remote_payload.agent.verbs.recovery import interrupted
@@ -116,8 +116,6 @@ def _start(
     why = found.in_words()
     if found.asked is None or why:
         raise AgentError("LaunchError", "; ".join(why))
-    if each.was == RAN:  # as its supervisor would have done at its end
-        run_folder.gather_outputs(each.run, found.asked.outputs)
     given = {name: secrets[name] for name in wish.secrets if name in secrets}
     answer = start(paths, _again(each, found.asked, wish, given), there)
     return {"earlier": each.run.run_id, **answer}

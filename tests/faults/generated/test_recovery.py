@@ -156,6 +156,7 @@ class Trial:
             interpreter = f"{self.root}/envs/py-1/bin/python"
             site = "envs/py-1/lib/python3/site-packages"
             needs += ["envs/py-1/bin/python", f"{site}/pkg.py", f"{site}/pkg-1.dist-info/RECORD"]
+            needs += ["envs/py-1/gpurun-packages.json"]
         if kind in OVER and kind != "stopped":
             command = ["sh", "-c", "exit 0" if kind == "succeeded" else "exit 3"]
         more = {"interpreter": interpreter, "queue": True, "secrets": {"SECRET": "s3cret-value"}, "outputs": ["out"]}

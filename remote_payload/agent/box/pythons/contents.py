@@ -7,7 +7,7 @@ when the environment is built, since a package whose record is gone as well woul
 
 import csv
 import os
-from typing import Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.pythons import interpreters
@@ -25,8 +25,8 @@ def note(environment: str) -> None:
 def problem(environment: str) -> Optional[str]:
     """Why an environment that gpurun built cannot be relied on, in a few words; None for one that is whole.
 
-    Its interpreter is started. Files that a program made (``__pycache__``) are not looked at. One that an older agent built is
-    believed to have had the packages that it has now.
+    Its interpreter is started. Files that a program made (``__pycache__``) are not looked at. One without a list of its packages is not
+    shown to be whole: it lost the list, or an older agent built it.
     """
     try:
         interpreters.ask(os.path.join(environment, "bin", "python"))
@@ -34,16 +34,17 @@ def problem(environment: str) -> Optional[str]:
         return "its Python does not start (%s)" % (
             (error.strerror or str(error)) if isinstance(error, OSError) else error
         )
-    lost = sorted(_lost(environment))
+    noted = (read_json(os.path.join(environment, PACKAGES)) or {}).get("packages")
+    if not isinstance(noted, dict):
+        return "the list of its packages is gone, or an older gpurun built it"
+    lost = sorted(_lost(environment, noted))
     if not lost:
         return None
     more = ", …" if len(lost) > MAX_NAMED else ""
     return "it lacks %d file%s (%s%s)" % (len(lost), "s" * (len(lost) > 1), ", ".join(lost[:MAX_NAMED]), more)
 
 
-def _lost(environment: str) -> Iterator[str]:
-    noted = (read_json(os.path.join(environment, PACKAGES)) or {}).get("packages")
-    sites = noted if isinstance(noted, dict) else {}
+def _lost(environment: str, sites: Dict[str, Any]) -> Iterator[str]:
     for site in dict.fromkeys([*(os.path.join(environment, each) for each in sites), *_sites(environment)]):
         had = sites.get(os.path.relpath(site, environment))
         there = _packages(site)

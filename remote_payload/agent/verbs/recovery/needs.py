@@ -21,6 +21,8 @@ from remote_payload.agent.box import snapshot
 from remote_payload.agent.box.files import read_json
 from remote_payload.agent.box.pythons import contents, interpreters
 from remote_payload.agent.run import events, slot
+from remote_payload.agent.run.checkpoints import of_run
+from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from remote_payload.agent.run.order import LaunchFile, read_launch
 from remote_payload.agent.verbs import install_payload, seal
 from remote_payload.agent.wire import launch_request
@@ -41,7 +43,7 @@ class Needs(NamedTuple):
     missing: List[str]
     environment: Optional[str] = None
     payload: Optional[str] = None
-    checkpoint: Optional[str] = None  # a recipe's, which the run will go on from
+    checkpoint: Optional[str] = None  # which the run will go on from, where one is known
 
     def in_words(self) -> List[str]:
         """All that is gone, as sentences."""
@@ -66,7 +68,7 @@ class Disk:
             return Needs(None, [_no_request(launch, job is not None)])
         began = slot.was_started(run)
         missing = [*self._records(run, began), *_code(run, asked), *self._lost_data(asked), *_program(asked, launch)]
-        checkpoint = last_checkpoint(run) if asked.module else None
+        checkpoint = last_checkpoint(run) if asked.module else _last_foreign(run, asked) if began else None
         missing += _outputs(run, asked, checkpoint)
         environment = self._environment(interpreter or asked.interpreter)
         return Needs(asked, missing, environment, self._lost_payload(asked.payload), checkpoint)
@@ -184,6 +186,17 @@ def last_checkpoint(run: RunPaths) -> Optional[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     numbered = sorted((name for name in names if CHECKPOINT.fullmatch(name)), key=lambda name: int(name[5:]))
     return next((name for name in reversed(numbered) if _is_complete(os.path.join(folder, name))), None)
+
+
+def _last_foreign(run: RunPaths, asked: LaunchRequest) -> Optional[str]:
+    """The checkpoint that a program of the user's own will be told of, by its path in the outputs; None where none is recognised."""
+    try:
+        complete, _ = of_run.list_foreign(run, rule_of_job(asked.job), is_running=False)
+    except OSError:
+        return None
+    able = [each["path"] for each in complete if each["resumable"]]
+    rule = rule_of_job(asked.job)
+    return next(iter(([path for path in able if rule.matches(path)] or able)[-1:]), None)
 
 
 def _is_complete(folder: str) -> bool:

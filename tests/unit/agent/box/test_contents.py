@@ -66,5 +66,10 @@ def test_a_whole_package_that_is_gone_with_its_record_is_missed_and_so_is_a_pyth
             each.unlink()
         path.rmdir()
     assert "beta-1.0.dist-info" in str(contents.problem(str(environment)))
+    for path in site.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (environment / contents.PACKAGES).unlink()
+    assert "the list of its packages is gone" in str(contents.problem(str(environment)))
     (environment / "bin" / "python").unlink()
     assert "its Python does not start" in str(contents.problem(str(environment)))
