@@ -61,8 +61,7 @@ def command(
     variable GPURUN_RESUME is the path of the newest complete checkpoint there,
     or of the one that you name (auto where gpurun recognises none).
 
-    The old run's record, log and outputs stay as they are. Exits with 10 if the new run has failed by the time the box
-    confirms its start.
+    The old run's record, log and outputs stay as they are. Exits with 10 if the new run fails within its first moment.
 
     After a restart of the box or its container, --all starts its runs again in their old order: those that ran, each from its last
     good checkpoint, then those that waited. Each starts once, however often this is typed. A run whose code, data or environment is

@@ -67,8 +67,8 @@ def command(
     Checks the job and the box, forecasts memory, pushes code and data while the box builds the environment, logs in to the hub, ends stale
     GPU processes and launches.
 
-    Returns when the box has confirmed the start. From then on the run does not need this machine. Exits with 10 if the run
-    has failed by then.
+    Returns when the box has confirmed the start. From then on the run does not need this machine. Exits with 10, and says why, if
+    the run fails within its first moment.
     """
     from runner.jobfile import load_runs
 

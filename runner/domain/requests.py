@@ -135,6 +135,7 @@ class LaunchRequest(TypedDict):
     cost_limit: float | None  # seconds that the job's money lasts
     outputs: list[str]
     resume: ResumeRequest | None
+    watch: bool  # whether the answer waits for a moment, and tells of a program that ends at once
 
 
 class Wish(TypedDict):

@@ -108,7 +108,8 @@ def submit(
                             raise
                         continue
                     stale.clear(link, plan, box, report, kill=options.kill_stale)
-                    launch.launch(link, run, plan, interpreter, pushed, token, resumption, report)
+                    start = launch.Start(interpreter, token, resumption, watch=len(runs) == 1)
+                    launch.launch(link, run, plan, pushed, start, report)
                 launch.confirm_start(link, run)
                 waiting.pop(0)
     return runs

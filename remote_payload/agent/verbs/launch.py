@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 from remote_payload.agent.box import gpus, incoming, locks
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
-from remote_payload.agent.run import alive, allotment, causes, events, order, run_folder, secrets, spawn, state
+from remote_payload.agent.box.watch import Watch
+from remote_payload.agent.run import alive, allotment, causes, events, order, run_folder, secrets, slot, spawn, state
 from remote_payload.agent.run.checkpoints import of_run
 from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from remote_payload.agent.run.order import Order
@@ -29,15 +30,23 @@ from remote_payload.agent.wire.redact import redact
 from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
-    from remote_payload.agent.wire.answers import Launched
+    from remote_payload.agent.wire.answers import Launched, Status
 
 CONFIRM_LIMIT = 60.0  # seconds for the supervisor to confirm the start
+FIRST_MOMENT = 0.25  # seconds: a missing module or a syntax error ends a Python program in less
 QUOTED = 3  # lines of a supervisor that could not start
 
 
 def launch(request: Request) -> Launched:
-    """Starts the run, or attaches to it: ``{attached, status, code}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then."""
-    return start(request.paths, launch_request.read(request.fields("LaunchError")))
+    """Starts the run, or attaches to it: ``{attached, status, code}``. Raises GpuBusy, BoxNotReady, NotStarted; nothing runs then.
+
+    With ``watch`` the answer waits for a moment, so that a program that ends at once is told as over.
+    """
+    asked = request.fields("LaunchError")
+    answer = start(request.paths, launch_request.read(asked))
+    if asked.flag("watch") and answer["status"]["phase"] == "running":
+        answer["status"] = _after_first_moment(request.run())
+    return answer
 
 
 def start(paths: BoxPaths, asked: LaunchRequest, there: Optional[List[Gpu]] = None) -> Launched:
@@ -68,6 +77,17 @@ def _answer(run: RunPaths, attached: bool) -> Launched:
     """``code`` is the digest of the code that runs: a request that attaches may have sent another."""
     digest = (read_json(run.snapshot) or {}).get("digest")
     return {"attached": attached, "status": state.status_of(run), "code": digest}
+
+
+def _after_first_moment(run: RunPaths) -> Status:
+    """The status after FIRST_MOMENT, or as soon as the program is over: most mistakes of a start show within it."""
+    watched, end = Watch(run.folder), time.monotonic() + FIRST_MOMENT
+    try:
+        while slot.read(run) is None and time.monotonic() < end:
+            watched.wait(max(0.0, end - time.monotonic()))
+    finally:
+        watched.close()
+    return state.status_of(run)
 
 
 def _claim(run: RunPaths) -> Optional[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 
 from runner import store
 from runner.domain.errors import NotStarted, PushDiffers, RunLost, StateError, UnknownRun
@@ -52,16 +53,17 @@ def launched_by_another(run: Run) -> bool:
     return run.attempted or run.launched
 
 
-def launch(
-    link: Link,
-    run: Run,
-    plan: Plan,
-    interpreter: str,
-    pushed: Pushed,
-    token: str | None,
-    resumption: Resumption | None,
-    report: Reporter,
-) -> None:
+@dataclass(frozen=True)
+class Start:
+    """What a start needs besides the plan and what was pushed. ``watch``: it is looked whether the program ends at once."""
+
+    interpreter: str
+    token: str | None
+    resumption: Resumption | None
+    watch: bool
+
+
+def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> None:
     """Claims the run on the box and starts it, in one request, at most once; returns when the box has confirmed the start.
 
     The job file is read again right before. Code that arrived other than it was sent is pushed again, a few times.
@@ -71,26 +73,17 @@ def launch(
         fail_if_job_changed(plan.job, run)
         keep_copy(pushed.code, report)
         try:
-            return _request_launch(link, run, plan, interpreter, pushed, token, resumption, report)
+            return _request_launch(link, run, plan, pushed, start, report)
         except PushDiffers:
             pushed = push_code_anew(link, plan.job, pushed, run.run_id, tries_left, report)
 
 
-def _request_launch(
-    link: Link,
-    run: Run,
-    plan: Plan,
-    interpreter: str,
-    pushed: Pushed,
-    token: str | None,
-    resumption: Resumption | None,
-    report: Reporter,
-) -> None:
+def _request_launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> None:
     """Secrets go into this one request, on the agent's stdin, and nowhere else."""
     data = {each["path"]: each["key"] for each in pushed.data}
     store.update(run, attempted=True, data=data)  # from here on the run may be there, whether an answer arrives or not
     with report.stage("launch") as stage:
-        answer = link.agent.launch(_request(run, plan, interpreter, pushed, token, resumption))
+        answer = link.agent.launch(_request(run, plan, pushed, start))
         run.code = answer.code
         remember_status(run, answer.status)
         stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
@@ -98,10 +91,8 @@ def _request_launch(
         _warn_of_other_code(answer.code, plan, report)
 
 
-def _request(
-    run: Run, plan: Plan, interpreter: str, pushed: Pushed, token: str | None, resumption: Resumption | None
-) -> LaunchRequest:
-    job = plan.job
+def _request(run: Run, plan: Plan, pushed: Pushed, start: Start) -> LaunchRequest:
+    job, resumption, token = plan.job, start.resumption, start.token
     resume: ResumeRequest | None = None
     if resumption:
         earlier, checkpoint = resumption.earlier.run_id, resumption.checkpoint
@@ -109,7 +100,7 @@ def _request(
     return {
         "run_id": run.run_id,
         "job": run.job.wire(),
-        "interpreter": interpreter,
+        "interpreter": start.interpreter,
         "command": list(job.command) if job.command else None,
         "module": _module(job),
         "torchrun": bool(job.recipe) and _several(job.resources.gpus, job.resources.processes),
@@ -126,6 +117,7 @@ def _request(
         "code": pushed.code_request,
         "data": list(pushed.data),
         "payload": pushed.payload,
+        "watch": start.watch,
     }
 
 
