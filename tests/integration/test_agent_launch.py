@@ -346,7 +346,7 @@ def test_a_resumed_command_goes_on_from_the_newest_complete_checkpoint_without_a
     told = [json.loads(line) for line in Path(paths.run(second).events).read_text().splitlines()]
     left_out = [each["message"] for each in told if each.get("name") == "checkpoint_left_out"]
     assert sorted(left_out) == [
-        f"out/checkpoint-3 was not copied from {first}: it has no trainer_state.json",
+        f"out/checkpoint-3 was not copied from {first}: there is no trainer_state.json",
         f"out/last.pt was not copied from {first}: last.pt: its end is missing",
     ]
     launch(agent, ask, third, outputs=["out"], resume={"run_id": second, "checkpoint": "checkpoint-1"})

@@ -2,14 +2,14 @@
 
 The invariant: a file that is being written is never called complete. A unit (``forms.py``) is complete when all of this holds:
 
-1. the file that shows its end, where its form or the job's rule has one, is there;
+1. the file that shows its end, where its form or the job's rule has one, is there, and not older than what it is about;
 2. nothing in it changed for the quiet time, by the clock of its own disk (times of change, which no program can set);
 3. no process of the box has a file of it open for writing;
 4. no file of it is cut off, where its format shows its end, and none has an unfinished name;
 5. nothing of this changed while its files were hashed (``unchanged``).
 
-One thing can deceive it: a program that closes a file of unknown format half-written and goes on after more than the quiet time. For
-such a program the job names a longer time, or a file that it writes at the end.
+One thing can deceive it: a file or folder without a visible end that is half-written and closed, and that nobody has written to for more
+than the quiet time. For such a program the job names a longer time, or a file that it writes at the end.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def unchanged(outputs: str, judged: Judged) -> bool:
 
 def _judge_files(outputs: str, unit: Unit, rule: Rule, now: Optional[float]) -> Judged:
     state = _state(outputs, unit)
-    lacking = unit.lacks(rule, lambda path: os.path.isfile(os.path.join(outputs, path)))
-    if lacking is not None:
-        return Judged(unit, "there is no %s yet" % lacking if now else "it has no %s" % lacking, state)
+    end = _end_is_missing(outputs, unit, rule, state)
+    if end is not None:
+        return Judged(unit, end, state)
     if now is not None and state:
         since = max(
             0.0, now - max(each[-1] for each in state.values()) / 1e9
@@ -74,9 +74,29 @@ def _judge_files(outputs: str, unit: Unit, rule: Rule, now: Optional[float]) -> 
     return Judged(unit, _damage(outputs, unit, state), state)
 
 
+def _end_is_missing(outputs: str, unit: Unit, rule: Rule, state: State) -> Optional[str]:
+    """Why the file that shows the end of the unit does not show it, None where it does, or none is needed.
+
+    A program that writes a checkpoint again in the same folder leaves the old one there at first: it has to be the newest.
+    """
+    marker = unit.needs(rule)
+    if marker is None:
+        return None
+    name = posixpath.basename(marker)
+    try:
+        at = os.stat(os.path.join(outputs, marker)).st_mtime_ns
+    except OSError:
+        return "there is no %s" % name
+    if any(path in state and state[path][3] > at for path in unit.files if unit.precedes(path, rule)):
+        return "%s is older than other files of it" % name
+    return None
+
+
 def _damage(outputs: str, unit: Unit, state: State) -> Optional[str]:
     if not all(path in state for path in unit.files):
         return "files of it were removed meanwhile"
+    if not unit.is_folder and state[unit.path][2] == 0:
+        return "it is empty"  # opened to be written, as a rule
     for path in state:
         if path != unit.path and is_unfinished(posixpath.basename(path)):
             return "%s is not finished" % posixpath.basename(path)

@@ -7,7 +7,7 @@ whose name is a word of COUNTED with a number (accelerate, DeepSpeed, Megatron, 
 
 import posixpath
 import re
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 from remote_payload.agent.run.checkpoints.rule import Rule
 
@@ -16,6 +16,7 @@ TRAINER_STATE = "trainer_state.json"  # the Trainer writes it last (transformers
 ACCELERATE = re.compile(
     r"random_states_[0-9]+\.pkl"
 )  # accelerate writes it last; folders of diffusers' scripts are called as the Trainer's
+TRAINERS = ("model", "pytorch_model", "adapter_model", "optimizer", "scheduler")  # what is written before
 COUNTED = re.compile(r"(?:checkpoint|ckpt|step|global_?step|epoch|iter|iteration)s?[-_=]?([0-9]{1,12})", re.IGNORECASE)
 LIGHTNING = ".ckpt"
 WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors", ".h5", ".keras", ".npz", ".pkl", ".msgpack")
@@ -31,18 +32,25 @@ class Unit(NamedTuple):
     step: Optional[int] = None
     is_checkpoint: bool = True  # False: a result like any other
 
-    @property
-    def is_trainers(self) -> bool:
-        """Whether its name is that of a checkpoint of the Trainer."""
-        return self.is_folder and bool(TRAINER.fullmatch(posixpath.basename(self.path)))
-
-    def lacks(self, rule: Rule, there: Callable[[str], bool]) -> Optional[str]:
-        """The name of the file that shows that it is complete, None where that is ``there`` or none is needed."""
+    def needs(self, rule: Rule) -> Optional[str]:
+        """The path of the file that shows that it is complete, None where its form has none."""
         if rule.matches(self.path):
-            marker = rule.marker_of(self.path, self.is_folder)
-            return None if marker is None or there(marker) else posixpath.basename(marker)
-        names = [posixpath.relpath(path, self.path) for path in self.files] if self.is_trainers else [TRAINER_STATE]
-        return None if any(name == TRAINER_STATE or ACCELERATE.fullmatch(name) for name in names) else TRAINER_STATE
+            return rule.marker_of(self.path, self.is_folder)
+        if not self._is_trainers:
+            return None
+        names = {posixpath.relpath(path, self.path) for path in self.files}
+        accelerates = next((name for name in sorted(names) if ACCELERATE.fullmatch(name)), TRAINER_STATE)
+        return posixpath.join(self.path, TRAINER_STATE if TRAINER_STATE in names else accelerates)
+
+    def precedes(self, path: str, rule: Rule) -> bool:
+        """Whether this file of it is written before the one that it needs. Of the Trainer's other ranks and callbacks may write later."""
+        if rule.matches(self.path):
+            return True
+        return posixpath.dirname(path) == self.path and posixpath.basename(path).startswith(TRAINERS)
+
+    @property
+    def _is_trainers(self) -> bool:
+        return self.is_folder and bool(TRAINER.fullmatch(posixpath.basename(self.path)))
 
 
 def find_units(paths: Iterable[str], rule: Rule) -> List[Unit]:

@@ -94,7 +94,7 @@ def test_a_checkpoint_of_the_trainer_is_complete_with_its_state(running):
     (found,) = ask(running)["checkpoints"]
     assert found["path"] == found["name"] == "out/checkpoint-500" and found["step"] == 500 and found["resumable"]
     assert found["metrics"] == {"loss": 2.5, "eval_loss": 2.25, "epoch": 1.0} and found["size"] > 10
-    assert waiting(running) == {"out/checkpoint-600": "there is no trainer_state.json yet"}
+    assert waiting(running) == {"out/checkpoint-600": "there is no trainer_state.json"}
     assert files(running) == [
         f"out/checkpoint-500/{each}" for each in ("model.safetensors", "optimizer.pt", "trainer_state.json")
     ]
@@ -103,6 +103,15 @@ def test_a_checkpoint_of_the_trainer_is_complete_with_its_state(running):
 def test_a_checkpoint_of_the_trainer_without_its_optimizer_is_none_to_resume_from(running):
     write(running, "out/checkpoint-5/trainer_state.json", b'{"global_step": 5}')
     assert [each["resumable"] for each in ask(running)["checkpoints"]] == [False]
+
+
+def test_a_checkpoint_that_is_written_again_in_its_folder_is_not_complete_by_its_old_state(running):
+    trainer(running, 500)
+    os.utime(Path(running.outputs, "out/checkpoint-500/trainer_state.json"), (1, 1))
+    assert waiting(running) == {"out/checkpoint-500": "trainer_state.json is older than other files of it"}
+    trainer(running, 500)
+    write(running, "out/checkpoint-500/rng_state_1.pth")  # another rank is later
+    assert listed(running) == ["out/checkpoint-500"]
 
 
 def test_a_folder_of_accelerate_has_the_trainers_name_and_another_end(running):
@@ -132,6 +141,12 @@ def test_what_a_process_has_open_for_writing_is_not_complete_under_any_name(runn
         assert listed(running) == [] == files(running)
         assert waiting(running) == {"out/other.pt": "a process has it open for writing"}
     assert listed(running) == ["out/other.pt"]
+
+
+def test_an_empty_file_is_not_complete(running):
+    write(running, "out/ckpt.pt", b"")
+    write(running, "out/DONE", b"")
+    assert files(running) == [] and waiting(running) == {"out/ckpt.pt": "it is empty"}
 
 
 def test_one_open_file_keeps_its_whole_folder(running):
@@ -167,7 +182,7 @@ def test_the_same_without_a_run_is_complete_at_once_but_for_what_was_cut_off(run
     write(run, "out/ckpt.pt", zipped()[:-30])
     assert listed(run) == ["out/checkpoint-500"]
     assert waiting(run) == {
-        "out/checkpoint-600": "it has no trainer_state.json",
+        "out/checkpoint-600": "there is no trainer_state.json",
         "out/ckpt.pt": "ckpt.pt: its end is missing",
     }
 
@@ -177,7 +192,7 @@ def test_a_zip_or_safetensors_file_that_is_cut_off_anywhere_is_not_whole(tmp_pat
     file = tmp_path / "w.pt"
     file.write_bytes(zipped())
     assert cut_off(str(file)) is None
-    if length > 4:
+    if length:
         file.write_bytes(zipped()[:length])
         assert cut_off(str(file))
     header = json.dumps({"w": {"dtype": "U8", "shape": [300], "data_offsets": [0, 300]}}).encode()
@@ -195,7 +210,7 @@ def test_a_rule_names_its_checkpoints_and_what_shows_their_end(running):
     write(running, "out/save_1/DONE")
     write(running, "out/save_2/w.bin")
     assert listed(running) == [] and "changed" in waiting(running)["out/save_1"]  # the usual quiet time
-    assert waiting(running)["out/save_2"] == "there is no DONE yet"
+    assert waiting(running)["out/save_2"] == "there is no DONE"
     assert read_rule(running) == Rule("out/save_*", "DONE")
 
 
