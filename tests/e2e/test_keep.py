@@ -54,7 +54,18 @@ def steps(gpurun: Gpurun, run_id: str) -> list[int]:
 def save(gpurun: Gpurun, box: Rented, run_id: str, step: int) -> None:
     """Lets the run save, and awaits that it has come home."""
     (box.runs / run_id / f"go-{step}").touch()
-    wait_until(lambda: steps(gpurun, run_id)[-1:] == [step], limit=90)
+    await_home(gpurun, run_id, step)
+
+
+def await_home(gpurun: Gpurun, run_id: str, step: int) -> None:
+    """Awaits the checkpoint's files, and that gpurun has noted it: if it is killed between the two, another gpurun has to find it again."""
+    note = gpurun.home / "runs" / run_id / "keep.json"
+    wait_until(
+        lambda: (
+            steps(gpurun, run_id)[-1:] == [step] and f"step-{step:06d}" in (note.read_text() if note.exists() else "")
+        ),
+        limit=90,
+    )
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
@@ -74,7 +85,6 @@ def test_runs_on_two_boxes_come_home_as_they_go_and_their_ends_are_told(
     words = ["keep", first, second, "--checkpoints", "latest:1,best", "--on-end", on_end]
     begun = gpurun.enter(*words)
     save(gpurun, one, first, 1)
-    wait_until(lambda: (gpurun.home / "runs" / first / "keep.json").exists())
     begun.send_signal(signal.SIGINT)
     _, err = end(begun, code=130)
     assert f"{first} goes on; step-000001 is home in {outputs(gpurun, first)}; " in err
@@ -115,7 +125,8 @@ def test_it_goes_on_after_sleep_at_another_address_after_it_was_killed_and_on_an
     (box.runs / run_id / "go-3").touch()
     gpurun("hosts", "move", old, box.move())
     asleep.send_signal(signal.SIGCONT)
-    wait_until(lambda: steps(gpurun, run_id) == [1, 2, 3])
+    await_home(gpurun, run_id, 3)
+    assert steps(gpurun, run_id) == [1, 2, 3]
     asleep.kill()
     assert "connected again" in asleep.communicate(timeout=30)[1]
     again = gpurun.start("keep", "--json")
