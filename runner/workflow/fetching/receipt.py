@@ -61,10 +61,16 @@ class Receipt:
         files.write_json(self._target / RECEIPT, self._entries, scratch)
 
     def verified(self) -> dict[str, str]:
-        """The sha256 of every file that is here and unchanged since it was verified, by path."""
+        """The sha256 of every file that is here and unchanged since it was verified, by path; also of those that a fetch had moved here
+        when it was killed."""
         found = {}
         for path, entry in self._entries.items():
-            if len(entry) == 3 and isinstance(entry[0], int) and entry[:2] == _state(self._target / path):
+            if (
+                len(entry) >= 3
+                and LEFT not in entry
+                and isinstance(entry[0], int)
+                and entry[:2] == _state(self._target / path)
+            ):
                 found[path] = str(entry[2])
         return found
 

@@ -127,3 +127,19 @@ def test_what_the_rule_left_is_not_asked_for_and_can_still_be_fetched(tmp_path: 
     (tmp_path / file.path).parent.mkdir(parents=True)
     (tmp_path / file.path).write_text("the user's own")
     assert not again.may_replace(file)
+
+
+def test_what_was_moved_here_before_a_fetch_was_killed_is_verified_and_the_rest_is_not(tmp_path: Path) -> None:
+    moved, staged = files_of(checkpoint(1))
+    for file in (moved, staged):
+        (tmp_path / "staged" / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "staged" / file.path).write_text("x")
+    receipt = Receipt(tmp_path)
+    for file in (moved, staged):
+        receipt.expect(file, tmp_path / "staged" / file.path)
+    receipt.save()
+    (tmp_path / moved.path).parent.mkdir(parents=True)
+    (tmp_path / "staged" / moved.path).rename(tmp_path / moved.path)
+    again = Receipt(tmp_path)
+    assert again.verified() == {moved.path: moved.sha256} and again.has(moved)
+    assert again.unsure() == {staged.path} and not again.has(staged)
