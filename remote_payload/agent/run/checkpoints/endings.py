@@ -10,6 +10,7 @@ import struct
 from typing import BinaryIO, Optional
 
 ZIP = b"PK\x03\x04"  # torch.save since 1.6, numpy.savez, Keras: the directory comes last
+ZIPPED = (".pt", ".pth", ".ckpt", ".npz", ".keras")
 END = b"PK\x05\x06"  # end of the central directory record: PKWARE's APPNOTE 4.3.16
 END_SIZE = 22
 LONGEST_COMMENT = 0xFFFF
@@ -37,7 +38,8 @@ def cut_off(path: str) -> Optional[str]:
         first = file.read(8)
         if path.endswith(".safetensors"):
             return None if _safetensors_size(file, first) == size else "its tensors are not all there"
-        if first and ZIP.startswith(first[: len(ZIP)]):  # or only the beginning of its first word
+        is_begun = path.endswith(ZIPPED) and first and ZIP.startswith(first)  # not even its first word is whole
+        if first.startswith(ZIP) or is_begun:
             return None if _has_directory(file, size) else "its end is missing"
     return None
 
