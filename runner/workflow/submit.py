@@ -65,6 +65,7 @@ def submit(
         interruption_explained(runs),
         outcome_recorded(runs, discard_after=discard_after),
         background_thread() as planner,
+        background_thread() as keeper,  # awaited when all runs are started
         ReconnectingLink(
             target, report, strict=options.strict, install_python=not resumption or resumption.moves
         ) as connection,
@@ -98,8 +99,8 @@ def submit(
                         forecast.tell(box, models.result(), report)
                     try:
                         environment.install_tools(link, plan, box, report)
-                        with background_thread() as builder, background_thread() as keeper:
-                            keeper.submit(code_copy.keep_copy, plan.code, Silent())
+                        keeper.submit(code_copy.keep_copy, plan.code, Silent())
+                        with background_thread() as builder:
                             built = builder.submit(environment.provision, link, plan, box, report)
                             pushed = push.push(link, plan, box, run.run_id, report)
                             interpreter = built.result()
@@ -109,7 +110,8 @@ def submit(
                         continue
                     stale.clear(link, plan, box, report, kill=options.kill_stale)
                     start = launch.Start(interpreter, token, resumption, watch=len(runs) == 1)
-                    launch.launch(link, run, plan, pushed, start, report)
+                    pushed = launch.launch(link, run, plan, pushed, start, report)
+                    keeper.submit(code_copy.keep_copy, pushed.code, report)  # the same, unless it was edited meanwhile
                 launch.confirm_start(link, run)
                 waiting.pop(0)
     return runs

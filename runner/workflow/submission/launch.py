@@ -15,7 +15,6 @@ from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.status import query_box
-from runner.workflow.submission.code_copy import keep_copy
 from runner.workflow.submission.plan import Plan, fail_if_job_changed
 from runner.workflow.submission.push import TRIES, Pushed, push_code_anew
 from runner.workflow.submission.resumption import Resumption
@@ -63,19 +62,21 @@ class Start:
     watch: bool
 
 
-def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> None:
+def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> Pushed:
     """Claims the run on the box and starts it, in one request, at most once; returns when the box has confirmed the start.
 
+    Gives what was pushed in the end.
     The job file is read again right before. Code that arrived other than it was sent is pushed again, a few times.
     Raises LaunchError, TransferFailed for a job file that was changed meanwhile, PushDiffers.
     """
     for tries_left in reversed(range(TRIES)):
         fail_if_job_changed(plan.job, run)
-        keep_copy(pushed.code, report)
         try:
-            return _request_launch(link, run, plan, pushed, start, report)
+            _request_launch(link, run, plan, pushed, start, report)
+            return pushed
         except PushDiffers:
             pushed = push_code_anew(link, plan.job, pushed, run.run_id, tries_left, report)
+    raise AssertionError("the last try returns or raises")
 
 
 def _request_launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> None:
