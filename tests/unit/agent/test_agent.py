@@ -61,7 +61,8 @@ def test_the_laptop_writes_the_fields_that_the_box_reads() -> None:
         (requests.ResumeRequest, launch_request.Resume._fields),
     ]
     for written, read in pairs:
-        assert set(written.__annotations__) == set(read) - {"log_limit", "continues"}  # which the laptop never sends
+        never_sent, of_the_verb = {"log_limit", "continues"}, {"watch"}
+        assert set(written.__annotations__) - of_the_verb == set(read) - never_sent
 
 
 def test_an_answer_that_is_right_is_typed() -> None:

@@ -51,7 +51,8 @@ def test_what_is_there_already_is_told(box):
     run = run_with_code(box, "legal-20260102-142030-9e0b", "d1")
     os.makedirs(box.env("py-1") + "/bin")
     os.symlink(sys.executable, box.env("py-1") + "/bin/python")
-    os.makedirs(box.payload("a" * 64))
+    os.makedirs(box.payload("a" * 64) + "/remote_payload")
+    open(box.payload("a" * 64) + "/remote_payload/__init__.py", "w").close()
     for key in ("texts-aaa", "texts-bbb", "texts-more-ccc"):
         os.makedirs(box.data(key))
     os.utime(box.data("texts-aaa"), (1, 1))
