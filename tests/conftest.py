@@ -4,12 +4,12 @@ import signal
 
 import pytest
 
+from tests.support.boxes.provider_box import rent as rent
 from tests.support.cli import gpurun as gpurun
 from tests.support.cli import job as job
 from tests.support.figures import Gathered
 from tests.support.figures import figure as figure
 from tests.support.hub import hub as hub
-from tests.support.provider_box import rent as rent
 from tests.support.trials import Counted
 from tests.support.trials import chance as chance
 

@@ -12,7 +12,7 @@ from runner.cli import options, output
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
     from runner.domain.run import Run
-    from runner.workflow.destroy import Destruction, Gone
+    from runner.workflow.destroying.destroy import Destruction, Gone
     from runner.workflow.done import Verdict
 
 UNSAFE = 6  # the exit code if the box may not be destroyed yet
@@ -94,13 +94,13 @@ def _judge(record: Run, report: Reporter, leave_behind: bool, give_up: tuple[str
     try:
         return done(record, report, leave_behind=leave_behind, give_up=give_up)
     except ConnectFailed as error:
-        from runner.workflow.destroy import explain_silence
+        from runner.workflow.destroying.destroy import explain_silence
 
         raise explain_silence(record, error) from None
 
 
 def _plan(record: Run) -> Destruction:
-    from runner.workflow.destroy import plan_destruction, require_right_box
+    from runner.workflow.destroying.destroy import plan_destruction, require_right_box
 
     plan = plan_destruction(record)
     require_right_box(plan)
@@ -118,7 +118,7 @@ def _confirmed(plan: Destruction) -> bool:
 
 
 def _destroy(plan: Destruction, report: Reporter) -> Gone:
-    from runner.workflow.destroy import destroy
+    from runner.workflow.destroying.destroy import destroy
 
     gone = destroy(plan, report)
     if gone.confirmed:

@@ -86,7 +86,7 @@ def command(
     from runner import store
     from runner.domain.errors import UserError
     from runner.local_model.messages import Sampling
-    from runner.workflow.sample import SampleOptions, is_here, read_prompts, sample
+    from runner.workflow.inference.sample import SampleOptions, is_here, read_prompts, sample
 
     record = store.find_started(run)
     own = record.job.setting("prompts") or []

@@ -42,7 +42,7 @@ def command(target: str | None, device: str, inputs: Path | None, as_json: bool)
 
     The model predicts the inputs that it predicted on the box. Labels and logits are compared. Exits with 6 if they differ.
     """
-    from runner.workflow.smoke import raise_for, smoke_test, target_of
+    from runner.workflow.inference.smoke import raise_for, smoke_test, target_of
 
     folder, run = target_of(target)
     reports = smoke_test(folder, output.reporter(as_json), run=run, device=device, inputs=inputs)

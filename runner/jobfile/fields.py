@@ -18,8 +18,8 @@ from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job, Settings
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.schema_parts import Schema, closed, describe, properties
-from runner.jobfile.settings_metric import check_metric
-from runner.jobfile.settings_types import checkable
+from runner.jobfile.settings.metric import check_metric
+from runner.jobfile.settings.types import checkable
 from runner.jobfile.tree import Entry, Node
 from runner.jobfile.typing_errors import dotted, translate
 

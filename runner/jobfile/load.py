@@ -19,7 +19,7 @@ from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.overrides import apply_overrides
 from runner.jobfile.problems import InvalidJobFile, Place, Problem
 from runner.jobfile.requirements import RequirementsReader
-from runner.jobfile.settings_paths import resolve_settings_paths
+from runner.jobfile.settings.paths import resolve_settings_paths
 from runner.jobfile.tree import Node, read_tree
 
 MAX_BYTES = 1 << 20

@@ -73,8 +73,8 @@ def _follow(followed: FollowedRun, report: Reporter, display: Display) -> None:
 
 
 def _smoke_test(followed: FollowedRun, report: Reporter, display: Display) -> None:
-    from runner.workflow.smoke import raise_for as raise_for_models
-    from runner.workflow.smoke import smoke_test, target_of
+    from runner.workflow.inference.smoke import raise_for as raise_for_models
+    from runner.workflow.inference.smoke import smoke_test, target_of
 
     folder, _ = target_of(followed.run.run_id)
     followed.models = smoke_test(folder, report, run=followed.run, device="auto")

@@ -26,7 +26,7 @@ from remote_payload.train.model.classifier import Classifier
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.model.precision import resolve_precision
 from tests.benchmarks.measure import Row, run_piece
-from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer
+from tests.benchmarks.training.trainer import DEVICE, beside_trainer, ours, trainer
 
 BATCH, LENGTH, LONGEST = 8, 128, 256
 SETTINGS = {

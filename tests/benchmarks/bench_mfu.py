@@ -40,7 +40,7 @@ from remote_payload.train.model.precision import checkpoint_activations
 from remote_payload.train.state.progress import Outcome
 from remote_payload.train.tasks.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, run_piece
-from tests.benchmarks.training import DEVICE, outcome
+from tests.benchmarks.training.trainer import DEVICE, outcome
 
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 QUERIES = EVERY[:4]

@@ -27,7 +27,7 @@ from remote_payload.train.state.optimizer import build_optimizer, named_state
 from remote_payload.train.state.progress import Progress
 from remote_payload.train.state.saving import Saver
 from tests.benchmarks.measure import Row, compare, rounds, run_piece, seconds
-from tests.benchmarks.training import DEVICE, quiet_run
+from tests.benchmarks.training.trainer import DEVICE, quiet_run
 
 WIDTH, LAYERS = 1024, 24
 

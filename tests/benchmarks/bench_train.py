@@ -31,8 +31,8 @@ from remote_payload.train.model.lora import add_lora
 from remote_payload.train.tasks.packed_task import PackedTask
 from remote_payload.train.tasks.rows import RowTask, TokenRows
 from tests.benchmarks.measure import Row, compare, rounds, run_piece
-from tests.benchmarks.plain_gpt import GPT, plain_loop
-from tests.benchmarks.training import DEVICE, beside_trainer, ours, trainer
+from tests.benchmarks.training.plain_gpt import GPT, plain_loop
+from tests.benchmarks.training.trainer import DEVICE, beside_trainer, ours, trainer
 
 BATCH, LENGTH, VOCABULARY = 8, 128, 8000
 SHAPE = {"layers": 4, "width": 256, "heads": 4}

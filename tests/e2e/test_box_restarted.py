@@ -16,8 +16,8 @@ import pytest
 from tests.support.agent import wait_until
 from tests.support.box import Box
 from tests.support.box import box as box
+from tests.support.boxes.container import container
 from tests.support.cli import Gpurun
-from tests.support.container import container
 
 # Counts to 4, one number a file, from where its last one is; waits at 2 before the restart, and says what it was given.
 PROGRAM = """

@@ -15,8 +15,8 @@ from runner import store
 from runner.domain.errors import HostError
 from runner.domain.progress import Silent
 from runner.host_notes import note_instance
-from runner.workflow import destroy as destroying
 from runner.workflow.connect import resolve_or_start_host
+from runner.workflow.destroying import destroy as destroying
 from tests.support.box import Box
 from tests.support.box import box as box
 from tests.support.cli import REPOSITORY, Gpurun

@@ -17,7 +17,7 @@ from runner.domain.job import Job
 from runner.domain.run import Refusal, Run
 from runner.local_model.compare import Comparison
 from runner.local_model.report import SmokeReport
-from runner.workflow import smoke
+from runner.workflow.inference import smoke
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
 from tests.support.replay import Said

@@ -15,9 +15,9 @@ import pytest
 
 from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
+from tests.support.boxes.rented import Rented, kill
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
-from tests.support.rented import Rented, kill
 
 TELLS = """
 import json, os, sys

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.boxes.rented import Rented
 from tests.support.cli import Gpurun
-from tests.support.rented import Rented
 
 MODEL = 'import pathlib; pathlib.Path("models/w").write_text("w"); print("trained")'
 WAITS = 'import pathlib, time\nprint("ready", flush=True)\nwhile not pathlib.Path("stop").exists(): time.sleep(0.05)'

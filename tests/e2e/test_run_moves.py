@@ -14,8 +14,8 @@ import pytest
 from tests.e2e.test_pretrain_job import TINY
 from tests.e2e.test_pretrain_job import project as project
 from tests.support.agent import wait_until
+from tests.support.boxes.mortal_box import MortalBox
 from tests.support.cli import Gpurun
-from tests.support.mortal_box import MortalBox
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.boxes.provider_box import Rent
 from tests.support.cli import Gpurun
-from tests.support.provider_box import Rent
 
 # Counts to 60, saving each number, and tells where it began. It waits at 5 unless it is resumed.
 COUNTS = """

@@ -54,7 +54,7 @@ def test_13_a_box_without_rsync_is_told_what_to_install(gpurun: Gpurun, box: Box
 @pytest.mark.slow
 def test_13_a_box_without_python_is_told_what_to_install(gpurun: Gpurun, box: Box, job: Any, tmp_path: Path) -> None:
     only_as_root()
-    from tests.support.container import container
+    from tests.support.boxes.container import container
 
     path = programs(tmp_path / "bin", {"python"})
     pythons = [str(each) for place in ("/usr/bin", "/usr/local/bin") for each in Path(place).glob("python3*")]

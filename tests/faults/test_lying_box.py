@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.boxes.liar import Liar
+from tests.support.boxes.liar import liar as liar
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
-from tests.support.liar import Liar
-from tests.support.liar import liar as liar
 
 TRAIN = """
 import pathlib

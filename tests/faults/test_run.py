@@ -17,8 +17,8 @@ import pytest
 from remote_payload.agent.box import processes
 from tests.support.agent import wait_until
 from tests.support.box import SSHD, Box, only_as_root, small_disk
+from tests.support.boxes.container import container
 from tests.support.cli import Gpurun
-from tests.support.container import container
 from tests.support.figures import Record
 
 WAIT = """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runner.domain.answers import manifest
     from runner.domain.run import Run
     from runner.workflow.checkpoints import Checkpoint, Checkpoints
-    from runner.workflow.destroy import Gone
+    from runner.workflow.destroying.destroy import Gone
     from runner.workflow.done import Verdict
     from runner.workflow.fetch import Fetched
 

@@ -125,7 +125,7 @@ def lie(frames: list[Said], chance: random.Random) -> tuple[list[Said], str]:
 
 def direct(agent: Agent, verb: str) -> int:
     """Verbs that no command reaches on a machine without a GPU, as a command would call them; the exit code."""
-    from runner.workflow.sample import _read
+    from runner.workflow.inference.sample import _read
 
     run_id = store.run_ids()[-1]
     calls: dict[str, Any] = {

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.boxes.rented import Rented, kill
 from tests.support.checkpointing import PROGRAM, command, home, unverified
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
-from tests.support.rented import Rented, kill
 from tests.support.trials import trials
 
 ALLOWED = 30.0  # seconds beyond one interval

@@ -15,8 +15,8 @@ from typing import Any
 from tests.support.agent import wait_until
 from tests.support.box import Box
 from tests.support.box import box as box
+from tests.support.boxes.container import container
 from tests.support.cli import Gpurun
-from tests.support.container import container
 from tests.support.trials import trials
 
 PROGRAM = """

@@ -17,7 +17,7 @@ from runner.local_model.model_folder import read_model_folder
 from runner.local_model.worker import Refused
 from runner.local_model.worker.predict import bucketed
 from runner.local_model.worker.smoke import smoke
-from runner.workflow.smoke import _request
+from runner.workflow.inference.smoke import _request
 from tests.support.models.smoke_models import LABELS, change_tensor, flip_bit
 from tests.support.models.tiny_models import CORPUS, save_tiny_model
 

@@ -10,7 +10,7 @@ from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.local_model.messages import Sampling
-from runner.workflow.sample import SampleOptions, _folder, _read, is_here, read_prompts
+from runner.workflow.inference.sample import SampleOptions, _folder, _read, is_here, read_prompts
 
 
 def record(fetched_into=None) -> Run:

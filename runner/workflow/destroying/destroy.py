@@ -17,8 +17,8 @@ from runner.domain.run import Run
 from runner.host_notes import host_notes
 from runner.transport.answering import answers
 from runner.workflow.connect import host_of
+from runner.workflow.destroying.provider_tool import Ended, run_tool
 from runner.workflow.hosts import forget
-from runner.workflow.provider_tool import Ended, run_tool
 
 COMMAND_LIMIT = 120.0  # seconds for the command that destroys
 QUESTION_LIMIT = 60.0  # for one that only asks

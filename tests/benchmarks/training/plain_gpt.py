@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.benchmarks.training import DEVICE, clock, speed
+from tests.benchmarks.training.trainer import DEVICE, clock, speed
 
 
 class Block(nn.Module):

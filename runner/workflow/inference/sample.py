@@ -18,9 +18,9 @@ from runner.local_model.lines import prompt_line, read_message
 from runner.local_model.messages import Failure, SampleRequest, Sampling
 from runner.local_model.model_folder import read_model_folder
 from runner.local_model.process import model_process, show
-from runner.workflow.base_model import bring_base
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
+from runner.workflow.inference.base_model import bring_base
 
 MODULE = "remote_payload.recipes.sample"
 ON_BOX = "Try it on the box: gpurun sample --on-box"

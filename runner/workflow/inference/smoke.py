@@ -24,7 +24,7 @@ from runner.local_model.model_folder import (
 )
 from runner.local_model.process import model_process, show
 from runner.local_model.report import SmokeReport, count_labels
-from runner.workflow.base_model import bring_base
+from runner.workflow.inference.base_model import bring_base
 
 
 def smoke_test(
