@@ -35,6 +35,7 @@ from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier, sha256
 
 PAUSES = (0.5, 2.0)  # seconds before a broken copy is tried again
+CHANGED = (ChecksumMismatch, FilesChanged)
 LISTINGS = 3  # how often a run that goes on is asked for its files, when they change while they are copied
 
 
@@ -68,15 +69,44 @@ def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
 
 def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
     """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked again."""
-    for left in reversed(range(LISTINGS)):
+    for _ in range(LISTINGS - 1):
         manifest = ask_manifest(link, run, report)
         try:
             return manifest, bring(link, run, [manifest.files], target, report)
-        except (ChecksumMismatch, FilesChanged) as error:
-            if manifest.complete or not left:
+        except CHANGED as error:
+            if manifest.complete:
                 raise
             report.warn(f"{error.message}; the run goes on, asking again what it has")
-    raise AssertionError("the loop returns or raises")
+    manifest = ask_manifest(link, run, report)
+    if manifest.complete:
+        return manifest, bring(link, run, [manifest.files], target, report)
+    return _bring_what_rests(link, run, manifest, target, report)
+
+
+def _bring_what_rests(
+    link: Link, run: Run, manifest: Manifest, target: Path, report: Reporter
+) -> tuple[Manifest, list[Artifact]]:
+    """One checkpoint after the other, then all else; what changes faster than it can be copied stays here as it is, and is left
+    out of the list. Raises the error where that is everything.
+    """
+    batches: dict[str, list[Artifact]] = {kept.path: [] for kept in link.agent.checkpoints(run.run_id).values()}
+    for file in manifest.files:
+        parts = file.path.split("/")
+        tops = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        batches.setdefault(next((top for top in tops if top in batches), ""), []).append(file)
+    settled: list[Artifact] = []
+    new: list[Artifact] = []
+    trouble: ArtifactError | TransferFailed | None = None
+    for files in filter(None, batches.values()):
+        try:
+            new += bring(link, run, [files], target, report)
+            settled += files
+        except CHANGED as error:
+            trouble = error
+            report.warn(f"{error.message}; it changes faster than it can be copied, and stays here as it was")
+    if trouble and not settled:
+        raise trouble
+    return Manifest(manifest.complete, tuple(settled), manifest.left_out), new
 
 
 def bring(

@@ -113,7 +113,7 @@ class HostKeeper(threading.Thread):
             waits = isinstance(error, HostKeyChanged)
             going_on = "nothing is sent there until you forgot or moved the host" if waits else "trying again"
             hint = "" if error.retryable else f"\n  {error.hint}"
-            self._board.warn(f"{error.message}; {going_on} (what runs there goes on){hint}")
+            self._board.warn(f"{error.message}; {going_on} (what runs there does not need this machine){hint}")
 
     def _follow_to_other_boxes(self) -> None:
         """A run whose box is gone may have been resumed on another one: the run that goes on from it is kept in its place."""
