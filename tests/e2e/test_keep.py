@@ -142,7 +142,7 @@ def test_it_goes_on_after_sleep_at_another_address_after_it_was_killed_and_on_an
 
 
 def cut_all(box: Rented) -> None:
-    """Ends every connection to the box, and what runs there does not need this machine."""
+    """Ends every connection to the box, and what runs there goes on."""
     everything, sshd = processes.scan(), int((box.local.folder / "sshd.pid").read_text())
     for pid in processes.descendants(everything, sshd):
         processes.send(everything[pid], signal.SIGKILL)
