@@ -63,8 +63,9 @@ def test_a_recipe_whose_box_died_in_the_middle_trains_on_elsewhere_bit_for_bit(
     assert "it moves there" in told.stderr and "goes on from step-" in told.stderr
     new = gpurun.json("list")["runs"][-1]
     assert new["parent"] == moved and new["host"] == other.address
-    (kept,) = json.loads(keeping.communicate(timeout=200)[0])["runs"]  # it went on with the new run
-    assert kept["run_id"] == new["run_id"] and kept["status"]["outcome"] == "succeeded"
+    kept = {run["run_id"]: run for run in json.loads(keeping.communicate(timeout=200)[0])["runs"]}
+    assert kept.keys() == {moved, new["run_id"]}, "it went on with the new run"
+    assert kept[new["run_id"]]["status"]["outcome"] == "succeeded"
     after, expected = losses(gpurun, new["run_id"]), losses(gpurun, straight)
     assert 0 < len(after) < 40 and after == {step: expected[step] for step in after} and max(after) == 40
     weights = "models/best/model.safetensors"

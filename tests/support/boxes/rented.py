@@ -18,7 +18,8 @@ class Rented:
     """A box with an sshd of its own; its port changes with each ``move``."""
 
     def __init__(self, folder: Path) -> None:
-        self.local = LocalBox(folder)
+        # Below this name a box sees the runs of its own home folder alone, not those of tests that run at the same time.
+        self.local = LocalBox(folder / "local-box")
         self.address = self._start()
 
     def _start(self) -> str:
