@@ -95,10 +95,14 @@ def command(
             despite_forecast=despite_forecast,
         )
         sys.exit(_show_checked(checked, as_json))
-    from runner.workflow.status import failures_of
     from runner.workflow.submit import Options, submit
 
     runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id, despite_forecast))
+    _go_on(runs, report, follow=follow, keep=keep, as_json=as_json)
+
+
+def _go_on(runs: list[Run], report: Reporter, *, follow: bool, keep: bool, as_json: bool) -> None:
+    """What comes after the start: how the runs are, and what ``--follow`` and ``--keep`` asked for. Raises the first failure."""
     if not as_json:
         for run in runs:
             show_started(run, report)
@@ -110,6 +114,8 @@ def command(
         from runner.cli.keep import keep_all
 
         return keep_all(runs, "all", None, as_json)
+    from runner.workflow.status import failures_of
+
     failures = failures_of(runs)
     if as_json and not follow:
         from runner.cli.as_document.runs import run_document

@@ -127,22 +127,28 @@ def _variable_value(value: str) -> str:
 
 
 def _output(value: str) -> str:
-    path = value.strip().removeprefix("./").rstrip("/")
-    if not all(OUTPUT.fullmatch(part) and part not in (".", "..") for part in path.split("/")) or len(path) > 512:
-        raise ValueError(
-            "must be the name of a file or folder in the working directory, such as results/best, of letters, digits, "
-            "'.', '_', '-' and '/'"
-        )
-    return path
+    return _path_of(
+        OUTPUT,
+        value,
+        "must be the name of a file or folder in the working directory, such as results/best, of letters, digits, "
+        "'.', '_', '-' and '/'",
+    )
 
 
 def _pattern(value: str) -> str:
+    return _path_of(
+        PATTERN,
+        value,
+        "must be the path of a file or folder in the working directory, such as out/step_*, of letters, digits, '.', '_', '-', "
+        "'=', '/' and the stars '*', '**', '?'",
+    )
+
+
+def _path_of(name: re.Pattern[str], value: str, wanted: str) -> str:
+    """A path in the working directory whose names all match ``name``. Raises ValueError saying what is ``wanted``."""
     path = value.strip().removeprefix("./").rstrip("/")
-    if not all(PATTERN.fullmatch(part) and part not in (".", "..") for part in path.split("/")) or len(path) > 512:
-        raise ValueError(
-            "must be the path of a file or folder in the working directory, such as out/step_*, of letters, digits, '.', '_', '-', "
-            "'=', '/' and the stars '*', '**', '?'"
-        )
+    if not all(name.fullmatch(part) and part not in (".", "..") for part in path.split("/")) or len(path) > 512:
+        raise ValueError(wanted)
     return path
 
 
