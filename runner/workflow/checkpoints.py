@@ -16,6 +16,7 @@ from runner.domain.errors import AbsurdAnswer, HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.connect import connect_to_run
+from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
 
 
@@ -89,9 +90,7 @@ def metric_of(run: Run) -> str:
 
 def fetched(run: Run) -> dict[str, Path]:
     """The folders of the checkpoints and the finished model that are on this machine, by name, oldest first."""
-    if not run.fetched_into:
-        return {}
-    outputs = Path(run.fetched_into)
+    outputs = destination(run, None)
     places = {"best": outputs / "models" / "best"}
     return {name: places.get(name, outputs / "checkpoints" / name) for name in _here(run)}
 
@@ -102,7 +101,7 @@ def listed_here(run: Run) -> dict[str, Kept]:
 
 
 def _here(run: Run) -> dict[str, Kept]:
-    return listed_in(Path(run.fetched_into)) if run.fetched_into else {}
+    return listed_in(destination(run, None))
 
 
 def listed_in(outputs: Path) -> dict[str, Kept]:
@@ -112,11 +111,12 @@ def listed_in(outputs: Path) -> dict[str, Kept]:
 
 def _own_here(run: Run) -> dict[str, Kept]:
     """Of a program of the user's own: the checkpoints of which every file was fetched, and is unchanged."""
-    if not run.fetched_into or not run.job.pushes_code:
+    if not run.job.pushes_code:
         return {}
-    receipt = Receipt(Path(run.fetched_into))
+    outputs = destination(run, None)
+    receipt = Receipt(outputs)
     rule, others = rule_of_job(run.job.wire()), receipt.unsure()
-    complete, _ = list_written(run.fetched_into, receipt.verified(), rule, is_running=False)
+    complete, _ = list_written(str(outputs), receipt.verified(), rule, is_running=False)
     listed = read_checkpoints(Fields({"checkpoints": complete, "best": None}))
     return {name: each for name, each in listed.items() if not _is_below(others, each.path)}
 

@@ -56,6 +56,7 @@ def bring_home(
     by_batch = {batch: kept for kept, batch in plan.checkpoints.values()}
 
     def moved(batch: Sequence[Artifact]) -> None:
+        _note_place(run, target)  # at once: the box may be gone before the next batch
         kept = by_batch.get(tuple(batch))
         if kept is not None and before.get(kept.path) != kept:
             home.add(kept, batch)
@@ -68,9 +69,14 @@ def bring_home(
             home.keep_only(rule.wanted(here.values()))
         if manifest.complete:
             _leave(plan.left, target)
-    if run.fetched_into != str(target) and (any(plan.batches) or manifest.complete):
-        store.update(run, fetched_into=str(target))
+    if manifest.complete:
+        _note_place(run, target)
     return Brought(target, tuple(new), manifest.complete, newest_here(home))
+
+
+def _note_place(run: Run, target: Path) -> None:
+    if run.fetched_into != str(target):
+        store.update(run, fetched_into=str(target))
 
 
 def begin(run: Run) -> KeptRun:

@@ -11,7 +11,7 @@ from runner.domain.answers.verbs import Kept
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow.fetch import bring
+from runner.workflow.fetch import bring, destination
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.moving.home import AUTO, Outputs, choose, needs_checkpoint, without_others
 
@@ -46,9 +46,10 @@ def _is_newer(there: Kept, here: Kept) -> bool:
 
 def _link_what_is_home(run: Run, needed: list[Artifact], passing: Path) -> None:
     """Where links are not possible (another disk), the file is brought once more."""
-    verified = Receipt(Path(run.fetched_into)).verified() if run.fetched_into else {}
+    home = destination(run, None)
+    verified = Receipt(home).verified()
     for artifact in needed:
-        if run.fetched_into and verified.get(artifact.path) == artifact.sha256:
+        if verified.get(artifact.path) == artifact.sha256:
             (passing / artifact.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(OSError):
-                os.link(Path(run.fetched_into) / artifact.path, passing / artifact.path)
+                os.link(home / artifact.path, passing / artifact.path)

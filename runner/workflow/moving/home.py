@@ -15,6 +15,7 @@ from runner.domain.run import Run
 from runner.push.digest import digest
 from runner.push.selection import Entry, Selection
 from runner.workflow.checkpoints import listed_here
+from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.submission.plan import Tree
 
@@ -49,9 +50,7 @@ def outputs_at_home(run: Run, wanted: str) -> Outputs | None:
 
     None where there is nothing to go on from.
     """
-    if not run.fetched_into:
-        return None
-    root = Path(run.fetched_into)
+    root = destination(run, None)
     verified = Receipt(root).verified()
     listed = {name: kept for name, kept in listed_here(run).items() if _is_whole(root, kept, verified)}
     chosen = choose(listed, wanted)
