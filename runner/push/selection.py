@@ -224,9 +224,13 @@ class _Walk:
     def check_readable(self) -> None:
         """Leaves out files that this user may not read. Files that everybody may read are not checked: that saves time."""
         for path, entry in list(self.kept.items()):
-            file = f"{self.top}/{path}"
-            if entry.kind == "file" and not entry.mode & 0o004 and not os.access(file, os.R_OK):
-                self.leave_out_file(path, UNREADABLE if os.path.lexists(file) else None)
+            if entry.kind != "file" or entry.mode & 0o004:
+                continue
+            # One call both tells whether it may be read and whether it is there: between two it may come and go.
+            try:
+                os.close(os.open(f"{self.top}/{path}", os.O_RDONLY | os.O_NONBLOCK))
+            except OSError as error:
+                self.leave_out_file(path, None if _is_gone(error) else UNREADABLE)
 
     def check_contents(self) -> None:
         """Leaves out text files with a token or key in them, and what cannot be read."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +33,14 @@ def folder(tmp_path: Path) -> Path:
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """stand_in: root may read everything."""
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name not in names and real(path, mode))
+    real = os.open
+
+    def refused(path: Any, *rest: Any, **more: Any) -> int:
+        if Path(path).name in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refused)
 
 
 def test_an_unreadable_file_is_refused_by_name_unless_it_is_left_out(
