@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from remote_payload.agent.wire.paths import IDENTITY, RUN_ID, check_run_id
+from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
@@ -91,6 +92,11 @@ class Run:
             self.run_id,
         ]
         return " ".join(["gpurun submit", *words])
+
+    @property
+    def outputs_here(self) -> Path:
+        """The folder on this machine for its outputs: where a fetch has put them, else its own."""
+        return Path(self.fetched_into) if self.fetched_into else places.run_folder(self.run_id) / "outputs"
 
     @property
     def may_be_there(self) -> bool:

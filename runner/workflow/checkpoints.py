@@ -16,7 +16,6 @@ from runner.domain.errors import AbsurdAnswer, HostError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.connect import connect_to_run
-from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
 
 
@@ -90,7 +89,7 @@ def metric_of(run: Run) -> str:
 
 def fetched(run: Run) -> dict[str, Path]:
     """The folders of the checkpoints and the finished model that are on this machine, by name, oldest first."""
-    outputs = destination(run, None)
+    outputs = run.outputs_here
     places = {"best": outputs / "models" / "best"}
     return {name: places.get(name, outputs / "checkpoints" / name) for name in _here(run)}
 
@@ -101,7 +100,7 @@ def listed_here(run: Run) -> dict[str, Kept]:
 
 
 def _here(run: Run) -> dict[str, Kept]:
-    return listed_in(destination(run, None))
+    return listed_in(run.outputs_here)
 
 
 def listed_in(outputs: Path) -> dict[str, Kept]:
@@ -113,10 +112,9 @@ def _own_here(run: Run) -> dict[str, Kept]:
     """Of a program of the user's own: the checkpoints of which every file was fetched, and is unchanged."""
     if not run.job.pushes_code:
         return {}
-    outputs = destination(run, None)
-    receipt = Receipt(outputs)
+    receipt = Receipt(run.outputs_here)
     rule, others = rule_of_job(run.job.wire()), receipt.unsure()
-    complete, _ = list_written(str(outputs), receipt.verified(), rule, is_running=False)
+    complete, _ = list_written(str(run.outputs_here), receipt.verified(), rule, is_running=False)
     listed = read_checkpoints(Fields({"checkpoints": complete, "best": None}))
     return {name: each for name, each in listed.items() if not _is_below(others, each.path)}
 

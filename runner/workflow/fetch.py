@@ -56,7 +56,7 @@ class Fetched:
 
 def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
     """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
-    target = destination(run, into)
+    target = into.expanduser().absolute() if into else run.outputs_here
     found: tuple[Manifest, list[Artifact]] | None = None
     with exclusively(run), ReconnectingLink(host_of(run), report) as connection:
         while found is None:
@@ -72,14 +72,14 @@ def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Ma
     for _ in range(LISTINGS - 1):
         manifest = ask_manifest(link, run, report)
         try:
-            return manifest, bring(link, run, [manifest.files], target, report)
+            return manifest, _bring_and_note(link, run, manifest.files, target, report)
         except CHANGED as error:
             if manifest.complete:
                 raise
             report.warn(f"{error.message}; the run goes on, asking again what it has")
     manifest = ask_manifest(link, run, report)
     if manifest.complete:
-        return manifest, bring(link, run, [manifest.files], target, report)
+        return manifest, _bring_and_note(link, run, manifest.files, target, report)
     return _bring_what_rests(link, run, manifest, target, report)
 
 
@@ -99,7 +99,7 @@ def _bring_what_rests(
     trouble: ArtifactError | TransferFailed | None = None
     for files in filter(None, batches.values()):
         try:
-            new += bring(link, run, [files], target, report)
+            new += _bring_and_note(link, run, files, target, report)
             settled += files
         except CHANGED as error:
             trouble = error
@@ -107,6 +107,16 @@ def _bring_what_rests(
     if trouble and not settled:
         raise trouble
     return Manifest(manifest.complete, tuple(settled), manifest.left_out), new
+
+
+def _bring_and_note(link: Link, run: Run, files: Sequence[Artifact], target: Path, report: Reporter) -> list[Artifact]:
+    return bring(link, run, [files], target, report, lambda batch: note_place(run, target))
+
+
+def note_place(run: Run, target: Path) -> None:
+    """Notes where a run's outputs are, as soon as the first of them are there: the box may be gone before the others have come."""
+    if not run.fetched_into:
+        store.update(run, fetched_into=str(target))
 
 
 def bring(
@@ -147,13 +157,6 @@ def _bring_batch(
         with report.stage("verify and move", "bytes") as stage:
             verifier.finish(stage)
             _settle(missing, staging.files, target, receipt)
-
-
-def destination(run: Run, into: Path | None) -> Path:
-    """Where the outputs go: what was asked for, else where they went before, else the run's own folder."""
-    if into is not None:
-        return into.expanduser().absolute()
-    return Path(run.fetched_into) if run.fetched_into else places.run_folder(run.run_id) / "outputs"
 
 
 def ask_manifest(link: Link, run: Run, report: Reporter) -> Manifest:

@@ -62,9 +62,8 @@ def checkpoint_names(run: Run) -> list[str]:
         for line in events:
             if b'"checkpoint"' in line:
                 names.update(name.decode() for name in _NAME.findall(line))
-    if run.fetched_into:
-        names.update(name for name in listdir(Path(run.fetched_into) / "checkpoints") if _NAME.fullmatch(name.encode()))
-        names.update({"best"} & set(listdir(Path(run.fetched_into) / "models")))
+    names.update(name for name in listdir(run.outputs_here / "checkpoints") if _NAME.fullmatch(name.encode()))
+    names.update({"best"} & set(listdir(run.outputs_here / "models")))
     return sorted(names)
 
 

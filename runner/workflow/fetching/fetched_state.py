@@ -15,7 +15,6 @@ from runner.domain.progress import Reporter
 from runner.domain.quantities import format_size, pluralise
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.follow import catch_up
 
@@ -88,7 +87,7 @@ def _compare(link: Link, run: Run, held: Held) -> FetchedState:
         return FetchedState(run.run_id, unreadable=error.message)
     if not manifest.complete:
         return FetchedState(run.run_id, unreadable="it goes on")
-    receipt = Receipt(destination(run, None))
+    receipt = Receipt(run.outputs_here)
     missing = tuple(
         artifact for artifact in manifest.files if not receipt.has(artifact) and not receipt.is_left(artifact)
     )

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import store
 from runner.domain.answers.manifest import Artifact, Manifest
 from runner.domain.answers.verbs import Kept
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow.fetch import bring, destination, exclusively
+from runner.workflow.fetch import bring, exclusively, note_place
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import STAGING
 from runner.workflow.keeping.board import KeptRun
@@ -49,14 +48,14 @@ def bring_home(
 
     ``arrived`` is told each checkpoint that has come home. Raises as ``fetch`` does.
     """
-    target = destination(run, None)
+    target = run.outputs_here
     manifest, home = link.agent.manifest(run.run_id), Home(run, target)
     before = home.verified()
     plan = make_plan(manifest, listed.values(), before, _begun(target), rule)
     by_batch = {batch: kept for kept, batch in plan.checkpoints.values()}
 
     def moved(batch: Sequence[Artifact]) -> None:
-        _note_place(run, target)  # at once: the box may be gone before the next batch
+        note_place(run, target)
         kept = by_batch.get(tuple(batch))
         if kept is not None and before.get(kept.path) != kept:
             home.add(kept, batch)
@@ -70,19 +69,14 @@ def bring_home(
         if manifest.complete:
             _leave(plan.left, target)
     if manifest.complete:
-        _note_place(run, target)
+        note_place(run, target)
     return Brought(target, tuple(new), manifest.complete, newest_here(home))
-
-
-def _note_place(run: Run, target: Path) -> None:
-    if run.fetched_into != str(target):
-        store.update(run, fetched_into=str(target))
 
 
 def begin(run: Run) -> KeptRun:
     """A run as it is before its box is asked: by its record, and by what is on this machine."""
     is_home = run.status is not None and run.status.finished and run.fetched_at is not None
-    return KeptRun(run, newest_here(Home(run, destination(run, None))), into=run.fetched_into, over=is_home)
+    return KeptRun(run, newest_here(Home(run, run.outputs_here)), into=run.fetched_into, over=is_home)
 
 
 def newest_here(home: Home) -> Kept | None:

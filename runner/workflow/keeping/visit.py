@@ -27,7 +27,6 @@ from runner.domain.errors import (
 )
 from runner.domain.quantities import format_size
 from runner.transport.link import Link
-from runner.workflow.fetch import destination
 from runner.workflow.follow import catch_up, remember_status
 from runner.workflow.keeping.board import Board, Ended, KeptRun, RunReporter, would_be_lost
 from runner.workflow.keeping.bring import Listing, bring_home, newest_here
@@ -136,7 +135,7 @@ class Visit:
         listed = link.agent.checkpoints(run.run_id)
 
         def arrived(checkpoint: Kept) -> None:
-            kept.home = newest_here(Home(run, destination(run, None)))
+            kept.home = newest_here(Home(run, run.outputs_here))
             self._board.say(
                 f"{run.run_id}: {checkpoint.name} is home ({format_size(checkpoint.size)}){would_be_lost(kept)}"
             )

@@ -11,7 +11,7 @@ from runner.domain.answers.verbs import Kept
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.transport.link import Link
-from runner.workflow.fetch import bring, destination
+from runner.workflow.fetch import bring
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.moving.home import AUTO, Outputs, choose, needs_checkpoint, without_others
 
@@ -46,10 +46,9 @@ def _is_newer(there: Kept, here: Kept) -> bool:
 
 def _link_what_is_home(run: Run, needed: list[Artifact], passing: Path) -> None:
     """Where links are not possible (another disk), the file is brought once more."""
-    home = destination(run, None)
-    verified = Receipt(home).verified()
+    verified = Receipt(run.outputs_here).verified()
     for artifact in needed:
         if verified.get(artifact.path) == artifact.sha256:
             (passing / artifact.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(OSError):
-                os.link(home / artifact.path, passing / artifact.path)
+                os.link(run.outputs_here / artifact.path, passing / artifact.path)

@@ -15,7 +15,6 @@ from runner.domain.run import Run
 from runner.push.digest import digest
 from runner.push.selection import Entry, Selection
 from runner.workflow.checkpoints import listed_here
-from runner.workflow.fetch import destination
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.submission.plan import Tree
 
@@ -50,7 +49,7 @@ def outputs_at_home(run: Run, wanted: str) -> Outputs | None:
 
     None where there is nothing to go on from.
     """
-    root = destination(run, None)
+    root = run.outputs_here
     verified = Receipt(root).verified()
     listed = {name: kept for name, kept in listed_here(run).items() if _is_whole(root, kept, verified)}
     chosen = choose(listed, wanted)

@@ -85,21 +85,18 @@ class Program:
 
     def zip_in_pieces(self, chance: random.Random) -> None:
         """A file of torch.save that a copy tool writes: closed between its pieces for longer than the quiet time."""
-        content = zipped(self.content(chance))
-        self.note("out/deep/model.pt", {"": content})
-        for place, piece in enumerate(pieces(content, chance)):
-            with open(self.path("out/deep/model.pt"), "ab" if place else "wb") as file:
-                file.write(piece)
-            self.pause(chance, LONG)
+        self.append_pieces("out/deep/model.pt", zipped(self.content(chance)), chance, LONG)
 
     def in_pieces(self, chance: random.Random) -> None:
         """A format without a visible end, closed between its pieces for less than the quiet time."""
-        content = self.content(chance)
-        self.note("out/table.csv", {"": content})
+        self.append_pieces("out/table.csv", self.content(chance), chance, SHORT)
+
+    def append_pieces(self, path: str, content: bytes, chance: random.Random, longest: float) -> None:
+        self.note(path, {"": content})
         for place, piece in enumerate(pieces(content, chance)):
-            with open(self.path("out/table.csv"), "ab" if place else "wb") as file:
+            with open(self.path(path), "ab" if place else "wb") as file:
                 file.write(piece)
-            self.pause(chance, SHORT)
+            self.pause(chance, longest)
 
     def trainer(self, chance: random.Random) -> None:
         """A ``checkpoint-N``, sometimes one that is there already. The gaps before its last file may be long."""

@@ -37,7 +37,7 @@ def brought(monkeypatch):
     """Copies nothing: notes what would arrive, and fails as rsync and the hashes do where ``changing`` files are among it."""
     noted = SimpleNamespace(changing=set(), here=set())
 
-    def bring(link, run, batches, target, report):
+    def bring(link, run, batches, target, report, arrived):
         files = [file for batch in batches for file in batch]
         if noted.changing & {file.path for file in files}:
             raise ChecksumMismatch("it is not what the box's manifest says")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,9 +54,19 @@ def _artifact(path: Path, outputs: Path) -> Artifact:
     return Artifact(str(path.relative_to(outputs)), len(content), hashlib.sha256(content).hexdigest())
 
 
+def keep(link: Any, run: Run, into: Path) -> None:
+    bring_home(link, run, link.agent.checkpoints(""), Rule(), Silent(), lambda kept: None)
+
+
+def fetch_into(link: Any, run: Run, into: Path) -> None:
+    """As ``fetch --into`` does it where files change while they are copied: one checkpoint after the other."""
+    fetch._bring_what_rests(link, run, link.agent.manifest(""), into, Silent())
+
+
+@pytest.mark.parametrize("bring", [keep, fetch_into])
 @pytest.mark.parametrize("seed", range(10))
-def test_what_keep_has_brought_home_when_its_box_dies_can_be_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+def test_what_is_home_when_the_box_dies_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, bring: Callable[[Any, Run, Path], None]
 ) -> None:
     monkeypatch.setenv("GPURUN_HOME", str(tmp_path / "home"))
     run = Run(mint_id("x"), Job("x", recipe="pretrain"), "local", 0.0)
@@ -75,13 +86,15 @@ def test_what_keep_has_brought_home_when_its_box_dies_can_be_resumed(
 
     monkeypatch.setattr(rsync, "pull", pull)
     monkeypatch.setattr(fetch, "PAUSES", ())
-    told: list[str] = []
+    places = {keep: run.outputs_here, fetch_into: tmp_path / "elsewhere"}
+    places[bring].mkdir(parents=True)
     try:
-        bring_home(link, run, link.agent.checkpoints(""), Rule(), Silent(), lambda kept: told.append(kept.name))
+        bring(link, run, places[bring])
     except TransferInterrupted:
         assert copies_left < 0
+    here = sorted(file.parent.name for file in places[bring].glob("checkpoints/*/manifest.json"))
     record = store.load(run.run_id)
     outputs = outputs_at_home(record, "auto")
-    assert sorted(fetched(record)) == sorted(told)
-    assert (outputs.checkpoint.name if outputs and outputs.checkpoint else None) == max(told, default=None)
-    assert bool(record.fetched_into) == bool(told), "the record says where it is"
+    assert sorted(fetched(record)) == here
+    assert (outputs.checkpoint.name if outputs and outputs.checkpoint else None) == max(here, default=None)
+    assert record.fetched_into == (str(places[bring]) if here else None), "the record says where it is"
