@@ -33,10 +33,12 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@# In the order of the folders: files of few long tests first, so that no core waits for one of them at the end.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 faults: setup
 	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/e2e
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runner import files
 from runner.domain import places
 from runner.domain.answers.reading import Impossible
-from runner.domain.errors import NotStarted, StateError, UnknownRun
+from runner.domain.errors import NotStarted, StartedElsewhere, StateError, UnknownRun
 from runner.domain.run import Run, RunChanges, matching, stamp_of
 from runner.files import file_lock, parse_json, write_json, writing
 
@@ -64,15 +64,104 @@ def update(run: Run, **changes: Unpack[RunChanges]) -> None:
         setattr(run, name, value)
 
     def work() -> None:
-        try:
-            record = load(run.run_id)
-        except (UnknownRun, StateError):
-            record = run
+        record = _recorded(run)
         for name, value in changes.items():
             setattr(record, name, value)
         save(record)
 
     files.change(places.run_folder(run.run_id) / "run.json", work)
+
+
+def note_attempt(run: Run, data: dict[str, str]) -> None:
+    """Notes that a launch is about to be asked for: from here on the run may be on ``run.host``, and on no other.
+
+    Raises StartedElsewhere where another gpurun has sent the run to another host meanwhile, NotStarted where it has given back the place
+    that the run was to take: a third one may have taken it.
+    """
+
+    def work() -> None:
+        if run.parent and not _is_run(run.run_id):
+            raise NotStarted(
+                f"another gpurun was ended meanwhile, and has given up {run.run_id}",
+                meaning="It was not started.",
+                hint="Repeat the command.",
+            )
+        record = _recorded(run)
+        if record.host != run.host:
+            raise StartedElsewhere(
+                f"{run.run_id} is being started on {record.host} by another gpurun",
+                meaning="It was not started here.",
+                hint=f"gpurun status {run.run_id}",
+            )
+        record.attempted, record.data = True, data
+        save(record)
+
+    files.change(places.run_folder(run.run_id) / "run.json", work)
+    run.attempted, run.data = True, data
+
+
+def send_to(run: Run, host: str) -> bool:
+    """Writes another host into the record of a run whose launch nobody has asked for; False where somebody has, at another host."""
+    taken = False
+
+    def work() -> None:
+        nonlocal taken
+        record = _recorded(run)
+        taken = record.may_be_there and record.host != host
+        if not taken:
+            record.host = host
+            save(record)
+
+    files.change(places.run_folder(run.run_id) / "run.json", work)
+    if not taken:
+        run.host = host
+    return not taken
+
+
+def take_place(run: Run, new: Run) -> Run:
+    """The one run that takes the place of ``run``: ``new``, whose record is made, or the one that another gpurun has made a record of."""
+    found = new
+
+    def work() -> None:
+        nonlocal found
+        record = _recorded(run)
+        try:
+            found = load(record.went_on_as) if record.went_on_as else new
+        except (UnknownRun, StateError):  # its command was killed before the record was made, or it was taken back
+            found = new
+        if found is new:
+            record.went_on_as = new.run_id
+            save(record)
+            if not _is_run(new.run_id):
+                create(new)
+
+    files.change(places.run_folder(run.run_id) / "run.json", work)
+    run.went_on_as = found.run_id
+    return found
+
+
+def give_place_back(run: Run, new: Run, *, refused: bool = False) -> None:
+    """Removes the record of a run that was to take the place of ``run``, if no box was asked to start it or the box has ``refused``."""
+
+    def work() -> None:
+        if refused:
+            discard(new.run_id)
+        else:
+            discard_untried(new.run_id)
+        record = _recorded(run)
+        if record.went_on_as == new.run_id and not _is_run(new.run_id):
+            record.went_on_as = run.went_on_as = None
+            save(record)
+
+    files.change(places.run_folder(run.run_id) / "run.json", work)
+
+
+def _recorded(run: Run) -> Run:
+    """The run as its record has it now; as it is here where the record is gone or damaged."""
+    try:
+        return load(run.run_id)
+    except (UnknownRun, StateError):
+        return run
 
 
 def load(run_id: str) -> Run:

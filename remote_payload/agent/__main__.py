@@ -1,4 +1,5 @@
-"""The agent's entry point: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run."""
+"""The agent's entry point: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run, ``batch`` does it as a job of
+Slurm's."""
 
 import os
 import sys
@@ -8,7 +9,7 @@ from remote_payload.agent.box import badge
 
 
 def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
-    """Runs ``serve NONCE [ROOT]`` or ``supervise RUN``; exits without waiting for threads that hang in a driver.
+    """Runs ``serve NONCE [ROOT]``, ``supervise RUN`` or ``batch ROOT RUN``; exits without waiting for threads that hang in a driver.
 
     Never with status 1, 2, 97, 126 or 127: to the bootstrap's shell these mean that this Python did not start.
     """
@@ -25,8 +26,12 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
             from remote_payload.agent.run.supervisor import supervise
 
             status = supervise()
+        elif words[:1] == ["batch"] and len(words) == 3:
+            from remote_payload.agent.run.slurm.batch import batch
+
+            status = batch(words[1], words[2])
         else:
-            print("usage: serve NONCE [ROOT] | supervise RUN", file=sys.stderr)
+            print("usage: serve NONCE [ROOT] | supervise RUN | batch ROOT RUN", file=sys.stderr)
     except BaseException as error:
         print("gpurun agent: %s: %s" % (type(error).__name__, error), file=sys.stderr)
         status = 70

@@ -22,16 +22,15 @@ from remote_payload.agent.wire.protocol import Frame, ProtocolError
 from remote_payload.agent.wire.redact import redact
 from remote_payload.agent.wire.request import Request
 
-# Each is the function ``def NAME(request: Request) -> dict`` of the module ``verbs/NAME.py``.
+# Each is the function ``def NAME(request: Request) -> dict`` of the module ``verbs/NAME.py``; those about the box rather than its runs are
+# in ``verbs/box/``.
+ABOUT_THE_BOX = ("probe", "reach", "install_payload", "install_tools", "provision", "stale", "use_gpu")
 VERBS = (
-    "probe",
-    "install_payload",
-    "install_tools",
-    "provision",
+    *ABOUT_THE_BOX,
     "seal",
+    "share",
     "compare",
     "patch",
-    "stale",
     "launch",
     "status",
     "follow",
@@ -42,6 +41,7 @@ VERBS = (
     "holdings",
     "clean",
     "checkpoints",
+    "results",
     "sample",
 )
 LINGER = 300.0  # seconds that a launch or a stop may go on after the connection has ended
@@ -130,7 +130,8 @@ def find_verb(verb: Any) -> Callable[[Request], Mapping[str, Any]]:
     """The function behind a verb. Raises AgentError for one that this version does not know."""
     if not isinstance(verb, str) or verb not in VERBS:
         raise AgentError("GpurunError", "the agent on the box has no verb %r" % (verb,))
-    found = getattr(importlib.import_module("remote_payload.agent.verbs." + verb), verb)
+    package = "remote_payload.agent.verbs." + ("box." if verb in ABOUT_THE_BOX else "")
+    found = getattr(importlib.import_module(package + verb), verb)
     return cast(Callable[[Request], Mapping[str, Any]], found)
 
 

@@ -26,6 +26,7 @@ from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.classifier import Classifier, build_classifier, load_tokenizer, longest_input
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
+from remote_payload.train.model.start_adapter import check_rank, read_start, start_classifier
 from remote_payload.train.results.classifier_results import ClassifierResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
@@ -42,7 +43,9 @@ def main(run: Run[ClassifySettings]) -> None:
     with run.phase("data"):
         data = read_labelled_texts(settings)
         check_threshold(settings, data)
+        check_rank(settings.adapter, settings.lora.rank)
         base = local_model(run, settings.model, settings.revision)
+        start = read_start(run, settings.adapter, base) if settings.adapter else None
         tokenizer = load_tokenizer(base.path)
         sides = [tokenise(side, tokenizer, settings.max_length) for side in (data.train, data.validation)]
         describe(run, data, sides)
@@ -51,7 +54,10 @@ def main(run: Run[ClassifySettings]) -> None:
 
     with run.phase("model"):
         rng.seed_everything(settings.seed)
-        model = build_classifier(base, len(data.labels), settings.lora, compute)
+        if start:
+            model = start_classifier(run, start, base, data.labels, compute)
+        else:
+            model = build_classifier(base, len(data.labels), settings.lora, compute)
         check_length(model, settings.max_length)
         if settings.batch.activation_checkpointing:
             checkpoint_activations(model.encoder)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from remote_payload.settings.preference import PreferenceSettings
 from remote_payload.train.data.chat import Format, end_tokens, prompt_ids
@@ -27,10 +26,11 @@ from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import CausalLoss
-from remote_payload.train.model.causal_files import load_adapter, load_network
+from remote_payload.train.model.causal_files import load_adapter, load_network, load_tokenizer
 from remote_payload.train.model.greedy_decoding import SmokePrompt
-from remote_payload.train.model.model_facts import ModelFacts, prompting_of, read_model_facts
+from remote_payload.train.model.model_facts import ModelFacts, Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.model.start_adapter import read_start
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
@@ -48,12 +48,16 @@ def main(run: Run[PreferenceSettings]) -> None:
     compute = resolve_precision(settings.precision, world.device)
 
     with run.phase("data"):
-        trained = read_model_facts(Path(settings.adapter))
-        form = format_of(trained, settings)
         records, facts = read(settings)
         base = local_model(run, settings.model, settings.revision)
-        check_base(trained, base, settings)
-        tokenizer = AutoTokenizer.from_pretrained(settings.adapter, trust_remote_code=False)
+        start = read_start(run, settings.adapter, base)
+        form = format_of(start.about, settings)
+        tokenizer = load_tokenizer(
+            start.tokenizer_source(base),
+            chat=form.chat,
+            chat_template=settings.chat_template,
+            pad_token=settings.pad_token,
+        )
         pairs = {name: encode(run, name, side, tokenizer, form, facts) for name, side in records.items()}
         texts = {
             name: [f"{pair.question.prompt} {pair.question.answer}" for pair in side] for name, side in pairs.items()
@@ -70,7 +74,8 @@ def main(run: Run[PreferenceSettings]) -> None:
         task.held_out = task.with_reference(model, task.held_out) or task.pairs
 
     questions = ask_about(task.held_out, tokenizer, form, settings)
-    results = CausalResults(run, model, tokenizer, base, compute, prompting_of(trained), facts, start=settings.adapter)
+    prompting = about(start.about, form, questions.end_tokens, settings)
+    results = CausalResults(run, model, tokenizer, base, compute, prompting, facts, start=settings.adapter)
     answers = [answer for pair in task.pairs for answer in (pair.chosen, pair.rejected)]
     prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
@@ -109,10 +114,21 @@ def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Te
 
 
 def format_of(trained: ModelFacts, settings: PreferenceSettings) -> Format:
-    """How prompts are written: as in the training of the adapter, so that nothing but the answers differs."""
+    """How prompts are written: as in the training of the adapter, where gpurun trained it, unless the settings say otherwise."""
     system = settings.system_prompt if settings.system_prompt is not None else trained.get("system_prompt")
-    template = None if trained.get("chat", True) else trained.get("prompt_template")
+    template = settings.prompt_template or (None if trained.get("chat", True) else trained.get("prompt_template"))
     return Format(prompt_template=template, completion_field="completion", system_prompt=system)
+
+
+def about(trained: ModelFacts, form: Format, ends: list[int], settings: PreferenceSettings) -> Prompting:
+    """How the model is to be asked, for gpurun.json. Its longest examples were those of the adapter's own training, where that is known."""
+    return {
+        "max_length": trained.get("max_length", settings.max_length),
+        "chat": form.chat,
+        "prompt_template": form.prompt_template,
+        "system_prompt": form.system_prompt,
+        "end_tokens": ends,
+    }
 
 
 def read(settings: PreferenceSettings) -> tuple[dict[str, list[Record]], list[DataFact]]:
@@ -142,16 +158,6 @@ def encode(
     facts.append(Side(name, {"pairs": len(pairs), "tokens": tokens, "left_out": len(left_out)}))
     run.log(f"{name}: {len(pairs):,} pairs, {tokens:,} tokens; {len(left_out):,} left out{where}")
     return pairs
-
-
-def check_base(trained: ModelFacts, base: BaseModel, settings: PreferenceSettings) -> None:
-    """Raises InputError when the adapter was trained on another model than ``settings.model``."""
-    of = trained.get("base") or {}
-    if not trained.get("adapter"):
-        raise InputError(f"settings.adapter: {settings.adapter} is a whole model, not an adapter")
-    same = of.get("id") == base.id or (base.sha256 is not None and of.get("sha256") == base.sha256)
-    if not same:
-        raise InputError(f"settings.adapter: {settings.adapter} was trained on {of.get('id')}, not on {base.id}")
 
 
 def build_model(base: BaseModel, settings: PreferenceSettings, compute: torch.dtype) -> CausalLoss:

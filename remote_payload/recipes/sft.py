@@ -21,12 +21,13 @@ from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
 from remote_payload.train.loop.step import MicroBatch
-from remote_payload.train.model.causal import CausalLoss, TokenLoss
-from remote_payload.train.model.causal_files import check_length, load_network, load_tokenizer
+from remote_payload.train.model.causal import CausalLoss, Network, TokenLoss
+from remote_payload.train.model.causal_files import check_length, load_adapter, load_network, load_tokenizer
 from remote_payload.train.model.greedy_decoding import SmokePrompt
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
+from remote_payload.train.model.start_adapter import check_rank, read_start
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
@@ -51,8 +52,12 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
         check_settings(settings)
         data = read_data(settings, form)
         base = local_model(run, settings.model, settings.revision)
+        start = read_start(run, settings.adapter, base) if settings.adapter else None
         tokenizer = load_tokenizer(
-            base.path, chat=form.chat, chat_template=settings.chat_template, pad_token=settings.pad_token
+            start.tokenizer_source(base) if start else base.path,
+            chat=form.chat,
+            chat_template=settings.chat_template,
+            pad_token=settings.pad_token,
         )
         examples, facts = encode(run, data, tokenizer, form)
         questions = ask_about(data.schemas, examples["test"], tokenizer, form, settings)
@@ -66,7 +71,8 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
         world, documents["train"], documents["validation"],
         batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute, loss=loss,
     )  # fmt: skip
-    results = CausalResults(run, model, tokenizer, base, compute, about(settings, form, questions.end_tokens), facts)
+    prompting = about(settings, form, questions.end_tokens)
+    results = CausalResults(run, model, tokenizer, base, compute, prompting, facts, start=settings.adapter)
     prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
     outcome = train(
@@ -106,6 +112,7 @@ class Data:
 
 def check_settings(settings: SftSettings) -> None:
     """Raises InputError for settings that contradict each other."""
+    check_rank(settings.adapter, settings.lora.rank)
     if settings.schema and settings.schema_field:
         raise InputError("settings.schema: give either schema or schema_field, not both")
     if (settings.schema or settings.schema_field) and not settings.json_extraction:
@@ -192,10 +199,13 @@ def ask_about(
 
 
 def build_model(base: BaseModel, settings: SftSettings, compute: torch.dtype) -> CausalLoss:
-    """A frozen base in the compute dtype with fp32 adapters, or all of it in fp32 when the rank is 0."""
-    network = load_network(base.path, dtype=compute if settings.lora.rank else torch.float32)
+    """A frozen base in the compute dtype with fp32 adapters (new ones, or those of ``settings.adapter``), or all of it in fp32 when
+    the rank is 0."""
+    network: Network = load_network(base.path, dtype=compute if settings.lora.rank else torch.float32)
     check_length(network, settings.max_length)
-    if settings.lora.rank:
+    if settings.adapter:
+        network = load_adapter(network, settings.adapter, trainable=True)
+    elif settings.lora.rank:
         network = add_lora(network, settings.lora, "CAUSAL_LM")
     if settings.batch.activation_checkpointing:
         checkpoint_activations(network)

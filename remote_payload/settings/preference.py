@@ -28,9 +28,9 @@ class PreferenceSettings:
         kind="model",
     )
     adapter: str = required(
-        "The adapter to start from: a folder that the sft recipe left as models/best.",
-        examples=["adapters/brie"],
-        kind="data",
+        "The adapter to start from: a folder as peft saves it, whoever trained it, or run:ID for models/best of an earlier run.",
+        examples=["adapters/brie", "run:brie-20260102-142030-7f3a"],
+        kind="adapter",
     )
     train: str = required(
         "Pairs: a JSON Lines, JSON or parquet file, or a folder of them.", examples=["data/pairs.jsonl"], kind="data"
@@ -44,7 +44,21 @@ class PreferenceSettings:
     prompt_field: str = setting("prompt", "The field with the prompt: text, or a conversation ({role, content}).")
     chosen_field: str = setting("chosen", "The field with the better answer.")
     rejected_field: str = setting("rejected", "The field with the worse answer.")
+    prompt_template: Optional[str] = setting(
+        None,
+        "Makes a prompt of an example's fields, as in sft; without it prompts are written as in the adapter's training, where gpurun "
+        "trained it, else as conversations.",
+        examples=["Question: {prompt}\nAnswer:"],
+    )
     system_prompt: Optional[str] = setting(None, "The system message of prompts that have none of their own.")
+    chat_template: Optional[str] = setting(
+        None, "A Jinja file with a chat template, where the tokenizer has none or another is wanted.", kind="data"
+    )
+    pad_token: Optional[str] = setting(
+        None,
+        "A token of the vocabulary to fill short rows with, where the tokenizer has none.",
+        examples=["<|endoftext|>"],
+    )
     beta: float = setting(0.1, "How strongly the model is held to the reference; smaller lets it go further.", gt=0)
     max_length: int = setting(1024, "Tokens of prompt and answer; longer pairs are left out, and counted.", ge=8)
     epochs: float = setting(3.0, "Passes over the pairs.", gt=0)

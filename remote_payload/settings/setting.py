@@ -1,7 +1,7 @@
 """How a setting is declared.
 
-``kind="model"`` (a model of the hub or a folder of the job) and ``kind="data"`` (a path of the job's data) are checked on the laptop
-before anything is sent, and the hub's models for access.
+``kind="model"`` (a model of the hub or a folder of the job), ``kind="data"`` (a path of the job's data) and ``kind="adapter"`` (the same,
+or ``run:ID``) are checked on the laptop before anything is sent, and the hub's models for access.
 """
 
 from __future__ import annotations

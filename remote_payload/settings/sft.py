@@ -27,6 +27,13 @@ class SftSettings:
         kind="data",
     )
     revision: Optional[str] = setting(None, "Branch, tag or commit of the model.")
+    adapter: Optional[str] = setting(
+        None,
+        "The adapter to start from, instead of a new one: a folder as peft saves it, whoever trained it, or run:ID for models/best "
+        "of an earlier run. It brings its own rank and layers, so lora is not read.",
+        examples=["adapters/mine", "run:brie-20260102-142030-7f3a"],
+        kind="adapter",
+    )
     validation: Optional[str] = setting(
         None, "Examples to evaluate on while training; without them a share of train is held out.", kind="data"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +12,7 @@ import click
 from runner.cli import options, output
 
 if TYPE_CHECKING:
+    from runner.cli.documents import hosts as documents
     from runner.domain.answers.verbs import Cleaned
     from runner.workflow.clean import Choice
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     "clean",
     epilog="\b\nExamples:\n  gpurun clean --host root@box          shows what would be deleted, then asks\n"
     "  gpurun clean --host root@box --yes\n  gpurun clean --host root@box RUN      this run too, fetched or not\n"
-    "  gpurun clean --host root@box --experiment mayors --keep 1",
+    "  gpurun clean --host root@box --experiment mayors --keep 1\n"
+    "  gpurun clean 3fa9c210 --keep 1        a sweep, on each of its boxes",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
 @options.host_option(required=False)
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     type=options.Count("runs"),
     default=1,
     show_default=True,
-    help="With --experiment: how many runs of each submission stay.",
+    help="With --experiment or a sweep: how many runs of each experiment stay on a box.",
 )
 @options.json_option
 def command(
@@ -52,33 +56,72 @@ def command(
 ) -> None:
     """Delete old runs and unused files of gpurun on a box.
 
+    RUN may be a sweep, by its id or its name: on each of its boxes the first --keep runs of each experiment that are complete stay, and the
+    others may go once they are home.
+
     Never deletes a live run, files that gpurun did not make, or results that are not on this machine, except those of a RUN
     that is given.
     """
     from runner import store
-    from runner.domain.quantities import format_size
-    from runner.workflow.clean import clean_box
+    from runner.workflow.each_host import in_turn
+    from runner.workflow.sweeping.find import as_sweep
 
     if as_json and not (yes or dry_run):
         raise click.UsageError("with --json nothing is asked: add --dry-run or --yes")
-    where = host or store.find(runs[0] if runs else None).host
-    report = output.reporter(as_json)
+    sweep = as_sweep(runs[0]) if len(runs) == 1 else None
+    how = _How(dry_run, yes, everything, as_json)
+    if sweep is None:
+        where = host or store.find(runs[0] if runs else None).host
+        found = _clean(where, how, names=runs, experiment=experiment, keep=keep)
+        return output.print_document(found) if as_json else None
+    if experiment:
+        raise click.UsageError("give a sweep or --experiment, not both")
+    members = [run for part in sweep.parts for run in part.runs if run.may_be_there]
+    hosts = [host] if host else list(dict.fromkeys(run.host for run in members))
+    ids = {run.run_id for run in members}
+    boxes = in_turn(hosts, lambda where: _clean(where, how, sweep=ids, keep=keep))
+    if not as_json:
+        return boxes.raise_first()
+    output.print_document({"boxes": list(boxes.given.values())})
+    sys.exit(boxes.exit_code)
+
+
+@dataclass(frozen=True)
+class _How:
+    dry_run: bool
+    yes: bool
+    everything: bool
+    as_json: bool
+
+
+def _clean(
+    where: str,
+    how: _How,
+    *,
+    keep: int,
+    names: tuple[str, ...] = (),
+    experiment: str | None = None,
+    sweep: Collection[str] = (),
+) -> documents.Clean:
+    """Shows what may go on one box, and deletes it where that is confirmed."""
+    from runner.cli.as_document.hosts import clean_document
+    from runner.domain.quantities import format_size
+    from runner.workflow.clean import clean_box
+
+    report = output.reporter(how.as_json)
 
     def confirm(choice: Choice, found: Cleaned) -> bool:
         """Shows what would be deleted, and returns whether to delete it."""
-        if not as_json:
+        if not how.as_json:
             _show(choice, found)
-        return bool(found.removed or choice.code.digests) and not dry_run and (yes or _confirmed())
+        return bool(found.removed or choice.code.digests) and not how.dry_run and (how.yes or _confirmed())
 
     choice, found, deleted = clean_box(
-        where, report, confirm, names=runs, experiment=experiment, keep=keep, everything=everything
+        where, report, confirm, names=names, experiment=experiment, keep=keep, sweep=sweep, everything=how.everything
     )
     if deleted:
         report.note(f"deleted {format_size(found.bytes)}")
-    if as_json:
-        from runner.cli.as_document.hosts import clean_document
-
-        output.print_document(clean_document(where, choice, found, dry_run=dry_run))
+    return clean_document(where, choice, found, dry_run=how.dry_run)
 
 
 def _show(choice: Choice, found: Cleaned) -> None:

@@ -56,35 +56,58 @@ def command(
     """Check whether the box of a run may be destroyed.
 
     Every run on the box has to be over, with its outputs verified on this machine. Then secrets are wiped from the box. Prints
-    "safe to destroy", or what is missing (exit 6).
+    "safe to destroy", or what is missing (exit 6). RUN may be a sweep, by its id or its name: every box of it is looked at.
 
     Runs that other machines submitted count too: their results are not on this machine.
 
     A box that is only stopped still costs money for its disk: --destroy ends that too. The provider's tool runs on this
     machine; no key of it ever goes to the box.
     """
-    from runner import store
+    from runner.workflow.each_host import Place, by_place, in_turn
+    from runner.workflow.sweeping.find import find_started_runs
 
     if as_json and destroy and not yes:
         raise click.UsageError("with --json nothing is asked: add --yes")
     report = output.reporter(as_json)
-    record = options.run_at(store.find_started(run), host, report)
+    chosen = find_started_runs([run] if run else [])
+    if chosen.several and (host or give_up):
+        raise click.UsageError("--host and --give-up go with one run, and this is a sweep")
+    first_there = {place: runs[0] for place, runs in by_place(chosen.runs).items()}
+
+    def look(place: Place) -> tuple[Verdict, Gone | None]:
+        record = options.run_at(first_there[place], host, report)
+        return _look(record, report, leave_behind, give_up, destroy, yes, as_json)
+
+    boxes = in_turn(first_there, look)
+    if not (as_json and chosen.several):
+        boxes.raise_first()
+    if as_json:
+        from runner import store
+        from runner.cli.as_document.files import done_document
+
+        found = [done_document(store.load(verdict.run_id), verdict, gone) for verdict, gone in boxes.given.values()]
+        output.print_document({"boxes": found} if chosen.several else found[0])
+    unsafe = any(not verdict.safe for verdict, _ in boxes.given.values())
+    sys.exit(UNSAFE if unsafe else boxes.exit_code)
+
+
+def _look(
+    record: Run, report: Reporter, leave_behind: bool, give_up: tuple[str, ...], destroy: bool, yes: bool, as_json: bool
+) -> tuple[Verdict, Gone | None]:
+    """Looks at one box, says what is found, and destroys it where that is wanted and safe."""
     plan = _plan(record) if destroy else None
     verdict = _judge(record, report, leave_behind, give_up)
     if not as_json:
         _show(verdict)
     if plan and verdict.safe and not yes:
         if not _confirmed(plan):
-            return report.note("nothing was destroyed")
+            report.note("nothing was destroyed")
+            return verdict, None
         verdict = _judge(record, report, leave_behind, give_up)  # the answer may have taken a while
         if not verdict.safe:
             _show(verdict)
     gone = _destroy(plan, report) if plan and verdict.safe else None
-    if as_json:
-        from runner.cli.as_document.files import done_document
-
-        output.print_document(done_document(store.load(record.run_id), verdict, gone))
-    sys.exit(0 if verdict.safe else UNSAFE)
+    return verdict, gone
 
 
 def _judge(record: Run, report: Reporter, leave_behind: bool, give_up: tuple[str, ...]) -> Verdict:

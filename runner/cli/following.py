@@ -6,6 +6,7 @@ import sys
 
 from runner.cli import fetch, output, smoke_test
 from runner.cli.logs import how_it_ended
+from runner.cli.other_boxes import show_other_logs
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.local_model.report import SmokeReport
@@ -42,6 +43,7 @@ class Terminal:
     def log_ended(self, run: Run) -> None:
         self._printer.finish()
         self._printer = output.LogPrinter()
+        show_other_logs(run, self._report)
         if run.status is not None and run.status.outcome == "succeeded":
             self._report.note(how_it_ended(run))
 

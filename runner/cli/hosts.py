@@ -18,6 +18,7 @@ from runner.cli.table import print_rows
     "  gpurun hosts move root@1.2.3.4:41022 root@1.2.3.4:41377\n"
     "  gpurun hosts set root@1.2.3.4 --volume /workspace\n"
     "  gpurun hosts set root@1.2.3.4 --destroy 'vastai destroy instance 12345'\n"
+    "  gpurun hosts use-gpu root@8gpus 3       after it was set aside, and mended\n"
     "  gpurun hosts forget local               ends the sshd of the embedded box",
 )
 @options.json_option
@@ -103,6 +104,25 @@ def set_command(context: click.Context, name: str, volume: str | None, destroy: 
         click.echo(f"{name}: gpurun works in {volume}/.gpurun-box from now on.")
     if command:
         click.echo(f"{name}: gpurun done --destroy runs {shlex.join(command)} on this machine.")
+
+
+@command.command("use-gpu")
+@click.argument("name", shell_complete=options.complete_host)
+@click.argument("gpu", type=click.IntRange(0, 1023))
+@options.json_option
+@click.pass_context
+def use_gpu_command(context: click.Context, name: str, gpu: int, as_json: bool) -> None:
+    """Give a GPU to runs again that was set aside because two runs failed on it.
+
+    gpurun list --host NAME says which GPUs are set aside. A restart of the box ends it too.
+    """
+    from runner.workflow.hosts import use_gpu
+
+    as_json = as_json or _is_asked_of_the_group(context)
+    was_set_aside = use_gpu(name, gpu, output.reporter(as_json))
+    if as_json:
+        return output.print_document({"host": name, "gpu": gpu, "was_set_aside": was_set_aside})
+    click.echo(f"GPU {gpu} is given to runs again." if was_set_aside else f"GPU {gpu} was not set aside.")
 
 
 def _is_asked_of_the_group(context: click.Context) -> bool:

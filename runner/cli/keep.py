@@ -48,15 +48,19 @@ def command(runs: tuple[str, ...], written_rule: str, recovers: bool, on_end: st
     """Bring home what runs produce, as they produce it, until they are over.
 
     Each complete checkpoint, log and report comes as it appears, verified by its sha256. A lost connection is opened again
-    for as long as it takes, also at the address that gpurun hosts move has noted. Ended and started again, it goes on.
+    for as long as it takes, also at the address that gpurun hosts move has noted. Ended and started again, it goes on. RUN may be a
+    sweep, by its id or its name: those of its runs that are not home yet.
 
     Exits with 0 once every run succeeded and is home, else with the code of the first that did not: 10 failed, 11 cancelled, 12 lost.
     """
     from runner import store
     from runner.workflow.keep import together_with
+    from runner.workflow.sweeping.find import find_started_runs
 
-    found = [store.find_started(name) for name in runs] if runs else together_with(store.find_started(None))
-    keep_all(list({run.run_id: run for run in found}.values()), written_rule, on_end, as_json, recovers)
+    if not runs:
+        return keep_all(together_with(store.find_started(None)), written_rule, on_end, as_json, recovers)
+    found = find_started_runs(runs, of_sweep=lambda run: run.fetched_at is None).runs
+    keep_all(found, written_rule, on_end, as_json, recovers)
 
 
 def keep_all(runs: Sequence[Run], written_rule: str, on_end: str | None, as_json: bool, recovers: bool = False) -> None:

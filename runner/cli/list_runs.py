@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,71 +17,75 @@ if TYPE_CHECKING:
 
 LATEST = 30
 SHRINK = {"host": 8, "status": 12}
-DROP = ("cost", "step", "as of")
+DROP = ("cost", "step", "as of", "sweep")
 
 
 @click.command(
     "list",
-    epilog="\b\nExamples:\n  gpurun list\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4",
+    epilog="\b\nExamples:\n  gpurun list\n  gpurun list --refresh\n  gpurun list --all --json\n  gpurun list --host root@1.2.3.4",
 )
 @options.host_option(required=False)
+@click.option("--refresh", is_flag=True, help="Ask the boxes first about the runs that may go on.")
 @click.option("--all", "everything", is_flag=True, help=f"List all runs, not only the latest {LATEST}.")
 @options.json_option
-def command(host: str | None, everything: bool, as_json: bool) -> None:
-    """List the runs of this machine as they were last seen.
+def command(host: str | None, refresh: bool, everything: bool, as_json: bool) -> None:
+    """List the runs of this machine as they were last seen, or with --refresh as they are.
 
     A run that resumes another stands below it, with └ before its name.
 
     With --host, list all runs on that box as they are now.
     """
     if host is not None:
-        return _on_host(host, as_json)
+        return _on_host(host, as_json)  # which asks the box by itself
     from runner import store
 
     runs, damaged = store.load_all(limit=None if everything else LATEST)
+    unreachable = _refresh(runs, as_json) if refresh else []
     more = 0 if everything else max(0, len(store.run_ids()) - LATEST)
     if as_json:
         from runner.cli.as_document.runs import run_document
 
         errors = [error.message for error in damaged]
-        return output.print_document({"runs": [run_document(run) for run in runs], "damaged": errors, "more": more})
-    from runner.workflow.listing import as_stories, recovery_advice
+        return output.print_document(
+            {"runs": [run_document(run) for run in runs], "damaged": errors, "more": more, "unreachable": unreachable}
+        )
+    from runner.workflow.listing import as_stories, recovery_advice, sweeps_of
 
-    rows = [_row(run, goes_on) for run, goes_on in as_stories(runs)]
-    columns = ("run", "host", "status", "as of", "step", "cost")
+    sweeps = sweeps_of(runs)
+    rows = [_row(run, goes_on, sweeps) for run, goes_on in as_stories(runs)]
+    columns = ("run", "sweep", "host", "status", "as of", "step", "cost")
     print_rows(columns, rows, "no run yet; start one: gpurun submit JOB --host HOST", shrink=SHRINK, drop=DROP)
     if more:
         click.echo(f"{more} more: gpurun list --all", err=True)
+    for reason in unreachable:
+        output.print_untrusted(f"warning: {reason}; its runs are shown as they were last seen", err=True)
     for line in recovery_advice(runs):
         click.echo(line, err=True)
     for error in damaged:
         click.echo(f"warning: {error.message}", err=True)
 
 
-def _row(run: Run, goes_on: bool) -> list[str]:
-    from runner.workflow.listing import cost, describe, short_host, step_of
+def _refresh(runs: Sequence[Run], as_json: bool) -> list[str]:
+    from runner.workflow.status import refresh_all
+
+    return refresh_all(runs, output.reporter(as_json))
+
+
+def _row(run: Run, goes_on: bool, sweeps: Collection[str]) -> list[str]:
+    from runner.workflow.listing import age_of, cost, describe, short_host, step_of
 
     name = f"└ {run.run_id}" if goes_on else run.run_id
-    return [name, short_host(run), describe(run), _as_of(run), step_of(run), _money(cost(run))]
+    sweep = run.submission if run.submission in sweeps else None
+    return [name, sweep or "", short_host(run), describe(run), age_of(run), step_of(run), _money(cost(run))]
 
 
 def _money(price: float | None) -> str:
     return f"{price:.2f}" if price is not None else ""
 
 
-def _as_of(run: Run) -> str:
-    """How old the status is; empty if it cannot have changed since."""
-    if run.status_at is None or (run.status and run.status.finished):
-        return ""
-    seconds = max(0, int(time.time() - run.status_at))
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds // length} {unit} ago"
-    return "now"
-
-
 def _on_host(host: str, as_json: bool) -> None:
-    from runner.workflow.listing import cost, in_words, recovery_advice
+    from runner.domain.terminal import clean
+    from runner.workflow.listing import cost, in_words, recovery_advice, set_aside_lines
     from runner.workflow.status import on_host
 
     found = on_host(host, output.reporter(as_json))
@@ -96,11 +101,13 @@ def _on_host(host: str, as_json: bool) -> None:
             _money(cost(replace(run, status=status))) if run else "",
             "" if run else "another machine's",
         ]
-        for status, run in found
+        for status, run in found.runs
     ]
     columns, drop = ("run", "status", "started", "cost", "note"), ("started", "cost")
     print_rows(columns, rows, f"no run on {host}", shrink={"status": 12}, drop=drop)
-    for line in recovery_advice(replace(run, status=status, host=host) for status, run in found if run):
+    for line in set_aside_lines(host, found.set_aside):
+        click.echo(clean(line, 500), err=True)
+    for line in recovery_advice(replace(run, status=status, host=host) for status, run in found.runs if run):
         click.echo(line, err=True)
 
 

@@ -57,6 +57,10 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host:
             report.note(f"{record.run_id} went on as {following.run_id} on {following.host}")
         if not until_end:
             break
+    if not as_json:
+        from runner.cli.other_boxes import show_other_logs
+
+        show_other_logs(record, report)
     if as_json:
         from runner.cli.as_document.runs import run_document
 

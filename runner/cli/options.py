@@ -53,6 +53,20 @@ def host_option(*, required: bool) -> Callable[[F], F]:
     return click.option("--host", required=required, metavar="HOST", help=text, shell_complete=complete_host)
 
 
+def hosts_option(function: F) -> F:
+    """``--host``, as often as there are boxes; each box once, in the order typed."""
+    return click.option(
+        "--host",
+        "hosts",
+        required=True,
+        multiple=True,
+        metavar="HOST",
+        help="user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local. Several: give it several times.",
+        shell_complete=complete_host,
+        callback=lambda ctx, param, hosts: tuple(dict.fromkeys(hosts)),
+    )(function)
+
+
 def moved_host_option(function: F) -> F:
     """``--host`` of a command about a run that exists: the address that its box has now."""
     text = "The box's new address, where it has changed; the run's record follows."
@@ -92,11 +106,27 @@ def job_options(function: F) -> F:
     return function
 
 
+def engine_option(text: str) -> Callable[[F], F]:
+    """``--engine``: who starts the run on the host."""
+    return click.option("--engine", type=click.Choice(["box", "slurm"]), default="box", help=text)
+
+
+ENGINE = "slurm: the host is a cluster's login node, and Slurm starts the run. By default the box itself does."
+
+
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell: the run ids with this beginning, the newest first. As the two below, from this machine's records alone."""
     from runner import store
 
     return [run_id for run_id in reversed(store.run_ids()) if run_id.startswith(incomplete)]
+
+
+def complete_sweep(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: the ids of submissions with this beginning, the newest first."""
+    from runner import store
+
+    ids = dict.fromkeys(run.submission or "" for run in reversed(store.load_all()[0]))
+    return [each for each in ids if each and each.startswith(incomplete)]
 
 
 def complete_host(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

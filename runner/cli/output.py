@@ -39,9 +39,9 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
 
 
-def print_untrusted(text: str, prefix: str = "") -> None:
+def print_untrusted(text: str, prefix: str = "", *, err: bool = False) -> None:
     """Prints one line that may hold names from a box, without control sequences; its indent is kept."""
-    click.echo(prefix + " " * (len(text) - len(text.lstrip())) + clean(text, LONGEST_LINE))
+    click.echo(prefix + " " * (len(text) - len(text.lstrip())) + clean(text, LONGEST_LINE), err=err)
 
 
 def _finite(value: object) -> object:

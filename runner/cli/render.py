@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,12 +41,14 @@ class Bars:
             transient=True,
         )
         self._open = 0
+        self._counting = threading.Lock()  # stages of several boxes begin and end at once
 
     @contextmanager
     def stage(self, title: str, unit: str = "") -> Iterator[Stage]:
         task = self._progress.add_task(title, total=None, amount="", note="")
-        self._open += 1
-        self._progress.start()
+        with self._counting:
+            self._open += 1
+            self._progress.start()
         began = time.monotonic()
         ended = "[green]✓[/]"
         try:
@@ -54,11 +57,12 @@ class Bars:
             ended = "[red]✗[/]"
             raise
         finally:
-            note = self._progress.tasks[self._progress.task_ids.index(task)].fields["note"]
+            note = next(each.fields["note"] for each in self._progress.tasks if each.id == task)
             self._progress.remove_task(task)
-            self._open -= 1
-            if not self._open:
-                self._progress.stop()
+            with self._counting:
+                self._open -= 1
+                if not self._open:
+                    self._progress.stop()
             tail = f"  [dim]{note}[/]" if note else ""
             self._console.print(f"{ended} {title} [dim]{time.monotonic() - began:.1f}s[/]{tail}")
 

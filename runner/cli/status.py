@@ -46,7 +46,9 @@ def _facts(seen: Seen) -> list[tuple[str, str]]:
     from runner.workflow.listing import describe, recovery_advice
 
     run, status = seen.run, seen.status
-    facts = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip()), ("status", describe(run))]
+    facts = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip())]
+    facts += [("", f"{other.host}  {other.address}".strip()) for other in run.others]
+    facts.append(("status", describe(run)))
     if seen.unreachable:
         ago = f", {format_duration(time.time() - seen.at)} ago" if seen.at else ""
         facts.append(("", f"as last seen{ago}: {seen.unreachable}"))

@@ -10,6 +10,7 @@ from runner.cli import options, output
 @click.command(
     "stop",
     epilog="\b\nExamples:\n  gpurun stop\n  gpurun stop --grace 0      kill at once, without a last checkpoint\n"
+    "  gpurun stop mayors         the newest submission of that job file\n"
     "  gpurun stop --all          runs that wait for a GPU too",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
@@ -24,24 +25,24 @@ from runner.cli import options, output
 def command(runs: tuple[str, ...], everything: bool, grace: float | None, host: str | None, as_json: bool) -> None:
     """Stop runs: end all their processes, and check that none is left.
 
-    Without RUN, stops the latest run.
+    RUN may be a sweep, by its id or its name: all its runs that are not over. Without RUN, stops the latest run.
     """
-    from runner import store
     from runner.workflow.listing import describe
-    from runner.workflow.stop import stop_all, unfinished
+    from runner.workflow.stop import may_live, stop_all, unfinished
+    from runner.workflow.sweeping.find import Chosen, find_started_runs
 
     if runs and everything:
         raise click.UsageError("give runs or --all, not both")
     if host and everything:
         raise click.UsageError("--host goes with runs; for every run of a box: gpurun hosts move OLD NEW")
     report = output.reporter(as_json)
-    records = unfinished() if everything else [store.find_started(run) for run in dict.fromkeys(runs or [None])]
-    stopped = stop_all([options.run_at(run, host, report) for run in records], report, grace)
+    chosen = Chosen(unfinished(), several=True) if everything else find_started_runs(runs, of_sweep=may_live)
+    stopped = stop_all([options.run_at(run, host, report) for run in chosen.runs], report, grace)
     if as_json:
         from runner.cli.as_document.runs import stop_document
 
         found = [stop_document(each) for each in stopped]
-        return output.print_document({"runs": found} if everything or len(runs) > 1 else found[0])
+        return output.print_document({"runs": found} if chosen.several else found[0])
     for each in stopped:
         click.echo(f"{each.run.run_id}: {describe(each.run)}; no process of it is left.")
         for holder in each.device_holders:

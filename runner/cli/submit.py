@@ -12,7 +12,7 @@ from runner.cli import options, output
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
     from runner.domain.run import Run
-    from runner.workflow.check import Checked
+    from runner.workflow.dealing.several import Dealing
 
 EPILOG = """\b
 Examples:
@@ -20,6 +20,7 @@ Examples:
   gpurun submit jobs/legal.yaml --host "ssh -p 41022 root@1.2.3.4 -i ~/key"
   gpurun submit jobs/legal.yaml --host root@remote-gpu --dry-run
   gpurun submit a.yaml b.yaml --host root@8gpus      one connection for both
+  gpurun submit sweep.yaml --host root@a --host root@b   dealt to both
   gpurun submit jobs/demo.yaml --host local --set settings.epochs=1
   gpurun submit jobs/demo.yaml --host local --time-limit 12h --cost-limit 5
 
@@ -30,8 +31,9 @@ twice, and the run cannot start twice."""
 
 @click.command("submit", epilog=EPILOG)
 @click.argument("jobs", nargs=-1, required=True, type=click.Path(), metavar="JOB...")
-@options.host_option(required=True)
+@options.hosts_option
 @options.job_options
+@options.engine_option(options.ENGINE)
 @click.option("--time-limit", metavar="DURATION", help="End each run after this time, such as 90m or 12h.")
 @click.option(
     "--cost-limit", metavar="MONEY", help="End each run when it has cost this much; the job has price_per_hour."
@@ -47,11 +49,12 @@ twice, and the run cannot start twice."""
 @options.json_option
 def command(
     jobs: tuple[str, ...],
-    host: str,
+    hosts: tuple[str, ...],
     overrides: tuple[str, ...],
     volume: str | None,
     strict: bool,
     checksum: bool,
+    engine: str,
     time_limit: str | None,
     cost_limit: str | None,
     follow: bool,
@@ -69,39 +72,63 @@ def command(
 
     Returns when the box has confirmed the start. From then on the run does not need this machine. Exits with 10, and says why, if
     the run fails within its first moment.
+
+    With several --host each run goes to the box where its turn comes first: by free GPUs, the speed of the boxes so far and what lies
+    there already. A box that does not answer gets none. --dry-run shows which run would go where, and why.
     """
+    from runner.domain.sweep import take_turns
     from runner.jobfile import load_runs
 
     report = output.reporter(as_json)
     limits = {"time_limit": time_limit, "cost_limit": cost_limit}
     overrides += tuple(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
-    loaded = [run for path in jobs for run in load_runs(path, overrides)]
+    loaded = take_turns([load_runs(path, overrides) for path in jobs])
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run takes one job only")
+    if any(job.resources.boxes > 1 for job, _ in loaded) and engine != "slurm":  # whose jobs have several nodes
+        if len(loaded) > 1:
+            raise click.UsageError("a run on several boxes (resources.boxes) is submitted alone")
+        if dry_run:
+            from runner.cli.check import check_on_hosts
+
+            sys.exit(
+                check_on_hosts(loaded[0][0], hosts, report, as_json, volume=volume, strict=strict, checksum=checksum)
+            )
+        from runner.workflow.several_boxes.submit import submit_on_several
+        from runner.workflow.submit import Options
+
+        wishes = Options(volume, strict, checksum, kill_stale, run_id, despite_forecast, engine)
+        started = submit_on_several(*loaded[0], hosts, report, wishes)
+        return _go_on([started], None, report, follow=follow, keep=keep, as_json=as_json)
+    if run_id and len(hosts) > 1:
+        raise click.UsageError("--run takes one --host only: the box that the run was to start on")
+    if len(hosts) > 1 and engine == "slurm":
+        raise click.UsageError(
+            "--engine slurm takes one --host only: the login node; the cluster itself deals its jobs"
+        )
     if follow and keep:
         raise click.UsageError(
             "--follow and --keep cannot be combined: gpurun logs -f shows the log of a run that is kept"
         )
-    if dry_run:
-        from runner.workflow.check import check
-
-        checked = check(
-            [job for job, _ in loaded],
-            host,
-            report,
-            volume=volume,
-            strict=strict,
-            checksum=checksum,
-            despite_forecast=despite_forecast,
-        )
-        sys.exit(_show_checked(checked, as_json))
     from runner.workflow.submit import Options, submit
 
-    runs = submit(loaded, host, report, Options(volume, strict, checksum, kill_stale, run_id, despite_forecast))
-    _go_on(runs, report, follow=follow, keep=keep, as_json=as_json)
+    wishes = Options(volume, strict, checksum, kill_stale, run_id, despite_forecast, engine)
+    if dry_run:
+        from runner.cli.dealing import check_first
+
+        sys.exit(check_first(loaded, hosts, wishes, report, as_json))
+    if len(hosts) == 1:
+        return _go_on(submit(loaded, hosts[0], report, wishes), None, report, follow=follow, keep=keep, as_json=as_json)
+    from runner.workflow.dealing.several import submit_to_several
+
+    dealing = submit_to_several(loaded, hosts, report, wishes)
+    runs = [dealt.run for dealt in dealing.runs if dealt.run]
+    _go_on(runs, dealing, report, follow=follow, keep=keep, as_json=as_json)
 
 
-def _go_on(runs: list[Run], report: Reporter, *, follow: bool, keep: bool, as_json: bool) -> None:
+def _go_on(
+    runs: list[Run], dealing: Dealing | None, report: Reporter, *, follow: bool, keep: bool, as_json: bool
+) -> None:
     """What comes after the start: how the runs are, and what ``--follow`` and ``--keep`` asked for. Raises the first failure."""
     if not as_json:
         for run in runs:
@@ -118,32 +145,22 @@ def _go_on(runs: list[Run], report: Reporter, *, follow: bool, keep: bool, as_js
 
     failures = failures_of(runs)
     if as_json and not follow:
-        from runner.cli.as_document.runs import run_document
+        from runner.cli.as_document.dealing import submit_document
 
-        output.print_document({"runs": [run_document(run) for run in runs]})
+        output.print_document(submit_document(runs, dealing))
         sys.exit(max((error.exit_code for error in failures), default=0))
     for error in failures:
         raise error
-
-
-def _show_checked(checked: list[Checked], as_json: bool) -> int:
-    """Prints what ``--dry-run`` found, job for job; gives the exit code."""
-    from runner.cli.check import NOT_READY, show
-
-    if as_json:
-        from runner.cli.as_document.checks import dry_run_document
-
-        output.print_document(dry_run_document(checked))
-    for each in () if as_json else checked:
-        if len(checked) > 1:
-            click.echo(f"\n{each.job}")
-        show(each)
-    return 0 if all(each.ready for each in checked) else NOT_READY
 
 
 def show_started(run: Run, report: Reporter) -> None:
     """Prints how a run is that the box has confirmed, and what to type next."""
     if run.status and run.status.finished:
         return report.note(f"{run.run_id} is over: {run.status.outcome}. next: gpurun logs    gpurun fetch")
-    report.note(f"{run.run_id} runs on {run.address}. Close the laptop if you like.")
+    if run.status and run.status.phase == "prepared":
+        report.note(
+            f"{run.run_id} waits on {run.addresses}: {run.status.evidence or 'it is prepared'}. Close the laptop if you like."
+        )
+    else:
+        report.note(f"{run.run_id} runs on {run.addresses}. Close the laptop if you like.")
     report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")

@@ -27,19 +27,32 @@ def print_rows(
     If the terminal is too narrow, the columns in ``shrink`` are truncated, to at least the given number of characters. Then the
     columns in ``drop`` are left out, in their order. Other columns are never truncated, so that an id can be copied.
     """
-    from runner.domain.terminal import clean
-
     if not rows:
         return click.echo(empty)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    title, *lines = rendered(columns, rows, width, shrink=shrink, drop=drop)
+    click.echo(click.style(title, bold=True))
+    for line in lines:
+        click.echo(line)
+
+
+def rendered(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    *,
+    shrink: Mapping[str, int] | None = None,
+    drop: Sequence[str] = (),
+) -> list[str]:
+    """The lines of the same table, its titles first, fitted to ``width`` characters; None: as wide as it is."""
+    from runner.domain.terminal import clean
+
     cells = [[clean(cell) for cell in row] for row in rows]
     names, cells = _without_empty(list(columns), cells)
     widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(names)]
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    if width is not None:
         names, cells, widths = fitted(names, cells, widths, width, shrink or {}, drop)
-    click.echo(click.style(_line(names, names, widths), bold=True))
-    for row in cells:
-        click.echo(_line(names, row, widths))
+    return [_line(names, row, widths) for row in (names, *cells)]
 
 
 def fitted(

@@ -123,6 +123,10 @@ class NotStarted(LaunchError):
     """Nothing was started."""
 
 
+class StartedElsewhere(NotStarted):
+    """Another gpurun starts the run on another host."""
+
+
 class StartUnconfirmed(LaunchError):
     """The box did not confirm the start in time: the run may live all the same."""
 

@@ -29,6 +29,8 @@ from runner.domain.job_fields import (
     Repository,
     Requirements,
     Size,
+    SlurmMemory,
+    SlurmWord,
     Variable,
     VariableValue,
 )
@@ -44,6 +46,25 @@ _TOLERANCE = {"gt": 0, "le": 1000}
 SECRET_NAME = re.compile(
     r"(^|_)(API_?KEY|ACCESS_KEY|SECRET_?KEY|PRIVATE_KEY|AUTH_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
 )
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """What an earlier run wrote: ``path`` in its outputs."""
+
+    run_id: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"run:{self.run_id}/{self.path}"
+
+
+def run_output(written: str) -> RunOutput | None:
+    """``run:ID/path`` in its parts (the path may be empty); None for a path of this machine."""
+    if not written.startswith("run:"):
+        return None
+    run_id, _, path = written.removeprefix("run:").partition("/")
+    return RunOutput(run_id, path.strip("/"))
 
 
 def data_place(written: str | tuple[str, str], folder: Path) -> tuple[str, Path]:
@@ -73,7 +94,7 @@ class Code:
 @dataclass(frozen=True)
 class DataFrom:
     path: str
-    """A file or folder of this machine, relative to code.path or absolute."""
+    """A file or folder of this machine, relative to code.path or absolute; or run:ID/path, what an earlier run wrote."""
     as_: DataName = field(metadata={"alias": "as"})
     """Where the program finds it: a path in its working directory."""
 
@@ -102,13 +123,48 @@ class Hub:
 @dataclass(frozen=True)
 class Resources:
     gpus: Gpus = 1
-    """How many GPUs, or all."""
+    """How many GPUs, or all; of each box, where there are several."""
+    boxes: int = field(default=1, metadata={"ge": 1, "le": 64})
+    """How many boxes work on one run, each given by a --host. They need a network between them."""
     vram: Size | None = None
     """Memory needed on each GPU, such as 20GiB. A smaller one is refused before the start."""
     disk: Size | None = None
     """Free disk needed on the box, such as 30GiB."""
     processes: int | None = field(default=None, metadata={"ge": 1, "le": 1024})
-    """Worker processes; by default one for each GPU."""
+    """Worker processes of a box; by default one for each GPU."""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    partition: SlurmWord | None = None
+    """The partition; by default the cluster's."""
+    account: SlurmWord | None = None
+    """The account that the time is charged to."""
+    qos: SlurmWord | None = None
+    """The quality of service."""
+    constraint: SlurmWord | None = None
+    """Features that the node must have, such as a100&nvlink."""
+    reservation: SlurmWord | None = None
+    """A reservation to run in."""
+    nodelist: SlurmWord | None = None
+    """Nodes to run on."""
+    exclude: SlurmWord | None = None
+    """Nodes not to run on."""
+    gpu_type: SlurmWord | None = None
+    """The kind of GPU as the cluster names it, such as a100."""
+    mem: SlurmMemory | None = None
+    """Host memory of the job, such as 64G; by default the cluster's."""
+    mem_per_gpu: SlurmMemory | None = None
+    """The same for each GPU."""
+    cpus_per_gpu: int | None = field(default=None, metadata={"ge": 1, "le": 1024})
+    """Processors for each GPU."""
+    cpus_per_task: int | None = field(default=None, metadata={"ge": 1, "le": 1024})
+    """Processors of the job."""
+    container: SlurmWord | None = None
+    """An image to run in, where the cluster has pyxis, such as nvcr.io#nvidia/pytorch:25.01-py3. environment.interpreter is then the
+    Python in it."""
+    requeue: bool = False
+    """Go on in the same run when the time limit is over, a node has failed or the job was preempted."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +211,8 @@ class Job:
     """Where your code is, and which files of it are sent."""
     data: tuple[str | DataFrom, ...] = ()
     """Files and folders that are sent once and shared by later runs: paths relative to code.path. One from elsewhere (/mnt/corpus,
-    ../corpus) appears under its last name (corpus), or where {path: /mnt/corpus, as: data/corpus} says."""
+    ../corpus) appears under its last name (corpus), or where {path: /mnt/corpus, as: data/corpus} says. run:ID/path is what an earlier run
+    wrote to its outputs: taken on the box, or brought there."""
     environment: Environment = Environment()
     """Python, packages and variables on the box."""
     hub: Hub = Hub()
@@ -169,7 +226,7 @@ class Job:
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
     price_per_hour: float | None = field(default=None, metadata={"ge": 0, "le": 100_000})
-    """What the box costs an hour, for `status` and `list`."""
+    """What the box costs an hour, for `status` and `list`; of several boxes, what each costs."""
     time_limit: Duration | None = None
     """The run is ended after this long, such as 12h."""
     cost_limit: float | None = field(default=None, metadata={"gt": 0, "le": 10_000_000})
@@ -179,8 +236,13 @@ class Job:
     sweep: Axes | None = None
     """One job file, many runs: every combination of the values given for fields such as settings.seed. Runs that differ in
     the seed alone are one experiment."""
+    keep_finished: int | None = field(default=None, metadata={"ge": 1, "le": 1000})
+    """How many runs keep their checkpoints and models on the box, of those of one submission that differ in the seed alone: the
+    first to finish. Of later ones they are removed as these finish; logs, metrics and reports stay."""
     queue: bool = False
     """Wait for free GPUs instead of refusing to start."""
+    slurm: Slurm | None = None
+    """What Slurm is told besides resources and time_limit, where the job is submitted with --engine slurm."""
 
     folder: Path = field(default=Path("."), init=False)
     """``code.path`` as an absolute path on this machine: the root of code and data. Like the two below no field of a job file: ``at``."""
@@ -191,10 +253,23 @@ class Job:
 
     @property
     def data_places(self) -> dict[str, Path]:
-        """Where each of ``data`` appears in the working directory → where it is on this machine."""
-        return dict(
-            data_place(entry if isinstance(entry, str) else (entry.path, entry.as_), self.folder) for entry in self.data
-        )
+        """Where each of ``data`` appears in the working directory → where it is on this machine; without what runs wrote."""
+        return dict(data_place(entry, self.folder) for entry in self._data if run_output(_path_in(entry)) is None)
+
+    @property
+    def run_outputs(self) -> dict[str, RunOutput]:
+        """Where what other runs wrote (``data: [run:ID/path]``) appears in the working directory → what it is."""
+        found = {}
+        for entry in self._data:
+            if output := run_output(_path_in(entry)):
+                found[os.path.normpath(entry[1]) if isinstance(entry, tuple) else os.path.basename(output.path)] = (
+                    output
+                )
+        return found
+
+    @property
+    def _data(self) -> list[str | tuple[str, str]]:
+        return [entry if isinstance(entry, str) else (entry.path, entry.as_) for entry in self.data]
 
     @property
     def pushes_code(self) -> bool:
@@ -233,7 +308,8 @@ class Job:
         what = f"recipe {self.recipe}" if self.recipe else f"command {(self.command or ('?',))[0]}"
         gpus = self.resources.gpus
         parts = [what, "all GPUs" if gpus == "all" else f"{gpus} GPU{'s' * (gpus != 1)}"]
-        parts += [f"data {', '.join(self.data_places)}"] if self.data else []
+        parts += [f"{self.resources.boxes} boxes"] if self.resources.boxes > 1 else []
+        parts += [f"data {', '.join([*self.data_places, *map(str, self.run_outputs.values())])}"] if self.data else []
         parts += [f"model {', '.join(self.hub.models)}"] if self.hub.models else []
         parts += [f"at most {self.time_limit / 3600:g} h"] if self.time_limit else []
         paid = self.seconds_paid_for
@@ -245,7 +321,7 @@ class Job:
         """How long ``cost_limit`` lasts at ``price_per_hour``; None without both, or where the box costs nothing."""
         if self.cost_limit is None or not self.price_per_hour:
             return None
-        return 3600 * self.cost_limit / self.price_per_hour
+        return 3600 * self.cost_limit / (self.price_per_hour * self.resources.boxes)
 
     def setting(self, *keys: str) -> Any:
         """One of ``settings`` by its path, ``("evaluation", "metric")``; None where a part of the path is not there."""
@@ -275,6 +351,10 @@ class Job:
         for name, value in (("folder", folder), ("file", file), ("overrides", overrides)):
             object.__setattr__(job, name, value)  # frozen for everybody else
         return job
+
+
+def _path_in(entry: str | tuple[str, str]) -> str:
+    return entry if isinstance(entry, str) else entry[0]
 
 
 def _as_json(value: object) -> Any:

@@ -24,6 +24,7 @@ PATTERN = re.compile(r"[A-Za-z0-9._*?=-]{1,128}")
 MARKER = re.compile(r"(?:[A-Za-z0-9._-]|\{name\}){1,128}")
 DURATION = re.compile(r"(?:[0-9.]+[dhms]\s*)+", re.IGNORECASE)  # or what is meant as one
 REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+SLURM_MEMORY = re.compile(r"[1-9][0-9]{0,8}[KMGT]?")
 PYTHON = re.compile(r"3\.(?:[89]|[1-9][0-9])(?:\.[0-9]{1,3})?")
 # Set by gpurun for every payload; a job that sets them itself would break the run or leak the token.
 RESERVED_VARIABLES = frozenset(
@@ -196,6 +197,18 @@ def _interpreter(value: str) -> str:
     return value
 
 
+def _slurm_word(value: str) -> str:
+    if not value or not value.isprintable() or any(char.isspace() for char in value) or len(value) > 200:
+        raise ValueError("must be one word, as Slurm's own option has it")
+    return value
+
+
+def _slurm_memory(value: str) -> str:
+    if not SLURM_MEMORY.fullmatch(value):
+        raise ValueError("must be a size as Slurm writes it, such as 64G")
+    return value
+
+
 def _requirements(value: object) -> object:
     return (f"-r {value}",) if isinstance(value, str) else _words(value)
 
@@ -233,4 +246,8 @@ CompleteWhen = Annotated[str, Rule(_complete_when, {"type": "string", "examples"
 DataName = Annotated[str, Rule(_data_name)]
 Repository = Annotated[str, Rule(_repository)]
 Python = Annotated[str, Rule(_python)]
+SlurmWord = Annotated[str, Rule(_slurm_word)]
+SlurmMemory = Annotated[
+    str, Rule(_slurm_memory, {"type": "string", "pattern": f"^{SLURM_MEMORY.pattern}$", "examples": ["64G"]})
+]
 Interpreter = Annotated[str, Rule(_interpreter)]

@@ -42,3 +42,19 @@ class Silent:
 
     def warn(self, text: str) -> None:
         pass
+
+
+class Prefixed:
+    """Another reporter whose lines begin with a text, such as the name of one of several hosts."""
+
+    def __init__(self, report: Reporter, prefix: str) -> None:
+        self._report, self._prefix = report, prefix
+
+    def stage(self, title: str, unit: str = "") -> AbstractContextManager[Stage]:
+        return self._report.stage(self._prefix + title, unit)
+
+    def note(self, text: str) -> None:
+        self._report.note(self._prefix + text)
+
+    def warn(self, text: str) -> None:
+        self._report.warn(self._prefix + text)

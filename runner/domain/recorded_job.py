@@ -34,6 +34,7 @@ from runner.domain.job import (
     Job,
     Resources,
     Settings,
+    Slurm,
     SmokeTest,
     Tolerances,
 )
@@ -68,6 +69,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         secrets=job("secrets", _names),
         sweep=job("sweep", optional(_by_name(list_of(_anything)))),
         queue=job("queue", otherwise(False, boolean)),
+        slurm=job("slurm", optional(_slurm)),
     )
     return found.at(folder, file, overrides)
 
@@ -119,6 +121,7 @@ def _resources(value: object) -> Resources:
         vram=resources("vram", optional(_parsed(parse_size))),
         disk=resources("disk", optional(_parsed(parse_size))),
         processes=resources("processes", optional(whole)),
+        boxes=resources("boxes", otherwise(1, whole)),
     )
 
 
@@ -129,6 +132,27 @@ def _gpus(value: object) -> int | Literal["all"]:
 def _checkpoints(value: object) -> Checkpoints:
     checkpoints = Fields(value)
     return Checkpoints(*(checkpoints(name, optional(single_line)) for name in ("pattern", "complete_when")))
+
+
+def _slurm(value: object) -> Slurm:
+    slurm = Fields(value)
+    word = optional(single_line)
+    return Slurm(
+        partition=slurm("partition", word),
+        account=slurm("account", word),
+        qos=slurm("qos", word),
+        constraint=slurm("constraint", word),
+        reservation=slurm("reservation", word),
+        nodelist=slurm("nodelist", word),
+        exclude=slurm("exclude", word),
+        gpu_type=slurm("gpu_type", word),
+        mem=slurm("mem", word),
+        mem_per_gpu=slurm("mem_per_gpu", word),
+        cpus_per_gpu=slurm("cpus_per_gpu", optional(whole)),
+        cpus_per_task=slurm("cpus_per_task", optional(whole)),
+        container=slurm("container", word),
+        requeue=slurm("requeue", otherwise(False, boolean)),
+    )
 
 
 def _smoke_test(value: object) -> SmokeTest:

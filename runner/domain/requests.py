@@ -36,6 +36,15 @@ class ProbeRequest(TypedDict):
     disk: int | None  # bytes
 
 
+class PeerRequest(TypedDict):
+    """A box to connect to from another; the two texts are known to both (``remote_payload/agent/box/network/peers.py``)."""
+
+    address: str
+    port: int
+    greeting: str
+    reply: str
+
+
 class Expected(TypedDict):
     """What a pushed tree must be: the box computes the same of what has arrived."""
 
@@ -114,6 +123,18 @@ class ResumeRequest(TypedDict):
     outputs: str | None
 
 
+class BoxesRequest(TypedDict):
+    """Of a run on several boxes: which of them this is, and where that of rank 0 is (``agent/wire/launch_request.Boxes``)."""
+
+    size: int
+    rank: int
+    address: str
+    rendezvous: int
+    supervisors: int
+    interface: str
+    word: str
+
+
 class LaunchRequest(TypedDict):
     """Everything that a run needs. ``command`` is the user's own program, ``module`` a recipe; one of them is None."""
 
@@ -131,10 +152,17 @@ class LaunchRequest(TypedDict):
     secrets: dict[str, str]
     gpus: int | str  # a number, or "all"
     queue: bool
+    vram: int  # bytes of memory that each GPU must have; 0 where the job does not say
+    disk: int  # bytes that the run will write: in the queue it waits until there is room; 0 where that is not known
+    group: (
+        str | None
+    )  # the runs of one submission that differ in the seed alone, where the job says how many of these are kept
     time_limit: float | None  # seconds
     cost_limit: float | None  # seconds that the job's money lasts
     outputs: list[str]
     resume: ResumeRequest | None
+    slurm: dict[str, object] | None  # what the job says for Slurm; None where the box itself runs it
+    boxes: BoxesRequest | None  # where the run is on several boxes
     watch: bool  # whether the answer waits for a moment, and tells of a program that ends at once
 
 

@@ -20,6 +20,7 @@ from runner.domain.answers.reading import (
     boolean,
     list_of,
     mapping_of,
+    one_of,
     optional,
     otherwise,
     single_line,
@@ -35,6 +36,7 @@ from runner.domain.job import Job
 from runner.domain.recorded_job import read_job
 
 SCHEMA = 1
+BOX, SLURM = "box", "slurm"  # engines
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 
 
@@ -45,6 +47,17 @@ class Refusal:
     cause: str
     message: str
     hint: str = ""
+
+
+@dataclass(frozen=True)
+class OtherBox:
+    """One more box of a run on several; as the run's own, its address, root and identity are known once it was launched."""
+
+    host: str
+    volume: str | None = None
+    address: str = ""
+    root: str | None = None
+    box: str | None = None
 
 
 @dataclass
@@ -58,7 +71,10 @@ class Run:
     address: str = ""  # as resolved when submitted, for display
     volume: str | None = None
     root: str | None = None  # $ROOT on the box, once known
-    box: str | None = None  # the identity of the box, once launched: the same at another address
+    box: str | None = (
+        None  # the identity of the box, once launched (of `resume --all` from the beginning): the same at another address
+    )
+    others: tuple[OtherBox, ...] = ()  # where the run is on several boxes: those of the ranks 1, 2, …
     attempted: bool = False  # the launch was about to be asked for: the run may be there, whatever was heard
     launched: bool = False  # the box has confirmed the start
     code: str = ""  # the digest of the code that it runs, once launched
@@ -66,6 +82,7 @@ class Run:
     parent: str | None = None  # the run this one resumes
     went_on_as: str | None = None  # the newest run that resumes this one, on this box or another
     experiment: str | None = None
+    engine: str = BOX  # who starts the run: the box itself, or SLURM
     submission: str | None = None  # an id that the runs of one submission share, and the runs that resume them
     not_started: Refusal | None = None
     status: Status | None = None
@@ -81,17 +98,24 @@ class Run:
     def how_to_start(self) -> str:
         """The command for a run whose submission was interrupted before its start; one that was to resume another is made anew."""
         if self.parent:
-            return f"gpurun resume {self.parent} --host {shlex.quote(self.host)}"
+            hosts = [self.host, *(other.host for other in self.others)]
+            return " ".join([f"gpurun resume {self.parent}", *(f"--host {shlex.quote(host)}" for host in hosts)])
         overrides = [f"--set {shlex.quote(each)}" for each in self.job.overrides or ()]
         words = [
             shlex.quote(str(self.job.file or "")),
             "--host",
             shlex.quote(self.host),
+            *(word for other in self.others for word in ("--host", shlex.quote(other.host))),
             *overrides,
             "--run",
             self.run_id,
         ]
         return " ".join(["gpurun submit", *words])
+
+    @property
+    def addresses(self) -> str:
+        """The addresses of its boxes, for display; by rank where there are several."""
+        return " and ".join([self.address, *(other.address for other in self.others)])
 
     @property
     def outputs_here(self) -> Path:
@@ -122,6 +146,7 @@ class Run:
             "volume": self.volume,
             "root": self.root,
             "box": self.box,
+            "others": [asdict(other) for other in self.others],
             "attempted": self.attempted,
             "launched": self.launched,
             "code": self.code,
@@ -131,6 +156,7 @@ class Run:
             "went_on_as": self.went_on_as,
             "experiment": self.experiment,
             "submission": self.submission,
+            "engine": self.engine,
             "not_started": asdict(self.not_started) if self.not_started else None,
             "status": self.status.as_json() if self.status else None,
             "status_at": self.status_at,
@@ -162,6 +188,7 @@ class Run:
             volume=record("volume", optional(single_line)),
             root=record("root", optional(box_root)),
             box=record("box", optional(of_form(IDENTITY))),
+            others=record("others", otherwise((), list_of(_other))),
             attempted=record("attempted", _flag) or launched,  # older ones noted only the latter
             launched=launched,
             code=record("code", optional(single_line)) or "",
@@ -170,6 +197,7 @@ class Run:
             went_on_as=record("went_on_as", optional(of_form(RUN_ID))),
             experiment=record("experiment", optional(single_line)),
             submission=record("submission", optional(single_line)),
+            engine=record("engine", optional(one_of((BOX, SLURM)))) or BOX,
             not_started=record("not_started", optional(_refusal)),
             status=record("status", Status.of_record),
             status_at=record("status_at", optional(time_in_seconds)),
@@ -189,6 +217,7 @@ class RunChanges(TypedDict, total=False):
     volume: str | None
     root: str | None
     box: str | None
+    others: tuple[OtherBox, ...]
     attempted: bool
     launched: bool
     code: str
@@ -211,6 +240,17 @@ def _keys(value: object) -> dict[str, str]:
     mapping_of(single_line)(value)
     assert isinstance(value, dict)
     return {str(name): single_line(key) for name, key in value.items()}
+
+
+def _other(value: object) -> OtherBox:
+    other = Fields(value)
+    return OtherBox(
+        host=other("host", single_line),
+        volume=other("volume", optional(single_line)),
+        address=other("address", optional(single_line)) or "",
+        root=other("root", optional(box_root)),
+        box=other("box", optional(of_form(IDENTITY))),
+    )
 
 
 def _refusal(value: object) -> Refusal:

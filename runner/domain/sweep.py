@@ -5,20 +5,24 @@
       settings.seed: [0, 1, 2, 3, 4]
 
 is every combination: ten runs. Runs that differ in nothing but the seed are repeats of one *experiment*; here there are two,
-``NAME-epochs-1`` and ``NAME-epochs-5``, with five runs each. Pure: no file is read and nothing is contacted.
+``NAME-epochs-1`` and ``NAME-epochs-5``, with five runs each. A program of the user's own has its seed in
+``environment.variables.SEED``. Pure: no file is read and nothing is contacted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from runner.domain.job import Settings
+from runner.domain.job import Job, Settings
+from runner.domain.run import Run
 
-SEED = "settings.seed"
+T = TypeVar("T")
 MAX_RUNS = 1000
 MAX_NAME = 48  # of a run id's readable part (remote_payload/agent/wire/paths.py)
 
@@ -30,6 +34,11 @@ class SweepRun:
     name: str
     experiment: str
     overrides: Settings
+
+
+def is_seed(path: str) -> bool:
+    """Whether runs that differ in this field of the job alone are repeats: ``settings.seed``, and a variable SEED of one's own program."""
+    return path == "settings.seed" or path.lower() == "environment.variables.seed"
 
 
 def expand(name: str, sweep: Mapping[str, Sequence[object]]) -> list[SweepRun]:
@@ -45,10 +54,36 @@ def expand(name: str, sweep: Mapping[str, Sequence[object]]) -> list[SweepRun]:
         count *= len(values)
     if count > MAX_RUNS:
         raise ValueError(f"sweep: {count} runs are more than the {MAX_RUNS} that one job file may mean")
-    ordered = sorted(axes, key=lambda path: path != SEED)  # the seed outermost, the others as written
+    ordered = sorted(axes, key=lambda path: not is_seed(path))  # the seed outermost, the others as written
     runs = [_run(name, dict(zip(ordered, values, strict=True)), list(axes)) for values in _product(axes, ordered)]
     _check_names(runs)
     return runs
+
+
+def repeats_of(job: Job) -> str:
+    """The job but for its name and seed: runs for which it is the same are repeats of one experiment."""
+    settings = {key: value for key, value in job.settings.items() if not is_seed(f"settings.{key}")}
+    fields = {key: value for key, value in job.wire().items() if key not in ("name", "sweep", "price_per_hour")}
+    written = fields["environment"]
+    variables = {
+        name: value for name, value in written["variables"].items() if not is_seed(f"environment.variables.{name}")
+    }
+    fields["environment"] = {**written, "variables": variables}
+    return json.dumps({**fields, "settings": settings}, sort_keys=True, default=str)
+
+
+def group_of(run: Run) -> str:
+    """A name for the run's repeats: the runs of its submission and experiment that differ in the seed alone. By itself where its
+    submission has no id.
+    """
+    named = f"{run.submission or run.run_id}\n{run.experiment}\n{repeats_of(run.job)}"
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+def take_turns(files: Iterable[Iterable[T]]) -> list[T]:
+    """The runs of several job files in one order: the first of each file, then the second of each. So every file has an early result."""
+    rounds = itertools.zip_longest(*([[run] for run in runs] for runs in files), fillvalue=[])
+    return [run for each in rounds for turn in each for run in turn]
 
 
 def _product(axes: Mapping[str, Sequence[object]], ordered: Sequence[str]) -> Iterable[tuple[object, ...]]:
@@ -69,9 +104,10 @@ def _values(path: str, values: object) -> Sequence[object]:
 
 def _run(name: str, overrides: Settings, written: list[str]) -> SweepRun:
     parts = {path: f"{path.rpartition('.')[2]}-{overrides[path]}" for path in written}
-    experiment = _slug("-".join([name, *(part for path, part in parts.items() if path != SEED)]))
+    experiment = _slug("-".join([name, *(part for path, part in parts.items() if not is_seed(path))]))
+    seeds = [part for path, part in parts.items() if is_seed(path)]
     return SweepRun(
-        name=_slug("-".join([experiment, parts[SEED]])) if SEED in parts else experiment,
+        name=_slug("-".join([experiment, *seeds])) if seeds else experiment,
         experiment=experiment,
         overrides={path: overrides[path] for path in written},
     )

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from remote_payload.settings import RECIPES, settings_class
 from remote_payload.settings.own import RecipeError
 from runner.domain import job as job_types
-from runner.domain.job import RECIPE_OUTPUTS, Job, Settings
+from runner.domain.job import RECIPE_OUTPUTS, Job, Settings, Slurm
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.schema_parts import Schema, closed, describe, properties
 from runner.jobfile.settings.metric import check_metric
@@ -34,6 +34,7 @@ _TEXT = (
     ("checkpoints", "pattern"),
     ("environment", "python"),
     ("environment", "variables", "*"),
+    *(("slurm", each.name) for each in fields_of(Slurm) if "Slurm" in str(each.type)),
 )
 # Lists of names, where one name alone is a list of one.
 ONE_OR_MORE = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from remote_payload.agent.wire.paths import RUN_ID
 from remote_payload.settings import is_own
-from runner.domain.job import RECIPE_OUTPUTS
+from runner.domain.job import RECIPE_OUTPUTS, RunOutput, run_output
 from runner.jobfile.problems import Place, Problem, quoted, suggestion
 from runner.jobfile.tree import Node
 
@@ -99,6 +100,10 @@ class FolderChecks:
             if node.kind != "scalar" or node.value is None:
                 self._data_from(node, name, seen)
                 continue
+            if output := run_output(node.text):
+                if self.names_run_output(output, node, name):
+                    self._apart(PurePosixPath(PurePosixPath(output.path).name), node, name, seen)
+                continue
             if elsewhere(node.text):
                 example = f"{{path: {node.text}, as: data/{path.name or 'corpus'}}}"
                 self.problem(node.place, f"{name}: {quoted(node.text)} is not in the code folder: write {example}")
@@ -115,14 +120,31 @@ class FolderChecks:
     def _data_from(self, entry: Node, name: str, seen: dict[PurePosixPath, str]) -> None:
         """Checks ``{path: …, as: …}``: the path exists, and no other file or data has the name."""
         path, named = entry.get("path"), entry.get("as")
-        if path is not None and path.text and not os.path.lexists(self.folder / Path(path.text).expanduser()):
+        output = run_output(path.text) if path is not None and path.text else None
+        if path is not None and output:
+            self.names_run_output(output, path, f"{name}.path")
+        elif path is not None and path.text and not os.path.lexists(self.folder / Path(path.text).expanduser()):
             self.problem(path.place, f"{name}.path: there is no {quoted(path.text, 300)}")
         if named is not None and named.text:
             self._apart(PurePosixPath(named.text), named, f"{name}.as", seen)
-            if path is not None and self._hides(path.text or "", named.text):
+            if path is not None and not output and self._hides(path.text or "", named.text):
                 self.problem(
                     named.place, f"{name}.as: {quoted(named.text)} is in the code folder already: give another name"
                 )
+
+    def names_run_output(self, output: RunOutput, node: Node, name: str) -> bool:
+        """Checks the form of ``run:ID/path``; whether there is such a run and such an output is asked when the job is submitted."""
+        if not RUN_ID.fullmatch(output.run_id):
+            example = "run:legal-20260102-142030-7f3a/models/best"
+            self.problem(
+                node.place,
+                f"{name}: {quoted(node.text)} needs the whole id of a run, as in {example}: gpurun list shows it",
+            )
+            return False
+        if not output.path or ".." in output.path.split("/"):
+            self.problem(node.place, f"{name}: write what the run wrote, such as run:{output.run_id}/models/best")
+            return False
+        return True
 
     def _hides(self, path: str, named: str) -> bool:
         """Whether data under this name would hide another file or folder of the code folder."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.domain.job import Job
 from runner.domain.sweep import SweepRun, expand
 from runner.jobfile import unknown_keys
+from runner.jobfile.boxes_rule import check_boxes
 from runner.jobfile.checkpoint_rule import check_checkpoints
 from runner.jobfile.command_words import check_command
 from runner.jobfile.fields import check_fields, with_lists
@@ -84,6 +85,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     problems += wrong
     problems += _sweep(job, tree, path)
     problems += _cost_limit(job, tree, path)
+    problems += check_boxes(job, tree, path)
     problems += check_checkpoints(job, tree, path)
     checks = FolderChecks(tree, path, _folder(tree, path))
     if not checks.folder_is_there():

@@ -29,6 +29,7 @@ _NAMES = {
     "price_per_hour": "price cost",
     "cost_limit": "budget max_cost cost_cap",
     "sweep": "matrix grid strategy",
+    "keep_finished": "keep_first keep_runs retention",
     "settings.epochs": "num_epochs num_train_epochs",
     "settings.max_length": "max_seq_length max_seq_len context_length block_size",
     "settings.batch.size": "batch_size train_batch_size per_device_train_batch_size",
@@ -53,7 +54,7 @@ _NO_FIELD = {
         "a run may use every CPU and all memory of its box (resources.vram is the memory of each GPU): leave it out"
     ),
     "ports expose port": "gpurun opens no ports, ssh -L forwards one: leave it out",
-    "nodes num_nodes nnodes ntasks partition account qos": "one job runs on one box, without a scheduler: leave it out",
+    "nodes num_nodes nnodes ntasks": "one job runs on one box, without a scheduler: leave it out",
     "retry retries max_retries max_restarts restart spot use_spot": (
         "a run starts once, and gpurun resume goes on from its last checkpoint: leave it out"
     ),

@@ -51,22 +51,31 @@ def required_base(model: ModelFolder, job: Job | None) -> BaseModel | None:
     local = _local(named, job)
     if local is not None:
         return BaseModel(named, None, local)
-    if not ON_THE_HUB.fullmatch(named):
-        raise SmokeTestFailed(
-            f"the base model {named[:200]!a} of {model.folder} is not on this machine",
-            hint="Repeat the command in the folder that it is relative to.",
-        )
     commit = model.base_revision if COMMIT.fullmatch(model.base_revision or "") else None
-    return BaseModel(named, commit or (job.setting("revision") if job else None), None)
+    return _on_the_hub(model, named, commit or (job.setting("revision") if job else None))
 
 
-def trained_from(job: Job) -> BaseModel | None:
-    """The model that a recipe's training began with, as the job names it; None for one that was trained from nothing."""
+def trained_from(model: ModelFolder, job: Job) -> BaseModel | None:
+    """The model that the training of ``model`` began with, as the job names it; None for one that was trained from nothing.
+
+    Raises SmokeTestFailed for a folder that is not on this machine.
+    """
     named = job.setting("model")
     if not isinstance(named, str):
         return None
     local = _local(named, job)
-    return BaseModel(named, None if local else job.setting("revision"), local)
+    return BaseModel(named, None, local) if local else _on_the_hub(model, named, job.setting("revision"))
+
+
+def _on_the_hub(model: ModelFolder, named: str, revision: str | None) -> BaseModel:
+    """The base as a model of the hub. Raises SmokeTestFailed where it was a folder: a repository of that name is somebody else's."""
+    if model.base_is_folder or not ON_THE_HUB.fullmatch(named):
+        raise SmokeTestFailed(
+            f"the base model {named[:200]!a} of {model.folder} is not on this machine",
+            meaning="It was a folder where the model was trained. Nothing was downloaded or loaded.",
+            hint="Repeat the command in the folder that it is relative to.",
+        )
+    return BaseModel(named, revision, None)
 
 
 def _means(name: str, own: str) -> bool:

@@ -31,7 +31,8 @@ class ModelFolder:
     """A model as its folder describes it.
 
     ``base`` is the base model's name in gpurun.json, ``adapter_base`` that in adapter_config.json. ``described`` is true when there is
-    a gpurun.json. ``reference`` is None without predictions of the box.
+    a gpurun.json; ``base_is_folder`` when that says that the base was a folder of the job, so that its name is no repository's.
+    ``reference`` is None without predictions of the box.
     """
 
     inspected: Inspected
@@ -40,6 +41,7 @@ class ModelFolder:
     base: str | None
     adapter_base: str | None
     base_revision: str | None
+    base_is_folder: bool
     dtype: str
     labels: tuple[str, ...]
     max_length: int
@@ -129,6 +131,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         base=_text(base.get("id")) or _text((adapter or {}).get("base_model_name_or_path")),
         adapter_base=_text((adapter or {}).get("base_model_name_or_path")),
         base_revision=_text(base.get("revision")) or _text((adapter or {}).get("revision")),
+        base_is_folder=_text(base.get("path")) is not None,
         dtype=_dtype(given.get("dtype") or config.get("dtype") or config.get("torch_dtype")),
         labels=tuple(str(label)[:60] for label in labels) if isinstance(labels, list) else (),
         max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else 512,

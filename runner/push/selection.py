@@ -72,7 +72,8 @@ def select_code(job: Job, own_output: Iterable[str] = ()) -> Selection:
     ``code.include`` overrides all of that, file by file. ``own_output`` names files that gpurun's own output was seen to go to.
     Raises UserError when git is needed and cannot answer.
     """
-    elsewhere = dict.fromkeys(job.data_places, "sent as data") | dict.fromkeys(job.outputs or (), "an output")
+    data = (*job.data_places, *job.run_outputs)
+    elsewhere = dict.fromkeys(data, "sent as data") | dict.fromkeys(job.outputs or (), "an output")
     rules = _CodeRules(job.folder, elsewhere)
     walk = _Walk(job.folder, rules.reason, rules.enter, own_output=frozenset(own_output))
     walk.run()

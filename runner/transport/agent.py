@@ -18,11 +18,13 @@ from runner.domain.answers.box import Box
 from runner.domain.answers.checkpoints import Listed, read_listed
 from runner.domain.answers.holdings import Holdings
 from runner.domain.answers.manifest import Manifest, parse_manifest
-from runner.domain.answers.reading import Fields, Impossible, list_of, string, text, whole, whole_between
+from runner.domain.answers.reach import Listening, Reached, read_listening, read_reached
+from runner.domain.answers.reading import Fields, Impossible, boolean, list_of, string, text, whole, whole_between
 from runner.domain.answers.recovery import Recovery, StartedAgain, read_recovery, read_started
+from runner.domain.answers.results import Results, read_results
 from runner.domain.answers.status import Status
 from runner.domain.errors import AbsurdAnswer, ArtifactError
-from runner.domain.requests import LaunchRequest, PatchRequest, ProbeRequest, RecoverRequest, SealRequest
+from runner.domain.requests import LaunchRequest, PatchRequest, PeerRequest, ProbeRequest, RecoverRequest, SealRequest
 from runner.transport.session import AgentSession, Patience, document
 
 T = TypeVar("T")
@@ -33,13 +35,16 @@ MINUTE = 60.0
 # it works. Progress, log and events count. Each limit is what an honest, slow box may need.
 PATIENCE = {
     "probe": 2 * MINUTE,
+    "reach": 2 * MINUTE,
     "install_payload": 5 * MINUTE,
     "install_tools": 10 * MINUTE,  # apt-get prints nothing while it loads from a slow mirror
     "provision": 10 * MINUTE,  # the agent says every minute that a command still runs
     "seal": 30 * MINUTE,  # walks through all of the data
+    "share": 60 * MINUTE,  # outputs may be copied
     "compare": 30 * MINUTE,
     "patch": 10 * MINUTE,
     "stale": 5 * MINUTE,
+    "use_gpu": MINUTE,
     "launch": 60 * MINUTE,  # a resumed run's outputs may be copied
     "status": 3 * MINUTE,
     "follow": 5 * MINUTE,  # the agent tells the status every minute
@@ -50,6 +55,7 @@ PATIENCE = {
     "wipe": 2 * MINUTE,
     "clean": 60 * MINUTE,  # adds up the sizes of whole environments on network disks
     "checkpoints": 5 * MINUTE,
+    "results": 5 * MINUTE,  # lists the checkpoints of many runs
     "sample": 30 * MINUTE,  # a large model is read from a slow disk
 }
 
@@ -87,6 +93,22 @@ class Agent:
         """What the box is, and which of the things that the request names it has already."""
         return self._ask("probe", request, lambda answer: Box.parse(answer))
 
+    @contextlib.contextmanager
+    def listening(self, greeting: str, reply: str) -> Iterator[Listening]:
+        """While the block lasts the box answers other boxes that know ``greeting``, with ``reply``. Raises BoxNotReady."""
+        asked = {"listen": {"greeting": greeting, "reply": reply}}
+        with contextlib.closing(self._session.stream("reach", asked, patience=Patience(PATIENCE["reach"]))) as frames:
+            with self._checked("reach"):
+                told = read_listening(self._fields(next(frames)))
+            yield told
+
+    def reach(self, peers: Sequence[PeerRequest], seconds: float = 0.0) -> tuple[Reached, ...]:
+        """How the box reaches each of these; with ``seconds`` of data to each, one after the other, also how fast."""
+        reached = self._ask("reach", {"peers": list(peers), "seconds": seconds}, read_reached)
+        if [each.address for each in reached] != [each["address"] for each in peers]:
+            self._absurd("reach", Impossible("an answer about other boxes", "reached"))
+        return reached
+
     def install_payload(self, sha256: str, zipped: bytes) -> None:
         """Puts the training package below ``$ROOT/payload``; it is unpacked beside its final name, then renamed."""
         self._ask("install_payload", {"sha256": sha256}, _nothing, blobs=[zipped])
@@ -123,6 +145,13 @@ class Agent:
         Raises PushDiffers, and TransferInterrupted where the attempt is gone.
         """
         self._ask("seal", request, _nothing)
+
+    def share(self, run_id: str, path: str) -> verbs.Shared | None:
+        """Makes what a run of this box wrote, at ``path`` in its outputs, data for other runs; None where the box has no such run.
+
+        Raises LaunchError where the run has no such output or has not completed it, BoxNotReady for a full disk.
+        """
+        return self._ask("share", {"run_id": run_id, "path": path}, verbs.read_shared)
 
     def compare(self, attempt: str, meant: bytes) -> tuple[verbs.Difference, ...]:
         """How a pushed tree differs from the one that was ``meant`` (packed JSON: path to size, seconds, mode and sha256, or to a link's
@@ -169,9 +198,13 @@ class Agent:
             self._absurd("status", Impossible("an answer about other runs", "runs"))
         return {status.run_id: status for status in found}
 
-    def all_status(self) -> tuple[Status, ...]:
-        """The status of every run on the box, newest first."""
-        return self._ask("status", {}, lambda answer: answer("runs", list_of(Status.parse)))
+    def all_status(self) -> verbs.OnBox:
+        """The status of every run on the box, newest first, and the GPUs that are set aside."""
+        return self._ask("status", {}, verbs.read_on_box)
+
+    def use_gpu(self, gpu: int) -> bool:
+        """Has a GPU that was set aside given to runs again, by its number; whether it was set aside."""
+        return self._ask("use_gpu", {"gpu": gpu}, lambda answer: answer("was_set_aside", boolean))
 
     def follow(
         self,
@@ -251,6 +284,13 @@ class Agent:
     def all_checkpoints(self, run_id: str) -> Listed:
         """The run's checkpoints, also those that are not complete. Raises RunLost."""
         return self._ask("checkpoints", {"run_id": run_id}, read_listed)
+
+    def results(self, run_ids: Sequence[str]) -> dict[str, Results]:
+        """What these runs have come to, by id: status, evaluations, chosen model, checkpoints. One that is not on the box is lost."""
+        found = self._ask("results", {"run_ids": list(run_ids)}, read_results)
+        if [each.status.run_id for each in found] != list(run_ids):
+            self._absurd("results", Impossible("an answer about other runs", "runs"))
+        return {each.status.run_id: each for each in found}
 
     def sample(self, run_id: str, module: str, arguments: Sequence[str], prompts: Iterable[bytes]) -> Iterator[str]:
         """The lines that a module of the payload prints in the run's environment; after each line of JSON it is sent the next prompt.

@@ -14,7 +14,7 @@ import posixpath
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from remote_payload.agent.wire import protocol
@@ -142,7 +142,7 @@ class AgentSession:
 
     def stream(
         self, verb: str, args: Mapping[str, object], *, blobs: Iterable[bytes] = (), patience: Patience | None = None
-    ) -> Iterator[Frame]:
+    ) -> Generator[Frame, None, None]:
         """The frames of one request up to and including its RESULT. Leaving the iteration early cancels the request.
 
         ``blobs`` are uploaded with the request; an iterator's in a thread of their own, as they come. Raises the agent's error, LinkLost,

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runner.domain.answers.box import Box
-from runner.domain.errors import GpurunError, HubAccessDenied, PythonMissing
+from runner.domain.errors import GpurunError, HostError, HubAccessDenied, PythonMissing
 from runner.domain.job import Job
-from runner.domain.progress import Reporter
+from runner.domain.progress import Prefixed, Reporter
 from runner.domain.quantities import format_size, pluralise
+from runner.domain.run import BOX, SLURM
 from runner.push.preview import Preview, preview
 from runner.workflow.connect import connect, fail_if_python_cannot_be_installed, resolve_or_start_host
-from runner.workflow.submission import access, checks, place
+from runner.workflow.each_host import each_host
+from runner.workflow.several_boxes.check import check_network
+from runner.workflow.submission import access, checks, cluster, place
 from runner.workflow.submission.checks import Finding
 from runner.workflow.submission.forecast import Forecast
 from runner.workflow.submission.models import read_models, runs_with_forecast
@@ -34,6 +37,45 @@ class Checked:
         return all(finding.verdict != "fail" for finding in self.findings)
 
 
+@dataclass(frozen=True)
+class CheckedHost:
+    """What was found of one job on one of several hosts, or the error that kept gpurun from looking."""
+
+    host: str
+    checked: Checked | None = None
+    error: GpurunError | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.checked is not None and self.checked.ready
+
+
+def check_hosts(
+    job: Job,
+    hosts: Sequence[str],
+    report: Reporter,
+    *,
+    volume: str | None,
+    strict: bool,
+    checksum: bool,
+    engine: str = BOX,
+) -> list[CheckedHost]:
+    """What ``check`` finds on each host, all at once; a host that cannot be asked has its error."""
+
+    def look(host: str) -> Checked:
+        told = Prefixed(report, f"{host}: ")
+        return check([job], host, told, volume=volume, strict=strict, checksum=checksum, engine=engine)[0]
+
+    answers = each_host(hosts, look)
+    for error in answers.errors.values():
+        if not isinstance(error, HostError):
+            raise error
+    looked = [CheckedHost(host, answers.given.get(host), answers.errors.get(host)) for host in hosts]
+    if job.resources.boxes > 1 and looked[0].checked:
+        looked[0].checked.findings.append(check_network(job, hosts, report, volume=volume, strict=strict))
+    return looked
+
+
 def check(
     jobs: Sequence[Job],
     host: str,
@@ -43,6 +85,7 @@ def check(
     strict: bool = False,
     checksum: bool = False,
     despite_forecast: bool = False,
+    engine: str = BOX,
 ) -> list[Checked]:
     """Address, key, GPU, driver, disk, Python, rsync, hub access, predicted memory, what would be sent, of each job over one connection.
 
@@ -61,14 +104,19 @@ def check(
             Checked(plan.job.name, [_WITHOUT_PYTHON, *_hub(plan.job, report)], _previews(plan), []) for plan in plans
         ]
     runs = runs_with_forecast(jobs)
-    judged = judge(runs, boxes[0], read_models(runs), despite=despite_forecast)
+    on_cluster = engine == SLURM
+    meant = cluster.for_forecast(boxes[0], jobs[0]) if on_cluster else boxes[0]
+    judged = judge(runs, meant, read_models(runs), despite=despite_forecast)
     told = [judged, *(Judged([], []) for _ in plans[1:])]
-    return [_checked(plan, box, reached, each, report) for plan, box, each in zip(plans, boxes, told, strict=True)]
+    return [
+        _checked(plan, box, [reached, *(cluster if on_cluster else checks).examine(box, plan)], each, report)
+        for plan, box, each in zip(plans, boxes, told, strict=True)
+    ]
 
 
-def _checked(plan: Plan, box: Box, reached: Finding, judged: Judged, report: Reporter) -> Checked:
+def _checked(plan: Plan, box: Box, looked_at: list[Finding], judged: Judged, report: Reporter) -> Checked:
     job = plan.job
-    findings = [reached, *place.find_place(box), *checks.examine(box, plan)]
+    findings = [looked_at[0], *place.find_place(box), *looked_at[1:]]
     findings += _hub(job, report)
     findings += judged.findings
     findings += [Finding("job", "warn", warning) for warning in plan.warnings]

@@ -6,7 +6,7 @@ it was named.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from runner import store
@@ -36,9 +36,15 @@ class Choice:
 
 
 def choose(
-    link: Link, report: Reporter, names: tuple[str, ...], experiment: str | None = None, keep: int = 1
+    link: Link,
+    report: Reporter,
+    names: tuple[str, ...],
+    experiment: str | None = None,
+    keep: int = 1,
+    sweep: Collection[str] = (),
 ) -> Choice:
-    """Which runs may go. By itself those that ``done`` called home and that still are; with ``experiment`` its runs alone.
+    """Which runs may go. By itself those that ``done`` called home and that still are; with ``experiment`` its runs alone, with ``sweep``
+    (run ids) those alone.
 
     Raises UserError for a name, or an experiment, of which no run is on the box.
     """
@@ -46,9 +52,12 @@ def choose(
     named = tuple(_named(box, name) for name in names)
     known = {run.run_id: run for run in store.load_all()[0]}
     here = [(known[held.run_id], held) for held in box.runs if held.run_id in known and held.root == link.paths.root]
-    wanted = _of_experiment(here, experiment) if experiment else [pair for pair in here if pair[0].done]
+    if sweep:
+        wanted = [pair for pair in here if pair[0].run_id in sweep]
+    else:
+        wanted = _of_experiment(here, experiment) if experiment else [pair for pair in here if pair[0].done]
     states = compare_with_local(link, [(run, held) for run, held in wanted if not held.going])
-    if not experiment:
+    if not experiment and not sweep:
         return Choice(named, tuple(run_id for run_id, state in states.items() if not state.reasons(leave_behind=True)))
     decided = decide_retention([Candidate(run, held, states.get(run.run_id)) for run, held in wanted], keep, named)
     return Choice(named, tuple(each.run_id for each in decided if each.goes), decided)
@@ -62,6 +71,7 @@ def clean_box(
     names: tuple[str, ...] = (),
     experiment: str | None = None,
     keep: int = 1,
+    sweep: Collection[str] = (),
     everything: bool = False,
 ) -> tuple[Choice, Cleaned, bool]:
     """Shows ``confirm`` what may go on a box, and deletes that where it returns True. One connection for both.
@@ -69,7 +79,7 @@ def clean_box(
     Gives the choice, what was deleted or would be, and whether it was.
     """
     with connect(resolve_or_start_host(host), report) as link:
-        choice = choose(link, report, names, experiment, keep)
+        choice = choose(link, report, names, experiment, keep, sweep)
         choice = replace(choice, code=_unneeded_code(dry_run=True))
         found = clean(link, report, choice, dry_run=True, everything=everything)
         wanted = confirm(choice, found)

@@ -60,11 +60,13 @@ class ReconnectingLink:
         self._pauses = iter(PAUSES)
         self._stack = ExitStack()
         self._link: Link | None = None
+        self._closed = False
 
     def __enter__(self) -> ReconnectingLink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closed = True  # a thread that works with the link does not open another one
         self._stack.close()
 
     @contextmanager
@@ -84,6 +86,8 @@ class ReconnectingLink:
     def _recover(self, error: HostError) -> None:
         """Does what lets another try succeed: waits, or installs Python. Raises ``error`` where there is no such thing."""
         self._stack.close()
+        if self._closed:
+            raise error
         pause = next(self._pauses, None) if isinstance(error, LinkLost) else None
         if pause is not None:
             self._report.warn(f"{error.message}; trying again")

@@ -55,6 +55,10 @@ def done(run: Run, report: Reporter, *, leave_behind: bool = False, give_up: tup
     ``give_up`` that is not there.
     """
     known = {record.run_id: record for record in store.load_all()[0]}
+    for other in run.others:
+        report.warn(
+            f"{other.host} had a part in {run.run_id} too, and is not looked at: what was written there alone goes with it"
+        )
     with connect_to_run(run, report) as link:
         box = list_holdings(link, report)
         unread = _out_of_sight(box, known, link.host)

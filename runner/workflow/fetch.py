@@ -29,10 +29,12 @@ from runner.files import file_lock_if_free
 from runner.transport.link import Link
 from runner.transport.transfer import rsync
 from runner.workflow.connect import ReconnectingLink, host_of
+from runner.workflow.fetching.chosen import only_chosen
+from runner.workflow.fetching.in_the_way import in_the_way, not_here
 from runner.workflow.fetching.long_names import refuse_long_names
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
-from runner.workflow.fetching.verify import Verifier, sha256
+from runner.workflow.fetching.verify import Verifier
 
 PAUSES = (0.5, 2.0)  # seconds before a broken copy is tried again
 CHANGED = (ChecksumMismatch, FilesChanged)
@@ -54,30 +56,50 @@ class Fetched:
         return sum(artifact.size for artifact in self.new)
 
 
-def fetch(run: Run, report: Reporter, *, into: Path | None = None) -> Fetched:
-    """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch."""
-    target = into.expanduser().absolute() if into else run.outputs_here
-    found: tuple[Manifest, list[Artifact]] | None = None
-    with exclusively(run), ReconnectingLink(host_of(run), report) as connection:
-        while found is None:
+def fetch(run: Run, report: Reporter, *, into: Path | None = None, best: bool = False) -> Fetched:
+    """Brings a run's outputs home while or after it trains. Raises ManifestMissing, TransferErrors, ChecksumMismatch.
+
+    With ``best`` those of a recipe but for its checkpoints: the chosen model, reports and logs.
+    """
+    fetched: Fetched | None = None
+    with ReconnectingLink(host_of(run), report) as connection:
+        while fetched is None:
             with connection.link() as link:
-                found = _fetch_all(link, run, target, report)
-    manifest, new = found
-    store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
+                fetched = fetch_over(link, run, report, into=into, best=best)
+    return fetched
+
+
+def fetch_over(link: Link, run: Run, report: Reporter, *, into: Path | None = None, best: bool = False) -> Fetched:
+    """The same over a link that is there."""
+    target = into.expanduser().absolute() if into else run.outputs_here
+    with exclusively(run):
+        wanted = {"select": only_chosen} if best else {}
+        manifest, new = _fetch_all(link, run, target, report, **wanted)
+    if best:
+        store.update(run, fetched_into=str(target))  # what is not home stays so
+    else:
+        store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
     return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out)
 
 
-def _fetch_all(link: Link, run: Run, target: Path, report: Reporter) -> tuple[Manifest, list[Artifact]]:
-    """The box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is asked again."""
+def _fetch_all(
+    link: Link,
+    run: Run,
+    target: Path,
+    report: Reporter,
+    select: Callable[[Run, Manifest], Manifest] = lambda run, manifest: manifest,
+) -> tuple[Manifest, list[Artifact]]:
+    """What is wanted of the box's list, and those of its files that were not here. A run that goes on may change files meanwhile: it is
+    asked again."""
     for _ in range(LISTINGS - 1):
-        manifest = ask_manifest(link, run, report)
+        manifest = select(run, ask_manifest(link, run, report))
         try:
             return manifest, _bring_and_note(link, run, manifest.files, target, report)
         except CHANGED as error:
             if manifest.complete:
                 raise
             report.warn(f"{error.message}; the run goes on, asking again what it has")
-    manifest = ask_manifest(link, run, report)
+    manifest = select(run, ask_manifest(link, run, report))
     if manifest.complete:
         return manifest, _bring_and_note(link, run, manifest.files, target, report)
     return _bring_what_rests(link, run, manifest, target, report)
@@ -134,7 +156,7 @@ def bring(
     receipt, staging = Receipt(target), Staging(target)
     refuse_long_names(target, (artifact.path for batch in batches for artifact in batch))
     wanted = [
-        _not_here([artifact for artifact in batch if not receipt.has(artifact)], target, receipt) for batch in batches
+        not_here([artifact for artifact in batch if not receipt.has(artifact)], target, receipt) for batch in batches
     ]
     missing = [artifact for batch in wanted for artifact in batch]
     if missing:
@@ -183,50 +205,6 @@ def exclusively(run: Run) -> Iterator[None]:
                 f"another gpurun on this machine is fetching {run.run_id}", hint="Wait for it, or stop it."
             )
         yield
-
-
-def _not_here(missing: list[Artifact], target: Path, receipt: Receipt) -> list[Artifact]:
-    """The files that are not here yet with the right content. Raises ArtifactError where a file of the user's own is in the way."""
-    _refuse_files_as_folders(missing, target)
-    left, own = [], []
-    for artifact in missing:
-        path = target / artifact.path
-        if receipt.may_replace(artifact):
-            left.append(artifact)
-        elif _is(path, artifact):
-            receipt.note(artifact)
-        else:
-            own.append(artifact.path)
-    if own:
-        raise _in_the_way(target, own)
-    if len(left) < len(missing):
-        receipt.save()
-    return left
-
-
-def _refuse_files_as_folders(missing: list[Artifact], target: Path) -> None:
-    folders = {parent for artifact in missing for parent in Path(artifact.path).parents if parent.name}
-    for folder in sorted(folders):
-        refuse_link(target / folder)
-    if own := [
-        str(folder) for folder in sorted(folders) if (target / folder).exists() and not (target / folder).is_dir()
-    ]:
-        raise _in_the_way(target, own)
-
-
-def _in_the_way(target: Path, own: list[str]) -> ArtifactError:
-    return ArtifactError(
-        f"{target} has {pluralise(len(own), 'file')} under names that the run uses too, and no fetch put them there: "
-        + ", ".join(own[:5]) + (" …" if own[5:] else ""),
-        meaning="Nothing was moved there; they are as they were.",
-        hint="Move them away, or fetch elsewhere: gpurun fetch --into DIR",
-    )  # fmt: skip
-
-
-def _is(path: Path, artifact: Artifact) -> bool:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != artifact.size:
-        return False
-    return sha256(path, artifact.size) == artifact.sha256
 
 
 def _check_space(target: Path, needed: int) -> None:
@@ -283,7 +261,7 @@ def _pull_once(link: Link, run: Run, missing: list[Artifact], staging: Staging, 
 def _settle(missing: list[Artifact], staged: Path, target: Path, receipt: Receipt) -> None:
     """Moves all verified files to their final names. After an interruption the next fetch recognises the moved ones as its own."""
     if own := [artifact.path for artifact in missing if not receipt.may_replace(artifact)]:
-        raise _in_the_way(target, own)  # it was made during the copy
+        raise in_the_way(target, own)  # it was made during the copy
     for artifact in missing:
         receipt.expect(artifact, staged / artifact.path)
     receipt.save()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from remote_payload.agent.wire.retention import REASON
 from runner.domain.errors import GpurunError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
@@ -68,7 +69,8 @@ def _follow(followed: FollowedRun, report: Reporter, display: Display) -> None:
     display.fetched(followed.fetched)
     if status is not None:
         raise_for(status)
-    if run.job.recipe and run.job.smoke_test.enabled:
+    removed = any(each.why.startswith(REASON) for each in followed.fetched.left_out)  # another run's model was kept
+    if run.job.recipe and run.job.smoke_test.enabled and not removed:
         _smoke_test(followed, report, display)
 
 

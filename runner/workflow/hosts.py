@@ -53,6 +53,12 @@ def known() -> list[KnownHost]:
     return sorted(found, key=lambda host: host.seen_at or 0.0)
 
 
+def use_gpu(name: str, gpu: int, report: Reporter) -> bool:
+    """Has the box give a GPU that was set aside to runs again; whether it was set aside."""
+    with connect(resolve_or_start_host(name), report) as link:
+        return link.agent.use_gpu(gpu)
+
+
 def forget(name: str) -> int:
     """Unpins a host, by what was typed or by the name it is pinned under; how many keys went. Raises UserError for an unknown one."""
     notes = host_notes()
@@ -156,7 +162,7 @@ def move_host(old: str, new: str, report: Reporter) -> Move:
     if noted is None and not runs:
         raise UserError(f"this machine knows no host {old!r}", hint="gpurun hosts lists those that it knows.")
     with connect(resolve_or_start_host(new, noted.volume if noted else None), report) as link:
-        there = {status.run_id: status for status in link.agent.all_status()}
+        there = {status.run_id: status for status in link.agent.all_status().runs}
         following = [run for run in runs if _is_there(run, link, there)]
         if not following and not (noted and noted.box and noted.box == link.agent.identity):
             raise HostError(

@@ -12,17 +12,18 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from runner import store
 from runner.domain.errors import GpurunError, Interrupted
 from runner.domain.quantities import pluralise
 from runner.domain.run import Run
+from runner.workflow.each_host import Place, place_of
 from runner.workflow.keeping.board import Board, KeptRun, Line, would_be_lost
 from runner.workflow.keeping.bring import begin
-from runner.workflow.keeping.host import HostKeeper, Where, where_of
+from runner.workflow.keeping.host import HostKeeper
 from runner.workflow.keeping.outcome import end_of, tell
 from runner.workflow.keeping.recovering import Recoverer
 from runner.workflow.keeping.rule import Rule
 from runner.workflow.status import error_of
+from runner.workflow.sweeping.find import sweep_of
 
 SHOW_EVERY = 1.0  # seconds
 ENDS_WITHIN = 4.0  # seconds that Ctrl-C waits for copies and links to end
@@ -47,11 +48,11 @@ def keep(
     """
     board = Board([begin(run) for run in runs])
     recoverer = Recoverer(board, begin) if recovers else None
-    keepers: dict[Where, HostKeeper] = {}
+    keepers: dict[Place, HostKeeper] = {}
     telling: dict[str, threading.Thread | None] = {}
     try:
         while board.left or not telling.keys() >= {kept.run.run_id for kept in board.runs}:
-            for where in {where_of(kept) for kept in board.left}:
+            for where in {place_of(kept.run) for kept in board.left}:
                 if where not in keepers or not keepers[where].is_alive():
                     keepers[where] = HostKeeper(where, board, rule)
                     keepers[where].start()
@@ -87,14 +88,8 @@ def error_about(kept: KeptRun) -> GpurunError | None:
 
 def together_with(run: Run) -> list[Run]:
     """The run, and those of its submission that are not known to be over and home; without those that another run went on from."""
-    if run.submission is None:
-        return [run]
-    runs = store.load_all()[0]
-    resumed = {each.parent for each in runs if each.launched}
-    others = [
-        each for each in runs if each.submission == run.submission and each.may_be_there and each.run_id not in resumed
-    ]
-    return [each for each in others if each.run_id == run.run_id or each.fetched_at is None]
+    there = [each for each in sweep_of(run).newest if each.may_be_there]
+    return [each for each in there if each.run_id == run.run_id or each.fetched_at is None]
 
 
 def _ended(kept: KeptRun, board: Board, on_end: Sequence[str]) -> threading.Thread | None:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import re
 import shlex
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runner.domain import places
 from runner.domain.answers.status import Status
+from runner.domain.answers.verbs import GpuSetAside
 from runner.domain.quantities import pluralise
 from runner.domain.run import Run
 
@@ -30,17 +32,28 @@ def describe(run: Run) -> str:
 
 def as_stories(runs: Sequence[Run]) -> list[tuple[Run, bool]]:
     """The runs with those that resume one of them behind it (True), the parts of one story together, where its newest part stands."""
+    return [(run, run is not story[0]) for story in stories(runs) for run in story]
+
+
+def stories(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs, each with those that resume it, oldest first; the stories in the order of their newest parts."""
     known = {run.run_id: run for run in runs}
-    stories: dict[str, list[Run]] = {}
+    found: dict[str, list[Run]] = {}
     for run in runs:
         first = run
         seen = {run.run_id}
         while first.parent in known and first.parent not in seen:
             first = known[first.parent]
             seen.add(first.run_id)
-        story = stories.pop(first.run_id, [])
-        stories[first.run_id] = [*story, run]
-    return [(run, run is not story[0]) for story in stories.values() for run in story]
+        story = found.pop(first.run_id, [])
+        found[first.run_id] = [*story, run]
+    return list(found.values())
+
+
+def sweeps_of(runs: Iterable[Run]) -> set[str]:
+    """The submissions of several of these runs, those that resume one not counted: what ``gpurun sweep`` shows as one."""
+    count = Counter(run.submission for run in runs if run.submission and not run.parent)
+    return {submission for submission, runs_of_it in count.items() if submission and runs_of_it > 1}
 
 
 def in_words(status: Status) -> str:
@@ -83,13 +96,33 @@ def elapsed(status: Status | None) -> float | None:
 def cost(run: Run) -> float | None:
     """What the run has cost as last seen, in the job's own currency; None without ``price_per_hour``."""
     price, seconds = run.job.price_per_hour, elapsed(run.status)
-    return price * seconds / 3600 if price and seconds is not None else None
+    return price * run.job.resources.boxes * seconds / 3600 if price and seconds is not None else None
+
+
+def age_of(run: Run) -> str:
+    """How old the status is, such as ``3 min ago``; empty if it cannot have changed since."""
+    if run.status_at is None or (run.status and run.status.finished):
+        return ""
+    seconds = max(0, int(time.time() - run.status_at))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return "now"
 
 
 def short_host(run: Run) -> str:
     """The host without user and options: what tells one box from another at a glance."""
     typed = run.address if " " in run.host else run.host
     return (typed or run.host).removeprefix("ssh://").rpartition("@")[2]
+
+
+def set_aside_lines(host: str, gpus: Iterable[GpuSetAside]) -> list[str]:
+    """For each GPU of a host that is set aside a line that says why, and what ends it."""
+    return [
+        f"GPU {each.gpu} is set aside: {' and '.join(each.runs)} failed on it at once ({each.evidence or 'a device error'});"
+        f" if it works again: gpurun hosts use-gpu {shlex.quote(host)} {each.gpu}"
+        for each in gpus
+    ]
 
 
 def waits_for_recovery(run: Run) -> bool:

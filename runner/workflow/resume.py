@@ -15,7 +15,7 @@ from runner.domain import places
 from runner.domain.errors import UserError
 from runner.domain.job import Job, Settings
 from runner.domain.progress import Reporter
-from runner.domain.run import Run
+from runner.domain.run import BOX, Run
 from runner.jobfile import load
 from runner.push import kept_code
 from runner.workflow.hosts import follow_if_there
@@ -34,37 +34,45 @@ def resume(
     overrides: tuple[str, ...] = (),
     host: str | None = None,
     code: Choice | None = None,
+    engine: str = BOX,
 ) -> Run:
     """The new run, started. ``checkpoint`` is auto, or a name that ``gpurun checkpoints`` lists.
 
     At ``host`` the run is looked for first: where its box has another address now, it goes on there as on its own box. Otherwise it
-    moves to that box. ``code``: what it had (``run``) or what is in the job's folder now (``here``).
+    moves to that box, to be started by ``engine``. ``code``: what it had (``run``) or what is in the job's folder now (``here``).
     Raises UserError while the old one lives, RunLost when the box does not know it, and the errors of ``submit``.
     """
-    job, code = _job_and_code(run, overrides, code, report)
+    job, code = job_and_code(run, overrides, code, report)
     if checkpoint == "auto" and any(each.partition("=")[0].strip() == "settings.resume" for each in overrides):
         checkpoint = job.settings.get("resume") or "auto"  # another way to name one, and as explicit
     if host is not None and not follow_if_there(run, host, report):
-        return _move(run, job, host, report, checkpoint, overrides, code)
+        return _move(run, job, host, report, checkpoint, overrides, code, engine)
     if host is not None:
         report.note(f"{run.run_id} is on {host}: it goes on there")
-    options = Options(volume=run.volume)
+    options = Options(volume=run.volume, engine=run.engine)
     resumption = Resumption(run, checkpoint, code=code_of(run, job, code, False, report))
     return submit([(job, run.experiment)], run.host, report, options, resumption)[0]
 
 
 def _move(
-    run: Run, job: Job, host: str, report: Reporter, checkpoint: str, overrides: tuple[str, ...], code: Choice | None
+    run: Run,
+    job: Job,
+    host: str,
+    report: Reporter,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    code: Choice | None,
+    engine: str,
 ) -> Run:
     report.note(f"{run.run_id} is not on {host}: it moves there")
     job = for_another_box(job, run, host, overrides, report)
     taken = code_of(run, job, code, True, report)
     with outputs_to_send(run, host, checkpoint, report) as outputs:
         resumption = Resumption(run, checkpoint, code=taken, outputs=outputs.tree(run))
-        return submit([(job, run.experiment)], host, report, Options(), resumption)[0]
+        return submit([(job, run.experiment)], host, report, Options(engine=engine), resumption)[0]
 
 
-def _job_and_code(
+def job_and_code(
     run: Run, overrides: tuple[str, ...], code: Choice | None, report: Reporter
 ) -> tuple[Job, Choice | None]:
     """The job, checked against its folder; where the folder does not have what the job names any more, against the copy of the run's
@@ -99,7 +107,8 @@ def job_of(run: Run, overrides: tuple[str, ...] = (), code: Path | None = None) 
     wire = run.job.wire()
     wire |= {"settings": settings, "code": {**wire["code"], "path": str(folder)}}
     if code:
-        wire["data"] = [{"path": str(source), "as": name} for name, source in run.job.data_places.items()]
+        sources = {**run.job.data_places, **run.job.run_outputs}
+        wire["data"] = [{"path": str(source), "as": name} for name, source in sources.items()]
     files.write_json(file, {key: value for key, value in wire.items() if value not in (None, {}, [])})
     job = load(file, overrides)
     return replace(job, data=run.job.data if code else job.data).at(run.job.folder, run.job.file)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from remote_payload.agent.wire.retention import Complete, first_to_finish
 from runner.domain.answers.holdings import Held
 from runner.domain.run import Run, stamp_of
-from runner.domain.sweep import SEED
+from runner.domain.sweep import repeats_of
 from runner.workflow.fetching.fetched_state import FetchedState
 
 ONE_SUBMISSION = 60.0  # seconds between two records of one submission, for records that do not name theirs
@@ -44,8 +44,8 @@ def decide_retention(candidates: Iterable[Candidate], keep: int, named: Collecti
     found = []
     for group, members in _groups(candidates).items():
         whole = [each for each in members if each.complete and each.run.run_id not in named]
-        whole.sort(key=lambda each: each.held.status.ended_at or 0.0)
-        best = {each.run.run_id: place for place, each in enumerate(whole[:keep], 1)}
+        ended = [Complete(each.run.run_id, each.held.status.ended_at or 0.0) for each in whole]
+        best = {run_id: place for place, run_id in enumerate(first_to_finish(ended, keep), 1)}
         for each in members:
             goes, why = _decided(each, best.get(each.run.run_id), each.run.run_id in named)
             found.append(Decision(each.run.run_id, group, goes, why))
@@ -73,7 +73,7 @@ def _groups(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
         if each.run.created_at - last > ONE_SUBMISSION:
             submission = each.run.run_id
         last = each.run.created_at
-        members.setdefault((each.run.submission or submission, _settings(each.run)), []).append(each)
+        members.setdefault((each.run.submission or submission, repeats_of(each.run.job)), []).append(each)
     titled: dict[str, list[Candidate]] = {}
     for group in members.values():
         title = f"{group[0].run.experiment}, submitted {stamp_of(group[0].run.run_id)}"
@@ -81,10 +81,3 @@ def _groups(candidates: Iterable[Candidate]) -> dict[str, list[Candidate]]:
             title += ", other settings"
         titled[title] = group
     return titled
-
-
-def _settings(run: Run) -> str:
-    """The job but for its name and seed."""
-    settings = {key: value for key, value in run.job.settings.items() if f"settings.{key}" != SEED}
-    job = {key: value for key, value in run.job.wire().items() if key not in ("name", "sweep", "price_per_hour")}
-    return json.dumps({**job, "settings": settings}, sort_keys=True, default=str)

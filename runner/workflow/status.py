@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from runner import store
 from runner.domain.answers.status import Status
+from runner.domain.answers.verbs import GpuSetAside
 from runner.domain.errors import ConnectFailed, GpurunError, RunCancelled, RunFailed, RunLost
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
 from runner.workflow.connect import connect, connect_to_run, resolve_or_start_host
+from runner.workflow.each_host import Place, ask_each_host, by_place
 from runner.workflow.follow import remember_status
 from runner.workflow.listing import cost, elapsed
 
@@ -79,6 +81,22 @@ def refresh_status(run: Run, report: Reporter) -> Seen:
         return Seen(run, known.status if known else None, run.status_at, unreachable=error.message)
 
 
+def refresh_all(runs: Iterable[Run], report: Reporter) -> list[str]:
+    """Brings the records of those runs up to date that may go on, over one connection to each box, all at once.
+
+    Gives for each box that cannot be asked the reason.
+    """
+    groups = by_place(run for run in runs if run.may_be_there and not (run.status and run.status.finished))
+
+    def ask(place: Place, link: Link, told: Reporter) -> None:
+        found = link.agent.statuses([run.run_id for run in groups[place]])
+        for run in groups[place]:
+            if found[run.run_id].cause != NOT_THERE or run.launched:
+                remember_status(run, found[run.run_id])
+
+    return [error.message for error in ask_each_host(groups, ask, report).errors.values()]
+
+
 def query_box(link: Link, run: Run) -> Seen:
     """The run's status over a link that is there. Raises RunLost when the box knows no such run and never confirmed it."""
     status = link.agent.status(run.run_id)
@@ -107,18 +125,26 @@ def recorded_status(run: Run) -> Seen | None:
     return Seen(run, run.status, run.status_at) if run.status else None
 
 
-def on_host(typed: str, report: Reporter) -> list[tuple[Status, Run | None]]:
-    """Every run on a box, also from other machines, with this machine's record of it, which is brought up to date."""
+@dataclass(frozen=True)
+class OnHost:
+    """Every run on a box, also from other machines, with this machine's record of it; and the GPUs that are set aside there."""
+
+    runs: list[tuple[Status, Run | None]]
+    set_aside: tuple[GpuSetAside, ...]
+
+
+def on_host(typed: str, report: Reporter) -> OnHost:
+    """What is on a box now. This machine's records are brought up to date."""
     known = {run.run_id: run for run in store.load_all()[0]}
     with connect(resolve_or_start_host(typed), report) as link:
-        statuses = link.agent.all_status()
+        there = link.agent.all_status()
     found = []
-    for status in statuses:
+    for status in there.runs:
         run = known.get(status.run_id)
         if run is not None and not (run.status and run.status.finished):
             remember_status(run, status)
         found.append((status, run))
-    return found
+    return OnHost(found, there.set_aside)
 
 
 def raise_for(status: Status) -> None:

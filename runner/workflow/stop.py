@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from runner import store
 from runner.domain.answers.status import Status
 from runner.domain.answers.verbs import Process
-from runner.domain.errors import GpurunError, RunFailed
+from runner.domain.errors import RunFailed
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean
 from runner.transport.link import Link
-from runner.workflow.connect import ReconnectingLink, host_of
+from runner.workflow.each_host import Place, ask_each_host, by_place, place_of
 from runner.workflow.follow import remember_status
 
 
@@ -38,35 +38,29 @@ def stop_all(runs: list[Run], report: Reporter, grace: float | None = None) -> l
 
     Raises the first run's (or box's) error, after the others have been ended.
     """
-    boxes: dict[tuple[str, str | None], list[Run]] = {}
+    groups = by_place(runs)
     for run in runs:
-        boxes.setdefault((run.host, run.volume), []).append(run)
-    stopped, failed = [], []
-    for group in boxes.values():
-        try:
-            stopped += _stop_on_one_box(group, report, grace)
-        except GpurunError as error:
-            failed.append(error)
-    if failed:
-        raise failed[0]
-    return stopped
+        for other in run.others:  # its processes there end too, and that is looked at
+            groups.setdefault(Place(other.host, other.volume), []).append(run)
+    answers = ask_each_host(
+        groups, lambda place, link, told: _stop_at_once(place, link, groups[place], told, grace), report
+    )
+    answers.raise_first()
+    leading = (each for place, stopped in answers.given.items() for each in stopped if place_of(each.run) == place)
+    return list(leading)
 
 
 def unfinished() -> list[Run]:
     """The runs of this machine that may live, as last seen."""
-    return [run for run in store.load_all()[0] if run.attempted and not (run.status and run.status.finished)]
+    return [run for run in store.load_all()[0] if run.attempted and may_live(run)]
 
 
-def _stop_on_one_box(runs: list[Run], report: Reporter, grace: float | None) -> list[Stopped]:
-    stopped: list[Stopped] = []
-    with ReconnectingLink(host_of(runs[0]), report) as connection:
-        while not stopped:
-            with connection.link() as link:
-                stopped = _stop_at_once(link, runs, report, grace)
-    return stopped
+def may_live(run: Run) -> bool:
+    """Whether the run was not over when it was last seen."""
+    return not (run.status and run.status.finished)
 
 
-def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float | None) -> list[Stopped]:
+def _stop_at_once(place: Place, link: Link, runs: list[Run], report: Reporter, grace: float | None) -> list[Stopped]:
     title = runs[0].run_id if len(runs) == 1 else f"{len(runs)} runs"
     with report.stage(f"stop {title}") as stage:
 
@@ -74,14 +68,15 @@ def _stop_at_once(link: Link, runs: list[Run], report: Reporter, grace: float | 
             stage.update(note=line)
 
         with ThreadPoolExecutor(len(runs)) as pool:
-            asked: list[Future[Stopped]] = [pool.submit(_stop, link, run, grace, tell) for run in runs]
+            asked: list[Future[Stopped]] = [pool.submit(_stop, place, link, run, grace, tell) for run in runs]
         stage.update(note="")  # the last note was about processes that are gone now
     return [each.result() for each in asked]
 
 
-def _stop(link: Link, run: Run, grace: float | None, tell: Callable[[str], None]) -> Stopped:
+def _stop(place: Place, link: Link, run: Run, grace: float | None, tell: Callable[[str], None]) -> Stopped:
     ended = link.agent.stop(run.run_id, grace, tell)
-    remember_status(run, ended.status)
+    if place_of(run) == place:  # a run on several boxes has the status of its first
+        remember_status(run, ended.status)
     if ended.survivors:
         who = ", ".join(f"{each.pid} ({clean(each.command, 60)})" for each in ended.survivors)
         raise RunFailed(

@@ -10,18 +10,22 @@ the claim on the box (``mkdir runs/<id>``) makes a second launch impossible.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-from runner.domain.errors import HostError, RunLost, TransferError, UserError
+from runner.domain.errors import HostError, PushDiffers, RunLost, TransferError, UserError
 from runner.domain.job import Job
 from runner.domain.progress import Reporter, Silent
-from runner.domain.run import Run
-from runner.transport.link import load
+from runner.domain.run import BOX, SLURM, Run
+from runner.transport.link import Link, load
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.submission import access, checks, code_copy, environment, launch, place, push, stale
+from runner.workflow.moving.run_outputs import provide
+from runner.workflow.several_boxes.members import fail_if_hosts_do_not_fit
+from runner.workflow.submission import checks, cluster, code_copy, environment, launch, push, stale
+from runner.workflow.submission.access import Tokens
 from runner.workflow.submission.background import background_thread
-from runner.workflow.submission.forecast_once import ForecastOnce
-from runner.workflow.submission.plan import make_plan
+from runner.workflow.submission.one_box import OneBox, Ready
+from runner.workflow.submission.plan import Plan, make_plan
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
 from runner.workflow.submission.resumption import Resumption, require_resumable
 
@@ -43,6 +47,16 @@ class Options:
     kill_stale: bool = False
     run_id: str | None = None
     despite_forecast: bool = False
+    engine: str = BOX
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run whose record is on disk, its plan while it is worked out, and what it goes on from."""
+
+    run: Run
+    plan: Future[Plan]
+    resumption: Resumption | None = None
 
 
 def submit(
@@ -57,61 +71,116 @@ def submit(
     A link that breaks is opened again, and the runs that wait go on. Raises UserError before anything is contacted, else
     HostError, TransferError or LaunchError; runs that started before stay.
     """
+    for job, _ in jobs if options.engine != SLURM else ():
+        fail_if_hosts_do_not_fit(job, [host])
     target = resolve_or_start_host(host, options.volume)
-    runs = create_runs(jobs, host, report, volume=options.volume, run_id=options.run_id, resumption=resumption)
+    runs = create_runs(
+        jobs, host, report, volume=options.volume, engine=options.engine, run_id=options.run_id, resumption=resumption
+    )
     # Records of no further use are removed: of a new run that this machine refuses, of a resumed one that was not begun either.
     discard_after = NOTHING_BEGUN if resumption else () if options.run_id else (UserError,)
+    trained_there = resumption is not None and not resumption.moves  # it fits, and where the place lies is known
     with (
         interruption_explained(runs),
         outcome_recorded(runs, discard_after=discard_after),
         background_thread() as planner,
-        background_thread() as keeper,  # awaited when all runs are started
-        ReconnectingLink(
-            target, report, strict=options.strict, install_python=not resumption or resumption.moves
-        ) as connection,
+        ReconnectingLink(target, report, strict=options.strict, install_python=not trained_there) as connection,
     ):
         planner.submit(load)  # before the plans: the connection cannot open without it
         code, outputs = (resumption.code, resumption.outputs) if resumption else (None, None)
-        plans = [
-            planner.submit(make_plan, job, checksum=options.checksum, code=code, outputs=outputs) for job, _ in jobs
+        begun = [
+            Begun(
+                run,
+                planner.submit(make_plan, run.job, checksum=options.checksum, code=code, outputs=outputs),
+                resumption,
+            )
+            for run in runs
         ]
-        waiting = list(zip(runs, plans, strict=True))
-        trained_there = resumption is not None and not resumption.moves
-        despite = options.despite_forecast or trained_there
-        forecast = ForecastOnce([job for job, _ in jobs], despite=despite)
+        box = OneBox(
+            [run.job for run in runs],
+            despite_forecast=options.despite_forecast or trained_there,
+            tell_place=not trained_there,
+        )
+        start_runs(connection, begun, box, Tokens(report), report, options)
+    return runs
+
+
+def start_runs(
+    connection: ReconnectingLink,
+    begun: Sequence[Begun],
+    known: OneBox,
+    tokens: Tokens,
+    report: Reporter,
+    options: Options,
+) -> None:
+    """Starts the runs on one box, one after the other. The first of a kind is prepared for; those after it need one request each.
+
+    Raises HostError, TransferError or LaunchError; runs that started before stay.
+    """
+    waiting = list(begun)
+    with background_thread() as keeper:  # awaited when all runs are started
         while waiting:
-            run, planned = waiting[0]
+            run, resumption = waiting[0].run, waiting[0].resumption
             with connection.link() as link:  # where it breaks, the block ends, and the loop goes round again
-                plan = planned.result()
+                plan = waiting[0].plan.result()
                 if not launch.attach(link, run, plan, report):
                     if resumption:
                         require_resumable(link, resumption, plan, run, report)
-                    for warning in plan.warnings:
-                        report.warn(warning)
-                    with background_thread() as hub, background_thread() as other:
-                        granted = hub.submit(access.require, plan.job, report)
-                        models = other.submit(forecast.read_models)
-                        box = checks.probe(link, plan, run.run_id, report)
-                        if run is runs[0] and not (resumption and not resumption.moves):  # where that lies is known
-                            place.tell_place(link, box, options.volume, report)
-                        checks.fail_if_not_ready(checks.examine(box, plan))
-                        token = granted.result()
-                        forecast.tell(box, models.result(), report)
+                    known.warn(plan, report)
+                    ready, reused = known.ready_for(plan), True
+                    if ready is None:
+                        ready, reused = _prepare(link, run, plan, known, tokens, keeper, report, options), False
+                    if ready is None:
+                        continue  # another gpurun has launched it
+                    token, disk = tokens.of(plan.job), known.forecast.disk_of(plan.job)
+                    start = launch.Start(ready.interpreter, token, resumption, watch=len(begun) == 1, disk=disk)
                     try:
-                        environment.install_tools(link, plan, box, report)
-                        keeper.submit(code_copy.keep_copy, plan.code, Silent())
-                        with background_thread() as builder:
-                            built = builder.submit(environment.provision, link, plan, box, report)
-                            pushed = push.push(link, plan, box, run.run_id, report)
-                            interpreter = built.result()
-                    except TransferError:  # perhaps since another gpurun has launched it, with what we were pushing
-                        if not launch.launched_by_another(run):
+                        pushed = launch.launch(link, run, plan, ready.pushed, start, report, push_again=not reused)
+                    except PushDiffers:
+                        if not reused:
                             raise
+                        known.note_changed(plan)
                         continue
-                    stale.clear(link, plan, box, report, kill=options.kill_stale)
-                    start = launch.Start(interpreter, token, resumption, watch=len(runs) == 1)
-                    pushed = launch.launch(link, run, plan, pushed, start, report)
-                    keeper.submit(code_copy.keep_copy, pushed.code, report)  # the same, unless it was edited meanwhile
+                    known.note_started(run, plan, replace(ready, pushed=pushed))
+                    if not reused:
+                        keeper.submit(code_copy.keep_copy, pushed.code, report)  # unless edited meanwhile, it is kept
                 launch.confirm_start(link, run)
                 waiting.pop(0)
-    return runs
+
+
+def _prepare(
+    link: Link,
+    run: Run,
+    plan: Plan,
+    known: OneBox,
+    tokens: Tokens,
+    keeper: ThreadPoolExecutor,
+    report: Reporter,
+    options: Options,
+) -> Ready | None:
+    """Checks the box and brings there what a run of this kind needs; None where another gpurun has launched the run meanwhile."""
+    plan = provide(link, plan, report)
+    with background_thread() as hub, background_thread() as other:
+        granted = hub.submit(tokens.of, plan.job)
+        models = other.submit(known.forecast.read_models)
+        box = checks.probe(link, plan, run.run_id, report)
+        known.tell_place(link, box, options.volume, report)
+        on_cluster = options.engine == SLURM
+        checks.fail_if_not_ready((cluster if on_cluster else checks).examine(box, plan))
+        granted.result()
+        known.forecast.tell(cluster.for_forecast(box, plan.job) if on_cluster else box, models.result(), report)
+    try:
+        environment.install_tools(link, plan, box, report)
+        keeper.submit(code_copy.keep_copy, plan.code, Silent())
+        with background_thread() as builder:
+            provision = cluster.provision if on_cluster else environment.provision
+            built = builder.submit(provision, link, plan, box, report)
+            pushed = push.push(link, plan, box, run.run_id, report)
+            interpreter = built.result()
+    except TransferError:  # perhaps since another gpurun has launched it, with what we were pushing
+        if not launch.launched_by_another(run):
+            raise
+        return None
+    if not on_cluster:
+        stale.clear(link, plan, box, report, kill=options.kill_stale)
+    return Ready(interpreter, pushed)

@@ -79,6 +79,8 @@ def test_two_running_and_six_waiting_runs_all_end_in_their_order_after_one_comma
         gpurun.env["KEY"] = "s3cret-of-this-machine"
         planned = gpurun.json("resume", "--all", "--host", address, "--dry-run")
         assert [run["run_id"] for run in planned["runs"]] == [runs[name] for name in RAN + WAITED]
+        sweep = gpurun.json("status", runs["a"])["submission"]
+        assert gpurun.json("resume", "--all", sweep, "--dry-run")["boxes"] == [planned]
         assert {run["what"] for run in planned["runs"]} == {"ready"} and len(truth(box, "begin")) == 2
 
         said = gpurun("resume", "--all", "--host", address)

@@ -17,6 +17,7 @@ from runner.domain.job import Job
 from runner.domain.run import Refusal, Run
 from runner.local_model.compare import Comparison
 from runner.local_model.report import SmokeReport
+from runner.workflow.dealing import several as several  # before hosts are replaced in what it imports
 from runner.workflow.inference import smoke
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
@@ -42,9 +43,12 @@ CASES = [
     ("validate", ["validate", FILE, "wrong.yaml"], "Validate", 2),
     ("check", ["check", FILE, "--host", "box"], "Check", 0),
     ("check", ["check", "recipe.yaml", "--host", "box"], "Check", 0),  # it has a forecast
+    ("check", ["check", FILE, "--host", "box", "--host", "other"], "CheckHosts", 0),
     ("submit --dry-run", ["submit", FILE, "--host", "box", "--dry-run"], "DryRun", 0),
+    ("submit --dry-run", ["submit", FILE, "--host", "box", "--host", "other", "--dry-run"], "DryRun", 0),
     ("list", ["list"], "List", 0),
     ("list --host", ["list", "--host", "box"], "ListOfHost", 0),
+    ("sweep", ["sweep"], "Sweep", 0),
     ("status", ["status"], "RunNow", 0),
     ("logs", ["logs"], "Logs", 0),
     ("checkpoints", ["checkpoints"], "Checkpoints", 0),
@@ -53,6 +57,10 @@ CASES = [
     ("keep", ["keep"], "Keep", 0),
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
     ("done", ["done", "--leave-behind"], "Done", 0),
+    ("fetch", ["fetch", "{sweep}"], "Follow", 0),
+    ("done", ["done", "{sweep}", "--leave-behind"], "DoneAll", 0),
+    ("clean", ["clean", "{sweep}", "--dry-run"], "CleanAll", 0),
+    ("resume --all", ["resume", "--all", "{sweep}"], "ResumeSweep", 0),
     ("resume", ["resume"], "Run", 0),
     ("submit", ["submit", FILE, "--host", "box"], "Submit", 0),
     ("submit --follow", ["submit", FILE, "--host", "box", "--follow"], "Follow", 0),
@@ -64,6 +72,7 @@ CASES = [
     ("hosts move", ["hosts", "move", "local", "other"], "Moved", 0),
     ("resume --all", ["resume", "--all", "--host", "other"], "ResumeAll", 0),
     ("hosts set", ["hosts", "set", "box", "--volume", "/workspace"], "HostSet", 0),
+    ("hosts use-gpu", ["hosts", "use-gpu", "other", "0"], "UsedAgain", 0),
     ("hosts forget", ["hosts", "forget", "box"], "Forgotten", 0),
 ]
 WRONG = [
@@ -109,7 +118,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
             change = with_another_run if entry == "list --host" else lambda verb, frames: frames
             with told(recording, change, patch):
                 ask_the_box_again()
-                code, out, _ = command(*words, "--json")
+                code, out, _ = command(*(word.format(sweep=submission(recording)) for word in words), "--json")
             found.append(Printed(entry, words, document, expected, code, out))
         yield found
 
@@ -125,6 +134,11 @@ def leave_no_list_empty(recording: Recording) -> None:
     Path("wrong.yaml").write_text("nmae: a\n")
     Path("recipe.yaml").write_text("{name: a, recipe: pretrain, data: [corpus], settings: {corpus: corpus}}\n")
     Path(".env").write_text("TOKEN=1\n")
+
+
+def submission(recording: Recording) -> str:
+    """The id of the submission of the run that was recorded."""
+    return store.load(recording.run_id).submission or ""
 
 
 def with_another_run(verb: str, frames: list[Said]) -> list[Said]:

@@ -192,7 +192,7 @@ def test_15_probe_answers_that_cannot_be_are_refused_before_anything_is_sent(
     file = job(TRAIN)
     for name, change in PROBES.items():
         liar.says(
-            "from remote_payload.agent.verbs.probe import probe as honest\n"
+            "from remote_payload.agent.verbs.box.probe import probe as honest\n"
             f"def probe(request):\n    answer = honest(request)\n    {change}\n    return answer\n"
         )
         assert "reported an impossible value" in refused(gpurun, "submit", str(file), "--host", "local"), name
@@ -201,7 +201,7 @@ def test_15_probe_answers_that_cannot_be_are_refused_before_anything_is_sent(
 
 def test_15_an_escape_in_the_name_of_a_gpu_is_not_shown(gpurun: Gpurun, liar: Liar, job: Any) -> None:
     liar.says(
-        f"NASTY = {NASTY!r}\nfrom remote_payload.agent.verbs.probe import probe as honest\n"
+        f"NASTY = {NASTY!r}\nfrom remote_payload.agent.verbs.box.probe import probe as honest\n"
         "def probe(request):\n    answer = honest(request)\n"
         "    answer['gpus'] = [dict(index=0, name='RTX' + NASTY + '4090', uuid='', memory_total=1 << 34, memory_used=0)]\n"
         "    answer['driver'] = answer['os'] = NASTY\n    return answer\n"

@@ -53,7 +53,7 @@ def ask(box: LocalBox) -> Any:
     with ReconnectingLink(host, Silent(), install_python=True) as connection:
         while not answers:
             with connection.link() as link:
-                answers.append(link.agent.all_status())
+                answers.append(link.agent.all_status().runs)
     return answers[0]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
+import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +19,11 @@ import click
 import pytest
 
 from remote_payload.agent.wire import protocol
-from runner import store
+from runner import store, workflow
 from runner.cli.group import run
 from runner.domain.host import Host
 from runner.domain.progress import Silent
+from runner.domain.requests import PeerRequest
 from runner.transport import bundle
 from runner.transport import link as opening
 from runner.transport.agent import Agent
@@ -65,6 +68,13 @@ GPU = {
     "memory_used": 0,
     "utilisation": 1,
     "held_by": None,
+    "set_aside": None,
+}
+PEER: PeerRequest = {"address": "127.0.0.1", "port": 1, "greeting": "g" * 32, "reply": "r" * 32}
+LISTENING = {
+    "ports": [20000, 20001],
+    "interfaces": [{"name": "eth1", "address": "10.88.0.1"}],
+    "cluster": {"NODE_RANK": "0"},
 }
 SAMPLED = [
     {"line": json.dumps({"loaded": {"model": "best", "device": "cpu", "metrics": {"loss": 1.5}, "base": False}})},
@@ -114,7 +124,7 @@ def record(folder: Path, patch: pytest.MonkeyPatch) -> Recording:
     try:
         assert command("submit", str(job), "--host", "local")[0] == 0
         run_id = store.run_ids()[-1]
-        for words in (["logs", "-f"], ["status"], ["checkpoints"], ["fetch"], ["stop"], ["list", "--host", "local"], ["done"],
+        for words in (["logs", "-f"], ["status"], ["checkpoints"], ["sweep"], ["fetch"], ["stop"], ["list", "--host", "local"], ["done"],
                       ["clean", "--host", "local", "--dry-run"], ["resume", "--all", "--host", "local"]):  # fmt: skip
             command(*words)
         (job.parent / "main.py").write_text(TRAIN + "# changed\n")
@@ -166,6 +176,8 @@ def _ask_the_rest() -> str:
             tell=lambda line: None,
         )
         link.agent.stale(kill=False, gpus=1)
+        link.agent.use_gpu(0)
+        link.agent.reach([PEER])
         return link.agent.root
 
 
@@ -180,12 +192,16 @@ def _enrich(recording: Recording) -> None:
     add(
         "probe", gpus=[GPU], have={**have, "interpreter": None, "code": None, "data": {}}
     )  # so that all of it is asked for
+    add("status", set_aside=[{"gpu": 0, "runs": ["probe-20260101-000000-0000"], "at": 5.0, "evidence": "ECC"}])
     status = json.loads(recording.frames["status"][-1][1])["runs"][0]
     status = {**status, "phase": "finished", "outcome": "interrupted", "cause": "restart"}
     facts = {"was": "running", "missing": [], "environment": None, "payload": None, "checkpoint": "step-000004"}
     started_before = {"status": status, "successor": "probe-20260101-000000-0000", **facts}
     add("recover", runs=[started_before])
+    recording.frames["reach"].insert(0, (protocol.PROGRESS, json.dumps(LISTENING).encode()))
     recording.frames.setdefault("patch", [(protocol.RESULT, b'{"files": 3}')])
+    shared = b'{"key": "best-0123456789abcdef01234567", "member": null, "files": 3, "bytes": 4096}'
+    recording.frames["share"] = [(protocol.RESULT, shared)]
     recording.frames["compare"] = [(protocol.RESULT, b'{"differs": [{"path": "a.py", "why": "missing"}], "count": 1}')]
     line = [(protocol.PROGRESS, json.dumps({"line": "working"}).encode())]
     for verb in ("provision", "install_tools", "clean"):
@@ -225,13 +241,23 @@ def told(
     def open_link(host: Host, first_contact: Any) -> Iterator[Link]:
         yield Link(host, replaying(answer_with(answer), recording.root), 0.001)
 
-    patch.setattr(connecting, "resolve_or_start_host", lambda typed, volume=None: Host(typed, "box", 22, "root"))
+    _resolve_nothing(patch)
     patch.setattr(opening, "open_link", open_link)
     patch.setattr(rsync, "push", lambda *args, **options: None)
     patch.setattr(rsync, "pull", pull)
     patch.setattr(tarball, "push", lambda *args, **options: None)
     patch.setattr(click, "confirm", lambda *args, **options: True)
     yield replaying(answer_with(answer), recording.root)
+
+
+def _resolve_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Every name stands for one host, in each module that has the function. All are imported first: one that is imported later, while it is
+    replaced, would keep the replacement."""
+    honest = connecting.resolve_or_start_host
+    for found in pkgutil.walk_packages(workflow.__path__, "runner.workflow."):
+        module = importlib.import_module(found.name)
+        if getattr(module, "resolve_or_start_host", None) is honest:
+            patch.setattr(module, "resolve_or_start_host", lambda typed, volume=None: Host(typed, "box", 22, "root"))
 
 
 def answer_with(answer: Callable[[str, dict[str, Any]], list[Said]]) -> Answer:

@@ -1,11 +1,13 @@
-"""Files and folders that appear under their name when they are complete, never before; and small files read within a bound."""
+"""Files and folders that appear under their name when they are complete, never before; small files read within a bound; sizes of trees."""
 
 import json
 import os
 import shutil
+import tempfile
 import threading
+import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Set
 
 MAX_JSON_FILE = 64 * 1024 * 1024
 
@@ -82,9 +84,37 @@ def read_json(path: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
+def disk_usage(path: str) -> int:
+    """Bytes that ``path`` takes on the disk; a file that is linked from several places counts once, and fully."""
+    seen: Set[int] = set()
+    total = 0
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        try:
+            found = os.lstat(current)
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                total += found.st_blocks * 512
+            if os.path.isdir(current) and not os.path.islink(current):
+                waiting += [os.path.join(current, name) for name in os.listdir(current)]
+        except OSError:
+            continue
+    return total
+
+
 def remove_quietly(path: str) -> None:
     """Unlinks ``path`` if it can be; for leftovers only."""
     try:
         os.unlink(path)
     except OSError:
         pass
+
+
+def disk_clock(folder: str) -> float:
+    """The time by the clock of the folder's disk, which for a network volume is its server's. This machine's clock where it has no room."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_ctime
+    except OSError:
+        return time.time()

@@ -47,7 +47,13 @@ def _from_nvml() -> List[Gpu]:
     import pynvml
 
     pynvml.nvmlInit()
-    return [_gpu(pynvml, index) for index in range(min(pynvml.nvmlDeviceGetCount(), MAX_GPUS))]
+    found = []
+    for index in range(min(pynvml.nvmlDeviceGetCount(), MAX_GPUS)):
+        try:
+            found.append(_gpu(pynvml, index))
+        except pynvml.NVMLError_GpuIsLost:  # it fell off the bus; the others work
+            continue
+    return found
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:

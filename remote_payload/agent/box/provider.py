@@ -1,7 +1,7 @@
 """Which provider's box this is, and which of its folders survives a stop.
 
-An SSH session does not see the variables that the provider gave to the container: they are read from process 1. Of all these, three are
-looked at, and no other value leaves this module.
+An SSH session does not see the variables that the provider gave to the container: they are read from process 1. Only those that are asked
+for by name are looked at, and no other value leaves this module.
 
 A box that the laptop has no note of is sent this file together with ``runner/transport/bootstrap/on_box.py``, since the root has to be
 known before the agent is there. So it imports nothing of the agent's.
@@ -9,7 +9,7 @@ known before the agent is there. So it imports nothing of the agent's.
 
 import os
 import re
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 ROOT_NAME = ".gpurun-box"  # as in wire/paths.py
 SAFE_PATH = "[A-Za-z0-9._/@+-]+"
@@ -40,7 +40,9 @@ class Mount(NamedTuple):
     @property
     def is_network(self) -> bool:
         """A network filesystem names another machine: ``host:/path``, ``mfs#host:port``."""
-        return self.is_disk and bool(re.match(r"(nfs|fuse|ceph|lustre|glusterfs|beegfs|wekafs|cifs|smb)", self.kind))
+        return self.is_disk and bool(
+            re.match(r"(nfs|fuse|ceph|lustre|gpfs|panfs|glusterfs|beegfs|wekafs|cifs|smb)", self.kind)
+        )
 
 
 class Provider(NamedTuple):
@@ -51,7 +53,15 @@ class Provider(NamedTuple):
 
 
 def read_provider(proc: str = "/proc") -> Provider:
-    """The provider, from the variables of process 1 (only its own user may read them), those of this process, and files."""
+    """The provider, from variables and files."""
+    return provider_of(read_variables(NAMES, proc))
+
+
+def read_variables(names: Sequence[str], proc: str = "/proc") -> Dict[str, str]:
+    """Those of the variables that are set, by name: for process 1 (only its own user may read that), else for this process.
+
+    A value of other characters than a name, a number or an address has counts as not set.
+    """
     named: Dict[str, str] = {}
     for process in ("1", "self"):
         try:
@@ -60,9 +70,9 @@ def read_provider(proc: str = "/proc") -> Provider:
         except OSError:
             continue
         for name, _, value in (entry.partition("=") for entry in entries):
-            if name in NAMES and re.fullmatch("[A-Za-z0-9._-]{1,64}", value):
+            if name in names and re.fullmatch("[A-Za-z0-9._-]{1,64}", value):
                 named.setdefault(name, value)
-    return provider_of(named)
+    return named
 
 
 def provider_of(named: Dict[str, str]) -> Provider:

@@ -5,18 +5,24 @@ together), or while there is a process that has its cookie or its badge, writes 
 descends from one of these or shares a session with one. Else it is dead. No single sign is enough: locks
 disappear with their folder, an environment can be cleared or overwritten, a log redirected, a pid reused, and
 some kernels keep no badge.
+
+A run that is a Slurm job has its processes on another machine: its heartbeat and Slurm's list decide (``run/slurm/table.py``).
 """
 
 import os
 import re
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional, Protocol, Set, Tuple
 
 from remote_payload.agent.box import badge, locks, processes, provider
 from remote_payload.agent.box.processes import Process
-from remote_payload.agent.run import owner
+from remote_payload.agent.run import owner, slot
 from remote_payload.agent.run.owner import Owner
+from remote_payload.agent.run.slurm import files as slurm_files
 from remote_payload.agent.wire.paths import RUN_ID, RunPaths
+
+if TYPE_CHECKING:
+    from remote_payload.agent.run.slurm.table import Verdict
 
 LOG = re.compile(r"/runs/(%s)/log(?: \(deleted\))?$" % RUN_ID.pattern)
 OUTPUT = (1, 2)  # descriptors
@@ -24,6 +30,15 @@ OUTPUT = (1, 2)  # descriptors
 # volume may show a change late.
 ELSEWHERE = 120.0
 LOGIN_SERVERS = re.compile(r"sshd(-[a-z]+)?|dropbear")
+
+
+class Start(Protocol):
+    """When the box and its container were started, as a record of that time has it."""
+
+    @property
+    def boot_id(self) -> Optional[str]: ...
+    @property
+    def first_start(self) -> Optional[int]: ...  # of PID 1
 
 
 class Life(NamedTuple):
@@ -54,6 +69,7 @@ class Box:
         self._marked: Dict[str, Set[int]] = {}
         self._badged: Dict[int, Set[int]] = {}
         self._supervisors: Optional[Dict[str, Process]] = None
+        self._verdicts: "Dict[str, Verdict]" = {}
 
     @property
     def everything(self) -> Dict[int, Process]:
@@ -83,10 +99,27 @@ class Box:
 
     def life(self, run: RunPaths) -> Life:
         """The processes of a run now."""
+        if slurm_files.is_slurm(run):
+            return Life(self.is_slurm_alive(run), None, ())
         recorded = owner.read(run)
         supervisor = self.supervisor(run.run_id, recorded)
         held = locks.is_held(locks.run_lock(run)) or self.is_elsewhere(run, recorded)
         return Life(held, supervisor, tuple(self.members(run.run_id, recorded)))
+
+    def slurm_verdict(self, run: RunPaths) -> "Verdict":
+        """The state of a run that is a Slurm job without an exit record: its processes are on another machine."""
+        from remote_payload.agent.run.slurm import look  # for clusters alone
+
+        if run.run_id not in self._verdicts:
+            self._verdicts[run.run_id] = look.verdict_of(run)
+        return self._verdicts[run.run_id]
+
+    def is_slurm_alive(self, run: RunPaths) -> bool:
+        """Whether a run that is a Slurm job is not over, or its supervisor has not done everything yet."""
+        if slot.read(run) is None:
+            return self.slurm_verdict(run).alive
+        heartbeat = slurm_files.heartbeat_age(run)
+        return heartbeat is not None and heartbeat < slurm_files.FRESH
 
     def is_elsewhere(self, run: RunPaths, recorded: Optional[Owner]) -> bool:
         """Whether another box of the provider, which shares this volume, wrote to the run's files a moment ago.
@@ -127,7 +160,7 @@ class Box:
             return None
         return processes.is_alive(recorded.pid, recorded.start)
 
-    def restarted_since(self, recorded: Owner) -> bool:
+    def restarted_since(self, recorded: Start) -> bool:
         """Whether the kernel or PID 1 of the container was restarted since: all processes of that time have ended."""
         if recorded.boot_id is not None and recorded.boot_id != self.boot_id:
             return True
@@ -171,6 +204,8 @@ def of(run: RunPaths, box: Optional[Box] = None) -> Life:
 
 def is_supervised(run: RunPaths, box: Optional[Box] = None) -> bool:
     """Whether a supervisor will record how the run ended. All processes are read only where ``owner.json`` is damaged."""
+    if slurm_files.is_slurm(run):
+        return (box or Box()).is_slurm_alive(run)
     if locks.is_held(locks.run_lock(run)):
         return True
     recorded, box = owner.read(run), box or Box()

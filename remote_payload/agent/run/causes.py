@@ -63,6 +63,17 @@ SIGNATURES: Tuple[Signature, ...] = (
     _row("device_assert", DEVICE_ASSERT, r"block: \[\d+,\d+,\d+\], thread: .*Assertion"),
     _row("device_assert", DEVICE_ASSERT, r"device-side assert triggered"),
     _row(
+        "gpu_broken",
+        "The GPU failed, not the program: submit the run again. A GPU that fails two runs at once gets no further run.",
+        # Only what a program cannot cause: an illegal address or a failed launch may be a mistake in a kernel.
+        r"uncorrectable (?:ECC|NVLink) error",
+        r"CUDA error: (?:unknown error|hardware stack error)",
+        r"CUDA-capable device\(s\) is/are busy or unavailable",
+        r"GPU is lost",
+        r"Unable to determine the device handle for GPU",
+        r"fallen off the bus",
+    ),
+    _row(
         "shared_memory",
         "/dev/shm of this container is too small: fewer data-loader workers, or a box that is started with a larger --shm-size.",
         r"killed by signal: Bus error",

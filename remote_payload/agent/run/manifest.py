@@ -66,6 +66,8 @@ def build(
         _leave_out(left_out, "…", "%d files more than the %d that are listed" % (len(found) - MAX_FILES, MAX_FILES))
     hashes.save()
     files = running.without_changed(run.outputs, files, written)
+    for path, why in _removed(run).items():
+        _leave_out(left_out, path, why, dispensable=True)
     for judged in written:
         if judged.why is not None:
             _leave_out(left_out, judged.unit.path, judged.why, dispensable=True)
@@ -105,6 +107,13 @@ def find(run: RunPaths, everything: bool = False) -> Tuple[Dict[str, os.stat_res
     for path in links:
         _leave_out(left_out, path, "a link", dispensable=_is_listed(outputs, path, found))
     return found, left_out
+
+
+def _removed(run: RunPaths) -> Dict[str, str]:
+    """What ``keep_finished`` removed, by path, with the reason."""
+    value = read_json(run.removed) or {}
+    paths, why = value.get("paths"), value.get("why")
+    return dict.fromkeys(map(str, paths), str(why)) if isinstance(paths, list) else {}
 
 
 def _wanted(run: RunPaths) -> Optional[List[str]]:

@@ -9,8 +9,10 @@ from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
+from remote_payload.agent.wire.launch_request import Boxes, read_boxes
 from remote_payload.agent.wire.paths import RunPaths
 
+NO_LOCK = -1
 LOG_LIMIT = 1 << 30  # bytes, where the job names no limit
 
 
@@ -30,11 +32,15 @@ class LaunchFile(NamedTuple):
     asked: Optional[Dict[str, Any]] = (
         None  # the request (``launch_request.to_keep``); None where an older agent started the run
     )
+    vram: int = 0  # bytes of memory that each GPU must have, 0 where the job does not say
+    disk: int = 0  # bytes that the run will write by its forecast, 0 where that is not known
+    slurm: Optional[Dict[str, Any]] = None  # what the job says for Slurm, where Slurm starts the run
+    boxes: Optional[Boxes] = None  # where the run is on several boxes
 
 
 def write_launch(run: RunPaths, launch: LaunchFile) -> None:
     """Raises OSError."""
-    write_json(run.launch, launch._asdict())
+    write_json(run.launch, dict(launch._asdict(), boxes=launch.boxes._asdict() if launch.boxes else None))
 
 
 def read_launch(run: RunPaths) -> Optional[LaunchFile]:
@@ -59,6 +65,10 @@ def _parse_launch(fields: Fields) -> LaunchFile:
         fields.optional_number("cost_limit"),
         fields.run_id("continues") if "continues" in fields else None,
         fields.mapping("asked") or None,
+        fields.whole("vram"),
+        fields.whole("disk"),
+        fields.mapping("slurm") if "slurm" in fields else None,
+        read_boxes(fields.optional_fields("boxes")),
     )
 
 
@@ -67,7 +77,7 @@ class Order(NamedTuple):
 
     root: str
     folder: str  # of the run
-    lock: int  # the descriptor of the run's lock
+    lock: int  # the descriptor of the run's lock; NO_LOCK where Slurm started the run
     given: Tuple[int, ...]  # numbers of the GPUs that the run has already
     gpus: Tuple[Gpu, ...]  # all GPUs of the box
     secrets: Dict[str, str]  # variables of the payload, which lie in no file

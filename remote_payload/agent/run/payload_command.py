@@ -4,22 +4,24 @@ import os
 from typing import Collection, Dict, Iterable, Tuple
 
 from remote_payload.agent.box.gpus import Gpu
-from remote_payload.agent.run import allotment, run_folder, secrets, spawn
+from remote_payload.agent.run import run_folder, secrets, spawn
 from remote_payload.agent.run.order import LOG_LIMIT, LaunchFile
+from remote_payload.agent.run.queue import allotment
+from remote_payload.agent.run.queue.choice import Needs
 from remote_payload.agent.wire.errors import AgentError
-from remote_payload.agent.wire.launch_request import LaunchRequest, to_keep
+from remote_payload.agent.wire.launch_request import Boxes, LaunchRequest, to_keep
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
 
-def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int) -> LaunchFile:
-    """What the supervisor starts on ``gpus`` GPUs. The run's code must be in place: ``python`` may have to be linked beside it."""
+def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, needs: Needs) -> LaunchFile:
+    """What the supervisor starts, and what it waits for. The run's code must be in place: ``python`` may have to be linked beside it."""
     environment = variables(paths, run, asked)
     environment["PATH"] = run_folder.offer_python(run, asked.interpreter, environment["PATH"])
     return LaunchFile(
-        argv=arguments(asked, gpus),
+        argv=arguments(asked, needs.gpus),
         environment=environment,
         outputs=asked.outputs,
-        gpus=gpus,
+        gpus=needs.gpus,
         queue=asked.queue,
         time_limit=asked.time_limit,
         log_limit=asked.log_limit or LOG_LIMIT,
@@ -27,6 +29,10 @@ def launch_file(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, gpus: int)
         cost_limit=asked.cost_limit,
         continues=asked.continues or (asked.resume.run_id if asked.resume else None),
         asked=to_keep(asked),
+        vram=needs.vram,
+        disk=needs.disk,
+        slurm=asked.slurm,
+        boxes=asked.boxes,
     )
 
 
@@ -42,7 +48,8 @@ def arguments(asked: LaunchRequest, gpus: int) -> Tuple[str, ...]:
         return (spawn.program(words[0], asked.interpreter, asked.variables), *words[1:])
     if not asked.interpreter or not asked.module:
         raise AgentError("LaunchError", "neither a command nor a module to start")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes) if asked.torchrun else ()
+    alone = () if asked.boxes else ("--standalone",)
+    launcher = ("-m", "torch.distributed.run", *alone, "--nproc-per-node", processes) if asked.torchrun else ()
     return (asked.interpreter, *launcher, "-m", asked.module)
 
 
@@ -53,6 +60,8 @@ def variables(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str,
     if asked.payload:
         places = [paths.payload(asked.payload), os.environ.get("PYTHONPATH")]
         found["PYTHONPATH"] = ":".join(place for place in places if place)
+    if asked.boxes:
+        found.update(of_several_boxes(asked.boxes))
     found.update(asked.variables)
     found.update(
         GPURUN_RUN_ID=run.run_id,
@@ -66,6 +75,26 @@ def variables(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str,
     if asked.resume:
         found["GPURUN_RESUME"] = asked.resume.checkpoint
     return found
+
+
+def of_several_boxes(boxes: Boxes) -> Dict[str, str]:
+    """What tells a program where the others are: torchrun reads its options from PET_* where its command line has none
+    (torch/distributed/argparse_util.py), other launchers have the common names. Static rendezvous: c10d publishes the machine's own
+    name, which the others may not resolve. NCCL takes "=eth1" for this interface alone, gloo its name.
+    """
+    address, port, rank = boxes.address, str(boxes.rendezvous), str(boxes.rank)
+    return {
+        "PET_NNODES": str(boxes.size),
+        "PET_NODE_RANK": rank,
+        "PET_MASTER_ADDR": address,
+        "PET_MASTER_PORT": port,
+        "NUM_NODES": str(boxes.size),
+        "NODE_RANK": rank,
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+        "NCCL_SOCKET_IFNAME": "=" + boxes.interface,
+        "GLOO_SOCKET_IFNAME": boxes.interface,
+    }
 
 
 def environment(

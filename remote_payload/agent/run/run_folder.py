@@ -7,7 +7,7 @@ import fcntl
 import os
 import posixpath
 import shutil
-from typing import TYPE_CHECKING, Collection, Iterable, List, Optional
+from typing import TYPE_CHECKING, Callable, Collection, Iterable, List, Optional
 
 from remote_payload.agent.box import incoming, snapshot
 from remote_payload.agent.wire.errors import AgentError
@@ -138,9 +138,20 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool, without: Colle
         below = os.path.relpath(folder, source.outputs)
         return [name for name in names if os.path.normpath(os.path.join(below, name)) in (NOT_INHERITED, *without)]
 
+    take = taker(source.outputs, share)
+    shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
+    _turn_links(source, run)
+
+
+def taker(outputs: str, share: bool) -> Callable[[str, str], str]:
+    """What copies a file of ``outputs`` to a new path, for ``shutil.copytree``. With ``share`` weights in complete folders are linked.
+
+    Raises AgentError where the disk has no room for it.
+    """
+
     def take(old: str, new: str) -> str:
         try:
-            if not (share and old.endswith(LINKED) and _is_complete(source.outputs, old) and _link(old, new)):
+            if not (share and old.endswith(LINKED) and is_complete(outputs, old) and _link(old, new)):
                 copy_apart(old, new)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # stop at once: copytree would go on with the other files
@@ -148,12 +159,11 @@ def inherit_outputs(source: RunPaths, run: RunPaths, share: bool, without: Colle
             raise
         return new
 
-    shutil.copytree(source.outputs, run.outputs, symlinks=True, ignore=left_out, copy_function=take)
-    _turn_links(source, run)
+    return take
 
 
-def _is_complete(outputs: str, file: str) -> bool:
-    """Whether the file lies in a folder that has its manifest, which is written last."""
+def is_complete(outputs: str, file: str) -> bool:
+    """Whether the file lies in a folder that has its manifest, which is written last. A folder is written with a slash at its end."""
     folder = os.path.dirname(file)
     while len(folder) > len(outputs):
         if os.path.exists(os.path.join(folder, "manifest.json")):

@@ -10,7 +10,9 @@ from typing import Dict, List
 
 from remote_payload.agent.box import locks
 from remote_payload.agent.box.files import remove_quietly, write_whole
+from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run import alive
+from remote_payload.agent.run.slurm import files as slurm_files
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths, check_run_id, volatile_folder
 
 TOKEN = "HF_TOKEN"
@@ -30,17 +32,27 @@ def place(run_id: str, secrets: Dict[str, str]) -> Dict[str, str]:
     return variables
 
 
-def remove(run_id: str) -> List[str]:
-    """Removes the run's secrets. Gives the paths that could not be removed."""
-    folder = volatile_folder(run_id)
-    for name in _secret_names(folder):
-        path = os.path.join(folder, name)
+def remove(run: RunPaths) -> List[str]:
+    """Removes the run's secrets, those that wait for a compute node of Slurm too. Gives the paths that could not be removed."""
+    for path in _paths_of(run):
         try:
             _overwrite(path)
             os.unlink(path)
         except OSError:
             pass
-    return [os.path.join(folder, name) for name in _secret_names(folder)]
+    return _paths_of(run)
+
+
+def remove_here(run: RunPaths) -> None:
+    """Removes those of this machine: the run goes on elsewhere."""
+    for path in _paths_of(run, here=True):
+        remove_quietly(path)
+
+
+def _paths_of(run: RunPaths, here: bool = False) -> List[str]:
+    folder = volatile_folder(run.run_id)
+    sealed = [] if here or not os.path.lexists(slurm_files.secrets(run)) else [slurm_files.secrets(run)]
+    return [os.path.join(folder, name) for name in _secret_names(folder)] + sealed
 
 
 def sweep(paths: BoxPaths) -> None:
@@ -51,13 +63,16 @@ def sweep(paths: BoxPaths) -> None:
     try:
         names = [name for name in os.listdir(volatile_folder()) if _is_run(name)]
     except OSError:
-        return
+        names = []
     box = alive.Box()
     for run in map(paths.run, names):
         ours = os.path.isdir(run.folder) or _age(volatile_folder(run.run_id)) > OTHER_ROOT_AGE
         if ours and not alive.of(run, box).anything:
-            remove(run.run_id)
+            remove(run)
             forget(run)
+    for run in runs_newest_first(paths):
+        if os.path.exists(slurm_files.secrets(run)) and not alive.of(run, box).anything:
+            remove(run)
 
 
 def _age(path: str) -> float:

@@ -22,6 +22,11 @@ def allocate(run: RunPaths) -> int:
     return descriptor
 
 
+def reopen(run: RunPaths) -> int:
+    """The slot of a run that starts again, without an exit record; its descriptor, to be kept open. Raises OSError."""
+    return os.open(run.exit_slot, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
 def mark_started(descriptor: int) -> None:
     """Records that the payload is about to execute. A disk that refuses the write is no reason not to start."""
     try:

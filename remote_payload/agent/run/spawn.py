@@ -54,17 +54,20 @@ class PausedChild(NamedTuple):
             return failure.read().decode("utf-8", "replace") or None
 
 
-def fork_paused(run_id: str, argv: Sequence[str], folder: str, environment: Dict[str, str], log: str) -> PausedChild:
+def fork_paused(
+    run_id: str, argv: Sequence[str], folder: str, environment: Dict[str, str], log: str, dies_with_us: bool = False
+) -> PausedChild:
     """Forks a child in a session of its own, with the run's badge and the log as its output; it executes nothing before ``execute``.
 
-    Should the supervisor die first, the child ends by itself. Only to be called while there is one thread.
+    Should the supervisor die first, the child ends by itself; with ``dies_with_us`` the payload does, whenever that is. Only to be
+    called while there is one thread.
     """
     waiting, permission = os.pipe()
     failure, failing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(permission)
-        _become(run_id, argv, folder, environment, log, waiting, failing)
+        _become(run_id, argv, folder, environment, log, waiting, failing, dies_with_us)
     os.close(waiting)
     os.close(failing)
     os.read(failure, 1)  # it has its session and its badge now, or has ended
@@ -72,12 +75,21 @@ def fork_paused(run_id: str, argv: Sequence[str], folder: str, environment: Dict
 
 
 def _become(
-    run_id: str, argv: Sequence[str], folder: str, environment: Dict[str, str], log: str, waiting: int, failing: int
+    run_id: str,
+    argv: Sequence[str],
+    folder: str,
+    environment: Dict[str, str],
+    log: str,
+    waiting: int,
+    failing: int,
+    dies_with_parent: bool,
 ) -> NoReturn:
     status = NOT_EXECUTABLE
     try:
         os.setsid()
         badge.set_badge(run_id)
+        if dies_with_parent:
+            daemon.die_with_parent()
         os.write(failing, b"s")
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)

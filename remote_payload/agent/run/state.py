@@ -13,10 +13,12 @@ from remote_payload.agent.run import alive, causes, events, owner, slot
 from remote_payload.agent.run.alive import Box, Life
 from remote_payload.agent.run.causes import Explanation
 from remote_payload.agent.run.owner import Owner
+from remote_payload.agent.run.slurm import files as slurm_files
 from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.protocol import SLOT_KINDS, ExitRecord
 
 if TYPE_CHECKING:
+    from remote_payload.agent.run.slurm.table import Verdict
     from remote_payload.agent.wire.answers import State, Status
 
 ALMOST_NOTHING = 1 << 20  # bytes
@@ -39,6 +41,7 @@ class Facts(NamedTuple):
     restarted: bool = False  # the box or its container was restarted since the owner was written
     ended: Optional[Dict[str, Any]] = None  # the supervisor's last event
     damaged: bool = False  # the files that would show whether the payload was started are damaged or removed
+    slurm: "Optional[Verdict]" = None  # what shows of it where it is a Slurm job
 
 
 def derive(facts: Facts) -> "State":
@@ -47,6 +50,8 @@ def derive(facts: Facts) -> "State":
     orphaned = bool(life.members) and not life.supervised
     if facts.slot is not None:
         return _finished(*_ending(facts.slot, facts.ended), orphaned=orphaned)
+    if facts.slurm is not None:
+        return _of_slurm(facts.slurm, facts)
     if life.anything:
         return _going("running" if orphaned else _phase(facts), facts, orphaned)
     if facts.owner is not None and facts.restarted:
@@ -55,6 +60,15 @@ def derive(facts: Facts) -> "State":
         return _finished("lost", "folder_deleted")
     # "not_started" promises that the payload never ran: it needs files that show it.
     return _finished("lost", "vanished" if _was_started(facts) or facts.damaged else "not_started")
+
+
+def _of_slurm(seen: "Verdict", facts: Facts) -> "State":
+    """A Slurm job's own table; the owner's record shows whether the program has begun."""
+    if seen.outcome is not None:
+        return _finished(seen.outcome, seen.cause)
+    begun = facts.owner is not None and facts.owner.payload is not None
+    phase = "launched" if seen.phase == "running" and not begun else seen.phase
+    return {"phase": phase, "outcome": None, "cause": None, "orphaned": False, "stalled": seen.stalled}
 
 
 def _going(phase: str, facts: Facts, orphaned: bool) -> "State":
@@ -116,6 +130,7 @@ def collect(run: RunPaths, box: Box) -> Facts:
         restarted=recorded is not None and box.restarted_since(recorded),
         ended=ended,
         damaged=recorded is None and not _shows_no_start(run),
+        slurm=box.slurm_verdict(run) if record is None and slurm_files.is_slurm(run) else None,
     )
 
 
@@ -157,13 +172,19 @@ def status_of(run: RunPaths, box: Optional[Box] = None) -> "Status":
         "progress": progress,
         "log_size": log_size,
         "generation": log_generation,
-        "evidence": recorded.waiting if recorded and state["phase"] == "prepared" else None,
+        "evidence": _what_it_waits_for(facts, state),
         "advice": None,
     }
     shown = explain(run, state, facts, progress.get("ended") or {}) if finished else None
     if shown is not None:
         status["cause"], status["evidence"], status["advice"] = shown
     return status
+
+
+def _what_it_waits_for(facts: Facts, state: "State") -> Optional[str]:
+    if facts.slurm is not None:
+        return facts.slurm.evidence
+    return facts.owner.waiting if facts.owner and state["phase"] == "prepared" else None
 
 
 def explain(run: RunPaths, state: "State", facts: Facts, ended: Dict[str, Any]) -> Optional[Explanation]:
@@ -176,8 +197,8 @@ def explain(run: RunPaths, state: "State", facts: Facts, ended: Dict[str, Any]) 
         return None  # no line of the log can tell of a box that was restarted
     if record is not None and ended.get("evidence"):
         return Explanation(cause, ended["evidence"], ended.get("advice"))
-    if cause == "not_started":
-        return None
+    if cause == "not_started" or facts.slurm is not None:
+        return None  # what Slurm says stands there already
     oom_kills = oom_kills_since(facts.owner.oom_kills if facts.owner else None)
     found = causes.explain(record, causes.tail(run.log), oom_kills, disk_is_full(run.folder))
     if outcome == "timed_out" and found.advice is None:

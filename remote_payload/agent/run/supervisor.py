@@ -11,15 +11,13 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from remote_payload.agent.box import daemon, hardware, locks, processes, signals
 from remote_payload.agent.box.files import remove_quietly
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.run import (
     alive,
-    allotment,
-    causes,
     ending,
     events,
     manifest,
@@ -29,12 +27,17 @@ from remote_payload.agent.run import (
     secrets,
     slot,
     spawn,
-    state,
 )
-from remote_payload.agent.run.allotment import Allotment, Waiting
-from remote_payload.agent.run.order import LaunchFile, Order, Start, decode_order, read_launch
+from remote_payload.agent.run.causes import Explanation
+from remote_payload.agent.run.finished import ended, surplus
+from remote_payload.agent.run.order import NO_LOCK, LaunchFile, Order, Start, decode_order, read_launch
 from remote_payload.agent.run.owner import Payload
+from remote_payload.agent.run.queue import allotment
+from remote_payload.agent.run.queue.allotment import Allotment
+from remote_payload.agent.run.queue.choice import Needs
+from remote_payload.agent.run.queue.waiting import Waiting
 from remote_payload.agent.run.quota import Limit, LogQuota, first_limit
+from remote_payload.agent.run.several_boxes.together import Together
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 
@@ -77,12 +80,15 @@ def _answer(descriptor: int, start: Start) -> None:
 class Supervisor:
     """The supervisor of one run."""
 
+    PAYLOAD_DIES_WITH_US = False  # on a box it trains on, and can be stopped all the same
+
     def __init__(self, run: RunPaths, launch: LaunchFile, order: Order) -> None:
         self.run = run
         self.launch = launch
         self._paths = BoxPaths(order.root)
         self._lock = order.lock
-        os.set_inheritable(self._lock, False)  # the payload must not keep it
+        if self._lock != NO_LOCK:
+            os.set_inheritable(self._lock, False)  # the payload must not keep it
         self._gpus = order.gpus
         self._given = order.given
         self._secrets = order.secrets
@@ -95,12 +101,14 @@ class Supervisor:
         self._kill_at: Optional[float] = None
         self._limit: Optional[Limit] = None
         self._over = threading.Event()
+        self._together = Together(launch.boxes)
 
     # The start
 
     def start(self) -> None:
         """Up to the payload's start, or to its place in the queue. Raises what keeps it from starting; nothing runs then."""
         self._slot = slot.allocate(self.run)
+        self._together.listen()
         if self.launch.gpus and not self._given:
             plural = "" if self.launch.gpus == 1 else "s"
             self._record_waiting("waiting for %d GPU%s" % (self.launch.gpus, plural))
@@ -116,7 +124,8 @@ class Supervisor:
         """For a queued run: waits for its turn and its GPUs, then starts the payload; or records the end where a signal ends the wait."""
         if self._owner.waiting is None:
             return
-        waiting = Waiting(self._paths, self.run, list(self._gpus), self.launch.gpus)
+        needs = Needs(self.launch.gpus, self.launch.vram, self.launch.disk)
+        waiting = Waiting(self._paths, self.run, list(self._gpus), needs)
         given, why = waiting.look()
         while not given:
             _unless_full(functools.partial(self._record_waiting, why))
@@ -128,14 +137,15 @@ class Supervisor:
                 self._exit = ExitRecord(kind, number, time.time())
                 return
             given, why = waiting.look()  # at once after a CHLD, which ``allotment.wake_next`` sends
-        self._given = tuple(gpu.number for gpu in given)
+        self._gpus, self._given = tuple(given), tuple(gpu.number for gpu in given)
         allotment.wake_next(self._paths)  # another GPU may be free for the next run
         self._start_payload()
 
     def _start_payload(self) -> None:
         """Forks the payload, writes down which process it is, and only then lets it execute."""
-        environment = payload_command.environment(self.launch, self._gpus, self._given, self._secrets)
-        child = spawn.fork_paused(self.run.run_id, self.launch.argv, self.run.code, environment, self.run.log)
+        environment = self._environment()
+        run, dies_with_us = self.run, self.PAYLOAD_DIES_WITH_US
+        child = spawn.fork_paused(run.run_id, self.launch.argv, run.code, environment, run.log, dies_with_us)
         self._secrets.clear()
         process = processes.read(child.pid)
         self._payload = Payload(child.pid, process.start if process else 0, processes.autogroup(child.pid))
@@ -145,9 +155,13 @@ class Supervisor:
         owner.write(self.run, self._owner)
         self._allotment = allotment.read(self.run)
         slot.mark_started(self._slot)
+        self._together.start()
         if child.execute() is not None:  # it could not, as its log says: the launch is answered with this end
             self._exit = self._read_status(os.waitpid(child.pid, 0)[1])
             slot.write(self.run, self._exit, self._slot)
+
+    def _environment(self) -> Dict[str, str]:
+        return payload_command.environment(self.launch, self._gpus, self._given, self._secrets)
 
     # The watch
 
@@ -166,6 +180,7 @@ class Supervisor:
             self._restore_files()
             self._obey(received)
             self._enforce_limit()
+            self._follow_other_boxes()
             self._enforce_grace()
             self._enforce_quota(quota)
 
@@ -180,7 +195,10 @@ class Supervisor:
                 return
             if self._payload is not None and pid == self._payload.pid:
                 self._exit = self._read_status(status)
-                slot.write(self.run, self._exit, self._slot)
+                self._record_end(self._exit)
+
+    def _record_end(self, record: ExitRecord) -> None:
+        slot.write(self.run, record, self._slot)
 
     def _read_status(self, status: int) -> ExitRecord:
         killed = os.WIFSIGNALED(status)
@@ -217,8 +235,16 @@ class Supervisor:
         """TERM now, KILL once the grace is over."""
         kill_at = time.monotonic() + grace
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
-        self._ended_by_us = self._ended_by_us or kind
+        if self._ended_by_us is None:
+            self._ended_by_us = kind
+            self._together.tell_ending(kind)
         self._signal_payload(signal.SIGTERM)
+
+    def _follow_other_boxes(self) -> None:
+        ending_there = self._together.ending() if self._ended_by_us is None else None
+        if ending_there is not None:
+            grace = ending.needed_grace(self.run) if ending_there.grace is None else ending_there.grace
+            self._end_payload(ending_there.kind, grace)
 
     def _enforce_grace(self) -> None:
         if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -250,19 +276,26 @@ class Supervisor:
     # The end
 
     def finish(self) -> None:
-        """The exit record first, then leftovers, GPUs, secrets, the last event, the manifest; the lock last."""
+        """The exit record first, then leftovers, GPUs (looked at before they are given on), secrets, the last event, the manifest; the lock
+        last.
+        """
         record = self._exit
         assert record is not None
         if self._payload is None:
             slot.write(self.run, record, self._slot)
         self._over.set()
+        self._together.tell_ended(record, lambda: ended.explain(self.run, record, self._owner))
         survivors = self._end_leftovers()
+        why = ended.explain(self.run, record, self._owner)
+        self._note_gpus(record, why)
         self._release_gpus(survivors)
-        secrets.remove(self.run.run_id)
-        self._append_ended(record, survivors)
+        secrets.remove(self.run)
+        ended.append(self.run, record, self._together.better(why), survivors)
         self._write_manifest()
         ending.forget_grace(self.run)
-        locks.leave_run(self.run, self._lock)
+        self._together.close()
+        if self._lock != NO_LOCK:
+            locks.leave_run(self.run, self._lock)
 
     def _end_leftovers(self) -> Tuple[Process, ...]:
         """Ends what the payload left running; those that survive."""
@@ -271,24 +304,20 @@ class Supervisor:
         grace = LEFTOVERS_GRACE if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
         return tuple(ending.terminate(self._members, grace, ending.KILL_LIMIT))
 
+    def _note_gpus(self, record: ExitRecord, why: Optional[Explanation]) -> None:
+        lent = [gpu for gpu in self._gpus if gpu.number in self._given]
+        ended.note_gpus(self._paths, self.run, lent, record, self._owner, why)
+
     def _release_gpus(self, survivors: Tuple[Process, ...]) -> None:
         if not survivors:  # else they keep the GPUs
             remove_quietly(self.run.gpus)
         if self.launch.gpus:
             allotment.wake_next(self._paths)
 
-    def _append_ended(self, record: ExitRecord, survivors: Tuple[Process, ...]) -> None:
-        event: Dict[str, Any] = {"exit": {"kind": record.kind, "number": record.number}}
-        if record.kind in ("exit", "signal") and (record.kind, record.number) != ("exit", 0):
-            oom_kills, full = state.oom_kills_since(self._owner.oom_kills), state.disk_is_full(self.run.folder)
-            event.update(causes.explain(record, causes.tail(self.run.log), oom_kills, full)._asdict())
-        if survivors:
-            event["survivors"] = ending.describe(survivors)
-        events.append(self.run.events, "ended", **event)
-
     def _write_manifest(self) -> None:
         try:
             run_folder.gather_outputs(self.run, self.launch.outputs)
+            surplus.remove_surplus(self._paths, self.run)
             manifest.write(self.run)
         except OSError as error:
             print("manifest: %s" % error, file=sys.stderr)

@@ -14,8 +14,10 @@ import time
 from typing import TYPE_CHECKING, Callable, Iterator, List, NamedTuple, Optional, Set
 
 from remote_payload.agent.box import locks, processes
+from remote_payload.agent.box.files import disk_usage
 from remote_payload.agent.box.snapshot import runs_newest_first
 from remote_payload.agent.run import alive, state
+from remote_payload.agent.run.slurm import files as slurm_files
 from remote_payload.agent.verbs import seal
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths, RunPaths, volatile_folder
 from remote_payload.agent.wire.request import Request
@@ -68,25 +70,6 @@ def clean(request: Request) -> "Cleaned":
     return answer
 
 
-def disk_usage(path: str) -> int:
-    """Bytes that ``path`` takes on the disk; a file that is linked from several places counts once, and fully."""
-    seen: Set[int] = set()
-    total = 0
-    waiting = [path]
-    while waiting:
-        current = waiting.pop()
-        try:
-            found = os.lstat(current)
-            if found.st_ino not in seen:
-                seen.add(found.st_ino)
-                total += found.st_blocks * 512
-            if os.path.isdir(current) and not os.path.islink(current):
-                waiting += [os.path.join(current, name) for name in os.listdir(current)]
-        except OSError:
-            continue
-    return total
-
-
 def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item]:
     """Everything of gpurun's on the box, runs first: the others stay while a remaining run refers to them."""
     box = alive.Box()
@@ -100,7 +83,7 @@ def _items(paths: BoxPaths, may_go: Set[str], everything: bool) -> Iterator[Item
         yield Item(run.folder, why, functools.partial(_remove_run, run))
     yield from _leftovers(paths)
     yield from _shared(paths, _References(paths, going if everything else staying))
-    yield from _agents(paths)
+    yield from _agents(paths, [_read(slurm_files.script(run)) for run in going if slurm_files.is_slurm(run)])
     for name in ("uv", "pip", "hf", "tokens") if everything else ():
         path = posixpath.join(paths.root, "cache", name)
         if os.path.isdir(path):
@@ -131,9 +114,9 @@ def _shared(paths: BoxPaths, used: "_References") -> Iterator[Item]:
             yield Item(path, _why_stays(path, used.mention(path)), functools.partial(_remove, path))
 
 
-def _agents(paths: BoxPaths) -> Iterator[Item]:
-    """Other versions' agents; a supervisor goes on reading its own."""
-    commands = [_read("/proc/%d/cmdline" % pid) for pid in processes.scan()]
+def _agents(paths: BoxPaths, scripts: List[str]) -> Iterator[Item]:
+    """Other versions' agents; a supervisor goes on reading its own, and a Slurm job is started with the one that its script names."""
+    commands = scripts + [_read("/proc/%d/cmdline" % pid) for pid in processes.scan()]
     for path in _inside(paths.root, "agent", AGENT):
         version = path[: -len(".pyz")] if path.endswith(".pyz") else path
         used = __file__.startswith(version) or any(version in command for command in commands)

@@ -16,11 +16,14 @@ from remote_payload.agent.box import gpus, incoming, locks
 from remote_payload.agent.box.files import read_json, write_json
 from remote_payload.agent.box.gpus import Gpu
 from remote_payload.agent.box.watch import Watch
-from remote_payload.agent.run import alive, allotment, causes, events, order, run_folder, secrets, slot, spawn, state
+from remote_payload.agent.run import alive, causes, events, order, run_folder, secrets, slot, spawn, state
 from remote_payload.agent.run.checkpoints import of_run
 from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from remote_payload.agent.run.order import Order
 from remote_payload.agent.run.payload_command import launch_file
+from remote_payload.agent.run.queue import giving, health
+from remote_payload.agent.run.queue.allotment import name
+from remote_payload.agent.run.queue.choice import Needs
 from remote_payload.agent.verbs.seal import forget_data
 from remote_payload.agent.wire import launch_request
 from remote_payload.agent.wire.errors import AgentError
@@ -57,16 +60,19 @@ def start(paths: BoxPaths, asked: LaunchRequest, there: Optional[List[Gpu]] = No
         incoming.forget(paths, run.run_id)
         return _answer(run, attached=True)
     try:
-        available = (gpus.list_gpus() if there is None else there) if asked.gpus else []
-        wanted = _wanted(asked, available)
-        os.mkdir(run.folder, 0o700)
-        given = _prepare(paths, run, asked, wanted, available or [])
-        _start(paths, run, asked, lock, given, available or [])
+        if asked.slurm is not None:
+            _submit_to_slurm(paths, run, asked)
+        else:
+            available = (gpus.list_gpus() if there is None else there) if asked.gpus else []
+            needs = Needs(_wanted(paths, asked, available), asked.vram, asked.disk)
+            os.mkdir(run.folder, 0o700)
+            given = _prepare(paths, run, asked, needs, available or [])
+            _start(paths, run, asked, lock, given, available or [])
         incoming.forget(paths, run.run_id)
         if asked.resume and asked.resume.outputs:
             forget_data(paths, asked.resume.outputs)  # they are the run's own now
     finally:
-        if os.path.isdir(run.folder):
+        if os.path.isdir(run.folder) and asked.slurm is None:
             os.close(lock)
         else:
             locks.leave_run(run, lock)
@@ -111,15 +117,17 @@ def _claim(run: RunPaths) -> Optional[int]:
     )
 
 
-def _wanted(asked: LaunchRequest, available: Optional[List[Gpu]]) -> int:
-    """How many GPUs the run gets. Raises AgentError where the box has fewer, or does not say."""
+def _wanted(paths: BoxPaths, asked: LaunchRequest, available: Optional[List[Gpu]]) -> int:
+    """How many GPUs the run gets; of all those that are not set aside. Raises AgentError where the box has fewer, or does not say."""
     if asked.gpus == 0:
         return 0
     if available is None:
         raise AgentError(
             "BoxNotReady", "the NVIDIA driver of the box does not answer", "Restart the box, or take another one."
         )
-    wanted = asked.gpus if isinstance(asked.gpus, int) else len(available)
+    aside = health.set_aside(paths)
+    whole = [gpu for gpu in available if name(gpu) not in aside] or available
+    wanted = asked.gpus if isinstance(asked.gpus, int) else len(whole)
     if wanted > len(available):
         plural, has = "" if wanted == 1 else "s", len(available) or "none"
         raise AgentError(
@@ -130,12 +138,12 @@ def _wanted(asked: LaunchRequest, available: Optional[List[Gpu]]) -> int:
     return wanted
 
 
-def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, available: List[Gpu]) -> List[Gpu]:
+def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, needs: Needs, available: List[Gpu]) -> List[Gpu]:
     """Fills the run's folder for the supervisor; the run's GPUs. Undone if any of it fails."""
     try:
         given: List[Gpu] = []
-        if wanted:  # before all else: it is the step that is most often refused
-            given = allotment.enter(paths, run, available, wanted, asked.queue)
+        if needs.gpus and asked.slurm is None:  # before all else: it is the step that is most often refused
+            given = giving.enter(paths, run, available, needs, asked.queue)
         run_folder.take_code(paths, run, asked.code)
         source = asked.resume or (Resume(asked.continues, "") if asked.continues else None)
         left_out: List[str] = []
@@ -148,7 +156,7 @@ def _prepare(paths: BoxPaths, run: RunPaths, asked: LaunchRequest, wanted: int, 
             events.append(run.events, "flag", name="checkpoint_left_out", message=line)
         run_folder.link_data(paths, run, asked.data)
         run_folder.link_outputs(run, asked.outputs)
-        order.write_launch(run, launch_file(paths, run, asked, wanted))
+        order.write_launch(run, launch_file(paths, run, asked, needs))
         return given
     except BaseException:
         _undo(paths, run, asked)
@@ -171,7 +179,7 @@ def _inherit(source: RunPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str,
     if state.status_of(source)["phase"] != "finished":
         hint = "Stop it first: gpurun stop %s" % source.run_id
         raise AgentError("LaunchError", "run %s is still going, so there is nothing to resume" % source.run_id, hint)
-    _await_its_outputs(source)
+    await_outputs(source)
     left_out: Dict[str, str] = {}
     if asked.command:
         _, unfinished = of_run.list_foreign(source, rule_of_job(asked.job), is_running=False)
@@ -181,7 +189,7 @@ def _inherit(source: RunPaths, run: RunPaths, asked: LaunchRequest) -> Dict[str,
     return left_out
 
 
-def _await_its_outputs(source: RunPaths) -> None:
+def await_outputs(source: RunPaths) -> None:
     """Until all results of a run that is over lie in its outputs: its supervisor moves them there, or this does where it was killed."""
     deadline = time.monotonic() + CONFIRM_LIMIT
     while alive.is_supervised(source) and not os.path.exists(source.manifest) and time.monotonic() < deadline:
@@ -189,6 +197,26 @@ def _await_its_outputs(source: RunPaths) -> None:
     launched = order.read_launch(source)
     if launched is not None and not os.path.exists(source.manifest):
         run_folder.gather_outputs(source, launched.outputs)
+
+
+def _submit_to_slurm(paths: BoxPaths, run: RunPaths, asked: LaunchRequest) -> None:
+    """Fills the run's folder and gives the run to Slurm. Undone where Slurm refuses it."""
+    from remote_payload.agent.run.slurm import job  # for clusters alone
+
+    if not isinstance(asked.gpus, int):
+        raise AgentError(
+            "LaunchError", "a cluster has no number of GPUs to take all of", "Set resources.gpus to a number."
+        )
+    os.mkdir(run.folder, 0o700)
+    _prepare(paths, run, asked, Needs(asked.gpus, asked.vram, asked.disk), [])
+    launch = order.read_launch(run)
+    assert launch is not None
+    try:
+        job.submit(paths, run, launch, asked.secrets)
+    except AgentError as error:
+        if error.kind != "StartUnconfirmed":
+            _undo(paths, run, asked)
+        raise
 
 
 def _start(
@@ -203,7 +231,7 @@ def _start(
     if start is None:
         start = order.Start(_last_lines(run))
     if start.error is not None:
-        secrets.remove(run.run_id)
+        secrets.remove(run)
         _undo(paths, run, asked)
         if start.errno:
             raise OSError(start.errno, start.error)

@@ -37,12 +37,17 @@ def seal(request: Request) -> Sealed:
     if not os.path.isdir(source):
         raise AgentError("TransferInterrupted", "the pushed data is not on the box any more", "Submit again.")
     must_match(source, read_expected(asked), "the data")
-    entries = describe(source)
-    _move(paths, source, target)
-    record = {"digest": digest, "stat": digest_of(entries), "read_at": asked.optional_whole("read_at")}
-    write_json(_record(paths, key), record)
+    entries = keep(paths, key, source, digest, asked.optional_whole("read_at"))
     incoming.forget(paths, name)
     return _answer(paths, key, entries)
+
+
+def keep(paths: BoxPaths, key: str, source: str, digest: str, read_at: Optional[int] = None) -> Entries:
+    """Moves a tree to ``data/<key>`` and records what it is; gives what is in it. ``read_at`` is when the laptop last saw it so."""
+    entries = describe(source)
+    _move(source, paths.data(key))
+    write_json(_record(paths, key), {"digest": digest, "stat": digest_of(entries), "read_at": read_at})
+    return entries
 
 
 def _answer(paths: BoxPaths, key: str, entries: Entries) -> Sealed:
@@ -73,7 +78,7 @@ def forget_data(paths: BoxPaths, key: str) -> None:
     _remove(paths.data(key))
 
 
-def _move(paths: BoxPaths, source: str, target: str) -> None:
+def _move(source: str, target: str) -> None:
     os.makedirs(posixpath.dirname(target), exist_ok=True)
     if os.path.lexists(target):
         changed = "%s.changed-%d" % (source, os.getpid())

@@ -15,6 +15,7 @@ from remote_payload.agent.box import locks, processes
 from remote_payload.agent.box.processes import Process
 from remote_payload.agent.run import alive, ending, owner, secrets, slot, state
 from remote_payload.agent.run.alive import Box
+from remote_payload.agent.run.slurm import files as slurm_files
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import RunPaths
@@ -22,7 +23,7 @@ from remote_payload.agent.wire.protocol import ExitRecord
 from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
-    from remote_payload.agent.wire.answers import DeviceHolder, Stopped
+    from remote_payload.agent.wire.answers import DeviceHolder, Status, Stopped
 
 PATIENCE = 7.0  # seconds beyond the grace that the supervisor gets before it is killed
 ANSWER_WITHIN = 10.0  # seconds beyond the grace after which survivors are reported: within a minute, with the usual 45
@@ -42,6 +43,8 @@ def stop(request: Request) -> Stopped:
     before = state.status_of(run)
     if before.get("cause") == "folder_deleted":
         raise AgentError("RunLost", "the box knows no run %s" % run.run_id, "gpurun list shows the runs it knows.")
+    if slurm_files.is_slurm(run):
+        return _stop_job(request, run, before, grace)
     if Box().is_elsewhere(run, owner.read(run)) and before["phase"] != "finished":
         raise AgentError(
             "HostError",
@@ -54,13 +57,22 @@ def stop(request: Request) -> Stopped:
     if not survivors and (before["phase"] != "finished" or before["outcome"] == "interrupted"):
         _record(run)  # of an interrupted run too: ``recover`` never starts it again then
     if not survivors:
-        secrets.remove(run.run_id)
+        secrets.remove(run)
     status = state.status_of(run)
     return {
         "status": status,
         "survivors": ending.describe(survivors),
         "device_holders": _device_holders(before["gpus"] or status["gpus"]),
     }
+
+
+def _stop_job(request: Request, run: RunPaths, before: Status, grace: float) -> Stopped:
+    from remote_payload.agent.run.slurm import stopping  # for clusters alone
+
+    if before["phase"] != "finished":
+        stopping.stop(run, grace, lambda line: request.progress({"line": line, "alive": 1}))
+    secrets.remove(run)
+    return {"status": state.status_of(run), "survivors": [], "device_holders": []}
 
 
 def _grace(asked: Fields, run: RunPaths) -> float:

@@ -21,6 +21,6 @@ def wipe(request: Request) -> Wiped:
             "run %s is still going and needs its secrets" % run.run_id,
             "Stop it first: gpurun stop %s" % run.run_id,
         )
-    left = secrets.remove(run.run_id)
+    left = secrets.remove(run)
     secrets.forget(run)
     return {"left": left}

@@ -41,10 +41,26 @@ class Status(State):
     advice: Optional[str]  # the one thing to change
 
 
+class GpuSetAside(TypedDict):
+    """A GPU that no run is given, by its number: the runs that it failed, since when, and the last one's line of the log."""
+
+    gpu: int
+    runs: List[str]
+    at: float
+    evidence: str
+
+
 class Statuses(TypedDict):
-    """``status``."""
+    """``status``. GPUs are told where all runs were asked for."""
 
     runs: List[Status]
+    set_aside: List[GpuSetAside]
+
+
+class UsedAgain(TypedDict):
+    """``use_gpu``."""
+
+    was_set_aside: bool
 
 
 class Launched(TypedDict):
@@ -259,6 +275,34 @@ class Checkpoints(TypedDict):
     now: float
 
 
+class Evaluated(TypedDict):
+    """The last evaluation of one name."""
+
+    name: str
+    step: Optional[int]
+    metrics: Dict[str, float]
+
+
+class RunResults(TypedDict):
+    """What a run has come to. ``best``: what was measured of the chosen model; ``final`` its bytes, or those of the newest checkpoint.
+
+    ``checkpoints`` counts the complete ones and the chosen model, ``bytes`` is their size.
+    """
+
+    status: Status
+    evaluations: List[Evaluated]
+    best: Optional[Evaluated]
+    final: Optional[int]
+    checkpoints: int
+    bytes: int
+
+
+class Results(TypedDict):
+    """``results``."""
+
+    runs: List[RunResults]
+
+
 class Removed(TypedDict):
     """A path below the root, with the bytes it takes on the disk."""
 
@@ -288,6 +332,15 @@ class Sealed(TypedDict):
     bytes: int
 
 
+class Shared(TypedDict):
+    """``share``: the data that an output of a run has become, and the name of its file where it is one; no key: no such run here."""
+
+    key: Optional[str]
+    member: Optional[str]
+    files: int
+    bytes: int
+
+
 class Difference(TypedDict):
     """A path of a pushed tree that is not as it was sent."""
 
@@ -306,6 +359,22 @@ class Patched(TypedDict):
     """``patch``: how many files the new tree has."""
 
     files: int
+
+
+class Reached(TypedDict):
+    """How a connection to a box at one of its addresses went: ``latency`` in seconds there and back, ``rate`` in bytes a second."""
+
+    address: str
+    error: Optional[str]
+    latency: Optional[float]
+    rate: Optional[float]
+
+
+class Reach(TypedDict):
+    """``reach``: the boxes that were asked for, and how many connected while this one listened."""
+
+    reached: List[Reached]
+    served: int
 
 
 class Provisioned(TypedDict):

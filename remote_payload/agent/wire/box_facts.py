@@ -29,7 +29,7 @@ class Place(TypedDict):
 
 
 class GpuFacts(TypedDict):
-    """One GPU; ``held_by`` is the run that has it. ``utilisation`` in per cent."""
+    """One GPU; ``held_by`` is the run that has it, ``set_aside`` says why no run is given it. ``utilisation`` in per cent."""
 
     index: int
     uuid: str
@@ -38,6 +38,7 @@ class GpuFacts(TypedDict):
     memory_used: int
     utilisation: Optional[int]
     held_by: Optional[str]
+    set_aside: Optional[str]
 
 
 class Base(TypedDict):
@@ -118,6 +119,23 @@ class StaticFacts(TypedDict):
     tools: Tools
 
 
+class Partition(TypedDict):
+    """A partition of a Slurm cluster, and the GPUs of its nodes as Slurm names them ("gpu:a100:8"), "" for none."""
+
+    name: str
+    gpus: str
+
+
+class Slurm(TypedDict):
+    """What a login node says of its cluster: the default partition first. ``error`` is why the controller does not answer;
+    ``containers``: srun starts programs in them (pyxis)."""
+
+    version: str
+    partitions: List[Partition]
+    error: Optional[str]
+    containers: bool
+
+
 class Probed(StaticFacts):
     """``probe``. A fact is None where it is unknown; ``problems`` says why, by the fact's name."""
 
@@ -130,6 +148,7 @@ class Probed(StaticFacts):
     ram_free: Optional[int]  # what is not in use; file cache that can be dropped counts as free
     cpus: Optional[int]
     shm: Optional[int]
+    slurm: Optional[Slurm]  # None where no job can be submitted to Slurm
     have: Have
     problems: Dict[str, str]
 

@@ -5,6 +5,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.marks import Expected, read_expected
+from remote_payload.agent.wire.paths import KEY
 
 ALL = "all"  # GPUs: as many as the box has
 
@@ -40,6 +41,21 @@ class Resume(NamedTuple):
     outputs: Optional[str] = None
 
 
+class Boxes(NamedTuple):
+    """What one of the boxes of a run on several is told: how many they are, which it is, and where that of rank 0 is.
+
+    ``interface`` is its own one to the others; the supervisors know each other by ``word``.
+    """
+
+    size: int
+    rank: int
+    address: str
+    rendezvous: int  # ports of rank 0: of torchrun's rendezvous, and of its supervisor
+    supervisors: int
+    interface: str
+    word: str
+
+
 class LaunchRequest(NamedTuple):
     """One run as it was asked for. ``secrets`` come into no file and no error."""
 
@@ -65,6 +81,13 @@ class LaunchRequest(NamedTuple):
     continues: Optional[str] = (
         None  # the run whose place it takes and with whose outputs it begins, if not the one of ``resume``
     )
+    vram: int = 0  # bytes of memory that each GPU must have
+    disk: int = 0  # bytes that the run will write by its forecast: it waits in the queue until there is room
+    group: Optional[str] = (
+        None  # a name that runs of one submission share which differ in the seed alone, for ``keep_finished``
+    )
+    slurm: Optional[Dict[str, Any]] = None  # what the job says for Slurm; None where the box itself runs it
+    boxes: Optional[Boxes] = None  # where the run is on several boxes
 
     def __repr__(self) -> str:
         return "LaunchRequest(%r)" % self.run_id  # the fields hold secrets
@@ -93,6 +116,11 @@ def read(asked: Fields) -> LaunchRequest:
         log_limit=asked.optional_whole("log_limit"),
         resume=_read_resume(asked.optional_fields("resume")),
         continues=asked.run_id("continues") if "continues" in asked else None,
+        vram=max(0, asked.whole("vram")),
+        disk=max(0, asked.whole("disk")),
+        group=_read_group(asked),
+        slurm=_read_slurm(asked),
+        boxes=read_boxes(asked.optional_fields("boxes")),
     )
 
 
@@ -100,7 +128,7 @@ def to_keep(asked: LaunchRequest) -> Dict[str, Any]:
     """The request as ``launch.json`` keeps it, so that the box can start the same again: without the secrets, and without the job
     and the code, which have records of their own. ``read`` reads it.
     """
-    left_out = ("secrets", "job", "code", "data", "resume")
+    left_out = ("secrets", "job", "code", "data", "resume", "boxes")
     kept = {name: value for name, value in asked._asdict().items() if name not in left_out}
     data = [each._asdict() for each in asked.data]
     return dict(kept, data=data, resume=asked.resume._asdict() if asked.resume else None)
@@ -129,7 +157,40 @@ def _read_gpus(asked: Fields) -> Union[int, str]:
     return wanted
 
 
+def _read_group(asked: Fields) -> Optional[str]:
+    group = asked.optional_text("group")
+    if group is not None and not KEY.fullmatch(group):
+        raise AgentError("LaunchError", "unusable name of a group of runs")
+    return group
+
+
+def _read_slurm(asked: Fields) -> Optional[Dict[str, Any]]:
+    if "slurm" not in asked:
+        return None
+    options = asked.mapping("slurm")
+    for name, value in options.items():
+        printable = isinstance(value, str) and value.isprintable() and 0 < len(value) < 256
+        if value is not None and not printable and not isinstance(value, (bool, int)):
+            raise AgentError("LaunchError", "slurm.%.50s cannot be given to Slurm" % name)
+    return options
+
+
 def _read_resume(asked: Optional[Fields]) -> Optional[Resume]:
     if asked is None:
         return None
     return Resume(asked.run_id(), asked.text("checkpoint") or "auto", asked.optional_text("outputs"))
+
+
+def read_boxes(asked: Optional[Fields]) -> Optional[Boxes]:
+    """Raises AgentError for a field of another type."""
+    if asked is None:
+        return None
+    return Boxes(
+        asked.whole("size"),
+        asked.whole("rank"),
+        asked.text("address"),
+        asked.whole("rendezvous"),
+        asked.whole("supervisors"),
+        asked.text("interface"),
+        asked.text("word"),
+    )

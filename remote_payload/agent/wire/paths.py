@@ -68,6 +68,11 @@ class BoxPaths:
         return self._join("runs")
 
     @property
+    def gpus(self) -> str:
+        """A file for each GPU on which a run failed with a device error."""
+        return self._join("gpus")
+
+    @property
     def locks(self) -> str:
         return self._join("locks")
 
@@ -97,7 +102,9 @@ class RunPaths:
         self.events = posixpath.join(folder, "events.jsonl")
         self.outputs = posixpath.join(folder, "outputs")
         self.manifest = posixpath.join(folder, "manifest.json")
+        self.removed = posixpath.join(folder, "removed.json")  # outputs that keep_finished removed, and why
         self.supervisor_log = posixpath.join(folder, "supervisor.log")
+        self.slurm = posixpath.join(folder, "slurm")  # a folder, of a run that is a Slurm job
 
 
 def volatile_folder(run_id: Optional[str] = None) -> str:

@@ -128,12 +128,12 @@ def _read_exactly(read: Callable[[int], bytes], count: int) -> Optional[bytes]:
 # The exit slot: 64 bytes, allocated before the payload starts and rewritten in place, so that the exit code
 # survives a full disk. "GR1 <kind> <number> <epoch seconds> <crc32>" padded with spaces to 63 bytes and a newline.
 SLOT_SIZE = 64
-SLOT_KINDS = ("exit", "signal", "timeout", "budget", "cancelled")
+SLOT_KINDS = ("exit", "signal", "timeout", "budget", "cancelled", "box")
 
 
 class ExitRecord(NamedTuple):
     """How the payload ended: ``exit`` with a code, ``signal`` with its number, or ended by us (timeout: its time
-    was over, budget: its money, cancelled) with the code seen."""
+    was over, budget: its money, cancelled, box: another box of the run failed or is lost) with the code seen."""
 
     kind: str
     number: int

@@ -221,13 +221,14 @@ class Loop:
         except BrokenOff:
             self.run.log(f"the evaluation at step {self.progress.step} is left for the resumed run")
             return None
-        self.run.telemetry.evaluation("validation", self.progress.step, metrics)
         seconds = round(time.perf_counter() - started, 3)
         self.progress.evaluations.append(
             {"step": self.progress.step, "epoch": self.epoch, "seconds": seconds, "metrics": metrics}
         )
         if self.callbacks.on_evaluation:
             self.callbacks.on_evaluation(metrics, self.progress)
+        # After what the recipe reports of single sets: the last event is the whole's, which ``gpurun status`` shows.
+        self.run.telemetry.evaluation("validation", self.progress.step, metrics)
         return metrics
 
     def keep_if_best(self, metrics: dict[str, float]) -> bool:

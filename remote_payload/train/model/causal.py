@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -36,7 +38,7 @@ class CausalLoss(nn.Module):
         super().__init__()
         self.network = network
         base = base_of(network)
-        head = base.get_output_embeddings()
+        head = plain_head(network)
         altered = [name for name, plain in AFTER_HEAD.items() if getattr(base.config, name, None) not in (None, plain)]
         if altered or not hasattr(head, "weight") or getattr(head, "bias", None) is not None:
             reason = altered[0] if altered else "the form of its output head"
@@ -89,6 +91,14 @@ class CausalLoss(nn.Module):
 def base_of(network: Network) -> PreTrainedModel:
     """The transformers model inside a peft model; a plain one is itself."""
     return network.get_base_model() if isinstance(network, PeftModel) else network
+
+
+def plain_head(network: Network) -> nn.Module:
+    """The output head. Raises InputError for one with an adapter: its weight alone is not what it computes."""
+    head: nn.Module = base_of(network).get_output_embeddings()
+    if isinstance(head, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+        raise InputError("settings.adapter: an adapter on the output head (lm_head) is not supported yet")
+    return head
 
 
 # fp32 logits of one chunk; large enough on a GPU that the matrix product stays efficient.

@@ -18,8 +18,8 @@ from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import read_json_object
 from remote_payload.train.model.attention import ATTENTION
-from remote_payload.train.model.causal import Network
-from remote_payload.train.model.lora import save_adapter
+from remote_payload.train.model.causal import Network, plain_head
+from remote_payload.train.model.lora import in_fp32, last_line, put_weights, save_adapter
 from remote_payload.train.model.model_facts import (
     FORMAT,
     ModelFacts,
@@ -112,12 +112,17 @@ def load_adapter(network: PreTrainedModel, folder: str | Path, *, trainable: boo
         if not (Path(folder) / name).is_file():
             raise InputError(f"{folder}: no adapter here, {name} is missing")
     try:
-        return PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
         made_for = read_json_object(Path(folder) / "adapter_config.json").get("base_model_name_or_path")
         own = getattr(network.config, "_name_or_path", "") or network.config.model_type
-        detail = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({detail})") from None
+        raise InputError(f"{folder}: the adapter was made for {made_for}, not for {own} ({last_line(error)})") from None
+    if trainable:
+        plain_head(adapted)
+        # peft only warns of weights that are missing or left over
+        put_weights(adapted, load_file(Path(folder) / "adapter_model.safetensors"), folder)
+        in_fp32(adapted)
+    return adapted
 
 
 def save_causal(
@@ -134,7 +139,7 @@ def save_causal(
     """
     adapter = isinstance(network, PeftModel)
     if adapter and base:
-        save_adapter(network, folder, base.name)
+        save_adapter(network, folder, base)
     else:
         network.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))

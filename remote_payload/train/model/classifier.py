@@ -4,7 +4,7 @@ models/best/
   gpurun.json                    what this is: base model, labels, lengths
   adapter_config.json            with LoRA: peft's files
   adapter_model.safetensors
-  config.json model.safetensors  without LoRA: the whole encoder
+  config.json model.safetensors  without LoRA: the whole encoder, with the head where transformers has a class for both
   head.safetensors               weight [classes, hidden] and bias, fp32
   tokenizer files
 """
@@ -27,6 +27,7 @@ from remote_payload.train.model.lora import add_lora, save_adapter
 from remote_payload.train.model.model_facts import FORMAT, ModelFacts, read_model_facts, write_model_facts
 from remote_payload.train.model.padding import PADDED, known_padding
 from remote_payload.train.model.precision import full_precision
+from remote_payload.train.model.standard_classifier import standard_classifier
 
 
 class Classifier(nn.Module):
@@ -39,6 +40,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.hidden_size, classes, dtype=torch.float32)
+
+    @property
+    def lora_rank(self) -> int:
+        """The rank of the encoder's adapter; 0 where it has none and all of it is trained."""
+        configs = getattr(self.encoder, "peft_config", None)
+        return configs["default"].r if configs else 0
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, padded: bool | None = None) -> Tensor:
         with known_padding(padded):
@@ -102,9 +109,10 @@ def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseM
     """Everything that ``load_classifier`` needs; ``about`` has at least ``labels`` and ``max_length``."""
     adapter = hasattr(model.encoder, "peft_config")
     if adapter:
-        save_adapter(model.encoder, folder, base.name)
+        save_adapter(model.encoder, folder, base)
     else:
-        model.encoder.save_pretrained(folder)
+        standard = standard_classifier(model.encoder, model.head, about["labels"])
+        (standard or model.encoder).save_pretrained(folder)
     save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in model.head.state_dict().items()},
               folder / "head.safetensors")  # fmt: skip
     tokenizer.save_pretrained(folder)

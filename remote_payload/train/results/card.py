@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from remote_payload.train.download import BaseModel
-from remote_payload.train.files import shown_path
+from remote_payload.train.files import read_json_object, shown_path
+from remote_payload.train.model.model_facts import MODEL_FACTS, read_model_facts
 from remote_payload.train.run import Run
 from remote_payload.train.state.progress import EvaluationResult, Outcome, Progress
 
@@ -133,6 +135,22 @@ def hub_metadata(
     )
 
 
+def base_line(base: BaseModel) -> str:
+    """What the base model is, for readers elsewhere: a folder's name says nothing there, but its architecture and its digest do.
+
+    The digest is the one that the Hub shows for a file of weights, so that a copy of a public model can be recognised.
+    """
+    if base.on_the_hub:
+        return f"`{base.id}` at commit `{base.revision}`"
+    folder = Path(base.path)
+    parts = [f"`{read_json_object(folder / 'config.json').get('model_type')}` in the folder `{base.name}`"]
+    if (folder / MODEL_FACTS).is_file():
+        parts.append(f"trained by gpurun's recipe `{read_model_facts(folder).get('recipe')}`")
+    if base.sha256:
+        parts.append(f"model.safetensors has the sha256 `{base.sha256}`")
+    return ", ".join(parts)
+
+
 def title_of(run: Run) -> str:
     """The model's name: that of the job, or of the recipe where the job has none."""
     return str(run.job.get("name") or run.recipe)
@@ -144,11 +162,12 @@ def dataset_name(settings: Any) -> str:
     return ", ".join(map(shown_path, [places] if isinstance(places, str) else places))
 
 
-def training_settings(run: Run, progress: Progress) -> dict[str, str | int]:
-    """The settings that every recipe has, as rows of the card's table."""
+def training_settings(run: Run, base: BaseModel | None, progress: Progress) -> dict[str, str | int]:
+    """The base model and the settings that every recipe has, as rows of the card's table."""
     settings = run.settings
     schedule = f"{settings.schedule.name}, warm-up {settings.schedule.warmup:g}"
     return {
+        **({"base model": base_line(base)} if base else {}),
         "learning rate": f"{settings.optimizer.learning_rate:g}, {schedule}",
         "effective batch": f"{settings.batch.size} (micro-batch {progress.micro_batch_rows}, {run.world.size} device(s))",
         "steps": progress.step,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from peft import PeftModel
 
-from remote_payload.settings.generation import Generation
 from remote_payload.train.data.facts import DataFact
 from remote_payload.train.download import BaseModel
 from remote_payload.train.evaluation.answers import Report
@@ -26,50 +25,24 @@ from remote_payload.train.run import Run
 from remote_payload.train.state.best import Weights, remark
 from remote_payload.train.state.progress import Outcome, Progress
 
-LOADING = {
-    "adapter": """from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained("models/best")""",
-    "adapter of a folder": """from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-BASE = "{base}"  # the folder it was trained on, wherever it lies now
-base = AutoModelForCausalLM.from_pretrained(BASE, local_files_only=True)
-model = PeftModel.from_pretrained(base, "models/best")""",
-    "whole": """from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("models/best")""",
-}
-ASKING = {
-    True: """inputs = tokenizer.apply_chat_template(
-    [{"role": "user", "content": "…"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-)""",
-    False: """inputs = tokenizer(PROMPT, return_tensors="pt")  # the prompt's form is under Training""",
-}
-USAGE = """{loading}
-tokenizer = AutoTokenizer.from_pretrained("models/best")
-{asking}
-output = model.generate(**inputs, max_new_tokens={new_tokens}, eos_token_id={ends})
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
 SAMPLES = 3
 LONGEST = 600  # characters of a sample
 
 
 def causal_card(
     run: Run, network: Network, base: BaseModel | None, prompting: Prompting, progress: Progress,
-    data: Sequence[DataFact], weights: Weights, outcome: Outcome | None = None, report: Report | None = None,
+    data: Sequence[DataFact], weights: Weights, usage: str, outcome: Outcome | None = None, report: Report | None = None,
     start: str | None = None,
 ) -> str:  # fmt: skip
     """README.md of ``models/best``, which holds ``weights``. Before the end of training there are no ``outcome`` and
-    ``report``; ``start`` is the folder of the adapter that training started from."""
+    ``report``; ``start`` is the folder of the adapter that training started from. ``usage`` is the Python that loads and asks it."""
     adapter = isinstance(network, PeftModel)
     measured = {**weights.entry["metrics"], **(report.numbers("tuned") if report else {})}
     return render_card(
         Card(
             title=title_of(run),
             summary=summary(run, network, base, start),
-            usage=usage(run, base, prompting, adapter),
+            usage=usage,
             metadata=hub_metadata(run, base, "text-generation", adapter=adapter, tags=[run.recipe], metrics=measured),
             metric=run.settings.evaluation.metric,
             higher_is_better=run.higher_is_better,
@@ -77,24 +50,13 @@ def causal_card(
             history=progress.evaluations,
             data=[fact.line() for fact in data],
             training={
-                **training_settings(run, progress),
+                **training_settings(run, base, progress),
                 **prompting_lines(prompting),
                 **training_figures(outcome),
             },
-            sections=sections(report) if report else [],
+            sections=sections(report, start) if report else [],
             note=remark(weights, outcome),
         )
-    )
-
-
-def usage(run: Run, base: BaseModel | None, prompting: Prompting, adapter: bool) -> str:
-    """Python that loads the model and asks it something, as it was trained to be asked."""
-    name = "whole" if not adapter else "adapter" if base and base.on_the_hub else "adapter of a folder"
-    return USAGE.format(
-        loading=LOADING[name].format(base=base.name if base else ""),
-        asking=ASKING[bool(prompting.get("chat"))],
-        new_tokens=getattr(run.settings, "generation", Generation()).max_new_tokens,
-        ends=prompting.get("end_tokens"),
     )
 
 
@@ -121,12 +83,15 @@ def prompting_lines(prompting: Prompting) -> dict[str, str | int]:
     return rows
 
 
-def sections(report: Report) -> list[Section]:
-    """The metrics of the base beside those of the tuned model, and the first answers of both."""
+def sections(report: Report, start: str | None) -> list[Section]:
+    """The metrics of all models that were measured, side by side, and the first answers of each."""
     names = list(report.held_out)
     rows = "\n".join(f"| {key} | {' | '.join(cells)} |" for key, cells in report.table().items())
     table = f"| held-out | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n{rows}"
-    found = [Section("Before and after", f"{table}\n\n`base` is the model that this training started from.")]
+    told = "`base` is the model that this training started from."
+    if start:
+        told = "`before` is the model with the adapter that this training started from, `base` is the same without it."
+    found = [Section("Before and after", f"{table}\n\n{told}")]
     if report.answered:
         shown = []
         for row in report.rows()[:SAMPLES]:

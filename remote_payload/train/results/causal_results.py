@@ -30,6 +30,7 @@ from remote_payload.train.results.causal_smoke import write_causal_smoke
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
 from remote_payload.train.results.predicted_memory import predicted_memory
 from remote_payload.train.results.record import write_record
+from remote_payload.train.results.usage import causal_usage
 from remote_payload.train.run import Run
 from remote_payload.train.signals import BrokenOff
 from remote_payload.train.state.best import Weights, best_weights, model_folder, weights_facts, write_metrics
@@ -93,10 +94,15 @@ class CausalResults:
     def report(
         self, task: Measured, held_out: Sequence[Any], questions: Questions, settings: Generation, micro_batch_rows: int
     ) -> Report:
-        """Held-out figures and answers, base beside tuned, written to ``reports/``. Every rank must call it."""
+        """Held-out figures and answers written to ``reports/``: tuned, before (the adapter as it came, where there is one) and base.
+
+        Every rank must call it.
+        """
         report = Report(questions)
         self.model.eval()
-        wanted = {"tuned": self._tuned, "base": self._base} if settings.base else {"tuned": self._tuned}
+        wanted = {"tuned": self._tuned}
+        if settings.base:
+            wanted |= {"before": self._before, "base": self._base} if self.start else {"base": self._base}
         for name, context in wanted.items():
             with context() as network:
                 report.held_out[name] = task.measure(CausalLoss(network), held_out, micro_batch_rows)
@@ -190,9 +196,14 @@ class CausalResults:
         save_causal(network, self.tokenizer, folder, self.base, self.prompting, weights_facts(weights, outcome))
         write_metrics(folder, weights, metrics)
         card = causal_card(
-            self.run, network, self.base, self.prompting, progress, self.data, weights, outcome, report, self.start
-        )
+            self.run, network, self.base, self.prompting, progress, self.data, weights, self._usage(), outcome, report, self.start
+        )  # fmt: skip
         write_text(folder / "README.md", card)
+
+    def _usage(self) -> str:
+        """The Python of the card."""
+        generation = getattr(self.run.settings, "generation", Generation())
+        return causal_usage(self.model.network, self.tokenizer, self.base, self.prompting, generation)
 
     def _answers(self, name: str, network: Network, questions: Questions, settings: Generation) -> Answers:
         seed = self.run.settings.seed
@@ -207,13 +218,16 @@ class CausalResults:
         yield self.model.network
 
     @contextmanager
+    def _before(self) -> Iterator[Network]:
+        """The model with the adapter that training started from."""
+        assert isinstance(self.model.network, PeftModel) and self.start
+        with weights_of(self.model.network, self.start) as network:
+            yield network
+
+    @contextmanager
     def _base(self) -> Iterator[Network]:
-        """The model as training found it: with the adapter it started from, or none, or loaded again where all was trained."""
+        """The base model: without any adapter, or loaded again where all of it was trained."""
         network = self.model.network
-        if self.start:
-            with weights_of(network, self.start):
-                yield network
-            return
         if isinstance(network, PeftModel):
             with network.disable_adapter():
                 yield network

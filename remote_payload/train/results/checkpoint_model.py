@@ -25,7 +25,7 @@ def describe_checkpoint(
     base_of(network).config.save_pretrained(str(folder))
     if adapter:
         config = copy.copy(network.peft_config["default"])
-        config.base_model_name_or_path = base.name if base else None
+        config.base_model_name_or_path, config.revision = (base.name, base.revision) if base else (None, None)
         config.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     write_model_facts(folder, {**causal_facts(base, adapter), **prompting})

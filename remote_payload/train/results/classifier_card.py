@@ -8,6 +8,7 @@ from remote_payload.settings.classify import ClassifySettings
 from remote_payload.train.data.facts import Side
 from remote_payload.train.data.labelled import LabelledTexts
 from remote_payload.train.download import BaseModel
+from remote_payload.train.files import shown_path
 from remote_payload.train.results.card import (
     Card,
     hub_metadata,
@@ -20,32 +21,24 @@ from remote_payload.train.run import Run
 from remote_payload.train.state.best import Weights, remark
 from remote_payload.train.state.progress import Outcome, Progress
 
-USAGE = """
-import torch
-from remote_payload.train.model.classifier import load_classifier  # pip install gpurun[smoke]
-
-model, tokenizer = load_classifier("models/best"{base}, device="cpu")
-batch = tokenizer(["Permission is hereby granted …"], truncation=True, max_length={max_length}, return_tensors="pt")
-with torch.no_grad():
-    label = {labels}[model(batch["input_ids"], batch["attention_mask"]).argmax(-1).item()]
-"""
-
 
 def classifier_card(
     run: Run[ClassifySettings], base: BaseModel, data: LabelledTexts, sides: Sequence[Side], progress: Progress, weights: Weights,
-    outcome: Outcome | None = None,
+    lora_rank: int, usage: str, outcome: Outcome | None = None,
 ) -> str:  # fmt: skip
-    """README.md of ``models/best``, which holds ``weights``. Before the end of training there is no ``outcome``."""
+    """README.md of ``models/best``, which holds ``weights``. Before the end of training there is no ``outcome``. ``lora_rank`` is the
+    model's, 0 where all of it was trained; ``usage`` is the Python that loads and asks it."""
     settings = run.settings
-    adapter = settings.lora.rank > 0
-    how = f"LoRA of rank {settings.lora.rank}" if adapter else "full fine-tuning"
-    folder = f', base_path="{base.name}"' if adapter and not base.on_the_hub else ""  # the user says where it is
+    adapter = lora_rank > 0
+    how = f"LoRA of rank {lora_rank}" if adapter else "full fine-tuning"
+    if settings.adapter:
+        how += f", going on from the adapter `{shown_path(settings.adapter)}`"
     return render_card(
         Card(
             title=title_of(run),
             summary=f"A text classifier with the classes {', '.join(map(str, data.labels))}: `{base.name}` with {how}, "
             "the mean of its token vectors, and one linear layer in fp32.",
-            usage=USAGE.format(base=folder, max_length=settings.max_length, labels=data.labels),
+            usage=usage,
             metadata=hub_metadata(
                 run, base, "text-classification", adapter=adapter, metrics=weights.entry["metrics"],
                 tags=["text-classification", *(["lora"] if adapter else [])],
@@ -56,7 +49,7 @@ def classifier_card(
             history=progress.evaluations,
             data=data_lines(data, sides, settings.max_length),
             training={
-                **training_settings(run, progress),
+                **training_settings(run, base, progress),
                 "class weights": settings.class_weights,
                 **training_figures(outcome),
             },

@@ -22,6 +22,7 @@ from remote_payload.train.results.classifier_card import classifier_card
 from remote_payload.train.results.classifier_smoke import write_classifier_smoke
 from remote_payload.train.results.predicted_memory import predicted_memory
 from remote_payload.train.results.record import write_record
+from remote_payload.train.results.usage import classifier_usage
 from remote_payload.train.run import Run
 from remote_payload.train.state.best import (
     Weights,
@@ -76,7 +77,10 @@ class ClassifierResults:
         """Writes metrics.json, gpurun.json and the card, as new files: in ``folder`` they may be links to other files."""
         write_metrics(folder, weights, weights.entry["metrics"])
         write_model_facts(folder, {**read_model_facts(folder), **weights_facts(weights, outcome)})
-        card = classifier_card(self.run, self.base, self.data, self.sides, progress, weights, outcome)
+        usage = classifier_usage(self.base, self.data.labels, self.run.settings.max_length, self.model)
+        card = classifier_card(
+            self.run, self.base, self.data, self.sides, progress, weights, self.model.lora_rank, usage, outcome
+        )
         write_text(folder / "README.md", card)
 
     def finish(self, outcome: Outcome) -> None:

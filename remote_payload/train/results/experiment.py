@@ -38,6 +38,7 @@ class ExperimentLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {**self.head, "evaluations": [*earlier, latest]})
         for name, result in results.items():
+            self.run.telemetry.event("eval", name=name, step=step, metrics=result)
             self.run.telemetry.scalars(f"sets/{name}", result, step)
 
     def _evaluations(self) -> list[SetEvaluation]:

@@ -9,6 +9,7 @@ from remote_payload.forecast.architecture import Architecture
 from remote_payload.forecast.memory import MemoryRecord, forecast_memory
 from remote_payload.forecast.shape import TrainingShape
 from remote_payload.train.model.attention import repeats_heads
+from remote_payload.train.model.lora import adapted_layers
 from remote_payload.train.run import Run
 from remote_payload.train.state.progress import Outcome
 
@@ -30,7 +31,7 @@ def predicted_memory(
         weights=outcome.dtype,  # not the network's: of a sharded run that was loaded again in another
         autocast=autocast,
         lora_rank=lora.r if lora else 0,
-        lora_targets=tuple(sorted(lora.target_modules)) if lora else "all-linear",
+        lora_targets=adapted_layers(network) if isinstance(network, PeftModel) else "all-linear",
         lora_dropout=lora.lora_dropout if lora else 0.0,
         checkpoint_activations=run.settings.batch.activation_checkpointing,
         language_head=language_head,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from runner.cli.as_document.errors import error_part
+
 if TYPE_CHECKING:
     from runner.cli.documents import checks as documents
     from runner.domain.job import Job
     from runner.jobfile import Problem
     from runner.push.preview import Item, Preview
-    from runner.workflow.check import Checked
+    from runner.workflow.check import Checked, CheckedHost
     from runner.workflow.submission.forecast import Forecast
 
 
@@ -24,6 +26,20 @@ def check_document(checked: Checked) -> documents.Check:
         ],
         "forecasts": [_forecast(each) for each in checked.forecasts],
         "would_send": {name: _tree(shown) for name, shown in checked.previews.items()},
+    }
+
+
+def check_hosts_document(looked: Sequence[CheckedHost]) -> documents.CheckHosts:
+    return {
+        "ready": all(each.ready for each in looked),
+        "hosts": [
+            {
+                "host": each.host,
+                "check": check_document(each.checked) if each.checked else None,
+                "error": error_part(each.error) if each.error else None,
+            }
+            for each in looked
+        ],
     }
 
 
@@ -68,10 +84,6 @@ def _tree(shown: Preview) -> documents.Tree:
 
 def _sized(items: Iterable[Item]) -> list[documents.Sized]:
     return [{"path": item.path, "bytes": item.bytes, "files": item.files} for item in items]
-
-
-def dry_run_document(checked: Sequence[Checked]) -> documents.DryRun:
-    return {"ready": all(each.ready for each in checked), "jobs": [check_document(each) for each in checked]}
 
 
 def job_file_part(path: str, job: Job | None, problems: Iterable[Problem]) -> documents.JobFile:

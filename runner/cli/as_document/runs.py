@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from runner.domain.answers import verbs
     from runner.domain.answers.status import Status
     from runner.domain.run import Run
-    from runner.workflow.status import Seen
+    from runner.workflow.status import OnHost, Seen
     from runner.workflow.stop import Stopped
 
 
@@ -26,6 +25,7 @@ def run_document(run: Run) -> documents.Run:
         "job_name": run.job.name,
         "host": run.host,
         "address": run.address or None,
+        "other_hosts": [other.host for other in run.others],
         "created_at": run.created_at,
         "attempted": run.attempted,
         "launched": run.launched,
@@ -34,6 +34,7 @@ def run_document(run: Run) -> documents.Run:
         "went_on_as": run.went_on_as,
         "experiment": run.experiment,
         "submission": run.submission,
+        "engine": run.engine,
         "status": _status(run.status) if run.status else None,
         "seen_at": run.status_at,
         "elapsed_seconds": elapsed(run.status),
@@ -70,10 +71,17 @@ def run_now_document(seen: Seen) -> documents.RunNow:
     return {**run_document(seen.run), "unreachable": seen.unreachable, "eta_seconds": seen.eta}
 
 
-def list_of_host_document(host: str, found: Iterable[tuple[Status, Run | None]]) -> documents.ListOfHost:
+def list_of_host_document(host: str, found: OnHost) -> documents.ListOfHost:
     """The runs on a box with their statuses of this moment. What only the record knows is None for runs of other machines."""
     now = time.time()
-    return {"host": host, "runs": [_on_host(host, status, run, now) for status, run in found]}
+    aside: list[documents.GpuSetAside] = [
+        {"gpu": each.gpu, "runs": list(each.runs), "at": each.at, "evidence": each.evidence} for each in found.set_aside
+    ]
+    return {
+        "host": host,
+        "runs": [_on_host(host, status, run, now) for status, run in found.runs],
+        "set_aside": aside,
+    }
 
 
 def _on_host(host: str, status: Status, run: Run | None, now: float) -> documents.Run:
@@ -84,6 +92,7 @@ def _on_host(host: str, status: Status, run: Run | None, now: float) -> document
         "job_name": None,
         "host": host,
         "address": None,
+        "other_hosts": [],
         "created_at": None,
         "attempted": True,
         "launched": True,
@@ -92,6 +101,7 @@ def _on_host(host: str, status: Status, run: Run | None, now: float) -> document
         "went_on_as": None,
         "experiment": None,
         "submission": None,
+        "engine": None,
         "status": _status(status),
         "seen_at": now,
         "elapsed_seconds": elapsed(status),

@@ -5,15 +5,17 @@ Times are epoch seconds, lengths of time are seconds, sizes are bytes. A field i
 is not known. ``runner/cli/as_document`` fills them.
 """
 
-from runner.cli.documents import checks, errors, files, follow, hosts, models, recovery, runs
+from runner.cli.documents import checks, dealing, errors, files, follow, hosts, models, recovery, runs, sweep
 
 Document = (
     errors.Failure
-    | checks.Init | checks.Validate | checks.Check | checks.DryRun
-    | runs.Submit | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
+    | checks.Init | checks.Validate | checks.Check | checks.CheckHosts
+    | dealing.Submit | dealing.DryRun
+    | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
+    | sweep.Sweep
     | follow.Follow | follow.Keep
-    | recovery.ResumeAll
-    | files.Fetch | files.Done | files.Checkpoints
+    | recovery.ResumeAll | recovery.ResumeSweep
+    | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
     | models.Sample | models.SmokeTest
-    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.Clean
+    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from runner.cli.documents.errors import Error
+
 
 class Init(TypedDict):
     file: str
@@ -85,6 +87,12 @@ class Check(TypedDict):
     would_send: dict[str, Tree]
 
 
-class DryRun(TypedDict):
+class CheckOfHost(TypedDict):
+    host: str
+    check: Check | None
+    error: Error | None
+
+
+class CheckHosts(TypedDict):
     ready: bool
-    jobs: list[Check]
+    hosts: list[CheckOfHost]

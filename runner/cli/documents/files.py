@@ -41,6 +41,10 @@ class Done(Run):
     destroyed: str | None
 
 
+class DoneAll(TypedDict):
+    boxes: list[Done]
+
+
 class Checkpoint(TypedDict):
     name: str
     path: str

@@ -38,6 +38,12 @@ class HostSet(TypedDict):
     destroy: list[str] | None
 
 
+class UsedAgain(TypedDict):
+    host: str
+    gpu: int
+    was_set_aside: bool
+
+
 class Decision(TypedDict):
     run_id: str
     group: str
@@ -60,3 +66,7 @@ class Clean(TypedDict):
     bytes: int
     code_copies: int
     code_bytes: int
+
+
+class CleanAll(TypedDict):
+    boxes: list[Clean]

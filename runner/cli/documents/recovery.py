@@ -22,3 +22,7 @@ class ResumeAll(TypedDict):
     host: str
     dry_run: bool
     runs: list[Interrupted]
+
+
+class ResumeSweep(TypedDict):
+    boxes: list[ResumeAll]

@@ -42,6 +42,7 @@ class Run(TypedDict):
     job_name: str | None
     host: str
     address: str | None
+    other_hosts: list[str]
     created_at: float | None
     attempted: bool
     launched: bool
@@ -50,6 +51,7 @@ class Run(TypedDict):
     went_on_as: str | None
     experiment: str | None
     submission: str | None
+    engine: str | None
     status: Status | None
     seen_at: float | None
     elapsed_seconds: float | None
@@ -58,19 +60,24 @@ class Run(TypedDict):
     done: bool
 
 
-class Submit(TypedDict):
-    runs: list[Run]
-
-
 class List(TypedDict):
     runs: list[Run]
     damaged: list[str]
     more: int
+    unreachable: list[str]
+
+
+class GpuSetAside(TypedDict):
+    gpu: int
+    runs: list[str]
+    at: float
+    evidence: str
 
 
 class ListOfHost(TypedDict):
     host: str
     runs: list[Run]
+    set_aside: list[GpuSetAside]
 
 
 class RunNow(Run):

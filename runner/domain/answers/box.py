@@ -40,6 +40,12 @@ class Gpu:
     memory_total: int  # bytes
     memory_used: int
     held_by: str | None  # a run of gpurun's
+    set_aside: str | None = None  # why no run is given it
+
+    @property
+    def free(self) -> bool:
+        """Whether a run may be given it now."""
+        return not self.held_by and not self.set_aside
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,16 @@ class Have:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """A Slurm cluster as its login node knows it: each partition, the default one first, with the GPUs of its nodes as Slurm names them."""
+
+    version: str
+    partitions: dict[str, str]
+    error: str | None  # why the controller does not answer
+    containers: bool  # srun starts programs in containers (pyxis)
+
+
+@dataclass(frozen=True)
 class Box:
     """Facts of one probe."""
 
@@ -139,6 +155,7 @@ class Box:
     obstacle: str | None = None  # why gpurun may not install the system's packages there
     install_rsync: str | None = None  # the command that installs it there
     place: Place | None = None  # where the root lies
+    slurm: Cluster | None = None  # where jobs can be submitted to Slurm there
 
     @classmethod
     def parse(cls, answer: object) -> Box:
@@ -175,6 +192,7 @@ class Box:
             obstacle=fact("obstacle", optional(text)),
             install_rsync=fact("install_rsync", optional(text)),
             place=fact("place", optional(_place)),
+            slurm=fact("slurm", optional(_cluster)),
         )
 
 
@@ -187,7 +205,15 @@ def _gpu(value: object) -> Gpu:
         memory_total=gpu("memory_total", optional(_memory)) or 0,
         memory_used=gpu("memory_used", optional(_memory)) or 0,
         held_by=gpu("held_by", optional(text)),
+        set_aside=gpu("set_aside", optional(text)),
     )
+
+
+def _cluster(value: object) -> Cluster:
+    cluster = Fields(value)
+    listed = cluster("partitions", list_of(lambda each: (Fields(each)("name", text), Fields(each)("gpus", text)), 100))
+    error, containers = cluster("error", optional(text)), cluster("containers", boolean)
+    return Cluster(cluster("version", text), dict(listed), error, containers)
 
 
 def _place(value: object) -> Place:

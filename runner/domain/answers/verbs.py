@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from remote_payload.agent.wire.paths import KEY, RUN_ID
 from remote_payload.agent.wire.protocol import OFFSET
 from runner.domain.answers.manifest import output_path
 from runner.domain.answers.reading import (
@@ -19,9 +20,11 @@ from runner.domain.answers.reading import (
     finite_number,
     list_of,
     mapping_of,
+    matching,
     one_of,
     optional,
     shown,
+    single_line,
     text,
     time_in_seconds,
     whole,
@@ -57,6 +60,38 @@ def read_provisioned(answer: Fields) -> Provisioned:
 
 
 @dataclass(frozen=True)
+class GpuSetAside:
+    """A GPU of a box that no run is given since it failed ``runs``: its number, since when, and a line of the last one's log."""
+
+    gpu: int
+    runs: tuple[str, ...]
+    at: float
+    evidence: str
+
+
+def _gpu_set_aside(value: object) -> GpuSetAside:
+    gpu = Fields(value)
+    return GpuSetAside(
+        gpu("gpu", whole_between(0, 1023)),
+        gpu("runs", list_of(matching(RUN_ID), 16)),
+        gpu("at", time_in_seconds),
+        gpu("evidence", text),
+    )
+
+
+@dataclass(frozen=True)
+class OnBox:
+    """Every run on a box, newest first, and its GPUs that are set aside."""
+
+    runs: tuple[Status, ...]
+    set_aside: tuple[GpuSetAside, ...]
+
+
+def read_on_box(answer: Fields) -> OnBox:
+    return OnBox(answer("runs", list_of(Status.parse)), answer("set_aside", list_of(_gpu_set_aside, 1024)))
+
+
+@dataclass(frozen=True)
 class Launched:
     """The run's status; ``attached`` when the run existed already. ``code`` is the digest of the code it runs, "" for a recipe."""
 
@@ -84,6 +119,23 @@ def read_differences(answer: Fields) -> tuple[Difference, ...]:
 def _difference(value: object) -> Difference:
     fields = Fields(value)
     return Difference(fields("path", text), fields("why", text))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Data on the box that an output of a run has become: its key, and the name of its file where it is one file."""
+
+    key: str
+    member: str | None
+    files: int
+    bytes: int
+
+
+def read_shared(answer: Fields) -> Shared | None:
+    """None where the box has no such run."""
+    key = answer("key", optional(matching(KEY)))
+    shared = Shared(key or "", answer("member", optional(single_line)), answer("files", whole), answer("bytes", whole))
+    return shared if key else None
 
 
 @dataclass(frozen=True)

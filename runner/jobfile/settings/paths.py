@@ -6,6 +6,7 @@ path here. What is here must be part of ``data:``, since that is all that a reci
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from remote_payload.settings import settings_class
-from runner.domain.job import Job, Settings
+from runner.domain.job import DataFrom, Job, RunOutput, Settings, run_output
 from runner.domain.job_fields import is_repository
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.problems import Place, quoted
@@ -24,13 +25,14 @@ from runner.jobfile.typing_errors import dotted, walk
 def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
     """The job with its recipe's models among ``hub.models`` where they are the hub's. Problems are added to ``checks``."""
     models = list(job.hub.models)
+    job = with_run_outputs(job, tree, checks)
     for keys, kind, value in (
         _marked(settings_class(job.recipe, str(checks.folder)), job.settings) if job.recipe else ()
     ):
         node = walk(tree, ("settings", *keys))
         place = node.place if node else tree.key_place("recipe")
         name = dotted(("settings", *keys))
-        if kind == "data" or _is_local(value, checks):
+        if kind in ("data", "adapter") or _is_local(value, checks):
             _must_be_sent(value, place, name, job, checks)
         elif is_repository(value):
             models.append(value)
@@ -40,6 +42,39 @@ def resolve_settings_paths(job: Job, tree: Node, checks: FolderChecks) -> Job:
 
 
 Keys = tuple[str | int, ...]
+WHOLE_RUN = "models/best"  # what ``adapter: run:ID`` means
+FROM_RUNS = "from-runs"  # where what a setting names of a run appears in the working directory
+
+
+def with_run_outputs(job: Job, tree: Node, checks: FolderChecks) -> Job:
+    """The job with every setting ``run:ID/path`` among its data, and in its place the path at which the program finds it.
+
+    ``run:ID`` alone, as an adapter, is the run's model.
+    """
+    settings, data = copy.deepcopy(job.settings), list(job.data)
+    for keys, kind, value in _marked(settings_class(job.recipe, str(checks.folder)), settings) if job.recipe else ():
+        output = run_output(value)
+        if output is None:
+            continue
+        if kind == "adapter" and not output.path:
+            output = RunOutput(output.run_id, WHOLE_RUN)
+        node = walk(tree, ("settings", *keys))
+        if node is None or not checks.names_run_output(output, node, dotted(("settings", *keys))):
+            continue
+        known = {each: place for place, each in job.run_outputs.items()}
+        place = known.get(output, f"{FROM_RUNS}/{output.run_id}/{output.path}")
+        if output not in known and place not in job.run_outputs:
+            data.append(DataFrom(str(output), place))
+            job = replace(job, data=tuple(data))
+        _put(settings, keys, place)
+    return replace(job, settings=settings)
+
+
+def _put(settings: Any, keys: Keys, value: str) -> None:
+    *above, last = keys
+    for key in above:
+        settings = settings[key]
+    settings[last] = value
 
 
 def _marked(kind: Any, values: Settings, above: Keys = ()) -> Iterator[tuple[Keys, str, str]]:
@@ -71,6 +106,9 @@ def _is_local(model: str, checks: FolderChecks) -> bool:
 def _must_be_sent(written: str, place: Place, name: str, job: Job, checks: FolderChecks) -> None:
     """Reports a path that does not exist or is not part of ``data:``. A missing entry of ``data:`` was reported at its own line."""
     path = PurePosixPath(written)
+    taken = map(PurePosixPath, job.run_outputs)  # what is in there only its box knows
+    if any(path == each or each in path.parents for each in taken):
+        return
     for appears, source in job.at(checks.folder).data_places.items():
         if path == PurePosixPath(appears) or PurePosixPath(appears) in path.parents:
             found = source if path == PurePosixPath(appears) else source / path.relative_to(appears)

@@ -20,7 +20,7 @@ def bring_base(model: ModelFolder, run: Run | None, report: Reporter, *, ask_bas
     """
     base = required_base(model, run.job if run else None)
     if base is None and ask_base and run:
-        base = trained_from(run.job)
+        base = trained_from(model, run.job)
         if base is None:
             raise UserError(f"{run.run_id} was trained from nothing, so there is no base to try")
     if base is None or base.folder is not None:

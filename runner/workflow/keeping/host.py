@@ -19,6 +19,7 @@ from runner.domain.errors import AbsurdAnswer, DiskTrouble, GpurunError, HostErr
 from runner.domain.progress import Silent, Stage
 from runner.domain.quantities import format_duration
 from runner.workflow.connect import connect, resolve_or_start_host
+from runner.workflow.each_host import Place, place_of
 from runner.workflow.keeping.board import Board, KeptRun
 from runner.workflow.keeping.bring import begin
 from runner.workflow.keeping.rule import Rule
@@ -29,18 +30,11 @@ LONGEST_PAUSE = 30.0
 LOOK_AT_RECORDS = 1.0  # seconds between two looks at the records of the runs during a pause
 LATER_RUNS_EVERY = 5.0  # seconds between two looks at all records, for runs that go on from one that cannot be reached
 
-Where = tuple[str, str | None]  # the host as typed, and its volume: what one agent serves
-
-
-def where_of(kept: KeptRun) -> Where:
-    """Where a run is, by its record."""
-    return kept.run.host, kept.run.volume
-
 
 class HostKeeper(threading.Thread):
     """The runs on the board that are at ``where``, until none of them is left there."""
 
-    def __init__(self, where: Where, board: Board, rule: Rule) -> None:
+    def __init__(self, where: Place, board: Board, rule: Rule) -> None:
         super().__init__(name=f"keep {where[0]}", daemon=True)
         self.where = where
         self._board, self._rule = board, rule
@@ -73,7 +67,7 @@ class HostKeeper(threading.Thread):
         """Those that are left here, by their records as they are now."""
         if self._board.stopping.is_set():
             return []
-        for kept in [each for each in self._board.left if where_of(each) == self.where]:
+        for kept in [each for each in self._board.left if place_of(each.run) == self.where]:
             changed_at = _time_of(places.run_folder(kept.run.run_id) / "run.json")
             if changed_at == kept.record_of:
                 continue
@@ -82,7 +76,7 @@ class HostKeeper(threading.Thread):
             except UserError as error:
                 kept.give_up(error)
         self._follow_to_other_boxes()
-        return [each for each in self._board.left if where_of(each) == self.where]
+        return [each for each in self._board.left if place_of(each.run) == self.where]
 
     def _visit(self) -> None:
         """One link, until no run is left here. Raises the error that ended it."""
@@ -117,7 +111,7 @@ class HostKeeper(threading.Thread):
 
     def _follow_to_other_boxes(self) -> None:
         """A run whose box is gone may have been resumed on another one: the run that goes on from it is kept in its place."""
-        gone = [kept for kept in self._board.left if kept.unreachable and where_of(kept) == self.where]
+        gone = [kept for kept in self._board.left if kept.unreachable and place_of(kept.run) == self.where]
         if not gone or time.monotonic() < self._look_for_later:
             return
         self._look_for_later = time.monotonic() + LATER_RUNS_EVERY

@@ -169,6 +169,10 @@ def _look_at(link: Link, kept: KeptRun, status: Status) -> None:
     kept.unreachable = ""
     if _log_size(run.run_id) != status.log_size or before is None or before.progress != status.progress:
         status = catch_up(link, run, note=False)
+        if status.finished and _log_size(run.run_id) < status.log_size:
+            # It wrote its last lines and ended between the look at its log and the one at its status. The copy that begins for a run
+            # that is over may be the last thing that is done for it.
+            status = catch_up(link, run, note=False)
     told = time.time() - (kept.noted_at or 0.0)
     if before is None or before.phase != status.phase or told > NOTE_EVERY:
         remember_status(run, status)

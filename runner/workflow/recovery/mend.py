@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.domain.errors import GpurunError
-from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.transport import bundle
 from runner.transport.link import Link
 from runner.workflow.recovery.turns import Turn
-from runner.workflow.submission import access, environment
+from runner.workflow.submission import environment
 from runner.workflow.submission.plan import requirements_of
 
 
@@ -50,18 +49,3 @@ def mend_environments(link: Link, turns: Sequence[Turn], report: Reporter) -> di
         else:
             found[turn.run_id] = answer
     return found
-
-
-class Tokens:
-    """The hub's token for each job, asked for once for all jobs that name the same models."""
-
-    def __init__(self, report: Reporter) -> None:
-        self._report = report
-        self._tokens: dict[str, str | None] = {}
-
-    def of(self, job: Job) -> str | None:
-        """Raises HubAccessDenied."""
-        key = repr((job.hub, job.settings.get("model"), job.settings.get("revision")))
-        if key not in self._tokens:
-            self._tokens[key] = access.require(job, self._report)
-        return self._tokens[key]

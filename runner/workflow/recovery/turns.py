@@ -67,6 +67,8 @@ def turns_of(seen: Recovery, records: Records, identity: str, host: str) -> list
             turn.successor = turn.found.successor
         elif child is not None and child.launched and known.get(child.run_id) != "not_started":
             turn.successor = child.run_id  # on another box, or deleted there since
+        elif child is not None and child.may_be_there and child.host != host:
+            turn.successor = child.run_id  # another box was asked to start it, and may have
         elif child is not None and known.get(child.run_id) == "folder_deleted":
             turn.new = child  # a command that was ended half-way had asked for it, and the box never did
         if not turn.successor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 
@@ -20,3 +22,20 @@ def require(job: Job, report: Reporter) -> str | None:
             note=f"{len(models)} model{'s' * (len(models) > 1)}, as {identity.name if identity else 'anonymous'}"
         )
     return identity.token if identity else None
+
+
+class Tokens:
+    """The hub's token for each job, asked for once for all jobs that name the same models. Thread-safe."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+        self._tokens: dict[str, str | None] = {}
+        self._asking = threading.Lock()
+
+    def of(self, job: Job) -> str | None:
+        """As ``require``."""
+        key = repr((job.hub, job.settings.get("model"), job.settings.get("revision")))
+        with self._asking:
+            if key not in self._tokens:
+                self._tokens[key] = require(job, self._report)
+            return self._tokens[key]

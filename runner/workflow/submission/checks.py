@@ -40,7 +40,12 @@ def probe(link: Link, plan: Plan, run_id: str | None, report: Reporter, *, try_t
 
 def examine(box: Box, plan: Plan) -> list[Finding]:
     """Compares the box with what the job needs."""
-    looks = (_system, _interpreter, _program, _disk, _gpus, _torch)
+    return [*examine_host(box, plan), *_gpus(box, plan), *_torch(box, plan)]
+
+
+def examine_host(box: Box, plan: Plan, *, programs: bool = True) -> list[Finding]:
+    """The same without its GPUs; without ``programs`` what the program is started with is elsewhere, in a container's image."""
+    looks = (_system, _interpreter, _program, _disk) if programs else (_system, _disk)
     return [finding for look in looks for finding in look(box, plan)]
 
 
@@ -184,7 +189,10 @@ def _lacking_gpus(box: Box, plan: Plan, text: str) -> Finding | None:
         return Finding("GPU", "fail", why, "Restart the box; a container cannot mend its driver.")
     if not box.gpus:
         why = "none there (no NVIDIA driver in this container)"
-        return Finding("GPU", "fail", why, "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU.")
+        hint = "Rent a box with a GPU, or set resources: {gpus: 0} for the CPU."
+        if box.slurm is not None and not box.slurm.error:
+            hint = f"This host has Slurm {box.slurm.version}: --engine slurm gives the job to its cluster."
+        return Finding("GPU", "fail", why, hint)
     if wanted > len(box.gpus):
         hint = f"Set resources: {{gpus: {len(box.gpus)}}}, or rent a larger box."
         return Finding("GPU", "fail", f"{text}; the job wants {wanted}", hint)
@@ -198,8 +206,10 @@ def _occupied_gpus(box: Box, plan: Plan) -> Iterator[Finding]:
     held = ", ".join(f"GPU {gpu.index} is held by {gpu.held_by}" for gpu in box.gpus if gpu.held_by)
     if held and not plan.job.queue:
         yield Finding("GPU", "warn", held, "queue: true waits for a free one.")
+    again = "Restart the box, or where it works again: gpurun hosts use-gpu HOST NUMBER."
+    yield from (Finding("GPU", "warn", gpu.set_aside, again) for gpu in box.gpus if gpu.set_aside)
     for gpu in box.gpus:
-        if not gpu.held_by and gpu.memory_used > gpu.memory_total // 20:
+        if gpu.free and gpu.memory_used > gpu.memory_total // 20:
             used = f"GPU {gpu.index} has {gpu.memory_used / 2**30:.1f} GiB in use by somebody else"
             yield Finding("GPU", "warn", used)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from remote_payload.forecast.accuracy import stated_error
 from remote_payload.forecast.architecture import Architecture
@@ -12,8 +14,11 @@ from remote_payload.forecast.disk import DiskForecast, checkpoints_of_a_run, for
 from remote_payload.forecast.host import HostForecast, forecast_host
 from remote_payload.forecast.memory import MemoryForecast, forecast_memory, largest_micro_batch
 from remote_payload.forecast.shape import TrainingShape
+from runner import store
 from runner.domain.answers.box import Box, Gpu
-from runner.domain.job import Job, Settings
+from runner.domain.errors import GpurunError
+from runner.domain.job import Job, RunOutput, Settings
+from runner.domain.sweep import repeats_of
 
 # What ``targets: auto`` means: the attention projections, as the model families name them.
 ATTENTION = (
@@ -54,12 +59,20 @@ class Forecast:
     ram: int | None
     ram_free: int | None
     disk: DiskForecast | None  # of all runs of this kind; None where the number of checkpoints is not known yet
+    removed: int  # how many of these runs do not count there, since ``keep_finished`` removes what they wrote
     disk_free: int
 
     @property
     def error(self) -> float:
         """How far the forecast may be off, as a share of what the run takes."""
         return stated_error(self.shape)
+
+    def disk_of(self, run: Job) -> int:
+        """Bytes of checkpoints and the finished model of one run of this kind; 0 where their number is not known yet."""
+        count = _checkpoint_count(run)
+        if count is None:
+            return 0
+        return forecast_disk(self.model, self.shape, [count], run.setting("checkpoint", "resumable")).total
 
 
 def predict(run: Job, box: Box, model: Architecture, alike: Sequence[Job]) -> Forecast:
@@ -75,13 +88,15 @@ def predict(run: Job, box: Box, model: Architecture, alike: Sequence[Job]) -> Fo
     if automatic:
         fits = largest_micro_batch(model, shape, -(-batch // ranks), card.memory_total) if card else 1
         shape = shape_of(run, box, max(fits, 1))
-    counts = [count for each in alike if (count := _checkpoint_count(each)) is not None]
+    together = most_at_once(alike, at_once)
+    counts = [count for each in together if (count := _checkpoint_count(each)) is not None]
     resumable = run.settings.get("checkpoint", {}).get("resumable")
     return Forecast(
         model=model, shape=shape, settings=run.settings, batch=batch, memory=forecast_memory(model, shape),
         card=card, gpus=len(box.gpus), host=forecast_host(model, shape, processes=ranks, runs=at_once),
         ram=box.ram or None, ram_free=box.ram_free,
-        disk=forecast_disk(model, shape, counts, resumable) if counts else None, disk_free=box.disk_free,
+        disk=forecast_disk(model, shape, counts, resumable) if counts else None,
+        removed=len(alike) - len(together), disk_free=box.disk_free,
     )  # fmt: skip
 
 
@@ -94,13 +109,29 @@ def cards_of(job: Job, box: Box, runs: int = 1) -> Sequence[Gpu]:
     """The GPUs that ``runs`` runs of the job may get: the first that are free (crowded ones last), any where they have to wait for them."""
     known = [gpu for gpu in box.gpus if gpu.memory_total]  # a GPU without memory of its own has the machine's
     wanted = len(box.gpus) if job.resources.gpus == "all" else job.resources.gpus * runs
-    free = sorted((gpu for gpu in known if not gpu.held_by), key=lambda gpu: gpu.memory_used > gpu.memory_total // 10)
+    free = sorted((gpu for gpu in known if gpu.free), key=lambda gpu: gpu.memory_used > gpu.memory_total // 10)
     return free[:wanted] if len(free) >= wanted else known
 
 
 def runs_at_once(job: Job, box: Box, runs: int) -> int:
     """How many of ``runs`` runs the box's GPUs let train at the same time."""
     return max(1, min(runs, len(box.gpus) // _ranks(job, box)))
+
+
+def most_at_once(runs: Sequence[Job], training: int) -> list[Job]:
+    """Those of the runs whose checkpoints may lie on the disk together, where ``training`` of them train at once: all, or by
+    ``keep_finished`` of each experiment so many, and of the others those that train.
+    """
+    kept: list[Job] = []
+    others: list[Job] = []
+    places: Counter[tuple[object, str]] = Counter()
+    for run in runs:
+        repeats = (run.file, repeats_of(run) if run.keep_finished else "")
+        places[repeats] += 1
+        stays = not run.keep_finished or places[repeats] <= run.keep_finished
+        (kept if stays else others).append(run)
+    others.sort(key=lambda run: -(_checkpoint_count(run) or 0))
+    return [*kept, *others[:training]]
 
 
 def shape_of(job: Job, box: Box, micro_batch: int | None = None) -> TrainingShape:
@@ -138,8 +169,30 @@ def _adapter(job: Job) -> Adapter:
     if not folder:
         lora = job.settings.get("lora", {})
         return Adapter(int(lora.get("rank") or 0), _targets(lora.get("targets", "auto")), float(lora.get("dropout", 0)))
-    config = json.loads((job.folder / str(folder) / "adapter_config.json").read_text("utf-8"))
+    if output := next((each for place, each in job.run_outputs.items() if place == folder), None):
+        return _adapter_of(output)
+    config = json.loads((_place_here(job, str(folder)) / "adapter_config.json").read_text("utf-8"))
     return Adapter(int(config["r"]), _targets(config.get("target_modules")), float(config.get("lora_dropout", 0)))
+
+
+def _adapter_of(output: RunOutput) -> Adapter:
+    """The adapter that an earlier run has trained, by its settings. Raises ValueError where they do not tell."""
+    try:
+        job = store.load(output.run_id).job
+    except GpurunError as error:
+        raise ValueError(error.message) from None
+    if job.recipe not in ("sft", "classify", "preference"):
+        raise ValueError(f"the rank of the adapter in {output} is not known here")
+    return _adapter(job)
+
+
+def _place_here(job: Job, written: str) -> Path:
+    """Where a path of the job's data is on this machine."""
+    path = PurePosixPath(written)
+    for appears, source in job.data_places.items():
+        if path == PurePosixPath(appears) or PurePosixPath(appears) in path.parents:
+            return source / path.relative_to(appears)
+    return job.folder / written
 
 
 def _targets(wanted: object) -> tuple[str, ...] | str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from runner.domain.answers.box import Box
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 from runner.workflow.submission.models import Models, read_models, runs_with_forecast
+
+if TYPE_CHECKING:
+    from runner.workflow.submission.forecast import Forecast
 
 
 class ForecastOnce:
@@ -16,6 +20,7 @@ class ForecastOnce:
     def __init__(self, jobs: Sequence[Job], *, despite: bool) -> None:
         self._runs = runs_with_forecast(jobs)
         self._despite = despite
+        self._told: list[tuple[Job, Forecast]] = []
 
     def read_models(self) -> Models:
         """The models of these runs; it takes a request to the hub where one is not on this machine."""
@@ -27,5 +32,10 @@ class ForecastOnce:
             return
         from runner.workflow.submission import verdicts  # a command job does not load what it takes
 
-        verdicts.tell(self._runs, box, models, report, despite=self._despite)
+        self._told = verdicts.tell(self._runs, box, models, report, despite=self._despite)
         self._runs = []
+
+    def disk_of(self, job: Job) -> int:
+        """Bytes of checkpoints and the finished model that a run will write; 0 where that is not known, or its forecast is not to count."""
+        found = [] if self._despite else [forecast.disk_of(job) for told, forecast in self._told if told == job]
+        return found[0] if found else 0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from runner import store
 from runner.domain.errors import NotStarted, PushDiffers, RunLost, StateError, UnknownRun
-from runner.domain.job import Job
+from runner.domain.job import Job, Slurm
 from runner.domain.progress import Reporter
-from runner.domain.requests import LaunchRequest, ResumeRequest
-from runner.domain.run import Run
+from runner.domain.requests import BoxesRequest, LaunchRequest, ResumeRequest
+from runner.domain.run import SLURM, Run
+from runner.domain.sweep import group_of
 from runner.transport.link import Link
 from runner.workflow.follow import remember_status
 from runner.workflow.status import query_box
@@ -54,20 +55,27 @@ def launched_by_another(run: Run) -> bool:
 
 @dataclass(frozen=True)
 class Start:
-    """What a start needs besides the plan and what was pushed. ``watch``: it is looked whether the program ends at once."""
+    """What a start needs besides the plan and what was pushed. ``watch``: it is looked whether the program ends at once.
+
+    ``disk`` are the bytes that the run will write by its forecast, 0 where there is none.
+    """
 
     interpreter: str
     token: str | None
     resumption: Resumption | None
     watch: bool
+    disk: int = 0
+    boxes: BoxesRequest | None = None  # where the run is on several boxes
 
 
-def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> Pushed:
+def launch(
+    link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter, *, push_again: bool = True
+) -> Pushed:
     """Claims the run on the box and starts it, in one request, at most once; returns when the box has confirmed the start.
 
     Gives what was pushed in the end.
-    The job file is read again right before. Code that arrived other than it was sent is pushed again, a few times.
-    Raises LaunchError, TransferFailed for a job file that was changed meanwhile, PushDiffers.
+    The job file is read again right before. Code that arrived other than it was sent is pushed again, a few times, if ``push_again``.
+    Raises LaunchError, StartedElsewhere among them, TransferFailed for a job file that was changed meanwhile, PushDiffers.
     """
     for tries_left in reversed(range(TRIES)):
         fail_if_job_changed(plan.job, run)
@@ -75,6 +83,8 @@ def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, repor
             _request_launch(link, run, plan, pushed, start, report)
             return pushed
         except PushDiffers:
+            if not push_again:
+                raise
             pushed = push_code_anew(link, plan.job, pushed, run.run_id, tries_left, report)
     raise AssertionError("the last try returns or raises")
 
@@ -82,11 +92,12 @@ def launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, repor
 def _request_launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Start, report: Reporter) -> None:
     """Secrets go into this one request, on the agent's stdin, and nowhere else."""
     data = {each["path"]: each["key"] for each in pushed.data}
-    store.update(run, attempted=True, data=data)  # from here on the run may be there, whether an answer arrives or not
+    store.note_attempt(run, data)  # from here on the run may be there, whether an answer arrives or not
     with report.stage("launch") as stage:
         answer = link.agent.launch(_request(run, plan, pushed, start))
-        run.code = answer.code
-        remember_status(run, answer.status)
+        if start.boxes is None or start.boxes["rank"] == 0:  # its box is the one that a run on several is asked for
+            run.code = answer.code
+            remember_status(run, answer.status)
         stage.update(note="it was there already: attached" if answer.attached else answer.status.phase)
     if answer.attached:
         _warn_of_other_code(answer.code, plan, report)
@@ -95,7 +106,7 @@ def _request_launch(link: Link, run: Run, plan: Plan, pushed: Pushed, start: Sta
 def _request(run: Run, plan: Plan, pushed: Pushed, start: Start) -> LaunchRequest:
     job, resumption, token = plan.job, start.resumption, start.token
     resume: ResumeRequest | None = None
-    if resumption:
+    if resumption and not resumption.anew:
         earlier, checkpoint = resumption.earlier.run_id, resumption.checkpoint
         resume = {"run_id": earlier, "checkpoint": checkpoint, "outputs": pushed.outputs}
     return {
@@ -110,6 +121,9 @@ def _request(run: Run, plan: Plan, pushed: Pushed, start: Start) -> LaunchReques
         "secrets": {**plan.secrets, **({"HF_TOKEN": token} if token else {})},
         "gpus": job.resources.gpus,
         "queue": job.queue,
+        "vram": job.resources.vram or 0,
+        "disk": max(job.resources.disk or 0, start.disk),
+        "group": group_of(run) if job.keep_finished else None,
         "time_limit": job.time_limit,
         "cost_limit": job.seconds_paid_for,
         # A recipe writes to $GPURUN_OUTPUTS; its manifest obeys them.
@@ -118,8 +132,15 @@ def _request(run: Run, plan: Plan, pushed: Pushed, start: Start) -> LaunchReques
         "code": pushed.code_request,
         "data": list(pushed.data),
         "payload": pushed.payload,
+        "slurm": _for_slurm(job) if run.engine == SLURM else None,
+        "boxes": start.boxes,
         "watch": start.watch,
     }
+
+
+def _for_slurm(job: Job) -> dict[str, object]:
+    options = {name: value for name, value in asdict(job.slurm or Slurm()).items() if value is not None}
+    return {**options, "nodes": job.resources.boxes}
 
 
 def _module(job: Job) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from runner.domain.errors import TransferFailed, UserError
 from runner.domain.host import Host
 from runner.domain.job import Job
-from runner.domain.requests import Expected, ProbeRequest
+from runner.domain.requests import DataRequest, Expected, ProbeRequest
 from runner.domain.run import Run
 from runner.jobfile import changed_since
 from runner.push.digest import Contents, digest, fingerprint, read_contents
@@ -91,6 +91,7 @@ class Plan:
     payload: bundle.Bundle | None
     secrets: dict[str, str]  # never stored, never shown: from here into the agent's stdin
     outputs: Tree | None = None  # what the run begins with, where it goes on from a run of another box
+    shared: tuple[DataRequest, ...] = ()  # what other runs of the box wrote, and this one reads
 
     @property
     def trees(self) -> tuple[Tree, ...]:
@@ -105,6 +106,16 @@ class Plan:
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""
         return [*self.job.warnings, *(each for tree in self.trees for each in warnings(tree.title, tree.selection))]
+
+    @property
+    def kind(self) -> Hashable:
+        """The same for runs of which a box that is ready for one is ready for the other: the same files, packages and resources."""
+        sent = tuple((tree.name, tree.digest, tree.member) for tree in self.trees)
+        payload = self.payload.sha256 if self.payload else None
+        program = self.job.command[0] if self.job.command else None
+        path = self.job.environment.variables.get("PATH")
+        runs = tuple(sorted((name, str(output)) for name, output in self.job.run_outputs.items()))
+        return sent, runs, payload, self.requirements, program, path, self.job.resources, self.job.queue
 
     def probe_request(self, run_id: str | None, host: Host, *, try_torch: bool = False) -> ProbeRequest:
         """What the box is asked in one request; with ``try_torch`` its torch is asked too, which takes seconds."""

@@ -59,7 +59,7 @@ def push(link: Link, plan: Plan, box: Box, run_id: str, report: Reporter) -> Pus
     if plan.payload and not box.have.payload:
         with report.stage("send the training package", "bytes"):
             link.agent.install_payload(plan.payload.sha256, plan.payload.data)
-    data = tuple(_push_data(link, plan, tree, box, run_id, report) for tree in plan.data)
+    data = (*(_push_data(link, plan, tree, box, run_id, report) for tree in plan.data), *plan.shared)
     outputs = _push_data(link, plan, plan.outputs, box, run_id, report)["key"] if plan.outputs else None
     payload, same = plan.payload.sha256 if plan.payload else None, box.have.code
     if plan.code is None:

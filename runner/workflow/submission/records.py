@@ -10,10 +10,18 @@ from collections.abc import Iterator, Sequence
 from remote_payload.agent.wire.redact import redact
 from runner import store
 from runner.domain import places
-from runner.domain.errors import EnvironmentFailed, GpurunError, Interrupted, LaunchError, StartUnconfirmed, UserError
+from runner.domain.errors import (
+    EnvironmentFailed,
+    GpurunError,
+    Interrupted,
+    LaunchError,
+    StartedElsewhere,
+    StartUnconfirmed,
+    UserError,
+)
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
-from runner.domain.run import Refusal, Run, mint_id
+from runner.domain.run import BOX, Refusal, Run, mint_id
 from runner.workflow.submission.plan import secrets_of
 from runner.workflow.submission.resumption import Resumption
 
@@ -24,6 +32,7 @@ def create_runs(
     report: Reporter,
     *,
     volume: str | None = None,
+    engine: str = BOX,
     run_id: str | None = None,
     resumption: Resumption | None = None,
 ) -> list[Run]:
@@ -38,7 +47,7 @@ def create_runs(
     else:
         submission = resumption.earlier.submission if resumption else secrets.token_hex(4)
         parent = resumption.earlier.run_id if resumption else None
-        runs = [_create(job, host, volume, parent, experiment, submission) for job, experiment in jobs]
+        runs = [_create(job, host, volume, engine, parent, experiment, submission) for job, experiment in jobs]
     if resumption is None:  # else it is noted once the earlier run is known to be over
         for run in runs:
             report.note(f"run {run.run_id}")
@@ -46,7 +55,13 @@ def create_runs(
 
 
 def _create(
-    job: Job, host: str, volume: str | None, parent: str | None, experiment: str | None, submission: str | None
+    job: Job,
+    host: str,
+    volume: str | None,
+    engine: str,
+    parent: str | None,
+    experiment: str | None,
+    submission: str | None,
 ) -> Run:
     run = Run(
         run_id=mint_id(job.name),
@@ -54,6 +69,7 @@ def _create(
         host=host,
         created_at=time.time(),
         volume=volume,
+        engine=engine,
         parent=parent,
         experiment=experiment,
         submission=submission,
@@ -66,12 +82,12 @@ def _earlier_try(job: Job, host: str, run_id: str) -> Run:
     run = store.find(run_id)
     if run.job.name != job.name:
         raise UserError(f"{run.run_id} is a run of {run.job.name}, not of {job.name}", meaning="Nothing was contacted.")
-    if run.host != host and run.may_be_there:
+    if not store.send_to(run, host):
         raise UserError(
             f"{run.run_id} {'is' if run.launched else 'may be'} on {run.host}, not on {host}: it is not started on two boxes",
             hint=f"Repeat with --host '{run.host}', or leave out --run.",
         )
-    store.update(run, host=host, job=job)
+    store.update(run, job=job)
     return run
 
 
@@ -84,6 +100,8 @@ def outcome_recorded(runs: Sequence[Run], *, discard_after: tuple[type[BaseExcep
     """
     try:
         yield
+    except StartedElsewhere:  # the record says what the other gpurun does
+        raise
     except BaseException as error:
         if isinstance(error, GpurunError):
             _note_reason(runs, error)
@@ -95,7 +113,7 @@ def outcome_recorded(runs: Sequence[Run], *, discard_after: tuple[type[BaseExcep
 def _note_reason(runs: Sequence[Run], error: GpurunError) -> None:
     waiting = [run for run in runs if not run.launched]
     for run in waiting[:1]:
-        if not run.attempted or _is_refusal(error):  # else it may have started all the same
+        if not run.attempted or is_refusal(error):  # else it may have started all the same
             why = Refusal(_cause(error), redact(error.message), redact(error.hint))
             store.update(run, not_started=why)
     for run in waiting[1:]:
@@ -107,11 +125,11 @@ def _discard_not_started(runs: Sequence[Run], error: BaseException) -> None:
     for run in runs:
         if not run.attempted and not run.launched:
             store.discard_untried(run.run_id)  # unless another gpurun has asked for the launch
-        elif _is_refusal(error) and not run.launched:
+        elif is_refusal(error) and not run.launched:
             store.discard(run.run_id)
 
 
-def _is_refusal(error: BaseException) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """Whether the box has answered a launch by saying that nothing was started."""
     return isinstance(error, LaunchError) and not isinstance(error, StartUnconfirmed)
 

@@ -25,18 +25,19 @@ class Resumption:
     """An earlier run, and the checkpoint to go on from: a name, or ``auto`` for the last good one.
 
     ``outputs`` are what was brought home of it where it goes on on another box; otherwise the box has them. ``code`` is sent instead
-    of what the job's folder has now.
+    of what the job's folder has now. ``anew``: nothing of the earlier run is there to go on from, so the new one begins at its first step.
     """
 
     earlier: Run
     checkpoint: str
     code: Tree | None = None
     outputs: Tree | None = None
+    anew: bool = False
 
     @property
     def moves(self) -> bool:
         """Whether the new run is on another box than the earlier one."""
-        return self.outputs is not None
+        return self.outputs is not None or self.anew
 
 
 def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, report: Reporter) -> None:
@@ -44,6 +45,8 @@ def require_resumable(link: Link, resumption: Resumption, plan: Plan, new: Run, 
     earlier = resumption.earlier
     if not resumption.moves:
         _require_over(link, earlier)
+    if resumption.anew:
+        return report.note(f"run {new.run_id}, in the place of {earlier.run_id}")
     report.note(f"run {new.run_id}, going on from {earlier.run_id}")
     if other := [tree.name for tree in plan.data if earlier.data.get(tree.name, tree.key) != tree.key]:
         report.warn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from remote_payload.forecast.accuracy import cannot_fit
 from remote_payload.forecast.memory import GIB
@@ -20,10 +20,11 @@ ALL_THE_SAME = "gpurun submit --despite-forecast starts it all the same."
 
 @dataclass(frozen=True)
 class Judged:
-    """The forecasts of runs, one of each kind, and what they mean on this box."""
+    """The forecasts of runs, one of each kind, and what they mean on this box; and which one is whose."""
 
     forecasts: list[Forecast]
     findings: list[Finding]
+    of_runs: list[tuple[Job, Forecast]] = field(default_factory=list)
 
 
 def judge(runs: Sequence[Job], box: Box, models: Models, *, despite: bool = False, brief: bool = False) -> Judged:
@@ -41,6 +42,7 @@ def judge(runs: Sequence[Job], box: Box, models: Models, *, despite: bool = Fals
         else:
             kinds.setdefault(kind, []).append(run)
     forecasts = []
+    of_runs: list[tuple[Job, Forecast]] = []
     for alike in kinds.values():
         model = models[key_of(alike[0])]
         if isinstance(model, str):
@@ -48,24 +50,30 @@ def judge(runs: Sequence[Job], box: Box, models: Models, *, despite: bool = Fals
             continue
         forecast = predict(alike[0], box, model, alike)
         forecasts.append(forecast)
+        of_runs += [(run, forecast) for run in alike]
         whose = f" of {alike[0].name}" if len(kinds) > 1 else ""
         findings += [replace(each, what=each.what + whose) for each in _findings(forecast, despite, brief)]
-    return Judged(forecasts, list(dict.fromkeys(findings)))
+    return Judged(forecasts, list(dict.fromkeys(findings)), of_runs)
 
 
 def _not_possible(why: str) -> Finding:
     return Finding("VRAM forecast", "warn", f"not possible: {why}")
 
 
-def tell(runs: Sequence[Job], box: Box, models: Models, report: Reporter, *, despite: bool) -> None:
-    """Prints the forecasts of a submission. Raises BoxNotReady where a run cannot fit, unless ``despite``; nothing was started then."""
-    findings = judge(runs, box, models, despite=despite, brief=True).findings
-    for finding in findings:
+def tell(
+    runs: Sequence[Job], box: Box, models: Models, report: Reporter, *, despite: bool
+) -> list[tuple[Job, Forecast]]:
+    """Prints the forecasts of a submission, and gives each run's. Raises BoxNotReady where a run cannot fit, unless ``despite``; nothing
+    was started then.
+    """
+    judged = judge(runs, box, models, despite=despite, brief=True)
+    for finding in judged.findings:
         if finding.verdict == "ok":
             report.note(f"{finding.what}: {finding.said}")
         elif finding.verdict == "warn":
             report.warn(f"{finding.what}: {finding.said}" + (f". {finding.hint}" if finding.hint else ""))
-    fail_if_not_ready(findings)
+    fail_if_not_ready(judged.findings)
+    return judged.of_runs
 
 
 def _findings(forecast: Forecast, despite: bool, brief: bool) -> Iterator[Finding]:
@@ -135,12 +143,13 @@ def _disk(forecast: Forecast) -> tuple[Finding | None, int, int]:
     disk = forecast.disk
     if disk is None:
         return None, 0, 0
-    runs = f"{disk.runs} runs, " if disk.runs > 1 else ""
+    together = f" of {disk.runs + forecast.removed} together (keep_finished)" if forecast.removed else ""
+    runs = f"{disk.runs} runs{together}, " if disk.runs > 1 else ""
     text = (
         f"{disk.total / GIB:,.0f} GiB: {runs}{disk.checkpoints} checkpoints of {disk.each / GIB:.1f} GiB, {disk.resumable} of them"
         f" resumable; {forecast.disk_free / GIB:,.0f} GiB are free"
     )
     if disk.total <= forecast.disk_free:
         return Finding("disk forecast", "ok", text), disk.total, forecast.disk_free
-    hint = "Set settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
+    hint = "Set keep_finished, settings.checkpoint.keep or resumable, checkpoint less often, or clean up between runs (gpurun clean)."
     return Finding("disk forecast", "warn", text, hint), disk.total, forecast.disk_free

@@ -17,9 +17,10 @@ from remote_payload.agent.serve import VERBS
 from remote_payload.agent.wire import protocol
 from runner import store
 from runner.domain.errors import GpurunError
+from runner.domain.places import run_folder
 from runner.domain.progress import Silent
 from runner.transport.agent import Agent
-from tests.support.recorded import Recording, command, files_outside, record, sandbox, told
+from tests.support.recorded import PEER, Recording, command, files_outside, record, sandbox, told
 from tests.support.replay import Said
 from tests.support.trials import trials
 
@@ -47,7 +48,7 @@ KINDS = [
 NAMED = {
     "status": ["status"], "follow": ["logs", "-f"], "stop": ["stop"], "manifest": ["fetch", "--into", "{target}"], "holdings": ["done"],
     "wipe": ["done"], "clean": ["clean", "--host", "box", "--yes"], "checkpoints": ["checkpoints"],
-    "recover": ["resume", "--all", "--host", "box"],
+    "recover": ["resume", "--all", "--host", "box"], "results": ["sweep"], "use_gpu": ["hosts", "use-gpu", "box", "0"],
 }  # fmt: skip
 SUBMIT = ["submit", "{project}/job.yaml", "--host", "box"]
 CODES = {0, 3, 4, 5, 6, 10, 11, 12}
@@ -128,11 +129,18 @@ def direct(agent: Agent, verb: str) -> int:
     from runner.workflow.inference.sample import _read
 
     run_id = store.run_ids()[-1]
+
+    def reach() -> None:
+        with agent.listening(PEER["greeting"], PEER["reply"]):
+            agent.reach([PEER])
+
     calls: dict[str, Any] = {
+        "reach": reach,
         "install_payload": lambda: agent.install_payload("0" * 64, b""),
         "install_tools": lambda: agent.install_tools(["rsync"], lambda line: None),
         "patch": lambda: agent.patch({}, b""),
         "compare": lambda: agent.compare("x/1", b""),
+        "share": lambda: agent.share(run_id, "models/best"),
         "stale": lambda: agent.stale(kill=False, gpus=1),
         "sample": lambda: list(
             _read(agent.sample(run_id, "remote_payload.recipes.sample", [], iter([b"{}"])), Silent())
@@ -170,7 +178,7 @@ def test_a_lie_about_one_field_of_one_answer(
         if words is None:
             code, out, err = direct(agent, verb), "", ""
         else:
-            if words[0] in ("stop", "status", "logs"):
+            if words[0] in ("stop", "status", "logs", "sweep"):
                 unfinished()
             code, out, err = command(
                 *(word.format(target=folder / "target", project=folder / "project") for word in words)
@@ -187,6 +195,7 @@ def unfinished() -> None:
     """The run as it was before its end was seen, so that the box is asked."""
     run = store.load(store.run_ids()[-1])
     store.update(run, status=None)
+    (run_folder(run.run_id) / "results.json").unlink(missing_ok=True)
 
 
 def test_the_truth_is_believed(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +208,7 @@ def test_the_truth_is_believed(recording: Recording, tmp_path: Path, monkeypatch
                 *(word.format(target=folder / "target", project=folder / "project") for word in words)
             )
             assert code == 0 or (words == ["done"] and code == 6), (words, code, out, err)
-        for verb in ("install_payload", "install_tools", "patch", "compare", "stale", "sample"):
+        for verb in ("install_payload", "install_tools", "patch", "compare", "share", "stale", "sample", "reach"):
             assert direct(agent, verb) == 0
 
 

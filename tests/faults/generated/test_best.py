@@ -88,8 +88,13 @@ class Figures(ToyTask):
 class Tokenizer:
     """Stands for the tokenizer: the one file of it is written in the middle of every model folder."""
 
+    eos_token_id = 0
+
     def __init__(self, accident: Accident) -> None:
         self.accident, self.step = accident, 0
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [1]}
 
     def save_pretrained(self, folder: str) -> None:
         name = Path(folder).name.removeprefix(".tmp-")

@@ -22,7 +22,8 @@ import pytest
 
 from remote_payload.agent.box import gpus, locks, processes
 from remote_payload.agent.box.files import read_json
-from remote_payload.agent.run import allotment, state
+from remote_payload.agent.run import state
+from remote_payload.agent.run.queue import allotment
 from remote_payload.agent.verbs import clean, launch, stop
 from remote_payload.agent.verbs.wipe import wipe
 from remote_payload.agent.wire import protocol

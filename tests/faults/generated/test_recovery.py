@@ -18,12 +18,10 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +31,11 @@ import pytest
 from remote_payload.agent.box import processes
 from remote_payload.agent.box.pythons import contents
 from remote_payload.agent.box.snapshot import fingerprint
-from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.errors import GpurunError
-from tests.support.agent import FROM_SOURCE, Session, launch, run_id, running_agent, status, wait_until
-from tests.support.box import only_as_root
+from tests.support.agent import Session, launch, run_id, status, wait_until
+from tests.support.boxes.machine import Machine
 from tests.support.trials import trials
 
-INIT = "import os, time\nwhile True:\n    try: os.wait()\n    except ChildProcessError: time.sleep(0.02)"
 PROGRAM = """
 import os, sys, time
 truth, go, name = sys.argv[1:]
@@ -77,12 +73,12 @@ class Trial:
     gpus: int
     made: list[Made] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
-    first: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
         self.home.mkdir()
-        self.paths = BoxPaths(str(self.home / ".gpurun-box"))
+        self.machine = Machine(self.home, self.folder / "gpus.json")
+        self.paths = self.machine.paths
         self.root = Path(self.paths.root)
         self.truth, self.go = self.folder / "truth", self.folder / "go"
         self.truth.touch()
@@ -90,38 +86,12 @@ class Trial:
         rows = [{"number": n, "uuid": f"GPU-{os.urandom(6).hex()}", **row} for n in range(self.gpus)]
         (self.folder / "gpus.json").write_text(json.dumps(rows))
 
-    # The container
-
-    def start(self) -> None:
-        inside = ["mount -t tmpfs tmpfs /dev/shm", f'exec {sys.executable} -S -c "$0"']
-        words = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-ec"]
-        self.first = subprocess.Popen([*words, "\n".join(inside), INIT])
-        wait_until(lambda: self._is_up(self._pid()))
-
-    def _pid(self) -> int:
-        assert self.first is not None
-        return min(processes.descendants(processes.scan(), self.first.pid), default=0)
-
-    def _is_up(self, pid: int) -> bool:
-        return bool(pid) and INIT in processes.command(pid)
-
-    def kill(self) -> None:
-        if self.first is not None:
-            self.first.kill()
-            self.first.wait()
-
-    @contextmanager
-    def agent(self) -> Iterator[Session]:
-        entered = ["nsenter", "-t", str(self._pid()), "-p", "-m", *FROM_SOURCE]
-        with running_agent(self.home, entered, GPURUN_FAKE_GPUS=str(self.folder / "gpus.json")) as session:
-            yield session
-
     # Before the restart
 
     def fill(self) -> None:
         """Runs of every kind, in the order in which they are submitted."""
         self.environment()
-        with self.agent() as agent:
+        with self.machine.agent() as agent:
             for number in range(self.chance.randint(1, 3)):
                 self.submit(agent, f"o{number}", self.chance.choice(OVER), 0)
             for number in range(self.gpus + self.chance.randint(0, 2)):
@@ -216,7 +186,7 @@ class Trial:
     def recover(self, how: str) -> dict[str, Any]:
         """Asks what can be started and asks for all of it, in the ways that a user and a network have."""
         self.history.append(f"recover: {how}")
-        with self.agent() as agent:
+        with self.machine.agent() as agent:
             seen: dict[str, Any] = agent.call("recover", {})
             wishes = [
                 {"earlier": run["status"]["run_id"], "run_id": run_id("again"), "secrets": ["SECRET"]}
@@ -228,7 +198,7 @@ class Trial:
                 self._half_way(agent, asked)
             elif how == "two":
                 other = [{**wish, "run_id": run_id("other")} for wish in wishes]
-                with self.agent() as second:
+                with self.machine.agent() as second:
                     threads = [
                         threading.Thread(target=asking.call, args=("recover", {**asked, "start": start}))
                         for asking, start in ((agent, wishes), (second, other))
@@ -269,12 +239,12 @@ class Trial:
 
 
 def play(trial: Trial) -> None:
-    trial.start()
+    trial.machine.start()
     trial.fill()
     before = [words[0] for words in trial.begun()]
-    trial.kill()
+    trial.machine.kill()
     lost = trial.lose()
-    trial.start()
+    trial.machine.start()
     for how in [trial.chance.choice(("killed", "two", "all", "once")) for _ in range(trial.chance.randint(1, 3))]:
         trial.recover(how)
     last = trial.recover("once")
@@ -291,7 +261,7 @@ def play(trial: Trial) -> None:
             )
     trial.go.touch()
     wait_until(lambda: len(trial.begun()) >= len(before) + len(expected), 60)
-    with trial.agent() as agent:
+    with trial.machine.agent() as agent:
         wait_until(lambda: all(each["phase"] == "finished" for each in agent.call("status", {})["runs"]), 60)
     check(trial, trial.begun()[len(before) :], expected, lost)
 
@@ -313,12 +283,11 @@ def check(trial: Trial, begun: list[list[str]], expected: list[Made], lost: set[
 
 @pytest.fixture
 def trial(chance: random.Random, tmp_path: Path) -> Iterator[Trial]:
-    only_as_root()
     made = Trial(chance, tmp_path, chance.choice((1, 1, 2)))
     try:
         yield made
     finally:
-        made.kill()
+        made.machine.kill()
 
 
 @pytest.mark.stand_in

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,12 +15,27 @@ from tests.support.agent import wait_until
 from tests.support.box import SSHD, only_as_root
 
 
-class MortalBox:
-    """Root only. ``die`` ends every process of it at once, without a signal that any could catch, and deletes its disk."""
+class _WithGpus(LocalBox):
+    """A box with stand-in GPUs: the agent reads them from a file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gpus: int) -> None:
+        super().__init__(folder)
+        row = {"name": "x", "memory_total": 1 << 34, "memory_used": 0, "utilisation": 0}
+        rows = [{"number": number, "uuid": f"GPU-{os.urandom(6).hex()}", **row} for number in range(gpus)]
+        folder.mkdir(parents=True)
+        self.gpus = folder / "gpus.json"
+        self.gpus.write_text(json.dumps(rows))
+
+    def _config(self, port: int) -> str:
+        return super()._config(port).rstrip() + f' "GPURUN_FAKE_GPUS={self.gpus}"\n'
+
+
+class MortalBox:
+    """Root only; with stand-in ``gpus``. ``die`` ends every process at once, with no signal that any could catch, and deletes its disk."""
+
+    def __init__(self, folder: Path, gpus: int = 0) -> None:
         only_as_root()
-        self.local = LocalBox(folder)
+        self.local = _WithGpus(folder, gpus) if gpus else LocalBox(folder)
         self.port = self.local.ensure().port  # makes keys and configuration
         assert self.local.stop()
         wait_until(lambda: self.local.port() is None)

@@ -30,8 +30,8 @@ PermitRootLogin prohibit-password
 PrintMotd no
 MaxStartups 200
 """
-# Its arguments: the image, the folder of the disk, the volume or "", where that is mounted, the sshd's configuration.
-START = """\
+# Makes the disk and changes into it. Its arguments: the image, the folder of the disk, the volume or "", where that is mounted.
+DISK = """\
 mkdir -p "$2/upper" "$2/work" "$2/root"
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t proc proc "$2/root/proc"
@@ -41,8 +41,14 @@ if [ -n "$3" ]; then mkdir -p "$2/root$4"; mount --bind "$3" "$2/root$4"; fi
 [ -e "$2/upper/begun" ] || rm -rf "$2/root/root/.gpurun-box"
 touch "$2/root/begun"
 mkdir -p "$2/root/run/sshd"
+"""
+# Two arguments more: the sshd's configuration, and the sshd.
+START = (
+    DISK
+    + """\
 exec chroot "$2/root" /bin/sh -c '"$1" -D -f "$2" & wait' start "$6" "$5"
 """
+)
 
 
 class ProviderBox:

@@ -59,6 +59,7 @@ def test_the_laptop_writes_the_fields_that_the_box_reads() -> None:
         (requests.LaunchRequest, (*launch_request.LaunchRequest._fields,)),
         (requests.DataRequest, launch_request.DataLink._fields),
         (requests.ResumeRequest, launch_request.Resume._fields),
+        (requests.BoxesRequest, launch_request.Boxes._fields),
     ]
     for written, read in pairs:
         never_sent, of_the_verb = {"log_limit", "continues"}, {"watch"}

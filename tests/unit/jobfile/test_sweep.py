@@ -6,7 +6,8 @@ import re
 import pytest
 
 from remote_payload.agent.wire.paths import RUN_ID
-from runner.domain.sweep import MAX_NAME, SweepRun, expand
+from runner.domain.run import Run
+from runner.domain.sweep import MAX_NAME, SweepRun, expand, group_of, take_turns
 from runner.jobfile import InvalidJobFile, load_runs
 
 S2 = {"settings.epochs": [1, 5], "settings.seed": [0, 1, 2, 3, 4]}
@@ -77,7 +78,9 @@ def write_job(folder, **fields):
 def test_a_job_file_with_a_sweep_is_many_jobs_with_names_and_fields_of_their_own(tmp_path):
     file = write_job(tmp_path, sweep={"environment.variables.SEED": ["1", "2"], "time_limit": ["1h", "2h"]}, queue=True)
     runs = load_runs(file)
-    assert [experiment for _, experiment in runs] == [job.name for job, _ in runs]
+    names = ["probe-time-limit-1h", "probe-time-limit-2h"]
+    assert [experiment for _, experiment in runs] == names * 2
+    assert [job.name for job, _ in runs] == [f"{name}-seed-{seed}" for seed in (1, 2) for name in names]
     assert [(job.environment.variables["SEED"], job.time_limit) for job, _ in runs] == [
         ("1", 3600), ("1", 7200), ("2", 3600), ("2", 7200),
     ]  # fmt: skip
@@ -91,3 +94,19 @@ def test_a_wrong_sweep_has_its_line_and_a_wrong_field_in_it_is_named(tmp_path):
         load_runs(file)
     with pytest.raises(InvalidJobFile, match="time_limt"):
         load_runs(write_job(tmp_path, sweep={"time_limt": ["1h", "2h"]}))
+
+
+def test_a_group_is_the_runs_of_one_submission_that_differ_in_the_seed_alone(tmp_path):
+    sweep = {"environment.variables.EPOCHS": ["1", "5"], "environment.variables.SEED": ["0", "1"]}
+    loaded = load_runs(write_job(tmp_path, sweep=sweep, keep_finished=1))
+
+    def group(job, submission):
+        return group_of(Run("r-20260102-142030-7f3a", job, "box", 0.0, submission=submission))
+
+    groups = [group(job, "one") for job, _ in loaded]
+    assert groups == [groups[0], groups[1]] * 2 and groups[0] != groups[1]
+    assert group(loaded[0][0], "two") != groups[0]
+
+
+def test_several_job_files_take_turns():
+    assert take_turns([["a1", "a2", "a3"], ["b1"], ["c1", "c2"]]) == ["a1", "b1", "c1", "a2", "c2", "a3"]

@@ -21,12 +21,16 @@ JOB = Job("legal", "sft", settings={"model": "acme/base", "revision": "v1"})
 
 
 def adapter(
-    folder: Path, base_id: str | None = None, base_name: str | None = None, revision: str | None = None
+    folder: Path,
+    base_id: str | None = None,
+    base_name: str | None = None,
+    revision: str | None = None,
+    path: str | None = None,
 ) -> ModelFolder:
     """An adapter whose gpurun.json and adapter_config.json name a base."""
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base_name}))
-    about = {"format": 1, "kind": "causal_lm", "base": {"id": base_id, "revision": revision}}
+    about = {"format": 1, "kind": "causal_lm", "base": {"id": base_id, "revision": revision, "path": path}}
     if base_id:
         (folder / "gpurun.json").write_text(json.dumps(about))
     save_file({"w": torch.zeros(1)}, folder / "adapter_model.safetensors")
@@ -138,9 +142,25 @@ def test_an_optimizers_state_and_a_model_that_is_not_loaded_need_no_memory(
 def test_what_training_began_with_is_what_the_job_names(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
-    assert trained_from(JOB.at(tmp_path)) == BaseModel("acme/base", "v1", None)
-    assert trained_from(Job("a", "sft", settings={"model": "base"}).at(tmp_path)) == BaseModel(
+    model, local = adapter(tmp_path / "m", "acme/base"), adapter(tmp_path / "n", "base", path="base")
+    assert trained_from(model, JOB.at(tmp_path)) == BaseModel("acme/base", "v1", None)
+    assert trained_from(local, Job("a", "sft", settings={"model": "base"}).at(tmp_path)) == BaseModel(
         "base", None, tmp_path / "base"
     )
-    assert trained_from(Job("a", "pretrain", settings={"model": {"layers": 2}})) is None
-    assert trained_from(Job("a", command=("train",))) is None
+    assert trained_from(model, Job("a", "pretrain", settings={"model": {"layers": 2}})) is None
+    assert trained_from(model, Job("a", command=("train",))) is None
+
+
+@pytest.mark.parametrize("name", ["base", "models/base", "./models/base"])
+def test_a_base_that_was_a_folder_and_is_not_here_is_never_taken_from_the_hub(tmp_path: Path, name: str) -> None:
+    """models/base is also the form of a repository's name, and that repository is a stranger's."""
+    model = adapter(tmp_path / "m", name, "./" + name.removeprefix("./"), path=name)
+    job = Job("a", "sft", settings={"model": name}).at(tmp_path)
+    for find in (
+        lambda: required_base(model, None),
+        lambda: required_base(model, job),
+        lambda: trained_from(model, job),
+    ):
+        with pytest.raises(SmokeTestFailed, match=r"base' of .*/m is not on this machine") as refused:
+            find()
+        assert "Nothing was downloaded" in refused.value.meaning

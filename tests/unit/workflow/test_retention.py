@@ -1,9 +1,11 @@
 """runner/workflow/retention.py: which runs of an experiment stay on the box."""
 
+from dataclasses import replace
+
 from runner.domain.answers.holdings import Held
 from runner.domain.answers.manifest import Artifact, Manifest
 from runner.domain.answers.status import Status
-from runner.domain.job import Job
+from runner.domain.job import Environment, Job
 from runner.domain.run import Run
 from runner.workflow.fetching.fetched_state import FetchedState
 from runner.workflow.retention import Candidate, decide_retention
@@ -37,6 +39,21 @@ def test_a_short_trial_of_another_submission_or_with_other_settings_stands_for_n
     real = [candidate(1), candidate(2)]
     assert going([candidate(0, ended=1.0, submission="trial"), *real]) == ["2"]
     assert going([candidate(0, ended=1.0, steps=5), *real]) == ["2"]
+
+
+def test_runs_of_a_program_of_ones_own_that_differ_in_their_seed_are_repeats():
+    def own(number):
+        made = candidate(number)
+        variables = {"SEED": str(number), "LR": "0.1"}
+        job = Job(
+            f"own-seed-{number}",
+            command=("python", "a.py"),
+            environment=Environment(variables=variables),
+            outputs=("models",),
+        )
+        return replace(made, run=replace(made.run, job=job))
+
+    assert going([own(1), own(2)]) == ["2"]
 
 
 def test_a_run_that_failed_or_left_nothing_is_never_the_one_that_stays():

@@ -12,7 +12,7 @@ import pytest
 from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
-from runner.domain.errors import DiskTrouble, NotStarted, StateError, UnknownRun
+from runner.domain.errors import DiskTrouble, NotStarted, StartedElsewhere, StateError, UnknownRun
 from runner.domain.job import Job, Resources
 from runner.domain.run import Run, RunChanges, mint_id
 
@@ -220,3 +220,43 @@ def test_an_id_that_is_taken_is_said_to_be_taken() -> None:
     with pytest.raises(FileExistsError):
         store.create(run)
     assert store.load(run.run_id) == run and len(list(places.runs().iterdir())) == 1
+
+
+def unsaved(name: str) -> Run:
+    return Run(mint_id(name), Job(name).at(Path("/"), Path("/x.yaml"), ()), "local", time.time())
+
+
+def test_one_run_takes_the_place_of_another_however_many_want_it() -> None:
+    earlier = make()
+    first, second = unsaved("first"), unsaved("second")
+    assert store.take_place(earlier, first) is first
+    assert store.take_place(store.load(earlier.run_id), second).run_id == first.run_id
+    assert store.load(earlier.run_id).went_on_as == first.run_id and second.run_id not in store.run_ids()
+    store.give_place_back(earlier, first)
+    assert store.load(earlier.run_id).went_on_as is None and first.run_id not in store.run_ids()
+    assert store.take_place(earlier, second) is second
+    store.note_attempt(second, {})
+    store.give_place_back(earlier, second)
+    assert store.load(earlier.run_id).went_on_as == second.run_id, "a box was asked to start it"
+
+
+def test_a_run_is_asked_for_on_one_box_alone() -> None:
+    run = make()
+    mine, theirs = store.load(run.run_id), store.load(run.run_id)
+    assert store.send_to(theirs, "other")
+    with pytest.raises(StartedElsewhere, match="on other"):
+        store.note_attempt(mine, {})
+    assert not store.load(run.run_id).attempted
+    store.note_attempt(theirs, {"corpus": "corpus-1"})
+    assert not store.send_to(mine, "third") and store.send_to(mine, "other")
+    assert store.load(run.run_id).data == {"corpus": "corpus-1"}
+
+
+def test_a_run_whose_place_was_given_back_is_not_asked_for() -> None:
+    earlier, new = make(), unsaved("new")
+    new.parent = earlier.run_id
+    mine = store.take_place(earlier, new)
+    store.give_place_back(store.load(earlier.run_id), new)
+    with pytest.raises(NotStarted, match="given up"):
+        store.note_attempt(mine, {})
+    assert new.run_id not in store.run_ids()

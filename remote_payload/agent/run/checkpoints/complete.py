@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import tempfile
-import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box import open_files
+from remote_payload.agent.box.files import disk_clock
 from remote_payload.agent.run.checkpoints.endings import cut_off, is_unfinished
 from remote_payload.agent.run.checkpoints.forms import Unit
 from remote_payload.agent.run.checkpoints.rule import Rule
@@ -38,7 +37,7 @@ class Judged(NamedTuple):
 
 def judge(outputs: str, units: Iterable[Unit], rule: Rule, is_running: bool = True) -> List[Judged]:
     """Each unit with the reason why it is not complete. Where the run is over nothing is being written, and only 1 and 4 count."""
-    now = _now(outputs) if is_running else 0.0
+    now = disk_clock(os.path.dirname(outputs)) if is_running else 0.0
     judged = [_judge_files(outputs, unit, rule, now if is_running else None) for unit in units]
     if not is_running:
         return judged
@@ -125,12 +124,3 @@ def _state(outputs: str, unit: Unit) -> State:
         except OSError:  # removed meanwhile
             continue
     return found
-
-
-def _now(folder: str) -> float:
-    """The time by the clock of the folder's disk, which for a network volume is its server's. This machine's clock where it has no room."""
-    try:
-        with tempfile.TemporaryFile(dir=os.path.dirname(folder)) as file:
-            return os.fstat(file.fileno()).st_ctime
-    except OSError:
-        return time.time()

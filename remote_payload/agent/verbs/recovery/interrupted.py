@@ -4,9 +4,10 @@ import os
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from remote_payload.agent.box.snapshot import runs_newest_first
-from remote_payload.agent.run import allotment, owner, slot, state
+from remote_payload.agent.run import owner, slot, state
 from remote_payload.agent.run.alive import Box
 from remote_payload.agent.run.order import read_launch
+from remote_payload.agent.run.queue import allotment
 from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 
 RAN, WAITED = "running", "waiting"

@@ -24,7 +24,8 @@ from remote_payload.agent.run import events, slot
 from remote_payload.agent.run.checkpoints import of_run
 from remote_payload.agent.run.checkpoints.rule import rule_of_job
 from remote_payload.agent.run.order import LaunchFile, read_launch
-from remote_payload.agent.verbs import install_payload, seal
+from remote_payload.agent.verbs import seal
+from remote_payload.agent.verbs.box import install_payload
 from remote_payload.agent.wire import launch_request
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields, is_whole
@@ -67,7 +68,8 @@ class Disk:
         if launch is None or asked is None or job is None:
             return Needs(None, [_no_request(launch, job is not None)])
         began = slot.was_started(run)
-        missing = [*self._records(run, began), *_code(run, asked), *self._lost_data(asked), *_program(asked, launch)]
+        missing = ["it ran on several boxes: gpurun resume starts it on all of them"] if launch.boxes else []
+        missing += [*self._records(run, began), *_code(run, asked), *self._lost_data(asked), *_program(asked, launch)]
         checkpoint = last_checkpoint(run) if asked.module else _last_foreign(run, asked) if began else None
         missing += _outputs(run, asked, checkpoint)
         environment = self._environment(interpreter or asked.interpreter)

@@ -44,7 +44,7 @@ def test_this_interpreter_says_what_it_is_and_what_it_has():
 
 
 def test_places_are_searched_once_and_what_does_not_run_is_left_out(only_here, monkeypatch):
-    monkeypatch.setattr(interpreters, "LIMIT", 0.5)
+    monkeypatch.setattr(interpreters, "LIMIT", 2.0)
     os.symlink(sys.executable, only_here / "python3.11")
     os.symlink(sys.executable, only_here / "python3")
     program(only_here / "python", "exec sleep 30")  # hangs

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from remote_payload.agent.box import tools
-from remote_payload.agent.verbs.install_tools import install_tools
+from remote_payload.agent.verbs.box.install_tools import install_tools
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -266,7 +267,7 @@ def test_files_form_units(run):
 
 def test_the_clock_is_that_of_the_disk(run, monkeypatch):
     write(run, "out/w.pt")
-    monkeypatch.setattr(complete.time, "time", lambda: 9e9)
+    monkeypatch.setattr(time, "time", lambda: 9e9)
     (judged,) = complete.judge(run.outputs, find_units(["out/w.pt"], Rule()), Rule())
     assert "changed" in judged.why
 

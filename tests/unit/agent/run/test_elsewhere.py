@@ -7,9 +7,10 @@ import pytest
 
 from remote_payload.agent.box import provider
 from remote_payload.agent.box.provider import Provider
-from remote_payload.agent.run import alive, allotment, owner, slot
-from remote_payload.agent.run.allotment import Allotment
+from remote_payload.agent.run import alive, owner, slot
 from remote_payload.agent.run.owner import Owner
+from remote_payload.agent.run.queue import allotment
+from remote_payload.agent.run.queue.allotment import Allotment
 from remote_payload.agent.run.state import status_of
 from remote_payload.agent.verbs.stop import stop
 from remote_payload.agent.wire.errors import AgentError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote_payload.agent.box.pythons import builders, interpreters
-from remote_payload.agent.verbs import provision as verb
+from remote_payload.agent.verbs.box import provision as verb
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
@@ -256,7 +256,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(box, tmp_path):
 AGENT = """
 import sys
 from remote_payload.agent.box.pythons import builders, interpreters
-from remote_payload.agent.verbs import provision
+from remote_payload.agent.verbs.box import provision
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
 interpreters._candidates = lambda named: [sys.argv[2]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent.verbs.install_payload import install_payload
+from remote_payload.agent.verbs.box.install_payload import install_payload
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
@@ -92,7 +92,7 @@ def test_a_zip_that_would_write_elsewhere_is_refused_whole(box, tmp_path, member
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(box, monkeypatch):
-    monkeypatch.setattr("remote_payload.agent.verbs.install_payload.MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr("remote_payload.agent.verbs.box.install_payload.MAX_UNPACKED", 1 << 20)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", b"\0" * (2 << 20))

@@ -8,7 +8,7 @@ import pytest
 
 from remote_payload.agent.box import bounded, gpus, machine, snapshot
 from remote_payload.agent.box.pythons import interpreters, torch_build
-from remote_payload.agent.verbs import probe
+from remote_payload.agent.verbs.box import probe
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request
@@ -202,14 +202,26 @@ def test_a_call_that_never_comes_back_does_not_hold_up_the_others():
 
 def test_a_gpu_held_by_a_run_names_it(box, monkeypatch):
     from remote_payload.agent.box import locks
-    from remote_payload.agent.run import allotment
+    from remote_payload.agent.run.queue import giving
+    from remote_payload.agent.run.queue.choice import Needs
 
     one = gpus.Gpu(0, f"GPU-test-{os.getpid()}", "x", 1 << 34, 0, None)
     monkeypatch.setattr(gpus, "list_gpus", lambda: [one])
     run = box.run("legal-20260102-142030-9e0b")
     os.makedirs(run.folder)
     lock = locks.take_run(run)
-    allotment.enter(box, run, [one], 1, queue=False)
+    giving.enter(box, run, [one], Needs(1), queue=False)
     assert ask(box)["gpus"][0]["held_by"] == run.run_id
     locks.leave_run(run, lock)
     assert ask(box)["gpus"][0]["held_by"] is None
+
+
+def test_a_gpu_that_is_set_aside_says_why(box, monkeypatch):
+    from remote_payload.agent.run.queue import health
+
+    two = [gpus.Gpu(number, f"GPU-{number}", "x", 1 << 34, 0, None) for number in range(2)]
+    monkeypatch.setattr(gpus, "list_gpus", lambda: two)
+    for run in ("first", "second"):
+        health.note_end(box, two[:1], health.End(run, False, health.DEVICE_ERROR, 1.0, "ECC"))
+    why = "GPU 0 is set aside: first and second failed on it at once (ECC)"
+    assert [gpu["set_aside"] for gpu in ask(box)["gpus"]] == [why, None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.agent.verbs.install_payload import install_payload, is_intact
+from remote_payload.agent.verbs.box.install_payload import install_payload, is_intact
 from remote_payload.agent.verbs.recovery.needs import last_checkpoint
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.request import Request

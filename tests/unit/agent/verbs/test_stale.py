@@ -10,7 +10,7 @@ import pytest
 
 from remote_payload.agent.box import badge, locks, processes
 from remote_payload.agent.run import slot
-from remote_payload.agent.verbs import stale
+from remote_payload.agent.verbs.box import stale
 from remote_payload.agent.wire.paths import BoxPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 from remote_payload.agent.wire.request import Request

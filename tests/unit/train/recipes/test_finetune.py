@@ -79,6 +79,17 @@ def test_every_set_is_measured_at_step_0_and_at_every_fraction_of_an_epoch(run):
     assert history["dataset"]["rows"] == len(DOCUMENTS) + len(CORPUS) and history["settings"]["max_length"] == 64
 
 
+def test_each_evaluation_of_each_set_is_an_event_and_the_whole_comes_last(run):
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    measured = [(event["step"], event["name"], event["metrics"]) for event in events if event["type"] == "eval"]
+    history = json.loads((run.outputs / "reports" / "experiment_log.json").read_text())["evaluations"]
+    names = [*(f"set_{number}" for number in range(5)), "validation"]
+    assert [name for _, name, _ in measured] == names * len(history)
+    for entry in history:
+        for name, metrics in entry["sets"].items():
+            assert (entry["step"], name, metrics) in measured
+
+
 def test_what_is_learnt_shows_in_the_sets(run):
     first, *_, last = json.loads((run.outputs / "reports" / "experiment_log.json").read_text())["evaluations"]
     assert last["sets"]["set_0"]["loss"] < first["sets"]["set_0"]["loss"] - 0.2

@@ -1,4 +1,4 @@
-"""The card of a model trained on a folder: its usage block loads that folder and nothing else, and nothing in it names this machine."""
+"""The card: what the Hub reads in it, and that nothing in it names this machine. Its Python is run in test_card_snippets.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from remote_payload.train.download import BaseModel, base_source
 from remote_payload.train.errors import InputError
+from remote_payload.train.files import sha256_of
 from remote_payload.train.model.causal_files import load_causal
-from remote_payload.train.results.card import Card, hub_metadata, render_card
+from remote_payload.train.results.card import Card, base_line, hub_metadata, render_card
 from remote_payload.train.run import Run
 from remote_payload.train.state.progress import EvaluationResult
-from tests.support.models.classify_job import classify_settings, write_texts
 from tests.support.models.language_data import conversations, run_recipe_here, write_lines
 from tests.support.models.tiny_models import save_tiny_model
 from tests.support.models.toy_training import toy_run
@@ -37,33 +37,28 @@ def trained(tmp_path_factory) -> Path:
     return root
 
 
-def block(card: str) -> str:
-    return card.split("```python\n")[1].split("```")[0]
-
-
-def test_the_usage_block_runs_with_the_folder_and_looks_nothing_up(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    card = (trained / "run" / "outputs" / "models" / "best" / "README.md").read_text()
-    usage = block(card).replace("max_new_tokens=", "do_sample=False, max_new_tokens=")
-    assert 'BASE = "./qwen"' in usage and "local_files_only=True" in usage
-    (tmp_path / "models").symlink_to(trained / "run" / "outputs" / "models")
-    asked: list[str] = []
-    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
-    with pytest.raises(OSError, match="qwen"):  # where the folder is not: an error, and nobody is asked for its name
-        exec(usage, {})
-    assert not asked
-    (tmp_path / "qwen").symlink_to(trained / "kept" / "models" / "qwen")
-    exec(usage, {})
-
-
 def test_no_path_of_this_machine_is_in_the_card_or_the_adapter(trained):
     best = trained / "run" / "outputs" / "models" / "best"
     card = (best / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
-    assert str(trained) not in card and "`chat.jsonl`: 20 rows" in card
+    assert str(trained) not in card and "`chat.jsonl`: 20 rows" in card and 'BASE = "./qwen"' in card
     assert header["model-index"][0]["results"][0]["dataset"]["name"] == "chat.jsonl"
     assert "base_model" not in header and "base_model_relation" not in header
     assert json.loads((best / "adapter_config.json").read_text())["base_model_name_or_path"] == "./qwen"
+
+
+def test_a_local_base_is_named_by_what_it_is(trained):
+    card = (trained / "run" / "outputs" / "models" / "best" / "README.md").read_text()
+    digest = sha256_of(trained / "kept" / "models" / "qwen" / "model.safetensors")
+    assert f"| base model | `qwen2` in the folder `./qwen`, model.safetensors has the sha256 `{digest}` |" in card
+
+
+def test_a_base_that_gpurun_trained_says_by_which_recipe_and_one_of_the_hub_its_commit(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "gpurun.json").write_text('{"format": 1, "kind": "causal_lm", "recipe": "pretrain"}')
+    own = base_line(BaseModel("models/best", str(tmp_path)))
+    assert own == "`gpt2` in the folder `./models/best`, trained by gpurun's recipe `pretrain`"
+    assert base_line(BaseModel("acme/qwen", "/cache", revision="abc")) == "`acme/qwen` at commit `abc`"
 
 
 def test_test_data_is_listed_only_where_there_was_some(trained, tmp_path):
@@ -82,21 +77,6 @@ def test_a_base_that_was_a_folder_is_never_looked_up_by_name(trained, tmp_path, 
         base_source(about["base"], None)
     assert base_source({"id": "acme/qwen", "path": None, "revision": "abc"}, None) == ("acme/qwen", "abc")
     assert load_causal(best, trained / "kept" / "models" / "qwen")[0] is not None
-
-
-def test_a_classifiers_usage_block_names_the_folder_it_needs(tmp_path, monkeypatch):
-    base = save_tiny_model("bert", tmp_path / "kept" / "minilm", chat=False)
-    data = write_texts(tmp_path / "kept" / "texts.jsonl", 24)
-    assert run_recipe_here("classify", tmp_path / "run", classify_settings(base, data, max_steps=2)) == 0
-    card = (tmp_path / "run" / "outputs" / "models" / "best" / "README.md").read_text()
-    assert str(tmp_path) not in card and 'base_path="./minilm"' in card
-    monkeypatch.chdir(tmp_path / "run" / "outputs")
-    with pytest.raises(InputError, match=r"\./minilm was a folder of the job and is not here"):
-        exec(block(card), {})
-    (tmp_path / "run" / "outputs" / "minilm").symlink_to(base)
-    found: dict[str, object] = {}
-    exec(block(card), found)
-    assert found["label"] in (0, 1, 2)
 
 
 def a_card(**fields: Any) -> Card:

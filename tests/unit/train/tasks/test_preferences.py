@@ -120,7 +120,8 @@ def test_the_recipe_goes_on_from_an_adapter_and_prefers_what_was_chosen(tmp_path
     assert run_recipe_here("preference", tmp_path / "dpo", settings) == 0
     figures = json.loads((tmp_path / "dpo" / "outputs" / "reports" / "evaluation.json").read_text())["held_out"]
     assert figures["tuned"]["reward_accuracy"] == 1.0 and figures["tuned"]["loss"] < 0.69
-    assert figures["base"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert figures["before"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert figures["base"]["loss"] != pytest.approx(math.log(2), abs=1e-4)
     about = json.loads((tmp_path / "dpo" / "outputs" / "models" / "best" / "gpurun.json").read_text())
     assert about["recipe"] == "preference" and about["chat"] is True and about["adapter"] is True
     capsys.readouterr()
@@ -150,10 +151,11 @@ def test_dpo_begins_at_log_two_whatever_the_adapter_had_learnt_before(tmp_path, 
     assert first["metrics"]["reward_margin"] == pytest.approx(0, abs=1e-4)
     assert first["metrics"]["reward_accuracy"] == 0.5
     figures = json.loads((outputs / "reports" / "evaluation.json").read_text())["held_out"]
-    assert figures["base"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert figures["base"]["reward_accuracy"] == 0.5 and figures["tuned"]["reward_accuracy"] == 1.0
+    assert figures["before"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert figures["base"]["reward_accuracy"] == 0.0  # SFT had learnt the chosen answers: the base has lost what p₀ has
+    assert figures["before"]["reward_accuracy"] == 0.5 and figures["tuned"]["reward_accuracy"] == 1.0
     card = (outputs / "models" / "best" / "README.md").read_text()
-    assert "going on from the adapter" in card and "the model that this training started from" in card
+    assert "going on from the adapter" in card and "the adapter that this training started from" in card
 
 
 def test_a_resumed_dpo_still_measures_against_the_adapter_that_it_started_from(tmp_path, tiny_folder):
@@ -169,7 +171,7 @@ def test_a_resumed_dpo_still_measures_against_the_adapter_that_it_started_from(t
         json.loads((tmp_path / name / "outputs" / "reports" / "evaluation.json").read_text())["held_out"]
         for name in ("whole", "half")
     )
-    for name in ("base", "tuned"):
+    for name in ("base", "before", "tuned"):
         assert half[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The program that makes a box have the agent. As a whole it is shown by tests/integration/test_agent_bootstrap.py."""
+"""The program that makes a box have the agent. As a whole it is shown by tests/integration/agent/test_agent_bootstrap.py."""
 
 import hashlib
 import io

@@ -16,7 +16,7 @@ from runner.host_notes import host_notes, note_reached, note_volume
 from runner.workflow.connect import resolve_or_start_host
 from runner.workflow.hosts import set_volume
 from runner.workflow.submission.place import find_place
-from tests.unit.workflow.test_checks import GOOD
+from tests.unit.workflow.submission.test_checks import GOOD
 
 AT_RUNPOD = {
     "kind": "runpod", "box_id": "k3x9", "folder": "/workspace", "volume": None, "network": False, "own_mount": True, "lost_by": "destroy",

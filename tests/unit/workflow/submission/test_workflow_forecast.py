@@ -227,6 +227,15 @@ def test_the_disk_of_a_whole_sweep_is_counted(finetune: Finetune) -> None:
     assert float(all_ten.said.split(" GiB")[0].replace(",", "")) == pytest.approx(160 * 13.6 + 10 * 3 * 13.6, rel=0.01)
 
 
+def test_of_an_experiment_only_so_many_runs_count_as_the_job_keeps_and_those_that_train(finetune: Finetune) -> None:
+    sweep = {"settings.epochs": [1, 5], "settings.seed": [0, 1, 2, 3, 4]}
+    one_gpu = forecast(finetune(sweep=sweep, keep_finished=1), box())["disk forecast"]
+    two_gpus = forecast(finetune(sweep=sweep, keep_finished=2), box(80, 80))["disk forecast"]
+    # One run of 6 checkpoints and one of 26 stay, beside one of 26 that trains; then two of each, beside two of 26.
+    assert "3 runs of 10 together (keep_finished), 58 checkpoints" in one_gpu.said
+    assert "6 runs of 10 together (keep_finished), 116 checkpoints" in two_gpus.said
+
+
 def test_a_retention_rule_is_counted_as_it_says(finetune: Finetune) -> None:
     rule = {"checkpoint": {"every_epochs": 0.2, "keep": 2}}
     assert (

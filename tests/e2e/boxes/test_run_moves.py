@@ -186,7 +186,7 @@ def test_programs_with_checkpoints_of_their_own_train_on_elsewhere_bit_for_bit(
     for name, run_id in runs.items():
         (old,), (new,) = ([run for run in listed if run[field] == run_id] for field in ("run_id", "parent"))
         assert old["went_on_as"] == new["run_id"] and new["host"] == other.address
-        assert new["experiment"] == old["experiment"] == f"{name}-seed-1" and new["submission"] == old["submission"]
+        assert new["experiment"] == old["experiment"] == name and new["submission"] == old["submission"]
         both = gpurun("logs", run_id, "-f")  # the old one's from this machine, then the new one's
         assert f"{run_id} went on as {new['run_id']}" in both.stderr
         part = printed(gpurun("logs", new["run_id"]).stdout)

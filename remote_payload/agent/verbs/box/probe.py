@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optiona
 
 from remote_payload.agent.box import bounded, gpus, hardware, incoming, machine, place, snapshot
 from remote_payload.agent.box.pythons import interpreters, torch_build
-from remote_payload.agent.run import allotment, spawn
-from remote_payload.agent.verbs import install_payload, patch, seal
-from remote_payload.agent.verbs.provision import parse_ranges, wants_gpus
+from remote_payload.agent.run import spawn
+from remote_payload.agent.run.queue import allotment, health
+from remote_payload.agent.verbs import patch, seal
+from remote_payload.agent.verbs.box import install_payload
+from remote_payload.agent.verbs.box.provision import parse_ranges, wants_gpus
 from remote_payload.agent.wire.fields import Fields
 from remote_payload.agent.wire.paths import KEY, SHA256, BoxPaths
 from remote_payload.agent.wire.request import Request
 
 if TYPE_CHECKING:
-    from remote_payload.agent.wire.box_facts import Base, CodeThere, GivenFacts, GpuFacts, Probed, TorchFacts
+    from remote_payload.agent.wire.box_facts import Base, CodeThere, GivenFacts, GpuFacts, Probed, Slurm, TorchFacts
 
 LIMIT = 20.0  # seconds for everything; a healthy box needs less than one
 GPU_MAX = 64
+PARTITION_MAX = 100
 NO_CODE: "CodeThere" = {"code": None, "link_dest": None, "patch": None}
 
 
@@ -38,6 +41,7 @@ def probe(request: Request) -> "Probed":
         "ram_free": hardware.ram_free,
         "cpus": hardware.cpus,
         "shm": machine.shm,
+        "slurm": _slurm,
         **{"have." + name: ask for name, ask in _possessions(asked, paths).items()},
     }
     answers = bounded.gather(questions, LIMIT)
@@ -205,11 +209,31 @@ def earlier_version(paths: BoxPaths, key: str) -> "Optional[Base]":
     return {"path": os.path.join(folder, newest), "read_at": seal.read_at(paths, newest)} if newest else None
 
 
+def _slurm() -> "Optional[Slurm]":
+    if shutil.which("sbatch") is None:
+        return None
+    from remote_payload.agent.box import slurm  # for clusters alone
+
+    found: "Slurm" = {"version": "", "partitions": [], "error": None, "containers": False}
+    try:
+        found["version"] = machine.text(
+            slurm.version()
+        )  # fails where the programs are there, and no cluster is configured
+        found["partitions"] = [
+            {"name": machine.text(name), "gpus": machine.text(gpus)}
+            for name, gpus in slurm.partitions()[:PARTITION_MAX]
+        ]
+        found["containers"] = slurm.knows_containers()
+    except slurm.SlurmError as error:
+        found["error"] = machine.text(error)
+    return found
+
+
 def _gpus(paths: BoxPaths) -> "Optional[List[GpuFacts]]":
     found = gpus.list_gpus()
     if found is None:
         return None
-    held = allotment.holders(paths, found) if found else {}
+    held, aside = allotment.holders(paths, found) if found else {}, health.set_aside(paths)
     return [
         {
             "index": gpu.number,
@@ -219,6 +243,7 @@ def _gpus(paths: BoxPaths) -> "Optional[List[GpuFacts]]":
             "memory_used": gpu.memory_used,
             "utilisation": gpu.utilisation,
             "held_by": machine.text(held[allotment.name(gpu)]) if allotment.name(gpu) in held else None,
+            "set_aside": machine.text(aside[allotment.name(gpu)].in_words()) if allotment.name(gpu) in aside else None,
         }
         for gpu in found[:GPU_MAX]
     ]

@@ -1,0 +1,1 @@
+"""A run as a Slurm job: docs/slurm.md."""
