@@ -47,8 +47,14 @@ class PausedChild(NamedTuple):
     failure: int
 
     def execute(self) -> Optional[str]:
-        """Lets the child execute the payload; None once it runs, or why it could not (the same line is in its log)."""
-        os.write(self.permission, b"g")
+        """Lets the child execute the payload; None once it runs, or why it could not (the same line is in its log).
+
+        A child that a signal has ended meanwhile counts as one that ran: its exit status says what ended it.
+        """
+        try:
+            os.write(self.permission, b"g")
+        except BrokenPipeError:
+            pass
         os.close(self.permission)
         with os.fdopen(self.failure, "rb") as failure:
             return failure.read().decode("utf-8", "replace") or None

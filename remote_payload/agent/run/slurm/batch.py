@@ -42,10 +42,18 @@ def batch(root: str, run_id: str) -> int:
         return 0  # it is over, or another job's
     daemon.guard(SIGNALS)
     secrets.sweep(paths)  # those of runs whose supervisor was killed on this node
-    environment = secrets.place(run_id, sealed.unseal(run, key))
     there = tuple(gpus.list_gpus() or ()) if launch.gpus else ()
-    order = Order(root, run.folder, NO_LOCK, _given(), there, environment)
-    supervisor = BatchSupervisor(run, launch, order, mine)
+    try:
+        environment = secrets.place(run_id, sealed.unseal(run, key))
+        return _supervise(
+            BatchSupervisor(run, launch, Order(root, run.folder, NO_LOCK, _given(), there, environment), mine)
+        )
+    except BaseException:
+        secrets.remove_here(run)  # no other process of this run comes to this node's memory
+        raise
+
+
+def _supervise(supervisor: "BatchSupervisor") -> int:
     try:
         supervisor.start()
         supervisor.watch()
