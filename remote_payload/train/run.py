@@ -9,6 +9,7 @@ reads that file and writes under ``gpurun-runs/<run id>/`` of the working direct
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -174,7 +175,18 @@ def launch(recipe: str, body: Callable[[Run[Any]], None]) -> NoReturn:
         finally:
             run.telemetry.close()
 
-    sys.exit(exit_code(work))
+    leave(exit_code(work))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process. A rank of several does not tear its interpreter down: threads of gloo or NCCL that still let go of tensors
+    then abort it (pytorch/pytorch#179291), and a run whose work is done would have failed by signal 6."""
+    if "RANK" not in os.environ:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # what libraries want to do at the end, as multiprocessing lets them in its children
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def exit_code(work: Callable[[], None]) -> int:

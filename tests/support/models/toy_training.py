@@ -26,7 +26,7 @@ from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Opti
 from remote_payload.train.distributed import World
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.step import MicroBatch
-from remote_payload.train.run import Run, exit_code
+from remote_payload.train.run import Run, exit_code, leave
 from remote_payload.train.state import host_memory, saving
 from remote_payload.train.state.progress import Outcome
 from remote_payload.train.telemetry import Telemetry
@@ -167,7 +167,7 @@ def main() -> None:
         if run.world.main:
             (folder / "losses.json").write_text(json.dumps(outcome.losses))
 
-    sys.exit(exit_code(work))
+    leave(exit_code(work))
 
 
 if __name__ == "__main__":
