@@ -37,7 +37,9 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 faults: setup
-	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
+	@# The trials of one random history wait much and are alike: they are dealt out one by one.
+	GPURUN_SEED=$${GPURUN_SEED:-$$RANDOM} $(BIN)/python -m pytest -n 4 --dist load tests/faults/generated
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults --ignore tests/faults/generated
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/e2e
 
 bench: setup
