@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,9 +11,13 @@ import click
 from runner.cli import options, output
 
 if TYPE_CHECKING:
+    from runner.domain.job import Job
     from runner.domain.progress import Reporter
     from runner.domain.run import Run
     from runner.workflow.dealing.several import Dealing
+    from runner.workflow.submit import Options
+
+    Loaded = tuple[Job, str | None]  # a run with its experiment
 
 EPILOG = """\b
 Examples:
@@ -76,54 +81,83 @@ def command(
     With several --host each run goes to the box where its turn comes first: by free GPUs, the speed of the boxes so far and what lies
     there already. A box that does not answer gets none. --dry-run shows which run would go where, and why.
     """
+    report = output.reporter(as_json)
+    limits = {"time_limit": time_limit, "cost_limit": cost_limit}
+    loaded = _load(jobs, (*overrides, *(f"{name}={limit}" for name, limit in limits.items() if limit is not None)))
+    boxes = engine != "slurm" and any(job.resources.boxes > 1 for job, _ in loaded)  # Slurm's jobs have several nodes
+    if boxes:
+        _fail_if_not_alone(loaded)
+    else:
+        _fail_if_hosts_do_not_fit(loaded, hosts, engine, run_id)
+    if follow and keep:
+        raise click.UsageError(
+            "--follow and --keep cannot be combined: gpurun logs -f shows the log of a run that is kept"
+        )
+    from runner.workflow.submit import Options
+
+    wishes = Options(volume, strict, checksum, kill_stale, run_id, despite_forecast, engine)
+    if dry_run:
+        sys.exit(_check(loaded, hosts, boxes, report, wishes, as_json))
+    runs, dealing = _start(loaded, hosts, boxes, report, wishes)
+    _go_on(runs, dealing, report, follow=follow, keep=keep, as_json=as_json)
+
+
+def _load(jobs: Sequence[str], overrides: tuple[str, ...]) -> list[Loaded]:
+    """The runs of all job files, in the order in which they are to start."""
     from runner.domain.sweep import take_turns
     from runner.jobfile import load_runs
 
-    report = output.reporter(as_json)
-    limits = {"time_limit": time_limit, "cost_limit": cost_limit}
-    overrides += tuple(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
-    loaded = take_turns([load_runs(path, overrides) for path in jobs])
+    return take_turns([load_runs(path, overrides) for path in jobs])
+
+
+def _fail_if_not_alone(loaded: Sequence[Loaded]) -> None:
+    if len(loaded) > 1:
+        raise click.UsageError("a run on several boxes (resources.boxes) is submitted alone")
+
+
+def _fail_if_hosts_do_not_fit(loaded: Sequence[Loaded], hosts: Sequence[str], engine: str, run_id: str | None) -> None:
     if run_id and len(loaded) > 1:
         raise click.UsageError("--run takes one job only")
-    if any(job.resources.boxes > 1 for job, _ in loaded) and engine != "slurm":  # whose jobs have several nodes
-        if len(loaded) > 1:
-            raise click.UsageError("a run on several boxes (resources.boxes) is submitted alone")
-        if dry_run:
-            from runner.cli.check import check_on_hosts
-
-            sys.exit(
-                check_on_hosts(loaded[0][0], hosts, report, as_json, volume=volume, strict=strict, checksum=checksum)
-            )
-        from runner.workflow.several_boxes.submit import submit_on_several
-        from runner.workflow.submit import Options
-
-        wishes = Options(volume, strict, checksum, kill_stale, run_id, despite_forecast, engine)
-        started = submit_on_several(*loaded[0], hosts, report, wishes)
-        return _go_on([started], None, report, follow=follow, keep=keep, as_json=as_json)
     if run_id and len(hosts) > 1:
         raise click.UsageError("--run takes one --host only: the box that the run was to start on")
     if len(hosts) > 1 and engine == "slurm":
         raise click.UsageError(
             "--engine slurm takes one --host only: the login node; the cluster itself deals its jobs"
         )
-    if follow and keep:
-        raise click.UsageError(
-            "--follow and --keep cannot be combined: gpurun logs -f shows the log of a run that is kept"
+
+
+def _check(
+    loaded: Sequence[Loaded], hosts: tuple[str, ...], boxes: bool, report: Reporter, wishes: Options, as_json: bool
+) -> int:
+    """What ``--dry-run`` does instead of a start; the exit code."""
+    if boxes:
+        from runner.cli.check import check_on_hosts
+
+        job, _ = loaded[0]
+        return check_on_hosts(
+            job, hosts, report, as_json, volume=wishes.volume, strict=wishes.strict, checksum=wishes.checksum
         )
-    from runner.workflow.submit import Options, submit
+    from runner.cli.dealing import check_first
 
-    wishes = Options(volume, strict, checksum, kill_stale, run_id, despite_forecast, engine)
-    if dry_run:
-        from runner.cli.dealing import check_first
+    return check_first(loaded, hosts, wishes, report, as_json)
 
-        sys.exit(check_first(loaded, hosts, wishes, report, as_json))
+
+def _start(
+    loaded: Sequence[Loaded], hosts: Sequence[str], boxes: bool, report: Reporter, wishes: Options
+) -> tuple[list[Run], Dealing | None]:
+    """The runs that the boxes have confirmed; where they were dealt to several boxes, how."""
+    if boxes:
+        from runner.workflow.several_boxes.submit import submit_on_several
+
+        return [submit_on_several(*loaded[0], hosts, report, wishes)], None
     if len(hosts) == 1:
-        return _go_on(submit(loaded, hosts[0], report, wishes), None, report, follow=follow, keep=keep, as_json=as_json)
+        from runner.workflow.submit import submit
+
+        return submit(loaded, hosts[0], report, wishes), None
     from runner.workflow.dealing.several import submit_to_several
 
     dealing = submit_to_several(loaded, hosts, report, wishes)
-    runs = [dealt.run for dealt in dealing.runs if dealt.run]
-    _go_on(runs, dealing, report, follow=follow, keep=keep, as_json=as_json)
+    return [dealt.run for dealt in dealing.runs if dealt.run], dealing
 
 
 def _go_on(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from runner import store
-from runner.domain.errors import GpurunError, LaunchError, StartUnconfirmed
+from runner.domain.errors import GpurunError
 from runner.domain.run import OtherBox, Run
 from runner.workflow.each_host import each_host
 from runner.workflow.several_boxes.members import Member
@@ -14,6 +14,7 @@ from runner.workflow.submission import launch
 from runner.workflow.submission.launch import Start
 from runner.workflow.submission.plan import Plan
 from runner.workflow.submission.push import Pushed
+from runner.workflow.submission.records import is_refusal
 
 
 def launch_on_all(
@@ -24,7 +25,7 @@ def launch_on_all(
         range(len(members)),
         lambda rank: launch.launch(members[rank].link, run, plan, pushed[rank], starts[rank], members[rank].report),
     )
-    refused = [error for error in answers.errors.values() if _is_refusal(error)]
+    refused = [error for error in answers.errors.values() if is_refusal(error)]
     if refused:
         started = [members[rank] for rank in answers.given]
         each_host(started, lambda member: _end(member, run))
@@ -35,10 +36,6 @@ def launch_on_all(
 def _end(member: Member, run: Run) -> None:
     with contextlib.suppress(GpurunError):  # the supervisor ends the payload where no other box comes
         member.link.agent.stop(run.run_id, 0, lambda line: None)
-
-
-def _is_refusal(error: GpurunError) -> bool:
-    return isinstance(error, LaunchError) and not isinstance(error, StartUnconfirmed)
 
 
 def confirm(members: Sequence[Member], run: Run) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runner import store
 from runner.domain.answers.box import Box
@@ -28,19 +27,11 @@ from runner.workflow.several_boxes.start import confirm, launch_on_all
 from runner.workflow.submission import access, checks, code_copy, environment, launch, place, push, stale
 from runner.workflow.submission.background import background_thread
 from runner.workflow.submission.forecast_once import ForecastOnce
+from runner.workflow.submission.one_box import Ready
 from runner.workflow.submission.plan import Plan, make_plan
-from runner.workflow.submission.push import Pushed
 from runner.workflow.submission.records import create_runs, interruption_explained, outcome_recorded
 from runner.workflow.submission.resumption import Resumption, require_resumable
 from runner.workflow.submit import NOTHING_BEGUN, Options
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What one box has for the run: its interpreter, and where everything was pushed to."""
-
-    interpreter: str
-    pushed: Pushed
 
 
 def submit_on_several(
@@ -61,7 +52,7 @@ def submit_on_several(
         raise UserError(
             "several boxes (resources.boxes) and --engine slurm do not go together",
             meaning="Nothing was contacted.",
-            hint="A cluster's job gets several nodes from Slurm itself: leave out resources.boxes.",
+            hint="A cluster's job gets several nodes from Slurm itself: name one --host, its login node.",
         )
     fail_if_runs_are_read(job)
     targets = [resolve_or_start_host(host, options.volume) for host in hosts]
