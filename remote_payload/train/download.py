@@ -197,7 +197,7 @@ def main() -> None:
 
 def _answer(name: str, revision: str | None) -> Download:
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         if constants.HF_HUB_OFFLINE:  # only what is in the cache, in a folder that is named after the commit
@@ -211,8 +211,10 @@ def _answer(name: str, revision: str | None) -> Download:
         return Download(error=reason)
     except RepositoryNotFoundError:
         return Download(error="neither a folder here nor a model that this account can see on the Hub")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        return Download(error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    except (
+        Exception
+    ) as error:  # the Hub's, the disk's, or the HTTP library's own, which is another one in each version of the client
+        return Download(error=": ".join([type(error).__name__, *str(error).splitlines()[:1]]))
 
 
 if __name__ == "__main__":

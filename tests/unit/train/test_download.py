@@ -62,6 +62,16 @@ def test_what_the_hub_refuses_is_an_input_error(name: str, message: str, at_hub:
         local_model(toy_run(tmp_path), name)
 
 
+def test_a_hub_that_cannot_be_reached_is_an_input_error_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://nobody.invalid")  # RFC 2606: no such name is ever found
+    with pytest.raises(InputError, match=r"settings\.model: acme/open: ConnectError: .+"):
+        local_model(toy_run(tmp_path), "acme/open")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_download_that_stalls_is_ended_and_tried_again_without_xet(
     at_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
