@@ -120,32 +120,49 @@ def start_runs(
     waiting = list(begun)
     with background_thread() as keeper:  # awaited when all runs are started
         while waiting:
-            run, resumption = waiting[0].run, waiting[0].resumption
             with connection.link() as link:  # where it breaks, the block ends, and the loop goes round again
-                plan = waiting[0].plan.result()
-                if not launch.attach(link, run, plan, report):
-                    if resumption:
-                        require_resumable(link, resumption, plan, run, report)
-                    known.warn(plan, report)
-                    ready, reused = known.ready_for(plan), True
-                    if ready is None:
-                        ready, reused = _prepare(link, run, plan, known, tokens, keeper, report, options), False
-                    if ready is None:
-                        continue  # another gpurun has launched it
-                    token, disk = tokens.of(plan.job), known.forecast.disk_of(plan.job)
-                    start = launch.Start(ready.interpreter, token, resumption, watch=len(begun) == 1, disk=disk)
-                    try:
-                        pushed = launch.launch(link, run, plan, ready.pushed, start, report, push_again=not reused)
-                    except PushDiffers:
-                        if not reused:
-                            raise
-                        known.note_changed(plan)
-                        continue
-                    known.note_started(run, plan, replace(ready, pushed=pushed))
-                    if not reused:
-                        keeper.submit(code_copy.keep_copy, pushed.code, report)  # unless edited meanwhile, it is kept
-                launch.confirm_start(link, run)
-                waiting.pop(0)
+                if _start(link, waiting[0], known, tokens, keeper, report, options, watch=len(begun) == 1):
+                    launch.confirm_start(link, waiting[0].run)
+                    waiting.pop(0)
+
+
+def _start(
+    link: Link,
+    begun: Begun,
+    known: OneBox,
+    tokens: Tokens,
+    keeper: ThreadPoolExecutor,
+    report: Reporter,
+    options: Options,
+    *,
+    watch: bool,
+) -> bool:
+    """Starts one run, or finds it started; false where it has to be tried again with another look at the box."""
+    run, resumption, plan = begun.run, begun.resumption, begun.plan.result()
+    if launch.attach(link, run, plan, report):
+        return True
+    if resumption:
+        require_resumable(link, resumption, plan, run, report)
+    known.warn(plan, report)
+    ready = known.ready_for(plan)
+    reused = ready is not None
+    if ready is None:
+        ready = _prepare(link, run, plan, known, tokens, keeper, report, options)
+    if ready is None:
+        return False  # another gpurun has launched it
+    disk = known.forecast.disk_of(plan.job)
+    start = launch.Start(ready.interpreter, tokens.of(plan.job), resumption, watch=watch, disk=disk)
+    try:
+        pushed = launch.launch(link, run, plan, ready.pushed, start, report, push_again=not reused)
+    except PushDiffers:
+        if not reused:
+            raise
+        known.note_changed(plan)
+        return False
+    known.note_started(run, plan, replace(ready, pushed=pushed))
+    if not reused:
+        keeper.submit(code_copy.keep_copy, pushed.code, report)  # unless edited meanwhile, it is kept
+    return True
 
 
 def _prepare(
