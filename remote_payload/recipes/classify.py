@@ -68,6 +68,7 @@ def main(run: Run[ClassifySettings]) -> None:
     outcome = train(
         run, model, task,
         flops_per_token=flops_per_token(model.encoder, model.head.weight, sides[0].lengths, counted=len(sides[0].lengths)),
+        extras=results.describe_checkpoint,
         on_best=results.keep_best,
         on_stop=results.finish_stopped,
     )  # fmt: skip

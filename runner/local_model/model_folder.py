@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from remote_payload.train.inference.kinds import plain_kind
 from runner.domain.errors import SmokeTestFailed
 from runner.local_model.inspect import Inspected, JsonObject, inspect
 
@@ -120,7 +121,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         raise _bad(folder, "it has an adapter_config.json and no adapter_model.safetensors")
     given = about or {}
     base = _object(given.get("base"))
-    kind = given.get("kind") if about is not None else _kind_of(config, adapter or {})
+    kind = given.get("kind") if about is not None else plain_kind(config, adapter)
     if not isinstance(kind, str) or kind not in KINDS:
         raise _bad(folder, f"its {DESCRIPTION if about else CONFIG} does not name a kind of model that gpurun knows")
     labels, length = given.get("labels") or [], given.get("max_length")
@@ -138,17 +139,6 @@ def read_model_folder(folder: Path) -> ModelFolder:
         reference=_reference(inspected),
         described=about is not None,
     )
-
-
-def _kind_of(config: JsonObject, adapter: JsonObject) -> str:
-    """The kind of a model without gpurun.json, by the name of its architecture or its adapter's task."""
-    architectures = config.get("architectures")
-    named = [str(name) for name in architectures] if isinstance(architectures, list) else []
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named) or adapter.get("task_type") == "CAUSAL_LM":
-        return "causal_lm"
-    if any(name.endswith("ForSequenceClassification") for name in named):
-        return "sequence_classifier"
-    return "encoder"
 
 
 def _reference(inspected: Inspected) -> Reference | None:

@@ -83,6 +83,12 @@ def _read_template(path: str) -> str:
         raise InputError(f"settings.chat_template: {path}: {error}") from None
 
 
+def own_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's own folder."""
+    with _explained(str(folder)):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
 def load_network(
     model: str, revision: str | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
@@ -173,8 +179,7 @@ def load_causal(
     """
     folder = Path(folder)
     about = read_model_facts(folder, "causal_lm")
-    with _explained(str(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    tokenizer = own_tokenizer(folder)
     if not about.get("adapter"):
         return load_network(str(folder), device=device, dtype=dtype).eval(), tokenizer
     source, revision = base_source(about.get("base") or {}, base_path)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseFacts, BaseModel, base_source
@@ -63,6 +63,16 @@ def load_encoder(path: str, dtype: torch.dtype, **options: Any) -> Any:
         encoder = AutoModel.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"settings.model: {path} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return _plain_encoder(encoder)
+
+
+def encoder_of_config(folder: str | Path, dtype: torch.dtype) -> Any:
+    """The same encoder with weights at random, from its config.json alone: a checkpoint's weights are put into it."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    return _plain_encoder(AutoModel.from_config(config, dtype=dtype))
+
+
+def _plain_encoder(encoder: Any) -> Any:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # we take the mean; BERT's own would be weights that nothing trains
     if hasattr(encoder.config, "use_cache"):
@@ -116,11 +126,15 @@ def save_classifier(model: Classifier, tokenizer: Any, folder: Path, base: BaseM
     save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in model.head.state_dict().items()},
               folder / "head.safetensors")  # fmt: skip
     tokenizer.save_pretrained(folder)
-    facts: ModelFacts = {
+    write_model_facts(folder, {**classifier_facts(base, adapter), **about})
+
+
+def classifier_facts(base: BaseModel, adapter: bool) -> ModelFacts:
+    """The part of gpurun.json that every classifier has."""
+    return {
         "format": FORMAT, "recipe": "classify", "kind": "classifier", "base": base.as_dict(), "adapter": adapter,
         "head": "head.safetensors", "pooling": "mean", "dtype": "float32",
     }  # fmt: skip
-    write_model_facts(folder, {**facts, **about})
 
 
 def load_classifier(
@@ -138,7 +152,7 @@ def load_classifier(
 
         base = about["base"] or {}
         source, revision = base_source(base, base_path)
-        _check_base(source, base)
+        check_base(source, base)
         encoder = load_encoder(source, dtype, revision=revision)
         if not (folder / "adapter_model.safetensors").is_file():
             raise InputError(f"{folder}: adapter_model.safetensors is missing")
@@ -153,7 +167,8 @@ def load_classifier(
     return model.to(device).eval(), load_tokenizer(str(folder))
 
 
-def _check_base(source: str, base: BaseFacts) -> None:
+def check_base(source: str, base: BaseFacts) -> None:
+    """Raises InputError for a folder whose weights are not those of the ``base`` that an adapter was trained on."""
     weights = Path(source) / "model.safetensors"
     if base.get("sha256") and weights.is_file() and sha256_of(weights) != base["sha256"]:
         raise InputError(

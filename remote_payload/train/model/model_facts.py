@@ -32,7 +32,7 @@ class WeightsFacts(TypedDict, total=False):
 
 
 class ModelFacts(Prompting, WeightsFacts, total=False):
-    """The whole document. ``labels``, ``head`` and ``pooling`` are a classifier's."""
+    """The whole document. ``labels``, ``binary_threshold``, ``head`` and ``pooling`` are a classifier's."""
 
     format: int
     kind: str  # "classifier" or "causal_lm"
@@ -40,6 +40,7 @@ class ModelFacts(Prompting, WeightsFacts, total=False):
     adapter: bool  # the folder holds an adapter, not a whole model
     dtype: str
     labels: list[int | str]
+    binary_threshold: int | None  # classes from this number on are positive
     head: str
     pooling: str
 

@@ -18,6 +18,7 @@ from remote_payload.train.files import write_text
 from remote_payload.train.folders import MANIFEST, recover_folder
 from remote_payload.train.model.classifier import Classifier, save_classifier
 from remote_payload.train.model.model_facts import ModelFacts, read_model_facts, write_model_facts
+from remote_payload.train.results.checkpoint_model import describe_classifier
 from remote_payload.train.results.classifier_card import classifier_card
 from remote_payload.train.results.classifier_smoke import write_classifier_smoke
 from remote_payload.train.results.predicted_memory import predicted_memory
@@ -55,8 +56,15 @@ class ClassifierResults:
             Side(name, {"rows": len(side.ids), "tokens": sum(side.lengths), "texts_cut": side.truncated})
             for name, side in zip(("train", "validation"), sides, strict=True)
         ]
+        self.about: ModelFacts = {
+            "labels": data.labels, "max_length": run.settings.max_length, "binary_threshold": run.settings.binary_threshold,
+        }  # fmt: skip
         if run.world.main:
             recover_folder(run.best)
+
+    def describe_checkpoint(self, folder: Path) -> None:
+        """Adds what makes a checkpoint a classifier that can be loaded by itself."""
+        describe_classifier(folder, self.model, self.tokenizer, self.base, self.about)
 
     def keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         """Saves the model as it is now; the reference predictions come from loading it again."""
@@ -65,10 +73,9 @@ class ClassifierResults:
     def save(self, progress: Progress, weights: Weights, outcome: Outcome | None = None) -> None:
         """Writes ``models/best`` from the model in memory, which has ``weights``."""
         if self.run.world.main:
-            about: ModelFacts = {"labels": self.data.labels, "max_length": self.run.settings.max_length}
             texts = [example.text for example in evenly(self.data.validation, self.run.settings.smoke_rows)]
             with model_folder(self.run, outcome) as folder:
-                save_classifier(self.model, self.tokenizer, folder, self.base, about)
+                save_classifier(self.model, self.tokenizer, folder, self.base, self.about)
                 self.describe(folder, progress, weights, outcome)
                 write_classifier_smoke(folder, self.base.path, texts, self.run.world.device)
         self.run.world.barrier()

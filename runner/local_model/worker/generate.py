@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remote_payload.train.data.chat import prompt_ids
+from remote_payload.train.inference.target import end_tokens_of
 from runner.local_model.messages import Measured, Predictions, Progress, RowDifference, Send, SmokeRequest
 from runner.local_model.worker import Refused
 from runner.local_model.worker.device import synchronize
@@ -45,7 +46,7 @@ def generate(
     lengths = [NEW_TOKENS] * len(prompts)
     if expected is not None:
         lengths = [max(1, length) for length in (expected["tokens"] >= 0).sum(1).tolist()]
-    ends = _end_tokens(model, tokenizer) if expected is None else set()
+    ends = set(end_tokens_of(model, tokenizer)) if expected is None else set()
     answers: list[Continuation] = []
     with torch.inference_mode():
         _continue(model, prompts[0], 2, set(), device)
@@ -69,12 +70,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, row: Input) -> list[int]:
     if not ids:
         raise Refused("a prompt has no tokens")
     return list(ids)
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
 def _continue(model: PreTrainedModel, prompt: list[int], new: int, ends: set[int], device: str) -> Continuation:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from remote_payload.train.errors import InputError
 from runner.local_model.compare import Comparison, allowed_difference, compare
 from runner.local_model.lines import message_line, read_message
 from runner.local_model.messages import Message, Progress, SmokeResult
@@ -155,7 +156,7 @@ def test_an_adapter_with_weights_missing_is_refused(run_of: RunOf) -> None:
     tensors = load_file(file)
     del tensors[sorted(tensors)[0]]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(Refused, match="does not fit its base model: 1 weights differ"):
+    with pytest.raises(InputError, match="does not fit its base model: 1 weights differ"):
         ask(root)
 
 
@@ -203,7 +204,7 @@ def test_a_plain_folder_with_weights_missing_is_refused_rather_than_filled_with_
     tensors = load_file(folder / "model.safetensors")
     del tensors["transformer.h.1.mlp.c_fc.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Refused, match=r"lacks 1 of the model's weights \(transformer\.h\.1\.mlp\.c_fc\.weight"):
+    with pytest.raises(InputError, match=r"lacks 1 of the model's weights \(transformer\.h\.1\.mlp\.c_fc\.weight"):
         ask(folder)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from remote_payload.recipes.classify import ClassifyTask, main
 from remote_payload.train.errors import InputError, Stopped
 from remote_payload.train.folders import read_manifest
+from remote_payload.train.inference.target import load_target
 from remote_payload.train.model.classifier import load_classifier
 from remote_payload.train.results.classifier_smoke import predict_logits
 from remote_payload.train.run import Run
@@ -85,6 +86,33 @@ def test_the_model_says_again_what_travels_with_it(finished: Path) -> None:
     assert json.loads((best / "smoke/about.json").read_text()) == {
         "dtype": "float32", "device": "cpu", "rows": 6, "labels": [0, 1, 2],
     }  # fmt: skip
+
+
+def test_a_checkpoint_is_a_classifier_by_itself(finished: Path) -> None:
+    """The step that the best model was saved at predicts what the best model does, from the checkpoint's own folder."""
+    step = json.loads((finished / "outputs/models/best/metrics.json").read_text())["step"]
+    found = [load_target(finished / "outputs" / each) for each in (f"checkpoints/step-{step:06d}", "models/best")]
+    assert [each.labels for each in found] == [(0, 1, 2)] * 2 and [each.threshold for each in found] == [1, 1]
+    ids = torch.tensor([found[0].tokenizer("the ship grants a licence to return")["input_ids"]])
+    with torch.no_grad():
+        first, second = (each.logits(ids, torch.ones_like(ids), False) for each in found)
+    assert torch.allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ["bert"])
+def test_a_checkpoint_of_a_whole_classifier_is_one_too(
+    tmp_path: Path, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    data = write_texts(tmp_path / "a.jsonl", 30)
+    settings = classify_settings(tiny_folder(encoder), data, lora={"rank": 0}, epochs=1)
+    monkeypatch.chdir(tmp_path)
+    outputs = classify(tmp_path, settings, monkeypatch)
+    (step,) = sorted((outputs / "checkpoints").glob("step-*"))[-1:]
+    first, second = load_target(step), load_target(outputs / "models/best")
+    ids = torch.tensor([first.tokenizer("the ship")["input_ids"]])
+    with torch.no_grad():
+        mask = torch.ones_like(ids)
+        assert torch.allclose(first.logits(ids, mask, False), second.logits(ids, mask, False), atol=1e-5)
 
 
 def test_the_events_tell_the_run_from_its_first_phase_to_its_last_checkpoint(finished: Path) -> None:
