@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from remote_payload.agent.wire.tokens import find_token
+from remote_payload.tokens import find_token
 from runner.domain import shell_words
 from runner.domain.flow import flow
 from runner.domain.quantities import parse_duration, parse_size

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runner.domain.errors import HostError, HubAccessDenied, StateError
 from runner.hub.client import api
 from runner.hub.explain import HubUnreachable, hub_answer, trouble
+
+TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+WRITE_TOKEN = "HF_PUBLISH_TOKEN"  # the variable with a token for publishing and nothing else
+WRITE_TOKEN_PLACE = f"the token for publishing ({WRITE_TOKEN}, or typed)"
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,47 @@ def who_am_i() -> Identity | None:
     Raises HubAccessDenied for a token that the hub refuses, HubUnreachable when it cannot be asked.
     """
     token = find_token()
-    if token is None:
-        return None
+    where = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that `hf auth login` stored"
+    return None if token is None else identify(token, where)
+
+
+def identify(token: str, where: str) -> Identity:
+    """Whose token this is; ``where`` says in an error where it comes from. Raises as ``who_am_i``."""
     try:
         answer = api().whoami(token=token)
     except Exception as error:
-        raise _refused_or_unreachable(error, token) from None
+        raise _refused_or_unreachable(error, token, where) from None
     role = _inside(answer, "auth", "accessToken", "role")
     role = role if isinstance(role, str) else "login"
     return Identity(str(_inside(answer, "name") or "?"), role, _can_write(answer, role), token)
+
+
+def write_identity(typed: Callable[[], str | None]) -> Identity:
+    """The account that publishes, with a token that may write: from HF_PUBLISH_TOKEN, else this machine's login where that may write, else
+    what ``typed`` gives. The token is kept nowhere.
+
+    Raises HubAccessDenied without one, or for one that may only read; HubUnreachable.
+    """
+    given = os.environ.get(WRITE_TOKEN, "").strip()
+    if not given:
+        login = who_am_i()
+        if login is not None and login.can_write:
+            return login
+        given = (typed() or "").strip()
+    if not given:
+        raise HubAccessDenied(
+            "publishing needs a token that may write, and this machine has none",
+            meaning="Nothing was published.",
+            hint=f"Make one for the repository at {TOKENS_PAGE} and set {WRITE_TOKEN} to it; it is used for this and kept nowhere.",
+        )
+    found = identify(given, WRITE_TOKEN_PLACE)
+    if not found.can_write:
+        raise HubAccessDenied(
+            f"{WRITE_TOKEN_PLACE} may only read",
+            meaning="Nothing was published.",
+            hint=f"Make one that may write to the repository at {TOKENS_PAGE}.",
+        )
+    return found
 
 
 def refuse_write_token(identity: Identity) -> None:
@@ -62,7 +99,7 @@ def refuse_write_token(identity: Identity) -> None:
         f"the Hugging Face token of {identity.name} {kind}: "
         "whoever owns the rented box could change your repositories with it",
         meaning="Nothing was pushed.",
-        hint="Make a token with the role `read` at https://huggingface.co/settings/tokens and set HF_TOKEN to it; "
+        hint=f"Make a token with the role `read` at {TOKENS_PAGE} and set HF_TOKEN to it; "
         "if the run has to publish, say `hub: {allow_write_token: true}` in the job file.",
     )
 
@@ -89,13 +126,14 @@ def _items(value: object) -> list[object]:
     return list(value) if isinstance(value, list) else []
 
 
-def _refused_or_unreachable(error: Exception, token: str) -> HostError:
+def _refused_or_unreachable(error: Exception, token: str, where: str) -> HostError:
     answer = hub_answer(error)
     if answer is None or answer.status_code not in (401, 403):
         return HubUnreachable(trouble(error, token), hint="check the network, or HF_ENDPOINT", retryable=True)
-    where = "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that `hf auth login` stored"
     return HubAccessDenied(
         f"{where} is refused by the hub: it is wrong, expired or revoked",
         meaning="Nothing was pushed.",
-        hint="Type `hf auth login --force`, or set HF_TOKEN to a token with the role `read`.",
+        hint="Type `hf auth login --force`, or set HF_TOKEN to a token with the role `read`."
+        if where != WRITE_TOKEN_PLACE
+        else f"Make another at {TOKENS_PAGE}.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from remote_payload.agent.wire.tokens import find_token
+from remote_payload.tokens import find_token
 
 _FOLDERS = frozenset((".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".docker", ".huggingface"))
 # ``id_*`` means ssh's keys: a name with an ending (id_map.json) is somebody's data, and a key inside it is found by its content.

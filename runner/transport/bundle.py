@@ -40,13 +40,14 @@ def agent() -> Bundle:
 
 @functools.cache
 def payload() -> Bundle:
-    """The training package (``train``, ``recipes``, ``settings``, ``forecast``), which a recipe job has on its PYTHONPATH."""
-    return _pack(dict(_package("train", "recipes", "settings", "forecast")))
+    """The training package (``train``, ``recipes``, ``settings``, ``forecast``, ``publish``), which a recipe job has on its PYTHONPATH."""
+    return _pack(dict(_package("train", "recipes", "settings", "forecast", "publish")))
 
 
 def _package(*parts: str) -> Iterator[tuple[str, bytes]]:
     top = resources.files("remote_payload")
-    yield "remote_payload/__init__.py", (top / "__init__.py").read_bytes()
+    for file in ("__init__.py", "tokens.py"):
+        yield f"remote_payload/{file}", (top / file).read_bytes()
     for part in parts:
         yield from _files(top / part, f"remote_payload/{part}")
 

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tests.support.hub_state import LARGE, Account, Hub, Seen
+from tests.support import hub_uploads
+from tests.support.hub_state import LARGE, Account, Hub, Seen, git_blob, large_facts
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -25,12 +26,22 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.route()
 
+    def do_POST(self) -> None:
+        body = self.body()
+        if self.state.broken:
+            return self.answer(503, b"down for maintenance")
+        return hub_uploads.route(self, unquote(urlsplit(self.path).path), body)
+
+    do_PUT = do_POST
+
     def route(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if self.state.broken:
             return self.answer(503, b"down for maintenance")
         if path == "/api/whoami-v2":
             return self.whoami()
+        if match := re.fullmatch(r"/api/models/(?P<id>[^/]+/[^/]+)/xet-write-token/.+", path):
+            return hub_uploads.xet_token(self, match["id"])
         if match := re.fullmatch(r"/api/models/(?P<id>[^/]+(?:/[^/]+)?)/auth-check", path):
             return self.auth_check(match["id"])
         if match := re.fullmatch(r"/api/models/(?P<id>.+?)/tree/(?P<revision>[^/]+)(?:/(?P<under>.+))?", path):
@@ -64,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             self.json(
                 {"id": name, "modelId": name, "sha": found, "private": model.private, "gated": gated, "tags": []}
                 | {"siblings": siblings, "downloads": 0, "likes": 0}
+                | ({"cardData": model.card} if model.card else {})
             )
 
     def tree(self, name: str, revision: str, under: str | None) -> None:
@@ -132,8 +144,19 @@ class Handler(BaseHTTPRequestHandler):
 
     # Answers.
 
-    def json(self, value: Any) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def json(self, value: Any, status: int = 200) -> None:
+        self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def body(self) -> bytes:
+        """What came with the request: as long as it says, or in chunks."""
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         coded = {"X-Error-Code": code} if code else {}
@@ -165,7 +188,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def _tree_entry(file: str, content: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": file, "size": len(content)}
-    entry["oid"] = hashlib.sha1(content).hexdigest()
+    entry["oid"] = git_blob(content)
     if file.endswith(LARGE):
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        sha256, entry["size"] = large_facts(content)
+        entry["lfs"] = {"oid": sha256, "size": entry["size"], "pointerSize": 134}
     return entry

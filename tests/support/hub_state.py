@@ -14,6 +14,19 @@ from urllib.parse import unquote
 LARGE = (".safetensors", ".bin")  # what the public hub keeps outside git and serves by redirect
 
 
+def git_blob(content: bytes) -> str:
+    """The name that git gives a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def large_facts(content: bytes) -> tuple[str, int]:
+    """sha256 and size of a large file. Of one in the Xet store the hub has these two instead of the content."""
+    if content.startswith(b"xet "):
+        _, sha256, size = content.decode().split()
+        return sha256, int(size)
+    return hashlib.sha256(content).hexdigest(), len(content)
+
+
 @dataclass(frozen=True)
 class Seen:
     """One request as it arrived, and the status it was answered with."""
@@ -38,6 +51,10 @@ class Account:
     permissions: tuple[str, ...] = ()
     granted: set[str] = field(default_factory=set)
 
+    @property
+    def may_write(self) -> bool:
+        return self.role in ("write", None) or any(each.endswith(".write") for each in self.permissions)
+
     def whoami(self) -> dict[str, Any]:
         if self.role is None:
             return {"type": "user", "name": self.name, "auth": {"type": "oauth"}}
@@ -60,6 +77,7 @@ class Model:
     private: bool = False
     revisions: dict[str, str] = field(default_factory=dict)  # branch, tag or commit → commit
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)  # the metadata of its card, as the hub tells it
 
 
 class Hub:
@@ -71,6 +89,9 @@ class Hub:
         self.requests: list[Seen] = []
         self.endpoint = ""
         self.storage = ""  # the same server under another host name: the client must not send the token there
+        self.stored: dict[str, bytes] = {}  # what was uploaded by LFS, by sha256
+        self.xet: Path | None = None  # a folder: large files are written there by the client's Xet library
+        self.messages: list[str] = []  # of the commits that clients made
         self.broken = False  # every answer is a 503
         self.stalls: dict[str, int] = {}
         self.released = threading.Event()
@@ -83,6 +104,7 @@ class Hub:
         gated: bool = False,
         private: bool = False,
         tag: str = "",
+        card: dict[str, Any] | None = None,
     ) -> str:
         """Publishes a folder (or names with their content) as the newest commit of ``main``; returns that commit."""
         if isinstance(files, Path):
@@ -92,9 +114,14 @@ class Hub:
             digest.update(name.encode() + hashlib.sha256(content).digest())
         commit = digest.hexdigest()
         entry = self.models.setdefault(model, Model(model, gated, private))
+        entry.card = card or entry.card
         entry.commits[commit] = dict(files)
         entry.revisions.update({"main": commit, commit: commit} | ({tag: commit} if tag else {}))
         return commit
+
+    def files(self, model: str) -> dict[str, bytes]:
+        """The files of the newest commit, with their content."""
+        return self.models[model].commits[self.models[model].revisions["main"]]
 
     def add_account(
         self,

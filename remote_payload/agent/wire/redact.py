@@ -2,7 +2,7 @@
 
 from typing import Iterable
 
-from remote_payload.agent.wire.tokens import HUB_TOKEN, without_tokens
+from remote_payload.tokens import HUB_TOKEN, without_tokens
 
 REDACTED = "[redacted]"
 SHORTEST = 4  # characters; to replace each letter "a" would leave no text

@@ -5,7 +5,7 @@ Times are epoch seconds, lengths of time are seconds, sizes are bytes. A field i
 is not known. ``runner/cli/as_document`` fills them.
 """
 
-from runner.cli.documents import checks, dealing, errors, files, follow, hosts, models, recovery, runs, sweep
+from runner.cli.documents import checks, dealing, errors, files, follow, hosts, models, publish, recovery, runs, sweep
 
 Document = (
     errors.Failure
@@ -17,5 +17,6 @@ Document = (
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
     | models.Sample | models.SmokeTest
+    | publish.Publish
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

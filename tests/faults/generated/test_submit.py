@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from remote_payload.agent.wire.tokens import find_token
+from remote_payload.tokens import find_token
 from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
 from tests.support.trials import trials

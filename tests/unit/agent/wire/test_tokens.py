@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from remote_payload.agent.run import causes
 from remote_payload.agent.serve import without_secrets
 from remote_payload.agent.wire.protocol import ExitRecord
-from remote_payload.agent.wire.tokens import KINDS, find_token, without_tokens
+from remote_payload.tokens import KINDS, find_token, without_tokens
 from runner.domain.flow import flow
 
 # In two pieces each, so that this file itself can be pushed.

@@ -1,0 +1,91 @@
+"""``gpurun publish``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options, output
+
+if TYPE_CHECKING:
+    from runner.workflow.publish import Published
+
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command(
+    "publish",
+    epilog="\b\nExamples:\n"
+    "  gpurun publish legal me/legal-lora --dry-run      what would go, and what stays\n"
+    "  gpurun publish legal me/legal-lora                private, with the run's card\n"
+    "  gpurun publish legal me/legal-lora --update       over what is there\n"
+    "  gpurun publish ./my-adapter me/mine --public --gguf exports/gguf",
+)
+@click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
+@click.argument("repository", metavar="REPO")
+@click.option("--public", is_flag=True, help="Everybody may read it. Without it a new repository is private.")
+@click.option("--update", is_flag=True, help="Go on although the repository has other content: a new commit on top.")
+@click.option("--merged", type=FOLDER, metavar="DIR", help="Publish this folder, the whole model, below merged/.")
+@click.option("--gguf", type=FOLDER, metavar="DIR", help="Publish the .gguf files of this folder beside the model.")
+@click.option("--dry-run", is_flag=True, help="List what would be published, and upload nothing.")
+@options.json_option
+def command(
+    target: str, repository: str, public: bool, update: bool, merged: Path | None, gguf: Path | None, dry_run: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Publish a model on the Hugging Face Hub: private, with its card.
+
+    TARGET is a fetched run or the folder of a model, REPO a name such as me/legal-lora. An interrupted upload goes on when the command
+    is repeated. What is there with other content is overwritten only with --update. The token that writes is HF_PUBLISH_TOKEN,
+    or it is asked for; it is kept nowhere.
+    """
+    from remote_payload.publish.publication import Wish
+    from runner.workflow.publish import model_of, publish_here
+
+    folder, run = model_of(target)
+    wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, merged, gguf)
+    if as_json or not sys.stderr.isatty():
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    done = publish_here(run, wish, output.reporter(as_json), _ask_token, update=update, dry_run=dry_run)
+    if as_json:
+        from runner.cli.as_document.publish import publish_document
+
+        return output.print_document(publish_document(done, dry_run=dry_run))
+    show(done, dry_run=dry_run)
+
+
+def show(done: Published, *, dry_run: bool) -> None:
+    """Prints what was published, or what would be; last the page's address."""
+    from runner.domain.quantities import format_size
+
+    found = done.publication
+    for file in found.contents.files if dry_run else ():
+        output.print_untrusted(f"{found.comparison.state(file.path):8} {format_size(file.size):>10}  {file.path}")
+    for path in found.comparison.stale if dry_run else ():
+        output.print_untrusted(f"{'removed':8} {'':>10}  {path}")
+    for left in found.contents.left_out:
+        output.print_untrusted(f"stays here: {left.path} ({left.reason})")
+    base = f"base {found.base.name}, " if found.base else ""
+    output.print_untrusted(f"{base}licence {found.licence}, {'private' if found.private else 'public'}")
+    if dry_run:
+        said = "has other content: --update would go on" if found.comparison.conflicts else "would be published"
+        said = "is there already, as it is here" if found.nothing_to_do else said
+        output.print_untrusted(f"{len(found.contents.files)} files, {format_size(found.contents.size)}: {said}")
+    elif done.commit is None:
+        output.print_untrusted("nothing to upload: all of it is there already")
+    else:
+        output.print_untrusted(f"published {len(found.contents.files)} files, {format_size(found.contents.size)}")
+    output.print_untrusted(done.page)
+
+
+def _ask_token() -> str | None:
+    """A token typed at a terminal, not shown; None where nobody can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    typed: str = click.prompt("A Hugging Face token that may write (it is kept nowhere)", hide_input=True, err=True)
+    return typed
