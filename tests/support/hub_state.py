@@ -91,6 +91,7 @@ class Hub:
         self.storage = ""  # the same server under another host name: the client must not send the token there
         self.stored: dict[str, bytes] = {}  # what was uploaded by LFS, by sha256
         self.xet: Path | None = None  # a folder: large files are written there by the client's Xet library
+        self.refused_commits = 0  # so many of the next commits are answered with a 500
         self.messages: list[str] = []  # of the commits that clients made
         self.broken = False  # every answer is a 503
         self.stalls: dict[str, int] = {}

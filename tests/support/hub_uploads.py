@@ -135,6 +135,9 @@ def metadata_errors(card: str) -> list[dict[str, str]]:
 
 def _commit(asked: Handler, name: str, lines: list[dict[str, Any]]) -> None:
     hub = asked.state
+    if hub.refused_commits:
+        hub.refused_commits -= 1
+        return asked.refuse(500, "", "Internal Error")
     files, header = dict(hub.files(name)), lines[0]["value"]
     if header.get("parentCommit") not in (None, hub.models[name].revisions["main"]):
         return asked.refuse(412, "", "A commit has happened since. Please refresh and try again.")
