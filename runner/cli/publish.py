@@ -19,9 +19,9 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.command(
     "publish",
     epilog="\b\nExamples:\n"
-    "  gpurun publish legal me/legal-lora --dry-run      what would go, and what stays\n"
-    "  gpurun publish legal me/legal-lora                private, with the run's card\n"
-    "  gpurun publish legal me/legal-lora --update       over what is there\n"
+    "  gpurun publish legal me/legal-lora --dry-run   what would go and what stays\n"
+    "  gpurun publish legal me/legal-lora             private, with the run's card\n"
+    "  gpurun publish legal me/legal-lora --update    over what is there\n"
     "  gpurun publish ./my-adapter me/mine --public --gguf exports/gguf",
 )
 @click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
