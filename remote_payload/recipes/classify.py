@@ -16,9 +16,11 @@ from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.metrics import (
     binary_f1,
+    class_counts,
     classification_metrics,
     confusion,
     inverse_frequency_weights,
+    metrics_of_counts,
 )
 from remote_payload.train.loop.flops import flops_per_token
 from remote_payload.train.loop.loop import train
@@ -109,6 +111,7 @@ class ClassifyTask:
         self.settings, self.world, self.pad, self.autocast = settings, world, pad, autocast(world.device, compute)
         self.train, self.validation = sides
         self.labels = data.labels
+        self.scores_width = 3 * len(data.labels)
         self.longest = max(self.train.lengths)
         self.steps_per_epoch = -(-len(self.train.ids) // settings.batch.size)
         weights = class_weights(data, settings.class_weights)
@@ -127,6 +130,13 @@ class ClassifyTask:
         """The loss of a micro-batch on this rank's device, matrix products in the task's dtype."""
         with self.autocast:
             return loss(model, batch, self.weights)
+
+    def scores(self, batch: MicroBatch, loss: ClassLoss) -> Tensor:
+        """Hits, texts and predictions of each class."""
+        return class_counts(confusion(batch.tensors["labels"], loss.logits.argmax(-1), len(self.labels))).flatten()
+
+    def figures(self, scores: list[float]) -> dict[str, float]:
+        return metrics_of_counts(torch.tensor(scores, dtype=torch.float64).reshape(3, -1))
 
     def padded(self, side: Tokenised, indices: list[int], micro_batch_rows: int) -> list[MicroBatch]:
         """This rank's share of the texts, longest first, in pieces none of which is over ``micro_batch_rows`` of full length."""

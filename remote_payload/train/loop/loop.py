@@ -77,7 +77,7 @@ class Loop:
         self.stepper = Stepper(run, model, task)
         self.fitting = FittingSteps(run, self.stepper, self.progress)
         self.total = self.settings.max_steps or math.ceil(self.settings.epochs * task.steps_per_epoch)
-        self.log = StepLog(run, self.progress, self.total, flops_per_token)
+        self.log = StepLog(run, task, self.progress, self.total, flops_per_token)
         self.requests = Requests(Grace.of_this_run())
         self.saver = Saver(run, model, self.stepper.optimizer, self.requests.grace, callbacks.extras)
         self.stop_asked = self.save_asked = False
@@ -90,6 +90,7 @@ class Loop:
         self.prepare()
         with self.run.phase("train"), watching(self.log.stall_detector, self.run.telemetry), self.saver.closing():
             reason = self.take_steps()
+            self.log.end_epoch(self.epoch, self.seconds)
             with self.log.stall_detector.paused():
                 self.saver.wait()
         self.run.log(f"{reason} at step {self.progress.step} of {self.total}")
@@ -161,6 +162,7 @@ class Loop:
                 yield work
                 if progress.step >= self.total:
                     return
+            self.log.end_epoch(self.epoch, self.seconds)
             progress.epoch += 1
             progress.step_in_epoch = 0
 
@@ -175,7 +177,8 @@ class Loop:
         self.stop_asked, self.save_asked = facts.stop_asked, facts.save_asked
         if facts.save_asked:  # a later request is noticed after the next step
             self.requests.save = False
-        self.log.report(facts, self.epoch, lr, time.perf_counter() - started)
+        samples = len(work) if isinstance(work, list) else self.settings.batch.size
+        self.log.report(facts, samples, self.epoch, lr, time.perf_counter() - started)
 
     # Between steps.
 
@@ -289,6 +292,9 @@ class Loop:
         progress = self.progress
         speed = progress.timed_tokens / progress.timed_seconds if progress.timed_seconds else 0.0
         memory = int(self.world.max(peak_memory(self.world.device) or 0)[0])
+        samples = progress.timed_samples and progress.timed_samples / progress.timed_seconds
         share, losses = self.log.utilisation(speed), self.log.losses
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        return Outcome(progress, self.total, reason, self.seconds, memory, losses, speed, share, self.requests, dtype)
+        return Outcome(
+            progress, self.total, reason, self.seconds, memory, losses, speed, samples, share, self.requests, dtype
+        )

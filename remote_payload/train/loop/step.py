@@ -70,15 +70,32 @@ class EvenTask(Protocol):
         """How many micro-batches the rank with the most of them has in a step."""
 
 
+@runtime_checkable
+class ScoredTask(Protocol):
+    """A task that measures more of its training passes than their loss, without a further pass: hits, for one."""
+
+    scores_width: int
+
+    def scores(self, batch: MicroBatch, loss: Any) -> Tensor:
+        """``[scores_width]`` in fp64, of a micro-batch and what ``loss`` gave for it; added up over micro-batches, ranks and steps."""
+
+    def figures(self, scores: list[float]) -> dict[str, float]:
+        """Metrics by name from scores that were added up."""
+
+
 @dataclass(frozen=True)
 class StepFacts:
-    """A step over all ranks: mean loss, gradient norm before clipping, real tokens, and what was asked for meanwhile."""
+    """A step over all ranks: mean loss and what it was divided by, gradient norm before clipping, real tokens, what was asked for
+    meanwhile, and the scores of a ``ScoredTask``.
+    """
 
     loss: float
+    count: float
     grad_norm: float
     tokens: int
     stop_asked: bool
     save_asked: bool
+    scores: list[float]
 
     @property
     def finite(self) -> bool:
@@ -91,6 +108,7 @@ class Stepper:
     def __init__(self, run: Run, model: nn.Module, task: Task) -> None:
         self.world, self.settings, self.model, self.task = run.world, run.settings, model, task
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.scored = task if isinstance(task, ScoredTask) else None
         self.gradients = GradientSum(run.world, self.parameters)
         self.optimizer = build_optimizer(model, run.settings.optimizer, run.world.device, run.settings.seed)
 
@@ -104,7 +122,8 @@ class Stepper:
         the message would be a collective too; the end of this process ends them.
         """
         tokens, failed = 0, False
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)  # loss, count
+        width = 2 + (self.scored.scores_width if self.scored else 0)
+        sums = torch.zeros(width, dtype=torch.float64, device=self.world.device)  # loss, count, scores
         self.gradients.begin()
         try:
             tokens = self.accumulate(work, micro_batch_rows, sums)
@@ -118,13 +137,14 @@ class Stepper:
         if failed:
             release_memory()  # here the exception is gone, and with it the frames that hold the tensors
         self.gradients.finish()
-        any_failed, stop, save, all_tokens, loss, count, norm = self.read(
+        any_failed, stop, save, all_tokens, loss, count, *scores, norm = self.read(
             (failed, requests.stop, requests.save, tokens), sums
         )
         if any_failed:
             return None
         scale = self.world.gradient_scale / max(count, 1e-12)
-        facts = StepFacts(loss / max(count, 1e-12), norm * scale, int(all_tokens), stop > 0, save > 0)
+        mean = loss / max(count, 1e-12)
+        facts = StepFacts(mean, count, norm * scale, int(all_tokens), stop > 0, save > 0, scores)
         if facts.finite:
             multiply_gradients(self.parameters, scale * clipping(facts.grad_norm, self.settings.optimizer.clip))
             self.update(lr)
@@ -137,20 +157,24 @@ class Stepper:
         return found
 
     def accumulate(self, work: Any, micro_batch_rows: int, sums: Tensor) -> int:
-        """Adds the gradient of the summed losses of this rank's micro-batches, and to ``sums`` loss and count. Returns the real tokens."""
+        """Adds the gradient of the summed losses of this rank's micro-batches, and to ``sums`` loss, count and scores. Returns the real
+        tokens.
+        """
         self.model.train()
         batches = self.task.micro_batches(work, micro_batch_rows)
         real = len(batches)
         if self.world.sharded and real < (most := self.most_micro_batches(work, micro_batch_rows, real)):
             # A sharded model needs all ranks in every pass: those with fewer micro-batches add one of weight zero.
             batches += [batches[-1] if batches else self.task.heaviest(1)] * (most - real)
-        for index, batch in enumerate(batches):
-            loss, count, *_ = self.task.loss(self.model, batch.to(self.world.device))
+        for index, batch in enumerate(each.to(self.world.device) for each in batches):
+            loss, count, *_ = found = self.task.loss(self.model, batch)
             if index == len(batches) - 1:
                 self.gradients.arm()
             (loss if index < real else loss * 0.0).backward()
             if index < real:
-                sums += torch.stack([loss.detach().double(), as_scalar(count, loss.device)])
+                sums[:2] += torch.stack([loss.detach().double(), as_scalar(count, loss.device)])
+                if self.scored:
+                    sums[2:] += self.scored.scores(batch, found)
         return sum(batch.tokens for batch in batches[:real])
 
     def most_micro_batches(self, work: Any, micro_batch_rows: int, own: int) -> int:

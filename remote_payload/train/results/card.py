@@ -14,7 +14,7 @@ from remote_payload.train.download import BaseModel
 from remote_payload.train.files import read_json_object, shown_path
 from remote_payload.train.model.model_facts import MODEL_FACTS, read_model_facts
 from remote_payload.train.run import Run
-from remote_payload.train.state.progress import EvaluationResult, Outcome, Progress
+from remote_payload.train.state.progress import EpochFigures, EvaluationResult, Outcome, Progress
 
 TEMPLATE = """\
 ---
@@ -101,10 +101,15 @@ def render_card(card: Card) -> str:
     """The card as Markdown. Raises jinja2.UndefinedError for a field that does not exist, which ModelCard.from_template would not."""
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     # Evaluations may have different metrics: a resumed run may measure others.
-    columns = list(dict.fromkeys(name for entry in card.history for name in entry["metrics"]))
+    columns = metric_names(card.history)
     environment.filters["number"] = lambda value: f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
     direction = "higher" if card.higher_is_better else "lower"
     return environment.from_string(TEMPLATE).render(card=card, columns=columns, direction=direction)
+
+
+def metric_names(entries: Sequence[EvaluationResult] | Sequence[EpochFigures]) -> list[str]:
+    """The metrics that one of the entries has at least."""
+    return list(dict.fromkeys(name for entry in entries for name in entry["metrics"]))
 
 
 def hub_metadata(
@@ -175,12 +180,30 @@ def training_settings(run: Run, base: BaseModel | None, progress: Progress) -> d
     }
 
 
+def epoch_sections(epochs: Sequence[EpochFigures]) -> list[Section]:
+    """A table of what each epoch was like as the model learnt from it; nothing before the first is over."""
+    if not epochs:
+        return []
+    names = metric_names(epochs)
+    lines = [f"| epoch | seconds | examples/s | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    for epoch in epochs:
+        speed = f"{epoch['seconds']:,.1f} | {epoch['samples_per_second']:,.1f}"
+        cells = (f"{epoch['metrics'][name]:.4f}" if name in epoch["metrics"] else "" for name in names)
+        lines.append(f"| {epoch['epoch']:g} | {speed} | {' | '.join(cells)} |")
+    told = "Of the examples as the model learnt from them, each before the update that it took part in."
+    return [Section("Epochs", "\n".join(lines) + "\n\n" + told)]
+
+
 def training_figures(outcome: Outcome | None) -> dict[str, str | int]:
     """Time, speed and memory, as rows of the card's table; none before training is over."""
     if outcome is None:
         return {}
-    speed = f"{outcome.tokens_per_second:,.0f} tokens/s"
+    progress, speed = outcome.progress, f"{outcome.tokens_per_second:,.0f} tokens/s"
+    if outcome.samples_per_second is not None:
+        speed += f", {outcome.samples_per_second:,.1f} examples/s"
     rows: dict[str, str | int] = {"time": f"{outcome.seconds:,.0f} s, {speed}, ended: {outcome.reason}"}
+    if progress.first_loss is not None and progress.last_loss is not None:
+        rows["training loss"] = f"{progress.first_loss:.4f} at the first step, {progress.last_loss:.4f} at the last"
     if outcome.mfu:
         rows["MFU"] = f"{outcome.mfu:.1%} (attention counted in full, whatever its mask)"
     if outcome.peak_memory:

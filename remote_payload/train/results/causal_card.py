@@ -15,6 +15,7 @@ from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.results.card import (
     Card,
     Section,
+    epoch_sections,
     hub_metadata,
     render_card,
     title_of,
@@ -54,7 +55,7 @@ def causal_card(
                 **prompting_lines(prompting),
                 **training_figures(outcome),
             },
-            sections=sections(report, start) if report else [],
+            sections=[*epoch_sections(progress.epochs), *(sections(report, start) if report else [])],
             note=remark(weights, outcome),
         )
     )

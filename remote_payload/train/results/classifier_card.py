@@ -11,6 +11,7 @@ from remote_payload.train.download import BaseModel
 from remote_payload.train.files import shown_path
 from remote_payload.train.results.card import (
     Card,
+    epoch_sections,
     hub_metadata,
     render_card,
     title_of,
@@ -53,6 +54,7 @@ def classifier_card(
                 "class weights": settings.class_weights,
                 **training_figures(outcome),
             },
+            sections=epoch_sections(progress.epochs),
             note=remark(weights, outcome),
         )
     )  # fmt: skip

@@ -22,7 +22,7 @@ from remote_payload.train.results.identity import without_identity
 from remote_payload.train.results.machine import CodeState, Hardware, code_state, hardware, libraries
 from remote_payload.train.run import Run
 from remote_payload.train.state.best import Weights, weights_facts
-from remote_payload.train.state.progress import EvaluationResult, Outcome
+from remote_payload.train.state.progress import EpochFigures, EvaluationResult, Outcome
 
 SCHEMA = 1
 LEFT_OUT = {"host", "secrets", "variables"}  # of the job: addresses and what may be a credential
@@ -99,14 +99,18 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
 
 
 class TrainingFigures(TypedDict):
-    """How far training came, how fast it was, and every evaluation."""
+    """How far training came, how fast it was, what it learnt from epoch to epoch, and every evaluation."""
 
     steps: int
     steps_planned: int
     tokens: int
     seconds: float
     tokens_per_second: float
+    samples_per_second: float | None
     mfu: float | None
+    first_loss: float | None
+    last_loss: float | None
+    epochs: list[EpochFigures]
     evaluations: list[EvaluationResult]
 
 
@@ -118,7 +122,11 @@ def training_figures(outcome: Outcome) -> TrainingFigures:
         "tokens": outcome.progress.tokens,
         "seconds": round(outcome.seconds, 3),
         "tokens_per_second": outcome.tokens_per_second,
+        "samples_per_second": outcome.samples_per_second,
         "mfu": outcome.mfu,
+        "first_loss": outcome.progress.first_loss,
+        "last_loss": outcome.progress.last_loss,
+        "epochs": outcome.progress.epochs,
         "evaluations": outcome.progress.evaluations,
     }
 

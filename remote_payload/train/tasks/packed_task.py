@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from remote_payload.train.data.batching import epoch_order
 from remote_payload.train.data.packing import Document, first_fit_decreasing, pack
@@ -18,7 +18,21 @@ from remote_payload.train.model.precision import autocast
 from remote_payload.train.tasks.sums import LossFunction, loss_of_the_model, token_metrics, token_sums
 
 
-class PackedTask:
+class TokenScored:
+    """A ``ScoredTask`` whose ``loss`` gives a ``TokenLoss``."""
+
+    scores_width = 2
+
+    def scores(self, batch: MicroBatch, loss: TokenLoss) -> Tensor:
+        """How many tokens count, and how many of them were predicted."""
+        return torch.stack([loss.count.double(), loss.correct.double()])
+
+    def figures(self, scores: list[float]) -> dict[str, float]:
+        tokens, correct = scores
+        return {"token_accuracy": correct / max(tokens, 1.0)}
+
+
+class PackedTask(TokenScored):
     """A ``Task`` over documents of at most ``max_length`` tokens; one step is ``batch`` documents, ``loss`` is the recipe's.
 
     A micro-batch of so many rows of full length has room for ``rows * max_length`` tokens, which any number of shorter

@@ -121,6 +121,7 @@ class PreferenceTask:
     """A ``Task`` over pairs, for a ``CausalLoss``; a row of full length is a pair, ``loss`` is the recipe's."""
 
     fixed_shapes = False
+    scores_width = 1 + len(METRICS)
 
     def __init__(
         self,
@@ -160,7 +161,14 @@ class PreferenceTask:
         batches = self._packed(self.world.share(list(pairs)), micro_batch_rows)
         losses = (self.loss(model, batch.to(self.world.device)) for batch in batches)
         sums = add_up(map(pair_sums, losses), 1 + len(METRICS), self.world.device)
-        count, *totals = self.world.sum_on_device((), sums).tolist()
+        return self.figures(self.world.sum_on_device((), sums).tolist())
+
+    def scores(self, batch: MicroBatch, loss: PairLoss) -> Tensor:
+        return pair_sums(loss)
+
+    def figures(self, scores: list[float]) -> dict[str, float]:
+        """The mean of each of ``METRICS`` from ``pair_sums``."""
+        count, *totals = scores
         return {name: total / max(count, 1.0) for name, total in zip(METRICS, totals, strict=True)}
 
     @torch.no_grad()
@@ -182,7 +190,7 @@ def pair_sums(loss: PairLoss) -> Tensor:
     """``[1 + metrics]``: the number of pairs, then each of ``METRICS`` summed over them."""
     chosen, rejected = loss.rewards[:, 0], loss.rewards[:, 1]
     margin = chosen - rejected
-    columns = [torch.ones_like(margin), loss.losses, preferred(margin), margin, chosen, rejected]
+    columns = [torch.ones_like(margin), loss.losses.detach(), preferred(margin), margin, chosen, rejected]
     return torch.stack(columns).double().sum(dim=1)
 
 

@@ -21,7 +21,7 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.loop.step import MicroBatch
 from remote_payload.train.model.causal import TokenLoss
 from remote_payload.train.model.precision import autocast
-from remote_payload.train.tasks.packed_task import collate
+from remote_payload.train.tasks.packed_task import TokenScored, collate
 from remote_payload.train.tasks.sums import LossFunction, loss_of_the_model, token_metrics, token_sums
 
 
@@ -84,7 +84,7 @@ class PackedRows:
         return collate([self.documents[document] for document in self.documents_of(indices)])
 
 
-class RowTask:
+class RowTask(TokenScored):
     """Next-token prediction on rows, ``loss`` is the recipe's; ``measure(model, rows)`` is what an evaluation reports.
 
     With fixed shapes the last step of an epoch is left out when it would be smaller than the others (other rows each epoch).
