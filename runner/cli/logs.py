@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "logs",
     epilog="\b\nExamples:\n  gpurun logs                  the whole log, as it is now\n"
     "  gpurun logs -f               follow to the end\n"
-    "  gpurun logs --tail 50\n  gpurun logs --raw > run.log",
+    "  gpurun logs --tail 50\n  gpurun logs --timestamps        when each line was there\n  gpurun logs --raw > run.log",
 )
 @options.run_argument
 @click.option(
@@ -25,19 +25,27 @@ if TYPE_CHECKING:
 )
 @click.option("--tail", type=options.Count("lines"), metavar="N", help="Begin with the last N lines.")
 @click.option("--raw", is_flag=True, help="Print every byte as it is, control sequences too, for files and pipes.")
+@click.option("--timestamps", is_flag=True, help="Put the time in front of each line, to the second.")
 @options.moved_host_option
 @options.json_option
-def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host: str | None, as_json: bool) -> None:
+def command(
+    run: str | None, until_end: bool, tail: int | None, raw: bool, timestamps: bool, host: str | None, as_json: bool
+) -> None:
     """Print the log of a run, or follow it to the end.
 
     Bytes that are on this machine already are not sent again. With -f, a terminal that showed a part of the log before
     continues from there, and the exit code is the run's: 10 failed, 11 cancelled, 12 lost. Where the run was resumed, on its
     box or on another one, the log of the new run follows.
+
+    The times of --timestamps are beside the log, not in it: the box notes once a second how far the log has grown. A line whose time
+    nobody noted has blanks there.
     """
+    if timestamps and (raw or as_json):
+        raise click.UsageError("--timestamps adds to the log's lines, --raw and --json do not: give one of them.")
     from runner import store
     from runner.cli.output import LogPrinter, Shown
     from runner.domain import places
-    from runner.workflow.logs import show, went_on
+    from runner.workflow.logs import show, show_timed, went_on
     from runner.workflow.status import error_of, raise_for
 
     report = output.reporter(as_json)
@@ -49,8 +57,11 @@ def command(run: str | None, until_end: bool, tail: int | None, raw: bool, host:
         record = following
         printer = LogPrinter(raw=raw, silent=as_json)
         log = places.run_folder(record.run_id) / "log"
-        with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
-            status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
+        if timestamps:
+            status = show_timed(record, report, printer.line, until_end=until_end, tail=tail)
+        else:
+            with Shown(log, until_end and tail is None and not raw and not as_json) as shown:
+                status = show(record, report, printer, until_end=until_end, tail=tail, shown=shown)
         printer.finish()
         following = went_on(record)
         if following is not None:

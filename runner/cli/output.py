@@ -66,6 +66,11 @@ class LogPrinter:
             return
         self._write(data if self._raw else self._filter.feed(data).encode("utf-8"))
 
+    def line(self, head: str, data: bytes) -> None:
+        """Prints a line with ``head`` in front of it."""
+        self._write(head.encode() + b"  ")
+        self(data)
+
     def finish(self) -> None:
         """Ends the log: prints what an unfinished character becomes, and on a terminal begins a new line."""
         if self._silent or self._raw:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runner.domain.answers.verbs import Moved
     from runner.transport.link import Link
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[bytes], None]  # gets the log's new bytes; none of them where events have come
 LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
 
 
@@ -94,6 +94,7 @@ def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, unti
             sink(copy.write_log(message.offset, message.data))
         elif isinstance(message, Piece):
             copy.write_events(message.offset, message.data)
+            sink(b"")
         elif isinstance(message, Moved):
             _handle_move(message, run, copy, sink)
         elif isinstance(message, Followed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runner import store
@@ -14,6 +14,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.follow import Sink, follow
 from runner.workflow.status import recorded_status
+from runner.workflow.timed_log import TimedLog, in_words
 
 CHUNK = 1 << 18
 AGAIN = 10  # lines that come again when a terminal goes on with a log
@@ -44,6 +45,35 @@ def show(run: Run, report: Reporter, sink: Sink, *, until_end: bool, tail: int |
         return None
 
 
+def show_timed(
+    run: Run, report: Reporter, line: Callable[[str, bytes], None], *, until_end: bool, tail: int | None
+) -> Status | None:
+    """Gives ``line`` each line of the log with its time, from the last ``tail`` lines on; the status as ``show`` does.
+
+    The times are of this machine's copy of the log, so the log comes here as a whole, whatever ``tail`` is.
+    """
+    folder = places.run_folder(run.run_id)
+    status = show(run, report, lambda data: None, until_end=False, tail=None)
+    log = TimedLog(folder, _start(folder / "log", tail))
+
+    def tell(end: bool = False) -> None:
+        for moment, text in log.lines(end=end):
+            line(in_words(moment), text)
+
+    tell()
+    if until_end and not (status and status.finished):
+        status = show(run, report, lambda data: tell(), until_end=True, tail=None, shown=_size(folder / "log"))
+    tell(end=True)
+    return status
+
+
+def _start(file: Path, tail: int | None) -> int:
+    if tail is None or not file.exists():
+        return 0
+    with open(file, "rb") as source:
+        return start_of_tail(source.fileno(), tail, os.fstat(source.fileno()).st_size)
+
+
 def went_on(run: Run) -> Run | None:
     """The run that goes on from this one, on its box or on another; None where nobody has resumed it, or its record is gone."""
     try:
@@ -69,7 +99,7 @@ def read(file: Path, tail: int | None, start: int = 0) -> Iterator[bytes]:
     if not file.exists():
         return
     with open(file, "rb") as source:
-        source.seek(start if tail is None else start_of_tail(source.fileno(), tail, os.fstat(source.fileno()).st_size))
+        source.seek(start if tail is None else _start(file, tail))
         while chunk := source.read(CHUNK):
             yield chunk
 

@@ -57,6 +57,20 @@ def test_submit_logs_fetch_status_list_done(gpurun: Gpurun, job: Any, tmp_path: 
     assert gpurun.json("done")["safe_to_destroy"]
 
 
+def test_the_log_comes_home_with_the_outputs_and_its_lines_have_times_on_demand(gpurun: Gpurun, job: Any) -> None:
+    run_id = gpurun.submit(job(TRAIN, outputs=["models", "logs"]))
+    begun = time.time()
+    plain = gpurun("logs", "-f", "--raw").stdout
+    timed = gpurun("logs", "-f", "--timestamps").stdout.splitlines()
+    assert [line[21:] for line in timed] == plain.splitlines()
+    for line in timed:
+        assert abs(time.mktime(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S")) - begun) < 30
+    assert gpurun("logs", "--timestamps", "--tail", "1").stdout.splitlines() == timed[-1:]
+    assert "--raw and --json" in gpurun("logs", "--timestamps", "--raw", check=2).stderr
+    outputs = Path(gpurun.json("fetch")["into"])
+    assert (outputs / "logs/run.log").read_text() == (gpurun.box_run(run_id) / "log").read_text() == plain
+
+
 def test_what_is_printed_for_people_is_plain_in_a_pipe(gpurun: Gpurun, job: Any) -> None:
     done = gpurun("submit", str(job(TRAIN)), "--host", "local")
     assert done.stdout == "" and "\x1b" not in done.stderr and "launch: ok" in done.stderr

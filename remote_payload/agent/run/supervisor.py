@@ -29,7 +29,7 @@ from remote_payload.agent.run import (
     spawn,
 )
 from remote_payload.agent.run.causes import Explanation
-from remote_payload.agent.run.finished import ended, surplus
+from remote_payload.agent.run.finished import ended, own_logs, surplus
 from remote_payload.agent.run.order import NO_LOCK, LaunchFile, Order, Start, decode_order, read_launch
 from remote_payload.agent.run.owner import Payload
 from remote_payload.agent.run.queue import allotment
@@ -100,6 +100,7 @@ class Supervisor:
         self._ended_by_us: Optional[str] = None  # the kind of the exit, once we have asked the payload to end
         self._kill_at: Optional[float] = None
         self._limit: Optional[Limit] = None
+        self._log_size = 0  # that was noted with its time
         self._over = threading.Event()
         self._together = Together(launch.boxes)
 
@@ -183,6 +184,7 @@ class Supervisor:
             self._follow_other_boxes()
             self._enforce_grace()
             self._enforce_quota(quota)
+            self._note_log_size()
 
     def _collect_children(self) -> None:
         """Collects every child that ended; the exit status of the payload is recorded at once."""
@@ -255,6 +257,16 @@ class Supervisor:
         if complaint:
             events.append(self.run.events, "flag", name="log_limit", message=complaint)
 
+    def _note_log_size(self) -> None:
+        """When the log had grown so far: its own bytes are the payload's, so the times of its lines stand beside it."""
+        try:
+            size = os.stat(self.run.log).st_size
+        except OSError:
+            return
+        if size != self._log_size:
+            self._log_size = size
+            events.append(self.run.events, "log", size=size)
+
     def _signal_payload(self, number: int) -> None:
         """To the payload's main process only: it knows how to end its own workers, and saves before it does."""
         main = processes.is_alive(self._payload.pid, self._payload.start) if self._payload else None
@@ -286,6 +298,7 @@ class Supervisor:
         self._over.set()
         self._together.tell_ended(record, lambda: ended.explain(self.run, record, self._owner))
         survivors = self._end_leftovers()
+        self._note_log_size()
         why = ended.explain(self.run, record, self._owner)
         self._note_gpus(record, why)
         self._release_gpus(survivors)
@@ -317,6 +330,7 @@ class Supervisor:
     def _write_manifest(self) -> None:
         try:
             run_folder.gather_outputs(self.run, self.launch.outputs)
+            own_logs.add(self.run)
             surplus.remove_surplus(self._paths, self.run)
             manifest.write(self.run)
         except OSError as error:

@@ -14,7 +14,7 @@ import pytest
 from remote_payload.agent.box.files import read_json
 from remote_payload.agent.wire import protocol
 from runner.domain.errors import RunLost
-from tests.support.agent import launch, log_of, run_id, running_agent, status, wait_until
+from tests.support.agent import launch, log_of, run_id, running_agent, status, until_finished, wait_until
 
 # Writes numbered lines (and a few odd bytes) at about a megabyte a second for as many seconds as asked.
 CHATTER = """
@@ -261,3 +261,22 @@ def test_beats_come_while_nothing_else_does(home):
     process.stdin.close()
     assert process.wait(10) == 0
     process.stdout.close()
+
+
+def test_the_times_of_the_log_stand_in_the_events_and_the_log_is_the_payloads_own(home, paths):
+    """Two lines, the second after the box has noted the first; what ends without a line break is noted too."""
+    run = run_id()
+    program = (
+        "import os, sys, time\n"
+        "os.write(1, b'first\\n')\n"
+        "while '\"log\"' not in open(os.environ['GPURUN_EVENTS']).read(): time.sleep(0.05)\n"
+        "os.write(1, b'second\\nend')\n"
+    )
+    with running_agent(home) as agent:
+        launch(agent, [sys.executable, "-c", program], run)
+        until_finished(agent, run)
+    with open(paths.run(run).log, "rb") as log, open(paths.run(run).events) as file:
+        assert log.read() == b"first\nsecond\nend"
+        noted = [event for event in map(json.loads, file) if event["type"] == "log"]
+    assert [event["size"] for event in noted] == [6, 16]
+    assert noted[0]["t"] < noted[1]["t"] <= time.time()
