@@ -1,6 +1,7 @@
 """Models on this machine: a fetched model is inspected, loaded in a process of its own, and asked.
 
-``gpurun smoke-test`` compares its predictions with the box's, ``gpurun sample`` gives it prompts. Both use the same inspection
+``gpurun smoke-test`` compares its predictions with the box's, ``gpurun sample`` gives it prompts, ``gpurun export`` writes it for other
+tools. All use the same inspection
 (``inspect.py``), the same base model (``base.py``) and the same process (``process.py``, ``worker/``).
 
 What is read in a model's folder (written by ``remote_payload/train`` at the end of a run):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runner.local_model.messages import Measured
 
-# Largest difference of a logit, as a share of the largest logit expected (at least 1), by the coarser of the two dtypes
+# Largest difference of a logit, as a share of the largest logit expected (at least 1), by the coarsest of the dtypes
 # and by this machine's device. fp32 differs by the order of sums only, a little more on a GPU, whose kernels reorder more
 # and may use TF32. bf16 keeps 8 bits and fp16 11, and each layer rounds: measured against fp32 on a CPU, 1.0 % (MiniLM, 6
 # layers) to 1.5 % (24 layers of Qwen2's shape) in bf16, 0.1 to 0.9 % in fp16. Wrong weights differ by the logits' own size.
@@ -40,15 +41,16 @@ class Comparison:
     problems: tuple[str, ...]
 
 
-def allowed_difference(reference_dtype: str, dtype: str, device: str, scale: float, override: float | None) -> float:
+def allowed_difference(dtypes: Iterable[str], device: str, scale: float, override: float | None = None) -> float:
     """The largest difference of a logit that is allowed; ``override`` is the job's own, for this device.
 
-    ``scale`` is the largest absolute logit that the box predicted.
+    ``dtypes`` are all that the weights went through, there and here: the coarsest counts. ``scale`` is the largest
+    absolute logit that the box predicted.
     """
     if override is not None:
         return override
-    coarser = max(reference_dtype, dtype, key=COARSENESS.index)
-    return RELATIVE[coarser, device] * max(1.0, scale)
+    coarsest = max(dtypes, key=COARSENESS.index)
+    return RELATIVE[coarsest, device] * max(1.0, scale)
 
 
 def compare(measured: Measured, allowed: float) -> Comparison:

@@ -1,7 +1,8 @@
 """Requests and messages as lines of JSON, written and checked in this module alone.
 
-A request is ``{"smoke": {…}}`` or ``{"sample": {…}}``, a prompt ``{"prompt": …}``. A message is ``{"note": …}`` or ``{"done", "total"}``
-(progress), ``{"result": {…}}``, ``{"error", "hint"}``, or one of the two that ``remote_payload/recipes/answers.py`` defines.
+A request is ``{"smoke": {…}}``, ``{"sample": {…}}`` or ``{"export": {…}}``, a prompt ``{"prompt": …}``. A message is
+``{"note": …}`` or ``{"done", "total"}`` (progress), ``{"result": {…}}``, ``{"exported": {…}}``, ``{"error", "hint"}``, or one of the two
+that ``remote_payload/recipes/answers.py`` defines.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from runner.domain.answers.reading import (
     whole,
 )
 from runner.local_model.messages import (
+    Exported,
+    ExportRequest,
     Failure,
     Measured,
     Message,
@@ -42,7 +45,8 @@ from runner.local_model.messages import (
 
 def request_line(request: Request) -> bytes:
     """The request as the process reads it."""
-    return _line({"smoke" if isinstance(request, SmokeRequest) else "sample": asdict(request)})
+    name = {SmokeRequest: "smoke", SampleRequest: "sample", ExportRequest: "export"}[type(request)]
+    return _line({name: asdict(request)})
 
 
 def prompt_line(prompt: str) -> bytes:
@@ -56,6 +60,8 @@ def message_line(message: Message) -> bytes:
     match message:
         case SmokeResult():
             return _line({"result": value})
+        case Exported():
+            return _line({"exported": value})
         case Loaded():
             return _line({"loaded": value})
         case Failure():
@@ -70,8 +76,8 @@ def _line(value: dict[str, object]) -> bytes:
 def read_request(line: bytes) -> Request:
     """The request in a line. Raises Impossible naming a field that is not as it must be."""
     fields = Fields(_parse(line))
-    sample = fields("sample", optional(_sample_request))
-    return sample or fields("smoke", _smoke_request)
+    other = fields("sample", optional(_sample_request)) or fields("export", optional(_export_request))
+    return other or fields("smoke", _smoke_request)
 
 
 def read_prompt(line: bytes) -> str:
@@ -89,6 +95,8 @@ def read_message(line: bytes | str) -> Message | None:
         return Failure(fields("error", text), fields("hint", optional(text)) or "")
     if "result" in value:
         return fields("result", _smoke_result)
+    if "exported" in value:
+        return fields("exported", _exported)
     if "loaded" in value:
         return fields("loaded", _loaded)
     if "text" in value:
@@ -135,6 +143,11 @@ def _sample_request(value: object) -> SampleRequest:
     )
 
 
+def _export_request(value: object) -> ExportRequest:
+    fields = Fields(value)
+    return ExportRequest(fields("source", _smoke_request), fields("into", _path), fields("dtype", string))
+
+
 def _sampling(value: object) -> Sampling:
     fields = Fields(value)
     return Sampling(
@@ -174,6 +187,11 @@ def _loaded(value: object) -> Loaded:
         step=fields("step", optional(whole)),
         metrics={name: float(value) for name, value in metrics.items() if isinstance(value, int | float)},
     )
+
+
+def _exported(value: object) -> Exported:
+    fields = Fields(value)
+    return Exported(fields("merged", whole), fields("architecture", text))
 
 
 def _answer(fields: Fields) -> Answer:

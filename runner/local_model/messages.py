@@ -1,7 +1,8 @@
 """What gpurun and the process that loads a model send each other; ``lines.py`` writes and reads them.
 
 gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and
-then, for a ``SmokeRequest``, one ``SmokeResult``; for a ``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a
+then, for a ``SmokeRequest``, one ``SmokeResult``; for an ``ExportRequest`` one ``Exported``; for a ``SampleRequest`` ``Loaded`` and an
+``Answer`` to each prompt. It sends a
 ``Failure`` instead of any of them and ends. ``gpurun sample --on-box`` reads the same lines from the box.
 """
 
@@ -64,7 +65,19 @@ class SampleRequest:
     sampling: Sampling
 
 
-Request: TypeAlias = SmokeRequest | SampleRequest
+@dataclass(frozen=True)
+class ExportRequest:
+    """Write the model of ``source`` to the new folder ``into``: whole, its adapter merged, the weights in ``dtype``.
+
+    ``into/smoke`` then has the predictions of ``source``, or where it names none, what the model predicts here before it is merged.
+    """
+
+    source: SmokeRequest
+    into: Path
+    dtype: str
+
+
+Request: TypeAlias = SmokeRequest | SampleRequest | ExportRequest
 
 
 @dataclass(frozen=True)
@@ -136,5 +149,13 @@ class SmokeResult:
     predictions: Predictions
 
 
-Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer
+@dataclass(frozen=True)
+class Exported:
+    """The model is written. ``merged`` is how many layers had an adapter; ``architecture`` is transformers' name of its class."""
+
+    merged: int
+    architecture: str
+
+
+Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | Exported
 Send: TypeAlias = Callable[[Message], None]

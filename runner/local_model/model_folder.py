@@ -133,7 +133,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         adapter_base=_text((adapter or {}).get("base_model_name_or_path")),
         base_revision=_text(base.get("revision")) or _text((adapter or {}).get("revision")),
         base_is_folder=_text(base.get("path")) is not None,
-        dtype=_dtype(given.get("dtype") or config.get("dtype") or config.get("torch_dtype")),
+        dtype=dtype_named(given.get("dtype") or config.get("dtype") or config.get("torch_dtype")),
         labels=tuple(str(label)[:60] for label in labels) if isinstance(labels, list) else (),
         max_length=length if isinstance(length, int) and 0 < length <= 1 << 20 else 512,
         reference=_reference(inspected),
@@ -150,14 +150,15 @@ def _reference(inspected: Inspected) -> Reference | None:
         missing = ", ".join(sorted({INPUTS, EXPECTED, ABOUT} - set(present)))
         raise _bad(inspected.folder, f"its reference predictions are incomplete: no {missing}")
     about = inspected.configs[ABOUT]
-    return Reference(_dtype(about.get("dtype")), str(about.get("device"))[:40])
+    return Reference(dtype_named(about.get("dtype")), str(about.get("device"))[:40])
 
 
 def _object(value: object) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _dtype(value: object) -> str:
+def dtype_named(value: object) -> str:
+    """The dtype that a configuration names; float32 where it names none of DTYPES."""
     name = str(value).removeprefix("torch.")
     return name if name in DTYPES else "float32"
 

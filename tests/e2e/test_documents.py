@@ -18,6 +18,8 @@ from runner.domain.run import Refusal, Run
 from runner.local_model.compare import Comparison
 from runner.local_model.report import SmokeReport
 from runner.workflow.dealing import several as several  # before hosts are replaced in what it imports
+from runner.workflow.exporting import export
+from runner.workflow.exporting.export import Export
 from runner.workflow.inference import smoke
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
@@ -36,6 +38,8 @@ TESTED = SmokeReport(
     samples=2, samples_per_second=20.0, tokens_per_second=None, peak_memory=1 << 20, counts={"legal": 2}, texts=(),
     comparison=Comparison(2, float("nan"), 1, 0.002, 1, 2, ("row 1 differs",)), not_opened=("a.pkl",),
 )  # fmt: skip
+
+EXPORTED = Export("merged", Path("x/merged"), "float32", 9, 2, True, Comparison(2, 0.0, 1, 0.002, 2, 2, ()))
 
 # The entry of the page, the words that are typed, the document and the exit code. In this order, on one laptop.
 CASES = [
@@ -56,6 +60,7 @@ CASES = [
     ("fetch", ["fetch", "--into", "../target"], "Fetch", 0),
     ("keep", ["keep"], "Keep", 0),
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
+    ("export", ["export", "--merged"], "Export", 0),
     ("done", ["done", "--leave-behind"], "Done", 0),
     ("fetch", ["fetch", "{sweep}"], "Follow", 0),
     ("done", ["done", "{sweep}", "--leave-behind"], "DoneAll", 0),
@@ -113,6 +118,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         leave_no_list_empty(recording)
         # stand_in for a model, which needs torch; tests/e2e/test_hub_line.py tests a real one
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
+        patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
         found = []
         for entry, words, document, expected in CASES:
             change = with_another_run if entry == "list --host" else lambda verb, frames: frames

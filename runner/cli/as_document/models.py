@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runner.domain.run import Run
     from runner.local_model.compare import Comparison
     from runner.local_model.report import SmokeReport
+    from runner.workflow.exporting.export import Export
 
 
 def smoke_test_document(run: Run | None, reports: Sequence[SmokeReport]) -> documents.SmokeTest:
@@ -53,6 +54,22 @@ def _comparison(found: Comparison) -> documents.Comparison:
         "agree": found.agree,
         "answers": found.answers,
         "problems": list(found.problems),
+    }
+
+
+def export_document(run: Run | None, exports: Sequence[Export]) -> documents.Export:
+    return {"run_id": run.run_id if run else None, "exports": [_exported(each) for each in exports]}
+
+
+def _exported(export: Export) -> documents.ExportedForm:
+    return {
+        "form": export.form,
+        "path": str(export.path),
+        "weights": export.weights,
+        "size": export.size,
+        "merged_layers": export.merged_layers,
+        "compared_with": "box" if export.by_box else "here",
+        "comparison": _comparison(export.comparison),
     }
 
 

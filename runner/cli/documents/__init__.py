@@ -16,7 +16,7 @@ Document = (
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
-    | models.Sample | models.SmokeTest
+    | models.Sample | models.SmokeTest | models.Export
     | publish.Publish
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

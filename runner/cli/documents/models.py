@@ -42,6 +42,21 @@ class SmokeTest(TypedDict):
     models: list[Model]
 
 
+class ExportedForm(TypedDict):
+    form: str
+    path: str
+    weights: str
+    size: int
+    merged_layers: int
+    compared_with: str
+    comparison: Comparison
+
+
+class Export(TypedDict):
+    run_id: str | None
+    exports: list[ExportedForm]
+
+
 class Answer(TypedDict):
     prompt: str
     text: str

@@ -7,7 +7,7 @@ import sys
 
 from remote_payload.train.errors import InputError
 from runner.local_model.lines import message_line, read_request
-from runner.local_model.messages import Failure, Message, Request, Send, SmokeRequest
+from runner.local_model.messages import ExportRequest, Failure, Message, Request, SampleRequest, Send
 from runner.local_model.worker import Refused
 
 ON_BOX = "Try it on the box: gpurun sample --on-box"
@@ -35,20 +35,24 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GPURUN_DEBUG"):
             raise
-        elsewhere = "" if isinstance(request, SmokeRequest) else ON_BOX
+        elsewhere = ON_BOX if isinstance(request, SampleRequest) else ""
         send(Failure(f"it does not load or run here: {type(error).__name__}: {error}", elsewhere))
 
 
 def answer(request: Request, send: Send) -> None:
-    """Loads the model of the request and sends what it predicts, or its answers to the prompts on stdin."""
-    if isinstance(request, SmokeRequest):
-        from runner.local_model.worker.smoke import smoke
-
-        send(smoke(request, send))
-    else:
+    """Loads the model of the request and sends what it predicts, or its answers to the prompts on stdin, or writes it as a whole."""
+    if isinstance(request, SampleRequest):
         from runner.local_model.worker.sample import sample
 
         sample(request, sys.stdin.buffer, send)
+    elif isinstance(request, ExportRequest):
+        from runner.local_model.worker.export import export
+
+        send(export(request, send))
+    else:
+        from runner.local_model.worker.smoke import smoke
+
+        send(smoke(request, send))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,16 @@ def predict(
     return Predictions(len(rows), seconds, counts=tuple(counts), comparison=compare(request, logits))
 
 
+def logits_of(
+    request: SmokeRequest, model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Tensor:
+    """``[texts, classes]`` in fp32, one text at a time, on the CPU."""
+    rows = [tokenizer(text, truncation=True, max_length=request.max_length)["input_ids"] for text in texts]
+    with torch.inference_mode():
+        found = [_forward(request, model, tokenizer, [row], len(row), "cpu") for row in rows]
+    return torch.cat(found).float()
+
+
 def bucketed(lengths: Sequence[int], limit: int) -> Iterator[Batch]:
     """Rows in batches of one padded length, a multiple of BUCKET or the limit, the longest first."""
     widths = [max(length, min(-(-max(length, 1) // BUCKET) * BUCKET, limit)) for length in lengths]

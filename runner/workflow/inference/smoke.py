@@ -41,7 +41,7 @@ def smoke_test(
         raise not_loadable([target])
     if not target.is_dir():
         raise ArtifactError(f"there is no folder {target}", hint="Bring a run home first: gpurun fetch.")
-    return [_test(folder, run, device, inputs, report) for folder in find_models(target)]
+    return [test_model(folder, report, run=run, device=device, inputs=inputs) for folder in find_models(target)]
 
 
 def raise_for(reports: list[SmokeReport]) -> None:
@@ -81,23 +81,38 @@ def _run_of(folder: Path) -> Run | None:
     return next((run for run in reversed(runs) if run.fetched_into and Path(run.fetched_into) in inside), None)
 
 
-def _test(folder: Path, run: Run | None, device: str, inputs: Path | None, report: Reporter) -> SmokeReport:
+def test_model(
+    folder: Path,
+    report: Reporter,
+    *,
+    run: Run | None = None,
+    device: str = "auto",
+    inputs: Path | None = None,
+    rounded_to: str = "float32",
+) -> SmokeReport:
+    """Tests the model in ``folder``. ``rounded_to`` is the dtype that its weights were rounded to since the predictions were made.
+
+    Raises SmokeTestFailed for a model that does not load.
+    """
     with report.stage(f"inspect {folder.name}"):
         model = read_model_folder(folder)
     if model.inspected.pickles:
         report.warn(f"never opened, since they are pickles: {', '.join(model.inspected.pickles[:5])}")
     base = bring_base(model, run, report)
     dtype = choose_dtype(model, base, report, elsewhere="Test it on a machine with more memory: gpurun smoke-test DIR.")
-    request = _request(model, base, dtype, device, inputs)
+    request = smoke_request(model, base, dtype, device, inputs)
     with (
         report.stage(f"load and ask {folder.name}") as stage,
         model_process(request, SmokeTestFailed, meaning="Nothing was compared.") as process,
     ):
         result = process.receive(SmokeResult, show(stage))
-    return _report(model, result, dtype, run)
+    return _report(model, result, dtype, run, rounded_to)
 
 
-def _request(model: ModelFolder, base: Path | None, dtype: str, device: str, inputs: Path | None) -> SmokeRequest:
+def smoke_request(
+    model: ModelFolder, base: Path | None, dtype: str, device: str, inputs: Path | None = None
+) -> SmokeRequest:
+    """Load this model, in ``dtype`` on ``device``, and compare it with the box; with ``inputs``, predict those instead."""
     folder = model.folder.absolute()
     compares = model.reference is not None and inputs is None
     reference = folder / INPUTS if compares else None
@@ -116,15 +131,14 @@ def _request(model: ModelFolder, base: Path | None, dtype: str, device: str, inp
     )
 
 
-def _report(model: ModelFolder, result: SmokeResult, dtype: str, run: Run | None) -> SmokeReport:
+def _report(model: ModelFolder, result: SmokeResult, dtype: str, run: Run | None, rounded_to: str) -> SmokeReport:
     found = result.predictions
     comparison = None
     if found.comparison is not None and model.reference is not None:
         own = _own_tolerance(run, result.device)
         scale = found.comparison.scale
-        comparison = compare(
-            found.comparison, allowed_difference(model.reference.dtype, dtype, result.device, scale, own)
-        )
+        allowed = allowed_difference((model.reference.dtype, dtype, rounded_to), result.device, scale, own)
+        comparison = compare(found.comparison, allowed)
     seconds = max(found.seconds, 1e-9)
     return SmokeReport(
         folder=model.folder,

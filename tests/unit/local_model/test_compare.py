@@ -25,10 +25,10 @@ def measured(*rows: tuple[float, float | None]) -> Measured:
         ("bfloat16", "float32", "mps", 10.0, 0.01, 0.01),
     ],
 )
-def test_the_coarser_dtype_and_the_device_set_the_limit(
+def test_the_coarsest_dtype_and_the_device_set_the_limit(
     reference: str, dtype: str, device: str, scale: float, override: float | None, expected: float
 ) -> None:
-    assert allowed_difference(reference, dtype, device, scale, override) == pytest.approx(expected)
+    assert allowed_difference((reference, dtype), device, scale, override) == pytest.approx(expected)
 
 
 def test_every_dtype_and_device_has_a_limit() -> None:

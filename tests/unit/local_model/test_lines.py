@@ -18,6 +18,8 @@ from runner.local_model.lines import (
     request_line,
 )
 from runner.local_model.messages import (
+    Exported,
+    ExportRequest,
     Failure,
     Measured,
     Message,
@@ -45,6 +47,7 @@ SMOKE = SmokeRequest(
     expected=None,
 )
 SAMPLE = SampleRequest(Path("/model"), Path("/base"), True, "auto", "bfloat16", Sampling(7, 0.5, 0.9, 1.2, -3))
+EXPORT = ExportRequest(SMOKE, Path("/new/model"), "bfloat16")
 RESULT = SmokeResult(
     device="cuda",
     device_name="a GPU",
@@ -64,7 +67,7 @@ LOADED = Loaded("step-000004", False, "cpu", 4, {"loss": 1.5})
 ANSWER = Answer("one\ntwo", "ü \u2028", 3, 0.125, True)
 
 
-@pytest.mark.parametrize("request_", [SMOKE, SAMPLE], ids=["smoke", "sample"])
+@pytest.mark.parametrize("request_", [SMOKE, SAMPLE, EXPORT], ids=["smoke", "sample", "export"])
 def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
     line = request_line(request_)
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
@@ -77,7 +80,15 @@ def test_a_prompt_is_read_as_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [RESULT, LOADED, ANSWER, Failure("no", "do"), Progress(note="loading"), Progress(done=1, total=2)],
+    [
+        RESULT,
+        Exported(24, "LlamaForCausalLM"),
+        LOADED,
+        ANSWER,
+        Failure("no", "do"),
+        Progress(note="loading"),
+        Progress(done=1, total=2),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_a_message_is_read_as_it_was_written(message: Message) -> None:

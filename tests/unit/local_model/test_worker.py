@@ -18,7 +18,7 @@ from runner.local_model.model_folder import read_model_folder
 from runner.local_model.worker import Refused
 from runner.local_model.worker.predict import bucketed
 from runner.local_model.worker.smoke import smoke
-from runner.workflow.inference.smoke import _request
+from runner.workflow.inference.smoke import smoke_request
 from tests.support.models.smoke_models import LABELS, change_tensor, flip_bit
 from tests.support.models.tiny_models import CORPUS, save_tiny_model
 
@@ -32,7 +32,7 @@ def ask(root: Path, *, device: str = "cpu", inputs: Path | None = None, dtype: s
     model = read_model_folder(folder)
     base = root / "base" if model.adapter else None
     sent: list[Message] = []
-    result = smoke(_request(model, base, dtype, device, inputs), sent.append)
+    result = smoke(smoke_request(model, base, dtype, device, inputs), sent.append)
     assert isinstance(sent[-1], Progress) and sent[-1].done == sent[-1].total == result.predictions.samples
     read = read_message(message_line(result))
     assert read == result  # as it is after the pipe
@@ -42,9 +42,7 @@ def ask(root: Path, *, device: str = "cpu", inputs: Path | None = None, dtype: s
 def verdict(root: Path, **options: Any) -> Comparison:
     measured = ask(root, **options).predictions.comparison
     assert measured
-    return compare(
-        measured, allowed_difference("float32", options.get("dtype", "float32"), "cpu", measured.scale, None)
-    )
+    return compare(measured, allowed_difference(("float32", options.get("dtype", "float32")), "cpu", measured.scale))
 
 
 @pytest.mark.parametrize("name", EVERY_RUN)
@@ -53,7 +51,7 @@ def test_what_the_box_trained_says_the_same_here(run_of: RunOf, name: str) -> No
     predictions = result.predictions
     found = predictions.comparison
     assert found
-    judged = compare(found, allowed_difference("float32", "float32", "cpu", found.scale, None))
+    judged = compare(found, allowed_difference(("float32",), "cpu", found.scale))
     assert not judged.problems
     assert judged.agree == judged.answers > 0
     assert predictions.samples == len(CORPUS) and predictions.seconds > 0 and result.peak_memory > 1e7

@@ -1,0 +1,73 @@
+"""``gpurun export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import options, output
+
+if TYPE_CHECKING:
+    from runner.workflow.exporting.export import Export
+
+
+@click.command(
+    "export",
+    epilog="\b\nExamples:\n"
+    "  gpurun export --merged                     the latest run's model\n"
+    "  gpurun export legal --merged --dtype bfloat16\n"
+    "  gpurun export adapters/mine --merged --into mine-whole",
+)
+@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_run)
+@click.option("--merged", is_flag=True, help="The whole model as safetensors, an adapter merged into its base.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="The dtype of the weights. Without it they keep their own.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The folder for what is written. Without it NAME-export, here.",
+)
+@options.json_option
+def command(target: str | None, merged: bool, dtype: str | None, into: Path | None, as_json: bool) -> None:
+    """Write a fetched model in a form that other tools load.
+
+    What is written is loaded again, and its predictions are compared with the box's. It gets its name when they agree; if not, nothing
+    stays and the command exits with 6. A folder without predictions of a box, such as an adapter that gpurun did not train, is compared
+    with what it predicts here before.
+    """
+    from runner.workflow.exporting.export import Wanted, default_folder, export
+    from runner.workflow.inference.smoke import target_of
+
+    if not merged:
+        raise click.UsageError("say what to export: --merged")
+    folder, run = target_of(target)
+    wanted = Wanted(into or default_folder(folder, run), dtype)
+    exports = export(folder, run, wanted, output.reporter(as_json))
+    if as_json:
+        from runner.cli.as_document.models import export_document
+
+        return output.print_document(export_document(run, exports))
+    for each in exports:
+        show(each)
+
+
+def show(export: Export) -> None:
+    """Prints what was written and how close it is, for a person."""
+    from runner.domain.quantities import format_size, pluralise
+
+    merged = f", {pluralise(export.merged_layers, 'layer')} merged" if export.merged_layers else ""
+    found, whose = export.comparison, "on the box" if export.by_box else "before, here"
+    for line in (
+        f"{export.path}",
+        f"{format_size(export.size)}, {export.weights}{merged}",
+        f"largest difference of a logit {found.difference:.2g} (row {found.worst_row}), {found.limit:.2g} allowed",
+        f"{found.agree} of {found.answers} answers as {whose}",
+        "passed",
+    ):
+        output.print_untrusted(line)
