@@ -97,6 +97,7 @@ class Supervisor:
         self._slot = -1  # the descriptor of exit.slot
         self._payload: Optional[Payload] = None
         self._exit: Optional[ExitRecord] = None
+        self._received: Optional[int] = None  # the last signal
         self._ended_by_us: Optional[str] = None  # the kind of the exit, once we have asked the payload to end
         self._kill_at: Optional[float] = None
         self._limit: Optional[Limit] = None
@@ -174,7 +175,7 @@ class Supervisor:
         self._limit = first_limit(self.launch)
         threading.Thread(target=self._sample_hardware, daemon=True).start()
         while True:
-            received = signals.wait(SIGNALS, TICK)
+            received = self._received = signals.wait(SIGNALS, TICK)
             self._collect_children()
             if self._exit is not None:
                 return

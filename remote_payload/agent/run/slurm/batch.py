@@ -14,7 +14,7 @@ from typing import Dict, Optional, Tuple
 from remote_payload.agent.box import daemon, gpus, slurm
 from remote_payload.agent.box.files import disk_clock
 from remote_payload.agent.box.processes import Process
-from remote_payload.agent.box.slurm import LASTING, SlurmError
+from remote_payload.agent.box.slurm import LASTING, Job, SlurmError
 from remote_payload.agent.run import ending, events, run_folder, secrets, slot
 from remote_payload.agent.run.causes import Explanation
 from remote_payload.agent.run.order import NO_LOCK, LaunchFile, Order, read_launch
@@ -28,6 +28,7 @@ from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 
 EARLY = 90.0  # seconds: Slurm sends its signal up to a minute early, and its clock counts whole ones
+ANSWER_LIMIT, ASK_AGAIN = 10.0, 0.5  # seconds for Slurm to say whether it ends the job
 STOP = "stop"  # the note of ``gpurun stop``, with the grace
 
 
@@ -166,23 +167,32 @@ class BatchSupervisor(Supervisor):
 
     def _time_left(self) -> Optional[float]:
         """Seconds of this allocation that are left; None where it has no limit, or Slurm is ending the job already."""
-        try:
-            job = slurm.job(self._mine.job)
-        except SlurmError:
-            job = None
-        if job is None:  # one empty answer says nothing of the job
+        job = self._listed()
+        if job is None:
             limit = self._whole_launch.time_limit
             return None if limit is None else limit - (time.monotonic() - self._began)
         if job.state in LASTING:
             return job.left
+        self._note_ended_by_slurm()
+        return None
+
+    def _listed(self) -> Optional[Job]:
+        """The job as Slurm has it; None where it does not answer, or answers with nothing, which says nothing of the job."""
+        try:
+            return slurm.job(self._mine.job)
+        except SlurmError:
+            return None
+
+    def _note_ended_by_slurm(self) -> None:
         self._ended_by_slurm = True
         files.note(self.run, TOLD)
-        return None
 
     # The end
 
     def _record_end(self, record: ExitRecord) -> None:
         """The end of the payload is the end of the run, unless the job may come back."""
+        if self._ended_by_us is None and not self._ended_by_slurm and self._slurm_ends_it():
+            self._note_ended_by_slurm()
         if self._taken:
             self._goes_on = True
         elif self._ended_by_us == "timeout":
@@ -191,6 +201,20 @@ class BatchSupervisor(Supervisor):
             self._goes_on = not self._is_done(record)
         if not self._goes_on:
             super()._record_end(self._as_it_ended(record))
+
+    def _slurm_ends_it(self) -> bool:
+        """Whether Slurm ends the job: it sends TERM to every process of a job, and the program may have ended before ours is looked at.
+
+        Where Slurm does not say, a TERM that has come is taken for its own: an end that was not meant is no success.
+        """
+        deadline = time.monotonic() + ANSWER_LIMIT
+        while True:
+            job, told = self._listed(), signal.SIGTERM in (self._received, *signal.sigpending())
+            if job is not None:
+                return job.state not in LASTING
+            if not told or time.monotonic() > deadline:
+                return told
+            time.sleep(ASK_AGAIN)
 
     def _is_done(self, record: ExitRecord) -> bool:
         """Whether the program has ended because its work is done, although it was told to end: of a recipe its exit code shows it."""

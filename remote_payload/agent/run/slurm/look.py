@@ -10,18 +10,22 @@ from remote_payload.agent.wire.paths import RunPaths
 from remote_payload.agent.wire.redact import redact
 
 LINE = 300  # characters
-ABSENT, ENDED, TOLD = "absent", "ended", "told"
+ABSENT, ENDED, TOLD, OVER = "absent", "ended", "told", "over"
 
 
 def verdict_of(run: RunPaths) -> Verdict:
-    """The state of a run that is a Slurm job and has no exit record."""
-    return judge(look(run))
+    """The state of a run that is a Slurm job and has no exit record. That it is over is noted, for the time when Slurm does not answer."""
+    verdict = judge(look(run))
+    if not verdict.alive:
+        files.note(run, OVER)
+    return verdict
 
 
 def look(run: RunPaths) -> Seen:
     """The facts. The list is asked only where the heartbeat is not fresh."""
     began = files.read_owner(run) is not None
-    seen = Seen(files.read_number(run), files.heartbeat_age(run), began, told=files.is_noted(run, TOLD))
+    told, over = files.is_noted(run, TOLD), files.is_noted(run, OVER)
+    seen = Seen(files.read_number(run), files.heartbeat_age(run), began, told=told, over=over)
     if seen.heartbeat is not None and seen.heartbeat < files.FRESH:
         return seen
     launch = read_launch(run)
@@ -30,7 +34,7 @@ def look(run: RunPaths) -> Seen:
     try:
         return _listed(run, seen)
     except SlurmError as error:
-        return seen._replace(error=str(error))
+        return seen._replace(error=str(error), ended=files.noted_text(run, ENDED, "state"))
 
 
 def _listed(run: RunPaths, seen: Seen) -> Seen:
@@ -43,7 +47,8 @@ def _listed(run: RunPaths, seen: Seen) -> Seen:
     files.forget(run, ABSENT)
     if job.state in PENDING + GOING:
         files.forget(run, ENDED)
-        return seen
+        files.forget(run, OVER)
+        return seen._replace(over=False)
     files.note(run, ENDED, state=job.state)
     return seen._replace(ended_for=files.noted_for(run, ENDED) or 0.0)
 

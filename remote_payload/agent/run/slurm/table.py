@@ -41,6 +41,7 @@ class Seen(NamedTuple):
     told: bool = False  # Slurm had told the supervisor to end
     requeue: bool = False  # whether Slurm may start the job again
     said: str = ""  # the last line of the supervisor's own log
+    over: bool = False  # a status has said that the run is over; nothing but the job itself can take that back
 
 
 class Verdict(NamedTuple):
@@ -66,17 +67,17 @@ def judge(seen: Seen) -> Verdict:
         return Verdict("prepared", evidence=_why_it_waits(seen.job))
     if seen.job is not None and seen.job.state in GOING:
         return _going(seen, seen.job)
-    if seen.error is not None:
+    if seen.error is not None and not seen.over:
         return _as_it_was(seen, "Slurm does not answer: %s" % seen.error)
     ended = seen.job.state if seen.job is not None else seen.ended
     if ended is not None:
-        may_come_back = seen.requeue and ended in REQUEUED_AFTER and seen.ended_for < SETTLED
+        may_come_back = seen.requeue and ended in REQUEUED_AFTER and seen.ended_for < SETTLED and not seen.over
         return (
             _as_it_was(seen, "Slurm's job %s ended as %s" % (_name(seen), ended))
             if may_come_back
             else _end(seen, ended)
         )
-    if seen.absent < ABSENCE or (seen.heartbeat is not None and seen.heartbeat < ABSENCE):
+    if not seen.over and (seen.absent < ABSENCE or (seen.heartbeat is not None and seen.heartbeat < ABSENCE)):
         left = max(0.0, ABSENCE - min(seen.absent, seen.heartbeat if seen.heartbeat is not None else ABSENCE))
         text = "Slurm's list does not have job %s; unless it shows again, the run counts as gone in %d s"
         return _as_it_was(seen, text % (_name(seen), left))

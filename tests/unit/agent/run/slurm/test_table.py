@@ -33,6 +33,21 @@ TABLE = [
     ("it could not start", Seen(7, NONE, False, listed("FAILED")), ("finished", "lost", "not_started")),
     ("no controller, waits", Seen(7, NONE, False, error="down"), ("prepared", None, None)),
     ("no controller, ran", Seen(7, OLD, True, error="down"), ("running", None, None)),
+    (
+        "no controller, after a status said cancelled",
+        Seen(7, OLD, True, error="down", ended="CANCELLED", over=True),
+        ("finished", "cancelled", "scancel"),
+    ),
+    (
+        "no controller, after a status said gone",
+        Seen(7, OLD, True, error="down", over=True),
+        ("finished", "lost", "vanished"),
+    ),
+    (
+        "said to be over, and started again by somebody",
+        Seen(7, OLD, True, listed("PENDING"), over=True),
+        ("prepared", None, None),
+    ),
     ("one empty list, waits", Seen(7, NONE, False, absent=0.0), ("prepared", None, None)),
     ("one empty list, ran", Seen(7, 900.0, True, absent=0.0), ("running", None, None)),
     ("absent, a sign of life meanwhile", Seen(7, OLD, True, absent=ABSENCE), ("running", None, None)),
@@ -92,6 +107,13 @@ def test_of_every_combination_a_live_run_is_never_over() -> None:
         going = seen.job is not None and seen.job.state in PENDING + GOING
         if lives or going or seen.error or (seen.job is None and seen.ended is None and seen.absent < ABSENCE):
             assert verdict.alive, seen
+
+
+def test_of_every_combination_what_was_said_to_be_over_comes_back_only_where_the_job_itself_shows() -> None:
+    for seen in every_seen():
+        lives = seen.heartbeat is not None and seen.heartbeat < FRESH
+        going = seen.job is not None and seen.job.state in PENDING + GOING
+        assert judge(seen._replace(over=True)).alive == (lives or going), seen
 
 
 def test_a_job_that_could_not_start_says_why() -> None:
