@@ -86,17 +86,24 @@ def score(answers: Sequence[Answer], questions: Questions) -> Scores:
     texts = [answer.text for answer in answers]
     references = [example.answer for example in questions.examples]
     scores: Scores = {
-        **_measured("bleu and rouge", lambda: reference_metrics(texts, references)),
-        "ended_share": sum(answer.ended for answer in answers) / len(answers),
-        "length": length_distribution([len(answer.ids) for answer in answers]),
-        "vocabulary": _measured("vocabulary", lambda: vocabulary_richness(texts)),
+        **measured("bleu and rouge", lambda: reference_metrics(texts, references)),
+        **text_scores(answers),
     }
     if expected := questions.expected:
-        scores |= _measured("json", lambda: json_metrics(texts, expected.values, expected.schemas))
+        scores |= measured("json", lambda: json_metrics(texts, expected.values, expected.schemas))
     return scores
 
 
-def _measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+def text_scores(answers: Sequence[Answer]) -> Scores:
+    """Figures about answers by themselves: how many ended, their lengths in tokens, their words."""
+    return {
+        "ended_share": sum(answer.ended for answer in answers) / len(answers),
+        "length": length_distribution([len(answer.ids) for answer in answers]),
+        "vocabulary": measured("vocabulary", lambda: vocabulary_richness([answer.text for answer in answers])),
+    }
+
+
+def measured(what: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """The figures. Where measuring fails, none and a line in the log: a trained model must not be lost because of a figure."""
     try:
         return measure()

@@ -79,7 +79,7 @@ class EvaluationSets:
         if found:
             self._add(totals, documents, *torch.cat(found, dim=1).tolist())  # the one wait for the device
         flat = iter(world.sum(*(value for name in self.names for value in totals[name])))
-        return {name: _summary([next(flat) for _ in range(5)]) for name in self.names}
+        return {name: summarise([next(flat) for _ in range(5)]) for name in self.names}
 
     def _add(
         self, totals: dict[str, list[float]], documents: list[int], scores: list[float], hits: list[float]
@@ -95,7 +95,8 @@ class EvaluationSets:
             at = end
 
 
-def _summary(total: list[float]) -> dict[str, float]:
+def summarise(total: Sequence[float]) -> dict[str, float]:
+    """The metrics of summed loss, tokens, tokens that were right, answers, and answers of which every token was right."""
     loss, tokens, correct, answers, whole = total
     return {"loss": loss / tokens, "accuracy": whole / answers, "token_accuracy": correct / tokens}
 

@@ -1,0 +1,94 @@
+"""Settings of an evaluation: which models are measured, on which data, and how a language model is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Literal, Optional
+
+from remote_payload.settings.setting import required, setting
+
+# Which way is better, of everything that an evaluation may be held to; what is not here (lengths, times) is only shown.
+METRICS = {
+    "loss": False,
+    "perplexity": False,
+    "token_accuracy": True,
+    "accuracy": True,
+    "macro_f1": True,
+    "weighted_f1": True,
+    "macro_precision": True,
+    "macro_recall": True,
+    "right": True,
+    "contains_right": True,
+    "any_right": True,
+    "json_parses": True,
+    "json_exact": True,
+    "field_f1": True,
+    "schema_compliance": True,
+    "bleu": True,
+    "rouge1": True,
+    "rouge2": True,
+    "rougeL": True,
+}
+
+
+def is_more_better(metric: str) -> Optional[bool]:
+    """Whether more of the metric is better; None for one that is neither good nor bad. ``sets/NAME`` is the mean of NAME over the sets."""
+    name = metric[len("sets/") :] if metric.startswith("sets/") else metric
+    return True if name.startswith("binary_f1_") else METRICS.get(name)
+
+
+@dataclass
+class ModelToMeasure:
+    """A model, and the name of its column."""
+
+    name: str = required("What it is called in the results.")
+    folder: str = required("The folder of the model, an adapter's too.", kind="data")
+    base: Optional[str] = setting(None, "The folder of an adapter's base model.", kind="data")
+
+
+@dataclass
+class Asking:
+    """One way to ask a language model: a cell of the grid."""
+
+    name: str = setting("", "What it is called in the results; empty where there is only one.")
+    max_new_tokens: int = setting(256, "Longest answer, in tokens.", ge=1)
+    temperature: float = setting(0.0, "0 takes the most probable token each time; higher is more varied.", ge=0)
+    top_p: float = setting(1.0, "Sample among the most probable tokens that make up this share.", gt=0, le=1)
+    repetition_penalty: float = setting(1.0, "Above 1 makes tokens that are already in the answer less probable.", gt=0)
+    system_prompt: Optional[str] = setting(None, "The system message of conversations that have none of their own.")
+
+
+@dataclass
+class EvaluateSettings:
+    """Several models on the same data, which was not trained on. Nothing is trained."""
+
+    models: List[ModelToMeasure] = required("The models, in the order of the columns.")
+    data: str = required("JSON Lines, JSON, parquet, or a text file with a prompt a line.", kind="data")
+    base: bool = setting(True, "Also measure the base model of each adapter of a language model.")
+    examples: Optional[int] = setting(None, "So many examples from the beginning; null for all of them.", ge=1)
+    text_field: str = setting("text", "For a classifier, the field with the text.")
+    label_field: str = setting("label", "For a classifier, the field with the class.")
+    messages_field: str = setting("messages", "The field with a conversation; its last answer is the right one.")
+    prompt_field: str = setting("prompt", "The field with a prompt, where there is no conversation.")
+    prompt_template: Optional[str] = setting(
+        None, "The text that is asked, in which {name} stands for the field of that name; without it as in training."
+    )
+    answer_field: str = setting(
+        "completion", "The field with the right answer, or a list of right answers; may be missing."
+    )
+    set_field: str = setting("set", "The field with the name of the set that an example belongs to; may be missing.")
+    json_answers: bool = setting(False, "The answers are JSON: json_exact, field_f1 and schema_compliance.")
+    schema_field: Optional[str] = setting(None, "The field with an example's own JSON Schema.")
+    schema: Optional[str] = setting(None, "A file with the JSON Schema of all answers.", kind="data")
+    generate: bool = setting(True, "Ask language models for answers; without it only what needs none is measured.")
+    asking: List[Asking] = setting([], "The ways to ask; without any, one with the defaults.")
+    samples: int = setting(1, "Answers to each prompt.", ge=1)
+    latency_examples: int = setting(4, "Examples that are also answered one at a time, to measure latency.", ge=0)
+    max_length: Optional[int] = setting(
+        None, "Tokens of an example in the loss; without it those of training, or all that the model can read.", ge=8
+    )
+    seed: int = setting(0, "Of sampling.", ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where the models run.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "Of the weights; auto is bfloat16 on a GPU that computes in it, float32 elsewhere."
+    )
