@@ -34,6 +34,21 @@ def causal_adapter(base: Path, folder: Path, texts: list[str], targets: list[str
     return _train_and_save(model, texts, collate, folder)
 
 
+def teach_base(base: Path, texts: list[str], steps: int = 60) -> Path:
+    """Trains all weights of a tiny model of random ones on the texts, so that it knows something that an adapter can change."""
+    torch.manual_seed(0)
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base)
+    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(base)
+    return base
+
+
 def classifier_adapter(base: Path, folder: Path, texts: list[tuple[str, int]], targets: list[str] | str) -> Path:
     """The same of a sequence classifier (peft's SEQ_CLS): its layers have a prefix, and its head is saved beside them."""
     torch.manual_seed(0)

@@ -1,0 +1,132 @@
+"""The evaluation of models that exist, here called without its process."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_payload.recipes.evaluate import evaluate
+from remote_payload.recipes.evaluated import SUMMARY, Column, Evaluation
+from remote_payload.settings.evaluate import Asking, EvaluateSettings, ModelToMeasure
+from tests.support.models.language_data import write_lines
+from tests.support.models.plain_adapter import causal_adapter, teach_base
+from tests.support.models.plain_script import score
+from tests.support.models.tiny_models import save_tiny_model
+
+TEMPLATE = "Read: {prompt}\nJSON:"
+GREEDY = [Asking(max_new_tokens=24)]
+
+
+def rows() -> list[dict[str, Any]]:
+    """EdgeJSON's form; four of the ten have the answer that the adapter has learnt by heart, four share a field with it."""
+    values = [{"name": "Ada"}, {"name": "Ada", "born": 1815}, {"name": "Brown"}]
+    return [{"prompt": f"row {index}", "expected_output": values[min(index // 4, 2)]} for index in range(10)]
+
+
+def texts(answer: dict[str, Any]) -> list[str]:
+    """Eight of the rows with one answer, as they are trained on."""
+    return [TEMPLATE.format(prompt=f"row {index}") + json.dumps(answer) + "<|endoftext|>" for index in range(8)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, an adapter that transformers' Trainer saved, and data."""
+    root = tmp_path_factory.mktemp("evaluated")
+    save_tiny_model("qwen2", root / "base", chat=False)
+    teach_base(root / "base", texts({"name": "Bob"}))
+    causal_adapter(root / "base", root / "adapter", texts({"name": "Ada"}) * 8, "all-linear", rank=16)
+    write_lines(root / "data.jsonl", rows())
+    return root
+
+
+def settings(place: Path, **changes: Any) -> EvaluateSettings:
+    given: dict[str, Any] = {
+        "models": [ModelToMeasure("adapter", str(place / "adapter"), str(place / "base"))],
+        "data": str(place / "data.jsonl"),
+        "prompt_template": TEMPLATE,
+        "answer_field": "expected_output",
+        "json_answers": True,
+        "asking": GREEDY,
+        "device": "cpu",
+        **changes,
+    }
+    return EvaluateSettings(**given)
+
+
+def lines(root: Path, column: Column) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / column.rows).read_text("utf-8").splitlines()]
+
+
+def test_an_adapter_of_the_trainer_and_its_base_score_as_a_plain_script_says(place: Path, tmp_path: Path) -> None:
+    found = evaluate(settings(place), tmp_path, lambda text: None)
+    asked = [(TEMPLATE.format(prompt=row["prompt"]), row["expected_output"]) for row in rows()]
+    assert [(column.name, column.base) for column in found.columns] == [("adapter", False), ("base of adapter", True)]
+    for column, adapter in zip(found.columns, (place / "adapter", None), strict=True):
+        plain = score(place / "base", adapter, asked, new_tokens=24)
+        mine = lines(tmp_path, column)
+        assert [row["answers"][0]["text"] for row in mine] == plain.answers
+        assert column.metrics["json_exact"] == pytest.approx(plain.json_exact)
+        assert column.metrics["field_f1"] == pytest.approx(plain.field_f1)
+        assert column.metrics["loss"] == pytest.approx(plain.loss, abs=1e-5)
+        assert [row["id"] for row in mine] == [f"data.jsonl:{number}" for number in range(1, 11)]
+    tuned, base = found.columns
+    assert 0 < tuned.metrics["json_exact"] < 1 and tuned.metrics["field_f1"] > tuned.metrics["json_exact"]
+    assert base.metrics["json_exact"] == 0 and tuned.metrics["loss"] < base.metrics["loss"]
+
+
+def test_metrics_are_those_of_the_examples(place: Path, tmp_path: Path) -> None:
+    """Of every column: the mean of the examples' metrics, except those that weigh tokens."""
+    found = evaluate(settings(place), tmp_path, lambda text: None)
+    for column in found.columns:
+        each = [row["metrics"] for row in lines(tmp_path, column)]
+        for name in ("json_exact", "field_f1", "json_parses", "accuracy"):
+            assert column.metrics[name] == pytest.approx(sum(one[name] for one in each) / len(each))
+        assert column.metrics["perplexity"] == pytest.approx(math.exp(column.metrics["loss"]))
+        assert {"latency/median_ms", "memory/peak_bytes", "length/mean", "vocabulary/words"} <= set(column.metrics)
+    assert json.loads((tmp_path / SUMMARY).read_text("utf-8"))["columns"][0]["metrics"] == found.columns[0].metrics
+
+
+def test_sets_several_right_answers_and_samples(place: Path, tmp_path: Path) -> None:
+    data = [
+        {"prompt": "row 1", "completion": ["nobody", '{"NAME": "ada"}'], "set": "known"},
+        {"prompt": "row 2", "completion": ['{"name": "Ada"}'], "set": "known"},
+        {"prompt": "row 3", "completion": ["Faraday"], "set": "unknown"},
+        {"prompt": "row 4", "set": "unknown"},
+    ]
+    write_lines(tmp_path / "sets.jsonl", data)
+    given = settings(
+        place, data=str(tmp_path / "sets.jsonl"), json_answers=False, answer_field="completion", samples=3, base=False
+    )
+    (column,) = evaluate(given, tmp_path / "out", lambda text: None).columns
+    assert {name: each["right"] for name, each in column.sets.items()} == {"known": 1.0, "unknown": 0.0}
+    assert column.metrics["right"] == pytest.approx(2 / 3) and column.metrics["sets/right"] == 0.5
+    found = lines(tmp_path / "out", column)
+    assert [len(row["answers"]) for row in found] == [3] * 4
+    assert "right" not in found[3]["metrics"] and found[3]["right"] == []
+
+
+def test_each_way_to_ask_is_a_column_and_the_system_prompt_is_asked_with(tmp_path: Path) -> None:
+    model = save_tiny_model("llama", tmp_path / "model")
+    (tmp_path / "prompts.txt").write_text("Who sailed?\n\nWhen?\n", encoding="utf-8")
+    ways = [
+        Asking("warm", 8, temperature=2.0), Asking("warm again", 8, temperature=2.0),
+        Asking("brief", 8, system_prompt="Be brief."),
+    ]  # fmt: skip
+    given = EvaluateSettings([ModelToMeasure("model", str(model))], str(tmp_path / "prompts.txt"), asking=ways)
+    found = evaluate(given, tmp_path / "out", lambda text: None)
+    assert [column.name for column in found.columns] == ["model warm", "model warm again", "model brief"]
+    warm, again, brief = (lines(tmp_path / "out", column) for column in found.columns)
+    assert warm == again != brief
+    assert "Be brief." in brief[0]["prompt"] and "Be brief." not in warm[0]["prompt"]
+    assert all("loss" not in column.metrics for column in found.columns)
+
+
+def test_a_base_that_two_adapters_share_is_measured_once(place: Path, tmp_path: Path) -> None:
+    two = [ModelToMeasure(name, str(place / "adapter"), str(place / "base")) for name in ("one", "two")]
+    found: Evaluation = evaluate(settings(place, models=two, generate=False), tmp_path, lambda text: None)
+    assert [column.name for column in found.columns] == ["one", "base of one", "two"]
+    assert all("length/mean" not in column.metrics and "loss" in column.metrics for column in found.columns)
