@@ -31,6 +31,7 @@ COMMANDS = {
     "done": ("done", "Check whether the box may be destroyed."),
     "checkpoints": ("checkpoints", "List the checkpoints of a run."),
     "sample": ("sample", "Generate text with a checkpoint."),
+    "evaluate": ("evaluate", "Measure models on the same data, side by side."),
     "publish": ("publish", "Publish a model on the Hub, private by default."),
     "hosts": ("hosts", "List the known boxes and their pinned keys."),
     "clean": ("clean", "Delete old runs and unused files on a box."),

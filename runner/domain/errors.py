@@ -140,7 +140,7 @@ class EnvironmentFailed(LaunchError):
 
 
 class ArtifactError(GpurunError):
-    """Fetching a run's files, or the smoke test of a fetched model."""
+    """Fetching a run's files, the smoke test of a fetched model, or its evaluation."""
 
     exit_code = 6
 
@@ -159,6 +159,10 @@ class ChecksumMismatch(ArtifactError):
 
 class SmokeTestFailed(ArtifactError):
     """The fetched model does not load, or does not predict here what it predicted on the box."""
+
+
+class WorseThan(ArtifactError):
+    """A model is worse than the one that it is held against, by more than the tolerance."""
 
 
 class RunFailed(GpurunError):

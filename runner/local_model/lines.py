@@ -1,8 +1,8 @@
 """Requests and messages as lines of JSON, written and checked in this module alone.
 
-A request is ``{"smoke": {…}}``, ``{"sample": {…}}`` or ``{"export": {…}}``, a prompt ``{"prompt": …}``. A message is
-``{"note": …}`` or ``{"done", "total"}`` (progress), ``{"result": {…}}``, ``{"exported": {…}}``, ``{"error", "hint"}``, or one of the two
-that ``remote_payload/recipes/answers.py`` defines.
+A request is ``{"smoke": {…}}``, or the same with ``sample``, ``export`` or ``evaluate``, a prompt ``{"prompt": …}``. A message is
+``{"note": …}`` or ``{"done", "total"}`` (progress), ``{"result": {…}}``, ``{"exported": {…}}``, ``{"evaluated": {…}}``,
+``{"error", "hint"}``, or one of the two that ``remote_payload/recipes/answers.py`` defines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from remote_payload.recipes.answers import Answer, Loaded
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
+    Reader,
     boolean,
     finite_number,
     harmless,
@@ -27,6 +28,8 @@ from runner.domain.answers.reading import (
     whole,
 )
 from runner.local_model.messages import (
+    Evaluated,
+    EvaluateRequest,
     Exported,
     ExportRequest,
     Failure,
@@ -45,8 +48,8 @@ from runner.local_model.messages import (
 
 def request_line(request: Request) -> bytes:
     """The request as the process reads it."""
-    name = {SmokeRequest: "smoke", SampleRequest: "sample", ExportRequest: "export"}[type(request)]
-    return _line({name: asdict(request)})
+    names = {SmokeRequest: "smoke", SampleRequest: "sample", ExportRequest: "export", EvaluateRequest: "evaluate"}
+    return _line({names[type(request)]: asdict(request)})
 
 
 def prompt_line(prompt: str) -> bytes:
@@ -64,6 +67,8 @@ def message_line(message: Message) -> bytes:
             return _line({"exported": value})
         case Loaded():
             return _line({"loaded": value})
+        case Evaluated():
+            return _line({"evaluated": value})
         case Failure():
             return _line({"error": message.message, "hint": message.hint})
     return _line(value)
@@ -76,8 +81,10 @@ def _line(value: dict[str, object]) -> bytes:
 def read_request(line: bytes) -> Request:
     """The request in a line. Raises Impossible naming a field that is not as it must be."""
     fields = Fields(_parse(line))
-    other = fields("sample", optional(_sample_request)) or fields("export", optional(_export_request))
-    return other or fields("smoke", _smoke_request)
+    for name, read in OTHERS.items():
+        if request := fields(name, optional(read)):
+            return request
+    return fields("smoke", _smoke_request)
 
 
 def read_prompt(line: bytes) -> str:
@@ -97,6 +104,8 @@ def read_message(line: bytes | str) -> Message | None:
         return fields("result", _smoke_result)
     if "exported" in value:
         return fields("exported", _exported)
+    if "evaluated" in value:
+        return fields("evaluated", lambda each: Evaluated(Fields(each)("columns", whole)))
     if "loaded" in value:
         return fields("loaded", _loaded)
     if "text" in value:
@@ -146,6 +155,18 @@ def _sample_request(value: object) -> SampleRequest:
 def _export_request(value: object) -> ExportRequest:
     fields = Fields(value)
     return ExportRequest(fields("source", _smoke_request), fields("into", _path), fields("dtype", string))
+
+
+def _evaluate_request(value: object) -> EvaluateRequest:
+    fields = Fields(value)
+    return EvaluateRequest(fields("settings", mapping_of(lambda each: each)), fields("outputs", _path))
+
+
+OTHERS: dict[str, Reader[Request]] = {
+    "sample": _sample_request,
+    "export": _export_request,
+    "evaluate": _evaluate_request,
+}
 
 
 def _sampling(value: object) -> Sampling:

@@ -1,9 +1,9 @@
 """What gpurun and the process that loads a model send each other; ``lines.py`` writes and reads them.
 
-gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and
-then, for a ``SmokeRequest``, one ``SmokeResult``; for an ``ExportRequest`` one ``Exported``; for a ``SampleRequest`` ``Loaded`` and an
-``Answer`` to each prompt. It sends a
-``Failure`` instead of any of them and ends. ``gpurun sample --on-box`` reads the same lines from the box.
+gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and then, for a
+``SmokeRequest``, one ``SmokeResult``; for an ``ExportRequest`` one ``Exported``; for an ``EvaluateRequest`` one ``Evaluated``; for a
+``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a ``Failure`` instead of any of them and ends.
+``gpurun sample --on-box`` reads the same lines from the box.
 """
 
 from __future__ import annotations
@@ -77,7 +77,15 @@ class ExportRequest:
     dtype: str
 
 
-Request: TypeAlias = SmokeRequest | SampleRequest | ExportRequest
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Measure models: ``settings`` are the fields of ``EvaluateSettings``, ``outputs`` is the folder for what is found."""
+
+    settings: dict[str, object]
+    outputs: Path
+
+
+Request: TypeAlias = SmokeRequest | SampleRequest | ExportRequest | EvaluateRequest
 
 
 @dataclass(frozen=True)
@@ -157,5 +165,12 @@ class Exported:
     architecture: str
 
 
-Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | Exported
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation is over; its files are in the folder of the request."""
+
+    columns: int
+
+
+Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | Exported | Evaluated
 Send: TypeAlias = Callable[[Message], None]

@@ -25,7 +25,7 @@ from runner.domain.errors import ArtifactError
 from runner.domain.progress import Stage
 from runner.domain.terminal import clean, clean_lines
 from runner.local_model.lines import read_message, request_line
-from runner.local_model.messages import Exported, Failure, Message, Progress, Request, SmokeResult
+from runner.local_model.messages import Evaluated, Exported, Failure, Message, Progress, Request, SmokeResult
 
 SILENCE = (
     900.0  # seconds without a line after which the process is killed: the slowest load of a large model takes minutes
@@ -49,7 +49,7 @@ KEPT = (
 KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "CUDA_", "DYLD_", "PYTORCH_", "TORCH_")
 
 ShowProgress = Callable[[Progress], None]
-T = TypeVar("T", SmokeResult, Exported, Loaded, Answer)
+T = TypeVar("T", SmokeResult, Exported, Loaded, Answer, Evaluated)
 
 
 class ModelProcess:

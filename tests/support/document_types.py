@@ -6,9 +6,22 @@ import types
 import typing
 from typing import Any
 
-from runner.cli.documents import checks, dealing, errors, files, follow, hosts, models, publish, recovery, runs, sweep
+from runner.cli.documents import (
+    checks,
+    dealing,
+    errors,
+    evaluation,
+    files,
+    follow,
+    hosts,
+    models,
+    publish,
+    recovery,
+    runs,
+    sweep,
+)
 
-TOPICS = (checks, dealing, errors, files, follow, hosts, models, publish, recovery, runs, sweep)
+TOPICS = (checks, dealing, errors, evaluation, files, follow, hosts, models, publish, recovery, runs, sweep)
 TYPES = {name: each for topic in TOPICS for name, each in vars(topic).items() if typing.is_typeddict(each)}
 PLAIN = {str: "string", bool: "true or false", int: "number", float: "number", object: "anything"}
 

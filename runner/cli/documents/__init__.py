@@ -5,7 +5,20 @@ Times are epoch seconds, lengths of time are seconds, sizes are bytes. A field i
 is not known. ``runner/cli/as_document`` fills them.
 """
 
-from runner.cli.documents import checks, dealing, errors, files, follow, hosts, models, publish, recovery, runs, sweep
+from runner.cli.documents import (
+    checks,
+    dealing,
+    errors,
+    evaluation,
+    files,
+    follow,
+    hosts,
+    models,
+    publish,
+    recovery,
+    runs,
+    sweep,
+)
 
 Document = (
     errors.Failure
@@ -17,6 +30,6 @@ Document = (
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
     | models.Sample | models.SmokeTest | models.Export
-    | publish.Publish
+    | evaluation.Evaluate | publish.Publish
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

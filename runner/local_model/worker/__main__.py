@@ -7,11 +7,12 @@ import sys
 
 from remote_payload.train.errors import InputError
 from runner.local_model.lines import message_line, read_request
-from runner.local_model.messages import ExportRequest, Failure, Message, Request, SampleRequest, Send
+from runner.local_model.messages import EvaluateRequest, ExportRequest, Failure, Message, Request, SampleRequest, Send
 from runner.local_model.worker import Refused
 
 ON_BOX = "Try it on the box: gpurun sample --on-box"
 INSTALL = "Install them beside gpurun: pip install 'gpurun[smoke]'"
+INSTALL_METRICS = "Install them beside gpurun: pip install 'gpurun[train]'"
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
         output.flush()
 
     request = read_request(sys.stdin.buffer.readline())
+    measures = isinstance(request, EvaluateRequest)
     try:
         answer(request, send)
     except Refused as error:
@@ -31,7 +33,12 @@ def main() -> None:
     except InputError as error:
         send(Failure(str(error)))
     except ImportError as error:
-        send(Failure(f"a library that loading needs is not installed here ({error})", INSTALL))
+        send(
+            Failure(
+                f"a library that loading needs is not installed here ({error})",
+                INSTALL_METRICS if measures else INSTALL,
+            )
+        )
     except Exception as error:
         if os.environ.get("GPURUN_DEBUG"):
             raise
@@ -40,8 +47,13 @@ def main() -> None:
 
 
 def answer(request: Request, send: Send) -> None:
-    """Loads the model of the request and sends what it predicts, or its answers to the prompts on stdin, or writes it as a whole."""
-    if isinstance(request, SampleRequest):
+    """Loads what the request names and sends what it predicts, or its answers to the prompts on stdin, writes it as a whole, or
+    measures it."""
+    if isinstance(request, EvaluateRequest):
+        from runner.local_model.worker.evaluate import measure
+
+        send(measure(request, send))
+    elif isinstance(request, SampleRequest):
         from runner.local_model.worker.sample import sample
 
         sample(request, sys.stdin.buffer, send)

@@ -25,6 +25,7 @@ from runner.local_model.model_folder import (
 from runner.local_model.process import model_process, show
 from runner.local_model.report import SmokeReport, count_labels
 from runner.workflow.inference.base_model import bring_base
+from runner.workflow.inference.targets import run_of
 
 
 def smoke_test(
@@ -67,18 +68,11 @@ def target_of(named: str | None) -> tuple[Path, Run | None]:
     """
     if named is not None and named not in store.run_ids() and (os.path.exists(named) or os.sep in named):
         folder = Path(named).expanduser().absolute()
-        return folder, _run_of(folder)
+        return folder, run_of(folder)
     run = store.find_started(named)
     if not run.fetched_into:
         raise ArtifactError(f"nothing of {run.run_id} was fetched yet", hint=f"Type gpurun fetch {run.run_id} first.")
     return Path(run.fetched_into), run
-
-
-def _run_of(folder: Path) -> Run | None:
-    """The run whose fetched outputs contain this folder."""
-    runs, _ = store.load_all()
-    inside = [folder, *folder.parents]
-    return next((run for run in reversed(runs) if run.fetched_into and Path(run.fetched_into) in inside), None)
 
 
 def test_model(

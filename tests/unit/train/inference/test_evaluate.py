@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from remote_payload.recipes.evaluate import evaluate
 from remote_payload.recipes.evaluated import SUMMARY, Column, Evaluation
 from remote_payload.settings.evaluate import Asking, EvaluateSettings, ModelToMeasure
+from remote_payload.train.errors import InputError
+from tests.support.models.edge_json import TEMPLATE, adapter_and_base, asked
 from tests.support.models.language_data import write_lines
-from tests.support.models.plain_adapter import causal_adapter, teach_base
 from tests.support.models.plain_script import score
-from tests.support.models.tiny_models import save_tiny_model
+from tests.support.models.smoke_models import LABELS, classifier_run
+from tests.support.models.tiny_models import CORPUS, save_tiny_model
 
-TEMPLATE = "Read: {prompt}\nJSON:"
 GREEDY = [Asking(max_new_tokens=24)]
-
-
-def rows() -> list[dict[str, Any]]:
-    """EdgeJSON's form; four of the ten have the answer that the adapter has learnt by heart, four share a field with it."""
-    values = [{"name": "Ada"}, {"name": "Ada", "born": 1815}, {"name": "Brown"}]
-    return [{"prompt": f"row {index}", "expected_output": values[min(index // 4, 2)]} for index in range(10)]
-
-
-def texts(answer: dict[str, Any]) -> list[str]:
-    """Eight of the rows with one answer, as they are trained on."""
-    return [TEMPLATE.format(prompt=f"row {index}") + json.dumps(answer) + "<|endoftext|>" for index in range(8)]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter that transformers' Trainer saved, and data."""
-    root = tmp_path_factory.mktemp("evaluated")
-    save_tiny_model("qwen2", root / "base", chat=False)
-    teach_base(root / "base", texts({"name": "Bob"}))
-    causal_adapter(root / "base", root / "adapter", texts({"name": "Ada"}) * 8, "all-linear", rank=16)
-    write_lines(root / "data.jsonl", rows())
-    return root
+    return adapter_and_base(tmp_path_factory.mktemp("evaluated"))
 
 
 def settings(place: Path, **changes: Any) -> EvaluateSettings:
@@ -63,10 +50,9 @@ def lines(root: Path, column: Column) -> list[dict[str, Any]]:
 
 def test_an_adapter_of_the_trainer_and_its_base_score_as_a_plain_script_says(place: Path, tmp_path: Path) -> None:
     found = evaluate(settings(place), tmp_path, lambda text: None)
-    asked = [(TEMPLATE.format(prompt=row["prompt"]), row["expected_output"]) for row in rows()]
     assert [(column.name, column.base) for column in found.columns] == [("adapter", False), ("base of adapter", True)]
     for column, adapter in zip(found.columns, (place / "adapter", None), strict=True):
-        plain = score(place / "base", adapter, asked, new_tokens=24)
+        plain = score(place / "base", adapter, asked(), new_tokens=24)
         mine = lines(tmp_path, column)
         assert [row["answers"][0]["text"] for row in mine] == plain.answers
         assert column.metrics["json_exact"] == pytest.approx(plain.json_exact)
@@ -130,3 +116,35 @@ def test_a_base_that_two_adapters_share_is_measured_once(place: Path, tmp_path: 
     found: Evaluation = evaluate(settings(place, models=two, generate=False), tmp_path, lambda text: None)
     assert [column.name for column in found.columns] == ["one", "base of one", "two"]
     assert all("length/mean" not in column.metrics and "loss" in column.metrics for column in found.columns)
+
+
+def test_a_classifier_is_measured_as_scikit_learn_would(tmp_path: Path) -> None:
+    classifier_run(tmp_path)
+    draw = random.Random(5)
+    data = [
+        {"text": " ".join(draw.choices(CORPUS, k=draw.randint(1, 3))), "label": draw.choice(LABELS)} for _ in range(40)
+    ]
+    write_lines(tmp_path / "texts.jsonl", data)
+    model = ModelToMeasure("best", str(tmp_path / "models/best"), str(tmp_path / "base"))
+    given = EvaluateSettings([model], str(tmp_path / "texts.jsonl"), device="cpu")
+    (column,) = evaluate(given, tmp_path / "out", lambda text: None).columns
+    found = lines(tmp_path / "out", column)
+    truth, answers = [row["label"] for row in data], [row["answer"] for row in found]
+    assert [row["label"] for row in found] == truth
+    assert all(row["answer"] == max(row["scores"], key=row["scores"].get) for row in found)
+    assert column.metrics["accuracy"] == pytest.approx(accuracy_score(truth, answers))
+    assert column.metrics["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro", zero_division=0))
+    wanted = log_loss(
+        truth, [[row["scores"][label] for label in sorted(LABELS)] for row in found], labels=sorted(LABELS)
+    )
+    assert column.metrics["loss"] == pytest.approx(wanted, abs=1e-3)
+    assert column.confusion is not None
+    assert column.confusion.counts == confusion_matrix(truth, answers, labels=LABELS).tolist()
+
+
+def test_a_class_that_the_model_does_not_know_is_named_with_its_line(tmp_path: Path) -> None:
+    classifier_run(tmp_path)
+    write_lines(tmp_path / "texts.jsonl", [{"text": "a", "label": LABELS[0]}, {"text": "b", "label": "POEM"}])
+    model = ModelToMeasure("best", str(tmp_path / "models/best"), str(tmp_path / "base"))
+    with pytest.raises(InputError, match=r"texts\.jsonl:2: 'POEM' is none of the classes of best"):
+        evaluate(EvaluateSettings([model], str(tmp_path / "texts.jsonl")), tmp_path / "out", lambda text: None)

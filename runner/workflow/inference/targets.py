@@ -1,0 +1,100 @@
+"""What a TARGET on the command line stands for: a model that is used on this machine, and where it and its base lie here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import store
+from runner.domain.errors import ArtifactError, SmokeTestFailed, UnknownRun, UserError
+from runner.domain.progress import Reporter
+from runner.domain.run import Run
+from runner.hub import fetch_model
+from runner.local_model.base import ON_THE_HUB
+from runner.local_model.model_folder import ModelFolder, find_models, read_model_folder
+from runner.workflow.checkpoints import fetched
+from runner.workflow.inference.base_model import bring_base
+
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class TargetHere:
+    """A model on this machine: ``named`` is what was typed, ``run`` the run that it came from where there is a record of it."""
+
+    named: str
+    folder: Path
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A target that was inspected, with the folder of its base model; None where it needs none."""
+
+    target: TargetHere
+    model: ModelFolder
+    base: Path | None
+
+
+def find_target(named: str, report: Reporter) -> TargetHere:
+    """The model that ``named`` means: a folder, a run (its best model), ``RUN:CHECKPOINT``, or a model of the Hub, which is brought here.
+
+    Raises UserError, UnknownRun, ArtifactError for what was not fetched, and as ``fetch_model`` does.
+    """
+    folder = Path(named).expanduser()
+    if folder.is_dir() and named not in store.run_ids():
+        return TargetHere(named, _only_model(folder.absolute(), named), run_of(folder.absolute()))
+    if named.startswith((".", "/", "~")) or folder.is_file():
+        raise UserError(f"{named} is no folder", hint="A model is a folder, as save_pretrained writes it.")
+    name, colon, checkpoint = named.partition(":")
+    try:
+        run = store.find_started(name)
+    except UnknownRun:
+        if colon or "/" not in name or not ON_THE_HUB.fullmatch(name):
+            raise
+        with report.stage(f"model {name}", "bytes") as stage:
+            return TargetHere(named, fetch_model(name, None, stage))
+    return TargetHere(named, checkpoint_here(run, checkpoint or BEST), run)
+
+
+def checkpoint_here(run: Run, name: str) -> Path:
+    """The folder of a checkpoint, or of the finished model (``best``), that was fetched. Raises ArtifactError naming those that were."""
+    there = fetched(run)
+    if name not in there:
+        raise ArtifactError(
+            f"{run.run_id} has no {name} on this machine; here are: {', '.join(there) or 'none'}",
+            hint=f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has.",
+        )
+    return there[name]
+
+
+def make_ready(target: TargetHere, report: Reporter, *, wants_base: bool = False) -> Ready:
+    """Inspects the folder, and brings the base model of an adapter here; with ``wants_base`` that of a whole model of a run too, where
+    it can be had. Raises SmokeTestFailed, HubAccessDenied and HubUnreachable."""
+    with report.stage(f"inspect {target.folder.name}"):
+        model = read_model_folder(target.folder)
+    base = bring_base(model, target.run, report)
+    trains_from = target.run.job.setting("model") if target.run else None
+    if wants_base and base is None and isinstance(trains_from, str) and model.kind == "causal_lm":
+        try:
+            base = bring_base(model, target.run, report, ask_base=True)
+        except (SmokeTestFailed, UserError) as error:
+            report.warn(f"without the base of {target.named}: {error.message}")
+    return Ready(target, model, base)
+
+
+def _only_model(folder: Path, named: str) -> Path:
+    """The one model in a folder. Raises SmokeTestFailed for none, UserError for several."""
+    found = find_models(folder)
+    if len(found) > 1:
+        shown = ", ".join(os.path.relpath(each, folder) for each in found[:5])
+        raise UserError(f"there are {len(found)} models below {named}: {shown}", hint="Name one of them.")
+    return found[0]
+
+
+def run_of(folder: Path) -> Run | None:
+    """The run whose fetched outputs contain this folder."""
+    runs, _ = store.load_all()
+    inside = [folder, *folder.parents]
+    return next((run for run in reversed(runs) if run.fetched_into and Path(run.fetched_into) in inside), None)

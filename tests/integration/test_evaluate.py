@@ -1,0 +1,60 @@
+"""``gpurun evaluate`` as it is typed: an adapter that gpurun never saw, beside its base, in a process without token and network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli.documents.evaluation import Evaluate
+from tests.support.cli import Gpurun
+from tests.support.document_types import differences
+from tests.support.models.edge_json import TEMPLATE, adapter_and_base, asked
+from tests.support.models.plain_script import score
+
+SETTINGS = ("--set", "answer_field=expected_output", "--set", "json_answers=true", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = adapter_and_base(tmp_path_factory.mktemp("edge"))
+    (root / "template.txt").write_text(TEMPLATE, encoding="utf-8")
+    return root
+
+
+def arguments(target: str = "adapter") -> tuple[str, ...]:
+    template = ("--set", "prompt_template=@template.txt")
+    return ("evaluate", f"./{target}", "--data", "data.jsonl", *SETTINGS, *template, "--grid", "max_new_tokens=24")
+
+
+def test_the_blocked_step_of_the_report_and_a_regression(gpurun: Gpurun, place: Path, tmp_path: Path) -> None:
+    """Measured on a CPU beside its base, equal to a plain script; then held against those results, and its base against it."""
+    first = tmp_path / "first"
+    shown = gpurun(*arguments(), "--output", str(first), cwd=place).stdout
+    assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith(("/", "evaluations")))
+    summary = json.loads((first / "evaluation.json").read_text("utf-8"))
+    for column, adapter in zip(summary["columns"], (place / "adapter", None), strict=True):
+        plain = score(place / "base", adapter, asked(), new_tokens=24)
+        figures = (column["metrics"]["json_exact"], column["metrics"]["field_f1"], column["metrics"]["loss"])
+        assert figures == pytest.approx((plain.json_exact, plain.field_f1, plain.loss), abs=1e-5)
+    assert "json_exact, better: `data.jsonl:1`" in (first / "evaluation.md").read_text("utf-8")
+
+    held: Any = gpurun.json(
+        *arguments("base"), "--output", str(tmp_path / "second"), "--against", str(first), "--tolerance", "0.05",
+        "--tolerance", "json_parses=1", check=6, cwd=place,
+    )  # fmt: skip
+    assert differences(held, Evaluate, set()) == []
+    assert {"loss", "json_exact", "field_f1"} <= {each["metric"] for each in held["worse"]}
+    (compared,) = held["compared"]
+    exact = next(each for each in compared["differences"] if each["metric"] == "json_exact")
+    assert compared["other"] == "./adapter" and exact["better"] == [] and len(exact["worse"]) == 4 and exact["high"] < 0
+
+
+def test_what_is_no_model_and_no_data_is_told_before_anything_is_loaded(gpurun: Gpurun, place: Path) -> None:
+    failed = gpurun("evaluate", "./nothing", "--data", "data.jsonl", check=2, cwd=place)
+    assert "./nothing is no folder" in failed.stderr
+    assert "there is no file none" in gpurun("evaluate", "./base", "--data", "none", check=2, cwd=place).stderr
+    wrong = gpurun("evaluate", "./base", "--data", "data.jsonl", "--tolerance", "1", check=2, cwd=place)
+    assert "give --against" in wrong.stderr
