@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from remote_payload.recipes.evaluated import Column, Confusion, Evaluation
 from runner import store
 from runner.cli.group import COMMANDS
 from runner.domain import places
+from runner.domain.evaluation.compare import Difference
+from runner.domain.evaluation.regression import Worse
 from runner.domain.job import Job
 from runner.domain.run import Refusal, Run
 from runner.local_model.compare import Comparison
@@ -20,7 +23,8 @@ from runner.local_model.report import SmokeReport
 from runner.workflow.dealing import several as several  # before hosts are replaced in what it imports
 from runner.workflow.exporting import export
 from runner.workflow.exporting.export import Export
-from runner.workflow.inference import smoke
+from runner.workflow.inference import evaluate, smoke
+from runner.workflow.inference.evaluate import Compared, Outcome, Results
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
 from tests.support.replay import Said
@@ -40,6 +44,16 @@ TESTED = SmokeReport(
 )  # fmt: skip
 
 EXPORTED = Export("merged", Path("x/merged"), "float32", 9, 2, True, Comparison(2, 0.0, 1, 0.002, 2, 2, ()))
+COLUMN = Column(
+    "best", "best", False, "", "classifier", "cpu", "float32", "examples/01-best.jsonl", {"accuracy": 0.5}, {"one": {"loss": 1.0}},
+    Confusion(["a", "b"], [[1, 1], [0, 0]]),
+)  # fmt: skip
+WORSE = Outcome(
+    Results(Path("x"), Evaluation("d.jsonl", "a" * 64, 2, [COLUMN])),
+    [Compared("best", "old", [Difference("accuracy", 2, -0.5, -1.0, 0.0, ("d:1",), ("d:2",))])],
+    "old",
+    [Worse("best", "old", "accuracy", 0.5, 1.0, 0.1)],
+)
 
 # The entry of the page, the words that are typed, the document and the exit code. In this order, on one laptop.
 CASES = [
@@ -61,6 +75,7 @@ CASES = [
     ("keep", ["keep"], "Keep", 0),
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
     ("export", ["export", "--merged"], "Export", 0),
+    ("evaluate", ["evaluate", "best", "--data", FILE], "Evaluate", 6),
     ("done", ["done", "--leave-behind"], "Done", 0),
     ("fetch", ["fetch", "{sweep}"], "Follow", 0),
     ("done", ["done", "{sweep}", "--leave-behind"], "DoneAll", 0),
@@ -119,6 +134,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         # stand_in for a model, which needs torch; tests/e2e/test_hub_line.py tests a real one
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
         patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
+        patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
         found = []
         for entry, words, document, expected in CASES:
             change = with_another_run if entry == "list --host" else lambda verb, frames: frames
