@@ -275,6 +275,9 @@ class Trial:
 
     def secrets(self) -> None:
         """A supervisor that was killed leaves them in its node's memory, where the next one finds them."""
+        wait_until(
+            lambda: not any(map(self.supervisors, self.runs))
+        )  # a run is over a moment before its supervisor has ended
         assert not files_with(SECRET, str(self.home)), "on the shared disk"
         memory = {name: f"/proc/{node.first()}/root/dev/shm" for name, node in self.cluster.nodes.items()}
         left = {name: path for name, path in memory.items() if files_with(SECRET, path)}

@@ -214,7 +214,8 @@ class Cluster:
             return state == "idle"
 
         try:
-            wait_until(lambda: all(map(idle, NODES)), every=0.1)
+            # A controller that was started again may take a minute until it counts a node as answering.
+            wait_until(lambda: all(map(idle, NODES)), limit=150, every=0.1)
         except AssertionError as error:
             shown = self.ask("sinfo", "-N", "-l", check=False)
             raise AssertionError(f"{shown}\n{self.ask('squeue', check=False)}\n{self.logs()}") from error
