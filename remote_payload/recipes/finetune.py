@@ -62,7 +62,9 @@ def main(run: Run[FinetuneSettings]) -> None:
         run, model, task,
         flops_per_token=flops_of_documents(model, rows.documents),
         on_evaluation=lambda metrics, progress: history.record(*moment(progress), evaluation.latest),
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
+        on_stop=lambda outcome, clock: results.finish_stopped(
+            outcome, clock, smoke, ends, lambda: write_continuations(run, model.network, tokenizer, settings.prompts)
+        ),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from remote_payload.train.data.facts import DataFact, Side
 from remote_payload.train.data.records import Record, find_files, read_all
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.evaluation.answers import Questions
+from remote_payload.train.evaluation.answers import Questions, Report
 from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
 from remote_payload.train.loop.overlap import flag_repetitions
@@ -79,21 +79,25 @@ def main(run: Run[PreferenceSettings]) -> None:
     answers = [answer for pair in task.pairs for answer in (pair.chosen, pair.rejected)]
     prompts = [pair.question.prompt for pair in task.held_out[: settings.smoke_rows]]
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+
+    def report(micro_batch_rows: int) -> Report:
+        return results.report(task, task.held_out, questions, settings.generation, micro_batch_rows)
+
     outcome = train(
         run, model, task,
         flops_per_token=flops_of_documents(model, answers),
         on_best=results.keep_best,
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
+        on_stop=lambda outcome, clock: results.finish_stopped(
+            outcome, clock, smoke, questions.end_tokens, lambda: report(outcome.progress.micro_batch_rows)
+        ),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(
-                task, task.held_out, questions, settings.generation, outcome.progress.micro_batch_rows
-            )
-        results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
+            found = report(outcome.progress.micro_batch_rows)
+        results.finish(outcome, found.numbers("tuned"), smoke, questions.end_tokens, found)
 
 
 def loss(model: nn.Module, batch: MicroBatch, beta: float) -> PairLoss:

@@ -63,7 +63,9 @@ def main(run: Run[PretrainSettings]) -> None:
         run, model, task,
         flops_per_token=flops_per_token(model.network, model.head, [settings.max_length], counted=settings.max_length - 1),
         on_evaluation=expected.compare,
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, ends),
+        on_stop=lambda outcome, clock: results.finish_stopped(
+            outcome, clock, smoke, ends, lambda: write_continuations(run, model.network, tokenizer, settings.prompts)
+        ),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 

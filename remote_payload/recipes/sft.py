@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from remote_payload.settings.sft import SftSettings
+from remote_payload.settings.sft import ANSWER_METRICS, JSON_METRICS, SftSettings
 from remote_payload.train.data.chat import Example, Format, check_records, encode_examples, end_tokens, prompt_ids
 from remote_payload.train.data.facts import DataFact, DataFile, Side
 from remote_payload.train.data.records import Record, find_files, read_all, read_json, split
 from remote_payload.train.download import BaseModel, local_model
 from remote_payload.train.errors import InputError
-from remote_payload.train.evaluation.answers import Expected, Questions
+from remote_payload.train.evaluation.answers import Expected, Questions, Report, ask
 from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
 from remote_payload.train.loop.flops import flops_of_documents
 from remote_payload.train.loop.loop import train
@@ -60,7 +61,9 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
             pad_token=settings.pad_token,
         )
         examples, facts = encode(run, data, tokenizer, form)
-        questions = ask_about(data.schemas, examples["test"], tokenizer, form, settings)
+        questions, asked = (
+            ask_about(data.schemas, examples[name], tokenizer, form, settings) for name in ("test", "validation")
+        )
 
     with run.phase("model"):
         rng.seed_everything(settings.seed)
@@ -70,26 +73,31 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
     task = PackedTask(
         world, documents["train"], documents["validation"],
         batch=settings.batch.size, max_length=settings.max_length, seed=settings.seed, dtype=compute, loss=loss,
+        answers=answer_scores(run, tokenizer, asked) if settings.evaluation.metric in ANSWER_METRICS else None,
     )  # fmt: skip
     prompting = about(settings, form, questions.end_tokens)
     results = CausalResults(run, model, tokenizer, base, compute, prompting, facts, start=settings.adapter)
     prompts = [example.prompt for example in examples["validation"][: settings.smoke_rows]]
     smoke: list[SmokePrompt] = [{"prompt": prompt, "add_special_tokens": not form.chat} for prompt in prompts]
+
+    def report(micro_batch_rows: int) -> Report:
+        return results.report(task, documents["test"], questions, settings.generation, micro_batch_rows)
+
     outcome = train(
         run, model, task,
         flops_per_token=flops_of_documents(model, documents["train"]),
         on_best=results.keep_best,
-        on_stop=lambda outcome, clock: results.finish_stopped(outcome, clock, smoke, questions.end_tokens),
+        on_stop=lambda outcome, clock: results.finish_stopped(
+            outcome, clock, smoke, questions.end_tokens, lambda: report(outcome.progress.micro_batch_rows)
+        ),
         extras=results.describe_checkpoint,
     )  # fmt: skip
 
     with run.phase("report"):
         results.restore_best(outcome.progress)
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
-            report = results.report(
-                task, documents["test"], questions, settings.generation, outcome.progress.micro_batch_rows
-            )
-        results.finish(outcome, report.numbers("tuned"), smoke, questions.end_tokens, report)
+            found = report(outcome.progress.micro_batch_rows)
+        results.finish(outcome, found.numbers("tuned"), smoke, questions.end_tokens, found)
 
 
 def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:
@@ -117,6 +125,20 @@ def check_settings(settings: SftSettings) -> None:
         raise InputError("settings.schema: give either schema or schema_field, not both")
     if (settings.schema or settings.schema_field) and not settings.json_extraction:
         raise InputError("settings.json_extraction: a schema is given, but the answers are not declared to be JSON")
+    if (metric := settings.evaluation.metric) in ANSWER_METRICS:
+        check_answer_metric(metric, settings)
+
+
+def check_answer_metric(metric: str, settings: SftSettings) -> None:
+    """Raises InputError where the settings leave nothing to measure it by."""
+    if metric in JSON_METRICS and not settings.json_extraction:
+        raise InputError(f"settings.evaluation.metric: {metric} needs json_extraction: true")
+    if metric == "schema_compliance" and not (settings.schema or settings.schema_field):
+        raise InputError(f"settings.evaluation.metric: {metric} needs schema or schema_field")
+    if settings.generation.examples == 0:
+        raise InputError(
+            f"settings.evaluation.metric: {metric} is of generated answers, and settings.generation.examples is 0"
+        )
 
 
 def read_data(settings: SftSettings, form: Format) -> Data:
@@ -136,7 +158,8 @@ def read_data(settings: SftSettings, form: Format) -> Data:
             sides["train"], settings.validation_share, settings.seed, "validation_share"
         )
     sides.setdefault("test", sides["validation"])
-    return Data(sides, files, read_schemas(settings, sides["test"]) if settings.json_extraction else None)
+    asked = [*sides["test"], *sides["validation"]]
+    return Data(sides, files, read_schemas(settings, asked) if settings.json_extraction else None)
 
 
 def read_schemas(settings: SftSettings, records: list[Record]) -> dict[str, Any]:
@@ -196,6 +219,19 @@ def ask_about(
         values = [example.answer if form.chat else example.record.value[form.completion_field] for example in chosen]
         expected = Expected(values, [schemas[example.record.place] for example in chosen])
     return Questions(chosen, prompts, end_tokens(tokenizer, form), expected)
+
+
+def answer_scores(
+    run: Run[SftSettings], tokenizer: PreTrainedTokenizerBase, questions: Questions
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Measures a ``CausalLoss`` by its answers to the questions: the figures of ``ANSWER_METRICS``."""
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, CausalLoss)
+        scores = ask(run.world, model.network, tokenizer, questions, run.settings.generation, run.settings.seed).scores
+        return {name: value for name, value in scores.items() if name in ANSWER_METRICS and isinstance(value, float)}
+
+    return measure
 
 
 def build_model(base: BaseModel, settings: SftSettings, compute: torch.dtype) -> CausalLoss:

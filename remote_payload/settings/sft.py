@@ -9,7 +9,10 @@ from remote_payload.settings.generation import Generation
 from remote_payload.settings.setting import group, required, setting
 from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
 
-METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}
+JSON_METRICS = {"json_exact": True, "field_f1": True, "schema_compliance": True, "json_parses": True}
+# Of answers to held-out prompts, which an evaluation only writes when one of these decides.
+ANSWER_METRICS = {**JSON_METRICS, "bleu": True, "rouge1": True, "rouge2": True, "rougeL": True}
+METRICS = {"loss": False, "perplexity": False, "token_accuracy": True, **ANSWER_METRICS}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from remote_payload.train.evaluation.text_metrics import length_distribution, re
 from remote_payload.train.files import write_json, write_json_lines, write_text
 
 SHOWN = 20  # questions in samples.md
+WIDEST = 40  # characters of a figure's name in the log
 LONGEST_SHOWN = 2000  # characters of a prompt there, from its end
 
 Scores = dict[str, float | dict[str, float]]  # figures by name; a distribution is a dict of figures
@@ -126,6 +127,14 @@ class Report:
         single = {f"generation/{key}": value for key, value in scores.items() if isinstance(value, (int, float))}
         return {**self.held_out[name], **single}
 
+    def figures(self, name: str) -> dict[str, float]:
+        """``numbers``, and those of each distribution as ``generation/length/mean``."""
+        found = self.numbers(name)
+        for key, value in self.answered[name].scores.items() if name in self.answered else ():
+            if isinstance(value, dict):
+                found |= {f"generation/{key}/{part}": number for part, number in value.items()}
+        return found
+
     def rows(self) -> list[dict[str, str]]:
         """Each question with the expected answer and the answer of every model."""
         return [
@@ -139,14 +148,15 @@ class Report:
 
     def table(self) -> dict[str, list[str]]:
         """Each figure by its name, with one cell for each model."""
-        columns = {name: self.numbers(name) for name in self.held_out}
+        columns = {name: self.figures(name) for name in self.held_out}
         keys = dict.fromkeys(key for column in columns.values() for key in column)
         return {key: [_cell(column.get(key)) for column in columns.values()] for key in keys}
 
     def lines(self) -> list[str]:
         """The table, for the log."""
-        head = f"{'':<32}" + "".join(f"{name:>12}" for name in self.held_out)
-        return [head, *(f"{key:<32}" + "".join(f"{cell:>12}" for cell in cells) for key, cells in self.table().items())]
+        head = f"{'':<{WIDEST}}" + "".join(f"{name:>12}" for name in self.held_out)
+        rows = (f"{key:<{WIDEST}}" + "".join(f"{cell:>12}" for cell in cells) for key, cells in self.table().items())
+        return [head, *rows]
 
 
 def _cell(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,8 +108,8 @@ class CausalResults:
                 report.held_out[name] = task.measure(CausalLoss(network), held_out, micro_batch_rows)
                 if questions.prompts:
                     report.answered[name] = self._answers(name, network, questions, settings)
-        if self.run.world.main:
-            write_report(self.run.reports, report, settings)
+            if self.run.world.main:  # after each model: a stop may come during the next
+                write_report(self.run.reports, report, settings)
         for line in report.lines():
             self.run.log(line)
         return report
@@ -139,10 +139,11 @@ class CausalResults:
         self.write_record(outcome, report)
 
     def finish_stopped(
-        self, outcome: Outcome, clock: Clock, inputs: Sequence[SmokePrompt], ends: Sequence[int]
-    ) -> None:
+        self, outcome: Outcome, clock: Clock, inputs: Sequence[SmokePrompt], ends: Sequence[int],
+        report: Callable[[], Report | None] | None = None,
+    ) -> None:  # fmt: skip
         """Writes what there is time for before the process is killed, the most valuable first: the record, the model with its card,
-        its reference predictions. The resumed run writes the answers and the comparison with the base.
+        its reference predictions, and the ``report``: as much of it as was measured by then.
         """
         self.write_record(outcome)
         network, world = self.model.network, self.run.world
@@ -156,7 +157,23 @@ class CausalResults:
             )
         self.take(weights)
         smoke = world.broadcast(clock.allows(2 * size_of(trained) + 4 * sum(p.numel() for p in network.parameters())))
-        return self.finish(outcome, None, inputs, ends, smoke=smoke)
+        self.finish(outcome, None, inputs, ends, smoke=smoke)
+        if report and smoke and world.size == 1:
+            self.report_in_time(outcome, clock, report)
+
+    def report_in_time(self, outcome: Outcome, clock: Clock, report: Callable[[], Report | None]) -> None:
+        """Writes the report unless the time before the process is killed is over first: then what was written of it stays."""
+        if clock.left <= 0:
+            return
+        try:
+            with outcome.requests.breaking_after(clock.left):
+                found = report()
+        except BrokenOff:
+            return self.run.log(
+                "the report is left where it is, since the time to stop is over; a resumed run writes it"
+            )
+        if found:
+            self.write_record(outcome, found)
 
     @contextmanager
     def unless_stopped(self, outcome: Outcome, inputs: Sequence[SmokePrompt], ends: Sequence[int]) -> Iterator[None]:

@@ -29,7 +29,12 @@ class Clock:
 
     def allows(self, size: int) -> bool:
         """Whether there is time to read or write so many bytes, and to end in order."""
-        return self.ends_at - time.monotonic() > SPARE + size / self.speed
+        return self.left > size / self.speed
+
+    @property
+    def left(self) -> float:
+        """Seconds for more work, so that time remains to end in order; 0 or less: begin nothing."""
+        return self.ends_at - SPARE - time.monotonic()
 
 
 class Grace:

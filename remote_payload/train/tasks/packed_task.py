@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,10 @@ class PackedTask(TokenScored):
         seed: int,
         dtype: torch.dtype,
         loss: LossFunction = loss_of_the_model,
+        answers: Callable[[nn.Module], dict[str, float]] | None = None,
     ) -> None:
-        self.world, self.documents, self.held_out = world, documents, held_out
+        """``answers`` measures what a model writes; every rank calls it."""
+        self.world, self.documents, self.held_out, self.answers = world, documents, held_out, answers
         self.batch, self.max_length, self.seed = batch, max_length, seed
         self.loss_function, self.autocast = loss, autocast(world.device, dtype)
         self.steps_per_epoch = math.ceil(len(documents) / batch)
@@ -84,8 +86,9 @@ class PackedTask(TokenScored):
             return self.loss_function(model, batch)
 
     def evaluate(self, model: nn.Module, micro_batch_rows: int) -> dict[str, float]:
-        """``measure`` of the held-out documents."""
-        return self.measure(model, self.held_out, micro_batch_rows)
+        """``measure`` of the held-out documents, and what the model's answers are like where that was asked for."""
+        found = self.measure(model, self.held_out, micro_batch_rows)
+        return {**found, **self.answers(model)} if self.answers else found
 
     def measure(self, model: nn.Module, documents: Sequence[Document], micro_batch_rows: int) -> dict[str, float]:
         """Over all ranks, of these documents: mean ``loss`` in nats a token, ``perplexity``, ``token_accuracy``.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import yaml
 from remote_payload.train.folders import read_manifest
 from remote_payload.train.model.causal_files import load_causal
 from remote_payload.train.results import causal_results
+from remote_payload.train.signals import Requests
+from remote_payload.train.state import grace
 from remote_payload.train.state.checkpoint import checkpoints_in
+from remote_payload.train.state.grace import Clock
+from remote_payload.train.tasks.packed_task import PackedTask
 from tests.support.models.language_data import (
     conversations,
     extractions,
@@ -220,3 +226,90 @@ def test_a_stop_during_the_report_leaves_record_and_model_and_the_resumed_run_re
     monkeypatch.setattr(causal_results, "ask", ask)
     assert run_recipe_here("sft", tmp_path / "run", settings, resume="auto") == 0
     assert len(events(tmp_path / "run", "step")) == 1 and (outputs / "reports" / "evaluation.json").is_file()
+
+
+@pytest.mark.parametrize("time_for_all", [True, False])
+def test_a_run_that_is_stopped_reports_what_there_is_time_for(tmp_path, tiny_folder, monkeypatch, time_for_all):
+    data = write_lines(tmp_path / "chat.jsonl", conversations(20))
+    settings = {
+        "model": str(tiny_folder("qwen2")), "train": str(data), "max_length": 64, "epochs": 9, "batch": {"size": 8},
+        "evaluation": {"every_steps": 1}, "generation": {"examples": 2, "max_new_tokens": 4, "latency_examples": 0},
+    }  # fmt: skip
+    share, ask, asked = PackedTask.micro_batches, causal_results.ask, []
+    taken: list[Any] = []
+
+    def stopped(task: PackedTask, step: Any, rows: int) -> Any:
+        taken.append(step)
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return share(task, step, rows)
+
+    def slow(*arguments: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) == 2 and not time_for_all:  # the base's answers
+            threading.Event().wait()
+        return ask(*arguments)
+
+    monkeypatch.setattr(PackedTask, "micro_batches", stopped)
+    monkeypatch.setattr(causal_results, "ask", slow)
+    if not time_for_all:
+        monkeypatch.setattr(grace, "LEAST", grace.SPARE + 6)
+        monkeypatch.setattr(grace.Grace, "tell", lambda *arguments: None)
+        monkeypatch.setattr(Requests, "clock", lambda requests: Clock(time.monotonic() + grace.LEAST))
+    assert run_recipe_here("sft", tmp_path / "run", settings) == 128 + signal.SIGTERM
+    outputs = tmp_path / "run" / "outputs"
+    report, record = (
+        json.loads((outputs / name).read_text()) for name in ("reports/evaluation.json", "training_metadata.json")
+    )
+    told = {"tuned", "base"} if time_for_all else {"tuned"}
+    assert set(report["held_out"]) == told == set(report["generation"]) - {"settings", "examples"}
+    assert record["run"]["ended"] == "stopped" and record["training"]["steps"] == 2
+    assert ("base" in record["results"]) == time_for_all
+    assert (outputs / "models" / "best" / "smoke" / "expected.safetensors").is_file()
+    assert record["training"]["epochs"][-1]["step"] == 2
+
+
+def test_the_model_is_chosen_by_what_it_writes_where_the_job_asks_for_that(tmp_path, tiny_folder):
+    """Its figures are those of the report, which asks the same prompts again at the end."""
+    rows = [{"prompt": f"n{number}", "out": {"n": 1, "m": number % 2}} for number in range(30)]
+    settings = {
+        "model": str(tiny_folder("qwen2")), "train": str(write_lines(tmp_path / "rows.jsonl", rows)), **TEMPLATE,
+        "json_extraction": True, "max_length": 64, "epochs": 6, "optimizer": {"learning_rate": 0.02}, "lora": {"rank": 0},
+        "evaluation": {"metric": "field_f1"}, "batch": {"size": 4},
+        "generation": {"examples": 5, "max_new_tokens": 12, "latency_examples": 0, "base": False},
+    }  # fmt: skip
+    assert run_recipe_here("sft", tmp_path / "run", settings) == 0
+    outputs = tmp_path / "run" / "outputs"
+    record = json.loads((outputs / "training_metadata.json").read_text())
+    scores = [entry["metrics"]["field_f1"] for entry in record["training"]["evaluations"]]
+    assert len(scores) == 6 and len(set(scores)) > 1, "a metric that does not move chooses nothing"
+    assert record["results"]["best"]["metrics"]["field_f1"] == max(scores)
+    assert record["results"]["tuned"]["generation/field_f1"] == max(scores)
+    card = (outputs / "models/best/README.md").read_text()
+    assert "| generation/length/mean |" in card and "| generation/vocabulary/distinct_words |" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"evaluation": {"metric": "json_exact"}},
+            "settings.evaluation.metric: json_exact needs json_extraction: true",
+        ),
+        (
+            {"evaluation": {"metric": "rougeL"}, "generation": {"examples": 0}},
+            "settings.evaluation.metric: rougeL is of generated answers, and settings.generation.examples is 0",
+        ),
+        (
+            {**TEMPLATE, "json_extraction": True, "evaluation": {"metric": "schema_compliance"}},
+            "settings.evaluation.metric: schema_compliance needs schema or schema_field",
+        ),
+    ],
+)
+def test_a_metric_of_answers_that_are_not_measured_is_refused_before_training(
+    tmp_path, tiny_folder, capsys, changes, said
+):
+    data = write_lines(tmp_path / "chat.jsonl", conversations(20))
+    settings = {"model": str(tiny_folder("qwen2")), "train": str(data), **changes}
+    assert run_recipe_here("sft", tmp_path / "run", settings) == 2
+    assert said in capsys.readouterr().err
