@@ -40,7 +40,7 @@ def test_the_example_is_sent_with_its_code_and_its_models_are_checked(file: Path
 def test_its_settings_are_checked_as_a_built_in_one_s(file: Path) -> None:
     assert "temperature must be greater than 0" in problems(file, "settings.temperature=0")[0]
     assert "temprature" in problems(file, "settings.temprature=1")[0]
-    assert "no metric 'bleu'" in problems(file, "settings.evaluation.metric=bleu")[0]
+    assert "no metric 'f2'" in problems(file, "settings.evaluation.metric=f2")[0]
 
 
 def test_an_error_in_the_recipe_file_has_its_place(file: Path) -> None:
