@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_payload.publish.problem import PublishProblem
+from remote_payload.publish.report import LeftOut
 from remote_payload.publish.scrub import Scrubber
 
 CARD = "README.md"
@@ -32,14 +33,6 @@ class PublishedFile:
     source: Path | None
     size: int
     content: bytes | None = None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that is not published, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Kind = Literal["input", "refused", "unreachable"]
+
 
 class PublishProblem(ValueError):
-    """What happened, what it means, and what to do next; nothing was uploaded."""
+    """What happened, what it means, and what to do next. ``kind``: what was asked for is wrong, the Hub refuses, it was not reached."""
 
-    def __init__(self, message: str, *, meaning: str = "Nothing was published.", hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, kind: Kind = "input", meaning: str = "Nothing was published.", hint: str = ""
+    ) -> None:
         super().__init__(message)
-        self.message, self.meaning, self.hint = message, meaning, hint
+        self.message, self.kind, self.meaning, self.hint = message, kind, meaning, hint

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from remote_payload.publish.card import Base, finish_card, look_up_base, read_model
 from remote_payload.publish.contents import CARD, Contents, Part, gather
 from remote_payload.publish.problem import PublishProblem
+from remote_payload.publish.report import FileReport, PublishReport
 from remote_payload.publish.repository import Comparison, Remote, compare, look
 from remote_payload.publish.scrub import Scrubber
+from remote_payload.publish.trouble import as_problem
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -55,10 +57,38 @@ class Publication:
         """Whether only the owner and those who were let in can read it."""
         return self.remote.private if self.remote else not self.wish.public
 
-    @property
-    def nothing_to_do(self) -> bool:
-        """Whether all of it is there already."""
-        return not (self.comparison.new or self.comparison.conflicts)
+    def report(self, commit: str | None = None) -> PublishReport:
+        """The same as plain data; ``commit`` is the new revision, None where nothing was uploaded."""
+        return PublishReport(
+            repository=self.wish.repository,
+            private=self.private,
+            commit=commit,
+            files=tuple(
+                FileReport(file.path, file.size, self.comparison.state(file.path)) for file in self.contents.files
+            ),
+            removed=self.comparison.stale,
+            left_out=self.contents.left_out,
+            base=self.base.name if self.base else None,
+            licence=self.licence,
+            remarks=self.remarks,
+        )
+
+
+def run_publication(
+    api: HfApi, wish: Wish, *, token: str | None, read_token: str | None = None, secrets: Sequence[str] = (),
+    update: bool = False, dry_run: bool = False,
+) -> PublishReport:  # fmt: skip
+    """All of it; with ``dry_run`` nothing is written. ``token`` and the other arguments are as in ``prepare`` and ``publish``.
+
+    Raises PublishProblem, for an answer of the Hub and a lost network too.
+    """
+    try:
+        publication = prepare(api, wish, token=token, read_token=read_token, secrets=secrets)
+        if dry_run or token is None or publication.report().nothing_to_do:
+            return publication.report()
+        return publication.report(publish(api, publication, token=token, update=update))
+    except Exception as error:
+        raise as_problem(error, wish.repository) from None
 
 
 def prepare(
@@ -87,7 +117,7 @@ def prepare(
     return Publication(wish, contents, remote, compare(contents, remote), base, licence, tuple(remarks))
 
 
-def publish(api: HfApi, publication: Publication, *, token: str, message: str, update: bool = False) -> str:
+def publish(api: HfApi, publication: Publication, *, token: str, update: bool = False) -> str:
     """Uploads and gives the commit; files that are there already are not sent again.
 
     An interrupted upload goes on when it is repeated. Raises PublishProblem where the repository has other content and ``update`` is not
@@ -110,7 +140,7 @@ def publish(api: HfApi, publication: Publication, *, token: str, message: str, u
         done = api.upload_folder(
             repo_id=name,
             folder_path=staged,
-            commit_message=message,
+            commit_message=f"{publication.wish.title}, published with gpurun",
             # Nobody else's commit of this very moment is overwritten.
             parent_commit=publication.remote.commit if publication.remote else None,
             delete_patterns=[glob.escape(path) for path in comparison.stale] or None,

@@ -30,6 +30,7 @@ from remote_payload.train.model.classifier import Classifier, build_classifier, 
 from remote_payload.train.model.precision import autocast, checkpoint_activations, resolve_precision
 from remote_payload.train.model.start_adapter import check_rank, read_start, start_classifier
 from remote_payload.train.results.classifier_results import ClassifierResults
+from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
 from remote_payload.train.tasks.sums import add_up
@@ -75,6 +76,7 @@ def main(run: Run[ClassifySettings]) -> None:
         on_stop=results.finish_stopped,
     )  # fmt: skip
     results.finish(outcome)
+    publish(run)
 
 
 class ClassLoss(NamedTuple):

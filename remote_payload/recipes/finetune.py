@@ -25,6 +25,7 @@ from remote_payload.train.model.precision import checkpoint_activations, resolve
 from remote_payload.train.results.causal_results import CausalResults
 from remote_payload.train.results.checkpoint_model import load_any
 from remote_payload.train.results.experiment import ExperimentLog
+from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
 from remote_payload.train.state.best import Weights, best_weights
@@ -75,6 +76,7 @@ def main(run: Run[FinetuneSettings]) -> None:
             results.restore_best(outcome.progress)
         write_continuations(run, results.model.network, tokenizer, settings.prompts)
         results.finish(outcome, None, smoke, ends)
+    publish(run)
 
 
 def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:

@@ -32,6 +32,7 @@ from remote_payload.train.model.model_facts import ModelFacts, Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.model.start_adapter import read_start
 from remote_payload.train.results.causal_results import CausalResults
+from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
 from remote_payload.train.tasks.preferences import (
@@ -98,6 +99,7 @@ def main(run: Run[PreferenceSettings]) -> None:
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
             found = report(outcome.progress.micro_batch_rows)
         results.finish(outcome, found.numbers("tuned"), smoke, questions.end_tokens, found)
+    publish(run)
 
 
 def loss(model: nn.Module, batch: MicroBatch, beta: float) -> PairLoss:

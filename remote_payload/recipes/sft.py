@@ -30,6 +30,7 @@ from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import checkpoint_activations, resolve_precision
 from remote_payload.train.model.start_adapter import check_rank, read_start
 from remote_payload.train.results.causal_results import CausalResults
+from remote_payload.train.results.publish import publish
 from remote_payload.train.run import Run, launch
 from remote_payload.train.state import rng
 from remote_payload.train.tasks.packed_task import PackedTask
@@ -98,6 +99,7 @@ def learn(run: Run[SftSettings], loss: LossFunction) -> None:
         with results.unless_stopped(outcome, smoke, questions.end_tokens):
             found = report(outcome.progress.micro_batch_rows)
         results.finish(outcome, found.numbers("tuned"), smoke, questions.end_tokens, found)
+    publish(run)
 
 
 def loss(model: nn.Module, batch: MicroBatch) -> TokenLoss:

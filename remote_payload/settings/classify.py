@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Literal, Optional, Union
 
 from remote_payload.settings.setting import group, required, setting
-from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Publish, Schedule
 
 METRICS = {
     "loss": False,
@@ -74,3 +74,4 @@ class ClassifySettings:
     batch: Batch = group(Batch, "Batch sizes and memory.")
     checkpoint: Checkpoint = group(Checkpoint, "What can be resumed.")
     evaluation: Evaluation = group(Evaluation, "Evaluation and model selection.")
+    publish: Publish = group(Publish, "Publishing the finished model on the Hub.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Literal, Optional
 
 from remote_payload.settings.setting import group, required, setting
-from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Publish, Schedule
 
 # Each of them as the mean over all evaluation sets, or of one set alone: accuracy/birthdays.
 METRICS = {
@@ -55,3 +55,4 @@ class FinetuneSettings:
     batch: Batch = group(Batch, "Batch sizes and memory.")
     checkpoint: Checkpoint = group(Checkpoint, "What can be resumed, and what is kept.")
     evaluation: Evaluation = group(Evaluation, "Evaluation and model selection.")
+    publish: Publish = group(Publish, "Publishing the finished model on the Hub.")

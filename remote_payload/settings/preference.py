@@ -7,7 +7,7 @@ from typing import Literal, Optional
 
 from remote_payload.settings.generation import Generation
 from remote_payload.settings.setting import group, required, setting
-from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Publish, Schedule
 
 METRICS = {
     "loss": False,
@@ -74,4 +74,5 @@ class PreferenceSettings:
     batch: Batch = group(Batch, "Batch sizes and memory, in pairs.")
     checkpoint: Checkpoint = group(Checkpoint, "What can be resumed.")
     evaluation: Evaluation = group(Evaluation, "Evaluation and model selection.")
+    publish: Publish = group(Publish, "Publishing the finished model on the Hub.")
     generation: Generation = group(Generation, "The answers written after training, and the report on them.")

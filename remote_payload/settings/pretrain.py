@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Literal, Optional, Union
 
 from remote_payload.settings.setting import group, required, setting
-from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Schedule
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Optimizer, Publish, Schedule
 
 METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}
 
@@ -19,16 +19,6 @@ class Shape:
     width: int = setting(768, "Width of the residual stream; a multiple of heads.", ge=8)
     heads: int = setting(12, "Attention heads.", ge=1)
     dropout: float = setting(0.0, "Dropout in blocks and embeddings.", ge=0, lt=1)
-
-
-@dataclass
-class Publish:
-    """The repository of the finished model on the Hub. Needs a token that may write: hub.allow_write_token: true."""
-
-    repository: Optional[str] = setting(
-        None, "Model repository, such as me/london-slm; nothing is published without it."
-    )
-    private: bool = setting(True, "Create the repository as a private one.")
 
 
 @dataclass
@@ -67,7 +57,7 @@ class PretrainSettings:
     prompts: List[str] = setting([], "Continued by the finished model, for reports/samples.jsonl.")
     resume: Optional[str] = setting(None, "Checkpoint to resume from: auto, a name or a path.")
     smoke_rows: int = setting(8, "Prompts whose predictions travel with the model, for the smoke test.", ge=1)
-    publish: Publish = group(Publish, "Publishing to the Hub.")
+    publish: Publish = group(Publish, "Publishing the finished model on the Hub.")
     optimizer: Optimizer = group(Optimizer, "The optimizer.")
     schedule: Schedule = group(Schedule, "The learning rate over time.")
     batch: Batch = group(Batch, "Batch sizes and memory.")

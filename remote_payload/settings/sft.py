@@ -7,7 +7,7 @@ from typing import Literal, Optional
 
 from remote_payload.settings.generation import Generation
 from remote_payload.settings.setting import group, required, setting
-from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Schedule
+from remote_payload.settings.training import Batch, Checkpoint, Evaluation, Lora, Optimizer, Publish, Schedule
 
 JSON_METRICS = {"json_exact": True, "field_f1": True, "schema_compliance": True, "json_parses": True}
 # Of answers to held-out prompts, which an evaluation only writes when one of these decides.
@@ -90,4 +90,5 @@ class SftSettings:
     batch: Batch = group(Batch, "Batch sizes and memory.")
     checkpoint: Checkpoint = group(Checkpoint, "What can be resumed.")
     evaluation: Evaluation = group(Evaluation, "Evaluation and model selection.")
+    publish: Publish = group(Publish, "Publishing the finished model on the Hub.")
     generation: Generation = group(Generation, "The answers written after training, and the report on them.")

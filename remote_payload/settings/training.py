@@ -90,6 +90,17 @@ class Evaluation:
 
 
 @dataclass
+class Publish:
+    """The repository of the finished model on the Hub. Needs a token that may write: `secrets: [HF_PUBLISH_TOKEN]`."""
+
+    repository: Optional[str] = setting(
+        None, "Model repository, such as me/london-slm; nothing is published without it."
+    )
+    private: bool = setting(True, "Create the repository as a private one.")
+    update: bool = setting(False, "Go on where the repository has other content: a new commit on top of it.")
+
+
+@dataclass
 class Lora:
     """Low-rank adapters (https://arxiv.org/abs/2106.09685) on a frozen base model."""
 

@@ -22,6 +22,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "  gpurun publish legal me/legal-lora --dry-run   what would go and what stays\n"
     "  gpurun publish legal me/legal-lora             private, with the run's card\n"
     "  gpurun publish legal me/legal-lora --update    over what is there\n"
+    "  gpurun publish legal me/legal-lora --on-box    the weights go from there\n"
     "  gpurun publish ./my-adapter me/mine --public --gguf exports/gguf",
 )
 @click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
@@ -30,11 +31,12 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--update", is_flag=True, help="Go on although the repository has other content: a new commit on top.")
 @click.option("--merged", type=FOLDER, metavar="DIR", help="Publish this folder, the whole model, below merged/.")
 @click.option("--gguf", type=FOLDER, metavar="DIR", help="Publish the .gguf files of this folder beside the model.")
+@click.option("--on-box", is_flag=True, help="Publish a run's models/best from its box: nothing comes home.")
 @click.option("--dry-run", is_flag=True, help="List what would be published, and upload nothing.")
 @options.json_option
 def command(
-    target: str, repository: str, public: bool, update: bool, merged: Path | None, gguf: Path | None, dry_run: bool,
-    as_json: bool,
+    target: str, repository: str, public: bool, update: bool, merged: Path | None, gguf: Path | None, on_box: bool,
+    dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a model on the Hugging Face Hub: private, with its card.
 
@@ -43,15 +45,24 @@ def command(
     or it is asked for; it is kept nowhere.
     """
     from remote_payload.publish.publication import Wish
-    from runner.workflow.publish import model_of, publish_here
+    from runner import store
+    from runner.domain.errors import UserError
+    from runner.workflow.publish import model_of, publish_here, publish_on_box
 
-    folder, run = model_of(target)
-    wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, merged, gguf)
     if as_json or not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
-    done = publish_here(run, wish, output.reporter(as_json), _ask_token, update=update, dry_run=dry_run)
+    report = output.reporter(as_json)
+    if on_box:
+        if merged or gguf:
+            raise UserError("--merged and --gguf name folders of this machine", hint="Leave them or --on-box out.")
+        run = store.find_started(target)
+        done = publish_on_box(run, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
+    else:
+        folder, known = model_of(target)
+        wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, merged, gguf)
+        done = publish_here(known, wish, report, _ask_token, update=update, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.publish import publish_document
 
@@ -63,23 +74,23 @@ def show(done: Published, *, dry_run: bool) -> None:
     """Prints what was published, or what would be; last the page's address."""
     from runner.domain.quantities import format_size
 
-    found = done.publication
-    for file in found.contents.files if dry_run else ():
-        output.print_untrusted(f"{found.comparison.state(file.path):8} {format_size(file.size):>10}  {file.path}")
-    for path in found.comparison.stale if dry_run else ():
+    found = done.report
+    for file in found.files if dry_run else ():
+        output.print_untrusted(f"{file.state:8} {format_size(file.size):>10}  {file.path}")
+    for path in found.removed if dry_run else ():
         output.print_untrusted(f"{'removed':8} {'':>10}  {path}")
-    for left in found.contents.left_out:
+    for left in found.left_out:
         output.print_untrusted(f"stays here: {left.path} ({left.reason})")
-    base = f"base {found.base.name}, " if found.base else ""
+    base = f"base {found.base}, " if found.base else ""
     output.print_untrusted(f"{base}licence {found.licence}, {'private' if found.private else 'public'}")
-    if dry_run:
-        said = "has other content: --update would go on" if found.comparison.conflicts else "would be published"
-        said = "is there already, as it is here" if found.nothing_to_do else said
-        output.print_untrusted(f"{len(found.contents.files)} files, {format_size(found.contents.size)}: {said}")
-    elif done.commit is None:
-        output.print_untrusted("nothing to upload: all of it is there already")
+    amount = f"{len(found.files)} files, {format_size(found.size)}"
+    if found.nothing_to_do:
+        output.print_untrusted(f"{amount}: nothing to upload, all of it is there already")
+    elif dry_run:
+        said = "has other content: --update would go on" if found.conflicts else "would be published"
+        output.print_untrusted(f"{amount}: {said}")
     else:
-        output.print_untrusted(f"published {len(found.contents.files)} files, {format_size(found.contents.size)}")
+        output.print_untrusted(f"published: {amount}")
     output.print_untrusted(done.page)
 
 

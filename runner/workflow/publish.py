@@ -1,41 +1,55 @@
-"""``gpurun publish``: a model's folder on this machine becomes a repository of the Hub, or its next revision."""
+"""``gpurun publish``: a model's folder here, or on a run's box, becomes a repository of the Hub, or its next revision."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from runner import store
+from runner.domain.answers.reading import (
+    Fields,
+    boolean,
+    list_of,
+    matching,
+    one_of,
+    optional,
+    string,
+    text,
+    whole,
+)
 from runner.domain.errors import ArtifactError, HostError, HubAccessDenied, UserError
 from runner.domain.progress import Reporter
-from runner.domain.quantities import format_size
 from runner.domain.run import Run
+from runner.domain.terminal import clean_lines
 from runner.hub import HubUnreachable, find_token, write_identity
 from runner.hub.client import api, endpoint
-from runner.hub.explain import hub_answer, trouble
 from runner.local_model.model_folder import find_models
 from runner.workflow.checkpoints import fetched
+from runner.workflow.connect import connect_to_run
 from runner.workflow.inference.smoke import target_of
 
 if TYPE_CHECKING:
-    from remote_payload.publish.problem import PublishProblem
-    from remote_payload.publish.publication import Publication, Wish
+    from remote_payload.publish.problem import Kind, PublishProblem
+    from remote_payload.publish.publication import Wish
+    from remote_payload.publish.report import PublishReport
 
+MODULE = "remote_payload.recipes.publish"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published, or what would be. ``commit`` is None where nothing was uploaded."""
+    """What was published, or what would be. ``folder`` is the model's, on this machine or in the run's outputs on its box."""
 
     run: Run | None
-    publication: Publication
+    folder: str
     page: str
-    commit: str | None
+    report: PublishReport
 
 
 def model_of(target: str) -> tuple[Path, Run | None]:
@@ -70,74 +84,122 @@ def publish_here(
 ) -> Published:
     """Publishes from this machine, or with ``dry_run`` only says what would go, for which a token that reads is enough.
 
-    Raises UserError, ArtifactError, HubAccessDenied and HubUnreachable.
+    ``typed`` asks for a token that writes. Raises UserError, HubAccessDenied and HubUnreachable.
     """
     from remote_payload.publish.problem import PublishProblem
-    from remote_payload.publish.publication import prepare, publish, refuse_conflicts
+    from remote_payload.publish.publication import run_publication
 
-    if not REPOSITORY.fullmatch(wish.repository):
-        raise UserError(
-            f"{wish.repository!r} is no repository's name", hint="Write it as owner/name, such as me/legal-lora."
-        )
+    _check_name(wish.repository)
     read_token = find_token()
-    writer = None if dry_run else write_identity(typed)
-    token = writer.token if writer else read_token
+    token = read_token if dry_run else write_identity(typed).token
     secrets = [os.environ.get(name, "") for name in run.job.secrets] if run else []
-    client = api()
-    page = f"{endpoint()}/{wish.repository}"
     try:
-        with report.stage(f"read {wish.folder.name} and {wish.repository}"):
-            found = prepare(client, wish, token=token, read_token=read_token, secrets=secrets)
-        for remark in found.remarks:
-            report.warn(remark)
-        if dry_run or writer is None or found.nothing_to_do:
-            return Published(run, found, page, None)
-        if not update:
-            refuse_conflicts(found)
-        message = f"{wish.title}, published with gpurun"
-        with report.stage(f"upload {_amount(found)} to {wish.repository}"):
-            commit = publish(client, found, token=writer.token, message=message, update=update)
+        with report.stage(f"{'look at' if dry_run else 'publish to'} {wish.repository}"):
+            found = run_publication(
+                api(), wish, token=token, read_token=read_token, secrets=secrets, update=update, dry_run=dry_run
+            )
     except PublishProblem as problem:
-        raise as_user_error(problem) from None
-    except (HostError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise _of_the_hub(error, wish.repository, token) from None
-    return Published(run, found, page, commit)
+        raise as_error(problem) from None
+    return _published(run, str(wish.folder), found, report)
 
 
-def as_user_error(problem: PublishProblem) -> UserError:
+def publish_on_box(
+    run: Run,
+    repository: str,
+    report: Reporter,
+    typed: Callable[[], str | None],
+    *,
+    public: bool,
+    update: bool,
+    dry_run: bool,
+) -> Published:
+    """Publishes ``models/best`` of a run from its box: the weights do not come home.
+
+    The token travels on the standard input of the process there, and is in no file, argument or environment. Raises as
+    ``publish_here``, and HostErrors.
+    """
+    from remote_payload.recipes.publish import Order
+
+    _check_name(repository)
+    token = find_token() if dry_run else write_identity(typed).token
+    with connect_to_run(run, report) as link:
+        folder = f"{link.paths.run(run.run_id).outputs}/models/best"
+        title = repository.rpartition("/")[2]
+        order = Order(folder, repository, title, endpoint(), token, public, update, dry_run)
+        line = json.dumps(asdict(order)).encode() + b"\n"
+        with report.stage(f"{'look at' if dry_run else 'publish to'} {repository}, on the box"):
+            found = _answer(link.agent.sample(run.run_id, MODULE, [], [line]))
+    if found.repository != repository:
+        raise ArtifactError(f"the box says that it published to {found.repository}, not to {repository}")
+    return _published(run, "models/best", found, report)
+
+
+def as_error(problem: PublishProblem) -> UserError | HostError:
     """The same for the command line."""
-    return UserError(problem.message, meaning=problem.meaning, hint=problem.hint)
+    if problem.kind == "input":
+        return UserError(problem.message, meaning=problem.meaning, hint=problem.hint)
+    error = HubAccessDenied if problem.kind == "refused" else HubUnreachable
+    return error(problem.message, meaning=problem.meaning, hint=problem.hint, retryable=error is HubUnreachable)
 
 
-def _amount(found: Publication) -> str:
-    going = [file for file in found.contents.files if found.comparison.state(file.path) != "same"]
-    return f"{len(going)} files ({format_size(sum(file.size for file in going))})"
+def _published(run: Run | None, folder: str, found: PublishReport, report: Reporter) -> Published:
+    for remark in found.remarks:
+        report.warn(remark)
+    return Published(run, folder, f"{endpoint()}/{found.repository}", found)
 
 
-def _of_the_hub(error: Exception, repository: str, token: str | None) -> HostError:
-    """A refusal of the hub, or a hub that was not reached. Raises ``error`` itself when neither is its cause."""
-    answer = hub_answer(error)
-    if answer is not None and answer.status_code in (401, 403):
-        return HubAccessDenied(
-            f"the token may not write to {repository}",
-            meaning="Nothing was published.",
-            hint="Give it permission for this repository, or for the owner's repositories, where it was made.",
+def _check_name(repository: str) -> None:
+    if not REPOSITORY.fullmatch(repository):
+        raise UserError(
+            f"{repository!r} is no repository's name", hint="Write it as owner/name, such as me/legal-lora."
         )
-    if answer is not None and answer.status_code == 412:
-        return HubUnreachable(
-            f"{repository} was changed by somebody else at this moment",
-            meaning="Nothing was overwritten.",
-            hint="Repeat the command: it compares anew.",
-            retryable=True,
+
+
+def _answer(lines: Iterable[str]) -> PublishReport:
+    """The report among the lines that the box prints. Raises the box's problem, and ArtifactError where it says neither."""
+    from remote_payload.publish.problem import PublishProblem
+
+    found: PublishReport | None = None
+    for line in lines:
+        try:
+            value = json.loads(line) if line.startswith("{") else None
+            if isinstance(value, dict) and "problem" in value:
+                fields = Fields(value["problem"])
+                kind = cast("Kind", fields("kind", one_of(("input", "refused", "unreachable"))))
+                words = {name: clean_lines(fields(name, string), 4000) for name in ("message", "meaning", "hint")}
+                raise as_error(
+                    PublishProblem(words["message"], kind=kind, meaning=words["meaning"], hint=words["hint"])
+                )
+            if isinstance(value, dict) and "published" in value:
+                found = _report(Fields(value["published"]))
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"the box printed an impossible answer: {error}") from None
+    if found is None:
+        raise ArtifactError(
+            "the box ended without an answer", hint="Publish from here: gpurun fetch, then the same without --on-box."
         )
-    if answer is not None and answer.status_code == 400:
-        said = str(answer.headers.get("X-Error-Message") or error).splitlines()[0][:300]
-        return HubAccessDenied(f"the hub refuses it: {said}", meaning="Nothing was published.")
-    return HubUnreachable(
-        trouble(error, token),
-        meaning="What was uploaded so far is kept there.",
-        hint="Repeat the command: it goes on.",
-        retryable=True,
+    return found
+
+
+def _report(fields: Fields) -> PublishReport:
+    from remote_payload.publish.report import FileReport, LeftOut, PublishReport
+
+    def file(value: object) -> FileReport:
+        each = Fields(value)
+        return FileReport(each("path", text), each("size", whole), each("state", one_of(("new", "same", "differs"))))
+
+    def left(value: object) -> LeftOut:
+        each = Fields(value)
+        return LeftOut(each("path", text), each("reason", text))
+
+    return PublishReport(
+        repository=fields("repository", matching(REPOSITORY)),
+        private=fields("private", boolean),
+        commit=fields("commit", optional(text)),
+        files=fields("files", list_of(file)),
+        removed=fields("removed", list_of(text)),
+        left_out=fields("left_out", list_of(left)),
+        base=fields("base", optional(text)),
+        licence=fields("licence", text),
+        remarks=fields("remarks", list_of(text)),
     )

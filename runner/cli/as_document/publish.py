@@ -10,22 +10,19 @@ if TYPE_CHECKING:
 
 
 def publish_document(done: Published, *, dry_run: bool) -> documents.Publish:
-    found = done.publication
+    found = done.report
     return {
         "run_id": done.run.run_id if done.run else None,
-        "folder": str(found.wish.folder),
-        "repository": found.wish.repository,
+        "folder": done.folder,
+        "repository": found.repository,
         "page": done.page,
         "private": found.private,
         "dry_run": dry_run,
-        "commit": done.commit,
-        "files": [
-            {"path": file.path, "size": file.size, "state": found.comparison.state(file.path)}
-            for file in found.contents.files
-        ],
-        "removed": list(found.comparison.stale),
-        "left_out": [{"path": left.path, "reason": left.reason} for left in found.contents.left_out],
-        "base": found.base.name if found.base else None,
+        "commit": found.commit,
+        "files": [{"path": file.path, "size": file.size, "state": file.state} for file in found.files],
+        "removed": list(found.removed),
+        "left_out": [{"path": left.path, "reason": left.reason} for left in found.left_out],
+        "base": found.base,
         "licence": found.licence,
         "remarks": list(found.remarks),
     }

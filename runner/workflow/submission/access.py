@@ -9,7 +9,9 @@ from runner.domain.progress import Reporter
 
 
 def require(job: Job, report: Reporter) -> str | None:
-    """The token for the run; None when the job names no model. Raises HubAccessDenied where the token may not read one of them."""
+    """The token for the run; None when the job names no model. Raises HubAccessDenied where the token may not read one of them, or
+    where the run is to publish and would have no token that may write."""
+    _require_publishing(job, report)
     if not job.hub.models:
         return None
     from runner import hub
@@ -24,6 +26,31 @@ def require(job: Job, report: Reporter) -> str | None:
     return identity.token if identity else None
 
 
+def _require_publishing(job: Job, report: Reporter) -> None:
+    """Hours of training later is too late to learn that nobody may write."""
+    repository = job.setting("publish", "repository")
+    if not repository or job.has_own_recipe:
+        return
+    from runner import hub
+    from runner.domain.errors import HubAccessDenied
+
+    with report.stage("publishing") as stage:
+        if hub.WRITE_TOKEN in job.secrets:
+            try:
+                name = hub.write_identity(lambda: None).name
+            except hub.HubUnreachable as error:
+                report.warn(f"{error.message}: whether the run may publish was not checked.")
+                return
+            return stage.update(note=f"to {repository}, as {name}")
+        if job.hub.allow_write_token and job.hub.models:
+            return stage.update(note=f"to {repository}, with the token that the run is lent")
+    raise HubAccessDenied(
+        f"settings.publish: the run is to publish to {repository}, and would have no token that may write",
+        meaning="Nothing was pushed.",
+        hint=f"Say `secrets: [{hub.WRITE_TOKEN}]` in the job file, or publish later: gpurun publish RUN {repository} --on-box",
+    )
+
+
 class Tokens:
     """The hub's token for each job, asked for once for all jobs that name the same models. Thread-safe."""
 
@@ -34,7 +61,7 @@ class Tokens:
 
     def of(self, job: Job) -> str | None:
         """As ``require``."""
-        key = repr((job.hub, job.settings.get("model"), job.settings.get("revision")))
+        key = repr((job.hub, job.secrets, *map(job.settings.get, ("model", "revision", "publish"))))
         with self._asking:
             if key not in self._tokens:
                 self._tokens[key] = require(job, self._report)

@@ -1,0 +1,57 @@
+"""From the box to the Hub: at the end of a run, and any time later; the token that writes is nowhere on the box."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from tests.e2e.test_hub_line import MODEL, TOKEN, found, overrides, with_hub
+from tests.e2e.test_hub_line import gated as gated
+from tests.e2e.test_hub_line import legal as legal
+from tests.support.cli import Gpurun
+from tests.support.document_types import TYPES, differences
+from tests.support.hub import Hub
+
+WRITER = "hf_" + "W8riterW8riterW8riterW8riterW8riterW"[:34]
+
+
+def test_a_run_publishes_at_its_end_and_later_from_its_box(
+    gpurun: Gpurun, gated: Hub, legal: Path, tmp_path: Path
+) -> None:
+    with_hub(gpurun, gated, TOKEN)
+    gated.add_account(WRITER, "ada", "write", granted=("ada/legal", "ada/other", MODEL))
+    gated.xet = tmp_path / "xet"
+    gated.xet.mkdir()
+    wanted = overrides("settings.publish.repository=ada/legal")
+    refused = gpurun("submit", str(legal), "--host", "local", *wanted, check=3)
+    assert "would have no token that may write" in refused.stderr and "secrets: [HF_PUBLISH_TOKEN]" in refused.stderr
+
+    wanted += ["--set", "secrets=[HF_PUBLISH_TOKEN]"]
+    gpurun.env["HF_PUBLISH_TOKEN"] = TOKEN  # it only reads
+    assert "may only read" in gpurun("submit", str(legal), "--host", "local", *wanted, check=3).stderr
+
+    gpurun.env["HF_PUBLISH_TOKEN"] = WRITER
+    submitted = gpurun("submit", str(legal), "--host", "local", *wanted)
+    assert "to ada/legal, as ada" in submitted.stderr
+    log = gpurun("logs", "-f", timeout=280).stdout
+    assert f"published: {gated.endpoint}/ada/legal" in log
+    (tmp_path / "README.md").write_bytes(gated.files("ada/legal")["README.md"])
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.get("base_model") == MODEL and card.data.get("base_model_relation") == "adapter"
+    assert card.data.get("eval_results") and gated.models["ada/legal"].private
+    about = json.loads(gated.files("ada/legal")["gpurun.json"])
+    assert about["base"]["id"] == MODEL and ".gpurun-box" not in json.dumps(about)
+
+    looked = gpurun.json("publish", "fineweb-legal", "ada/other", "--on-box", "--dry-run")
+    assert differences(looked, TYPES["Publish"], set()) == [] and looked["commit"] is None
+    assert "ada/other" not in gated.models
+    done = gpurun("publish", "fineweb-legal", "ada/other", "--on-box")
+    assert done.stdout.splitlines()[-1] == f"{gated.endpoint}/ada/other"
+    same = {name: content for name, content in gated.files("ada/legal").items() if name != "README.md"}
+    assert same.items() <= gated.files("ada/other").items()
+    assert "nothing to upload" in gpurun("publish", "fineweb-legal", "ada/other", "--on-box").stdout
+    gpurun.env["HF_PUBLISH_TOKEN"] = TOKEN
+    assert "may only read" in gpurun("publish", "fineweb-legal", "ada/other", "--on-box", check=3).stderr
+    assert found(gpurun.home, WRITER.encode()) == [] and found(Path("/dev/shm"), WRITER.encode()) == []
