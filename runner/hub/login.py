@@ -100,7 +100,8 @@ def refuse_write_token(identity: Identity) -> None:
         "whoever owns the rented box could change your repositories with it",
         meaning="Nothing was pushed.",
         hint=f"Make a token with the role `read` at {TOKENS_PAGE} and set HF_TOKEN to it; "
-        "if the run has to publish, say `hub: {allow_write_token: true}` in the job file.",
+        f"a run that publishes gets a token of its own with `secrets: [{WRITE_TOKEN}]`. To lend this one all the same, "
+        "say `hub: {allow_write_token: true}` in the job file.",
     )
 
 
