@@ -21,6 +21,7 @@ from peft import PeftModel
 from remote_payload.recipes.evaluated import SUMMARY, Column, Evaluation
 from remote_payload.settings.evaluate import Asking, EvaluateSettings, ModelToMeasure
 from remote_payload.train.data.records import read_json
+from remote_payload.train.download import local_model
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
 from remote_payload.train.files import sha256_of, write_json, write_json_lines
@@ -34,10 +35,47 @@ from remote_payload.train.loop.micro_batch import release_memory
 from remote_payload.train.model.causal import base_of
 from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.precision import resolve_precision
+from remote_payload.train.run import Run, launch
 
 EXAMPLES = "examples"
 MOST_TOKENS = 8192  # of an example in the loss, where neither settings nor training say how many
 SAID_EVERY = 1.0  # seconds
+
+
+def main(run: Run[Any]) -> None:
+    """The evaluation as a run on a box: models of the Hub are downloaded there, and the files are the run's reports."""
+    settings: EvaluateSettings = run.settings
+    with run.phase("model"):
+        settings = replace(settings, models=[with_folders(run, model) for model in settings.models])
+    with run.phase("evaluation"):
+        found = evaluate(settings, run.reports, Seldom(run.log))
+    for column in found.columns:
+        run.telemetry.event("eval", name=column.name, step=0, metrics=column.metrics)
+        run.log(f"{column.name}: " + "  ".join(f"{name} {value:.4g}" for name, value in column.metrics.items()))
+
+
+def with_folders(run: Run[Any], model: ModelToMeasure) -> ModelToMeasure:
+    """The model with its folder here, and that of its base."""
+    folder = model.folder if Path(model.folder).is_dir() else local_model(run, model.folder).path
+    base = model.base
+    if base is not None and not Path(base).is_dir():
+        base = local_model(run, base, model.base_revision).path
+    return replace(model, folder=folder, base=base)
+
+
+class Seldom:
+    """Puts progress into a log: of lines about the same column one in ten seconds."""
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self, log: Say) -> None:
+        self._log, self._about, self._last = log, "", 0.0
+
+    def __call__(self, text: str) -> None:
+        about = text.partition(": ")[0]
+        if about != self._about or time.monotonic() - self._last > self.EVERY:
+            self._about, self._last = about, time.monotonic()
+            self._log(text)
 
 
 def evaluate(settings: EvaluateSettings, outputs: Path, say: Say) -> Evaluation:
@@ -227,3 +265,7 @@ def saying_so(target: Target, say: Say) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+if __name__ == "__main__":
+    launch("evaluate", main)

@@ -17,6 +17,9 @@ RECIPES = {
     "preference": "PreferenceSettings",
 }
 
+# What runs like a recipe and trains nothing: commands of gpurun's write its jobs.
+USES = {"evaluate": "EvaluateSettings"}
+
 
 def is_own(recipe: str) -> bool:
     """Whether ``recipe:`` names a file of the user's rather than one of gpurun's recipes."""
@@ -32,5 +35,5 @@ def settings_class(recipe: str, folder: str = ".") -> Any:
         from remote_payload.settings.own import read_declarations  # every command would wait for it, few need it
 
         return read_declarations(recipe, folder).settings
-    name = RECIPES[recipe]
+    name = {**RECIPES, **USES}[recipe]
     return getattr(importlib.import_module(f"remote_payload.settings.{recipe}"), name)

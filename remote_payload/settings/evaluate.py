@@ -42,8 +42,9 @@ class ModelToMeasure:
     """A model, and the name of its column."""
 
     name: str = required("What it is called in the results.")
-    folder: str = required("The folder of the model, an adapter's too.", kind="data")
-    base: Optional[str] = setting(None, "The folder of an adapter's base model.", kind="data")
+    folder: str = required("The folder of the model, an adapter's too, or its name on the Hub.", kind="data")
+    base: Optional[str] = setting(None, "The folder of an adapter's base model, or its name on the Hub.", kind="data")
+    base_revision: Optional[str] = setting(None, "The commit of a base of the Hub.")
 
 
 @dataclass

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch.distributed as dist
 
-from remote_payload.settings import is_own, settings_class
+from remote_payload.settings import USES, is_own, settings_class
 from remote_payload.settings.common import CommonSettings
 from remote_payload.settings.metrics import is_higher_better, metrics_of
 from remote_payload.settings.own import RecipeError
@@ -76,7 +76,7 @@ class Run(Generic[S]):
             settings = read_settings(settings_class(recipe), job.get("settings") or {})
         except (SettingError, RecipeError) as error:
             raise InputError(str(error)) from None
-        higher = _direction(recipe, settings)
+        higher = _direction(recipe, settings) if recipe not in USES else False
         require_lent_gpus(job)
         world = World.from_environment()
         run_id = world.broadcast(os.environ.get("GPURUN_RUN_ID") or folder.name)

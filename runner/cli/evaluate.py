@@ -14,7 +14,8 @@ from runner.domain.errors import UserError, WorseThan
 
 if TYPE_CHECKING:
     from runner.domain.evaluation.regression import Tolerance
-    from runner.workflow.inference.evaluate import Outcome
+    from runner.domain.progress import Reporter
+    from runner.workflow.inference.evaluate import Asked, Outcome
 
 NARROWEST = 10  # characters of a column on a terminal
 
@@ -28,7 +29,8 @@ NARROWEST = 10  # characters of a column on a terminal
     "  gpurun evaluate brie:step-000100 org/model --data test.jsonl\n"
     "  gpurun evaluate brie --data prompts.txt --samples 3 \\\n"
     "      --grid temperature=0.3,0.75 system_prompt=a.txt,b.txt\n"
-    "  gpurun evaluate NEW --data test.jsonl --against OLD --tolerance 0.01",
+    "  gpurun evaluate NEW --data test.jsonl --against OLD --tolerance 0.01\n"
+    "  gpurun evaluate brie --data test.jsonl --host root@remote-gpu",
 )
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET…", shell_complete=options.complete_run)
 @click.option(
@@ -65,17 +67,20 @@ NARROWEST = 10  # characters of a column on a terminal
     metavar="[METRIC=]X",
     help="By how much it may be worse; by itself 0.",
 )
+@options.host_option(required=False)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="The device. [default: auto]")
 @options.json_option
 def command(
     targets: tuple[str, ...], data: Path, folder: Path | None, overrides: tuple[str, ...], grid: tuple[str, ...],
-    samples: int | None, base: bool | None, against: str | None, tolerances: tuple[str, ...], device: str | None,
-    as_json: bool,
+    samples: int | None, base: bool | None, against: str | None, tolerances: tuple[str, ...], host: str | None,
+    device: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure models on the same data, side by side. Nothing is trained.
 
     TARGET is a run (its best model), RUN:CHECKPOINT, a folder with a model or an adapter, whoever made it, or a model of the Hub.
-    What was fetched or lies here is used.
+
+    Without --host it runs here, on what was fetched or lies here. With --host it is a run on that box: what a run of the box wrote stays
+    there, and the results come home.
     """
     from runner.workflow.inference.evaluate import Asked, evaluate
     from runner.workflow.inference.evaluation_settings import WAY
@@ -91,7 +96,8 @@ def command(
     asked = Asked(
         targets, data, folder, against, read_tolerance(tolerances), overrides, tuple(cells), samples, device, base
     )
-    outcome = evaluate(asked, output.reporter(as_json))
+    report = output.reporter(as_json)
+    outcome = _on_box(host, asked, report, as_json) if host else evaluate(asked, report)
     if as_json:
         from runner.cli.as_document.evaluation import evaluate_document
 
@@ -99,6 +105,13 @@ def command(
         sys.exit(WorseThan.exit_code if outcome.worse else 0)
     show(outcome)
     raise_for(outcome)
+
+
+def _on_box(host: str, asked: Asked, report: Reporter, as_json: bool) -> Outcome:
+    from runner.cli.following import Hidden, Terminal
+    from runner.workflow.inference.evaluate_on_box import evaluate_on
+
+    return evaluate_on(host, asked, report, Hidden() if as_json else Terminal(report))
 
 
 def read_tolerance(words: tuple[str, ...]) -> Tolerance:

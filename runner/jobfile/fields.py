@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from remote_payload.settings import RECIPES, settings_class
+from remote_payload.settings import RECIPES, USES, settings_class
 from remote_payload.settings.own import RecipeError
 from runner.domain import job as job_types
 from runner.domain.job import RECIPE_OUTPUTS, Job, Settings, Slurm
@@ -108,6 +108,8 @@ def _recipe_settings(tree: Node, path: str, folder: Path) -> tuple[type | None, 
     if recipe is None or not isinstance(recipe.value, str):
         return None, []  # the check of the Job's own fields reports it
     try:
+        if recipe.value in USES:
+            raise KeyError(recipe.value)  # a command of gpurun's own writes such jobs
         return settings_class(recipe.value, str(folder)), []
     except KeyError:
         near = (

@@ -67,6 +67,18 @@ def trained_from(model: ModelFolder, job: Job) -> BaseModel | None:
     return BaseModel(named, None, local) if local else _on_the_hub(model, named, job.setting("revision"))
 
 
+def base_of_job(job: Job) -> BaseModel | None:
+    """The model that a job trains, wherever its outputs lie: a folder of this machine, or one of the hub; None for another, or for a
+    model that is trained from nothing."""
+    named = job.setting("model")
+    if not isinstance(named, str):
+        return None
+    local = _local(named, job)
+    if local is None and not ON_THE_HUB.fullmatch(named):
+        return None
+    return BaseModel(named, None if local else job.setting("revision"), local)
+
+
 def _on_the_hub(model: ModelFolder, named: str, revision: str | None) -> BaseModel:
     """The base as a model of the hub. Raises SmokeTestFailed where it was a folder: a repository of that name is somebody else's."""
     if model.base_is_folder or not ON_THE_HUB.fullmatch(named):

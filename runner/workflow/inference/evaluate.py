@@ -80,15 +80,9 @@ class Asked:
 
 def evaluate(asked: Asked, report: Reporter) -> Outcome:
     """Measures the targets on this machine, writes the report and compares. Raises UserError, ArtifactError and HubAccessDenied."""
-    if not asked.data.exists():
-        raise UserError(f"there is no file {asked.data}")
-    earlier = earlier_results(asked.against) if asked.against else None
-    named = list(dict.fromkeys((*asked.targets, *([asked.against] if asked.against and not earlier else []))))
+    earlier, named, folder = begin(asked)
     ready = [make_ready(find_target(each, report), report, wants_base=asked.base is not False) for each in named]
     settings = settings_of(asked, ready, report)
-    folder = asked.output or default_output(asked.data)
-    if (folder / SUMMARY).exists():
-        raise UserError(f"{folder} has an evaluation already", hint="Give another --output, or move it away.")
     folder.mkdir(parents=True, exist_ok=True)
     request = EvaluateRequest(asdict(settings), folder.absolute())
     with (
@@ -97,6 +91,18 @@ def evaluate(asked: Asked, report: Reporter) -> Outcome:
     ):
         process.receive(Evaluated, show(stage))
     return finish(read_results(folder), asked, earlier)
+
+
+def begin(asked: Asked) -> tuple[Results | None, list[str], Path]:
+    """The results to hold against where ``--against`` names some, all targets, and the folder to write to. Raises UserError."""
+    if not asked.data.exists():
+        raise UserError(f"there is no file {asked.data}")
+    earlier = earlier_results(asked.against) if asked.against else None
+    also = [asked.against] if asked.against and not earlier else []
+    folder = asked.output or default_output(asked.data)
+    if (folder / SUMMARY).exists():
+        raise UserError(f"{folder} has an evaluation already", hint="Give another --output, or move it away.")
+    return earlier, list(dict.fromkeys((*asked.targets, *also))), folder
 
 
 def settings_of(asked: Asked, ready: Sequence[Ready], report: Reporter) -> EvaluateSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from runner.workflow.checkpoints import fetched
 from runner.workflow.inference.base_model import bring_base
 
 BEST = "best"
+CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,51 @@ class Ready:
     base: Path | None
 
 
-def find_target(named: str, report: Reporter) -> TargetHere:
-    """The model that ``named`` means: a folder, a run (its best model), ``RUN:CHECKPOINT``, or a model of the Hub, which is brought here.
+@dataclass(frozen=True)
+class Meant:
+    """What was typed, understood: a folder of this machine, a ``checkpoint`` of a run (``best`` is its model), or a model of the Hub."""
 
-    Raises UserError, UnknownRun, ArtifactError for what was not fetched, and as ``fetch_model`` does.
+    named: str
+    folder: Path | None = None
+    run: Run | None = None
+    checkpoint: str = BEST
+    repository: str | None = None
+
+
+def meaning_of(named: str) -> Meant:
+    """Which of them was typed: a folder, a run, ``RUN:CHECKPOINT``, or ``org/model``. Nothing is contacted.
+
+    Raises UserError and UnknownRun.
     """
     folder = Path(named).expanduser()
     if folder.is_dir() and named not in store.run_ids():
-        return TargetHere(named, _only_model(folder.absolute(), named), run_of(folder.absolute()))
+        inside = _only_model(folder.absolute(), named)
+        return Meant(named, inside, run_of(inside))
     if named.startswith((".", "/", "~")) or folder.is_file():
         raise UserError(f"{named} is no folder", hint="A model is a folder, as save_pretrained writes it.")
     name, colon, checkpoint = named.partition(":")
+    if colon and not CHECKPOINT.fullmatch(checkpoint):
+        raise UserError(f"{named}: after the colon stands the name of a checkpoint, such as {name}:step-000100")
     try:
-        run = store.find_started(name)
+        return Meant(named, None, store.find_started(name), checkpoint or BEST)
     except UnknownRun:
         if colon or "/" not in name or not ON_THE_HUB.fullmatch(name):
             raise
-        with report.stage(f"model {name}", "bytes") as stage:
-            return TargetHere(named, fetch_model(name, None, stage))
-    return TargetHere(named, checkpoint_here(run, checkpoint or BEST), run)
+        return Meant(named, repository=name)
+
+
+def find_target(named: str, report: Reporter) -> TargetHere:
+    """The model that ``named`` means, on this machine; one of the Hub is brought here.
+
+    Raises as ``meaning_of`` and ``fetch_model`` do, and ArtifactError for what was not fetched.
+    """
+    meant = meaning_of(named)
+    if meant.folder:
+        return TargetHere(named, meant.folder, meant.run)
+    if meant.run:
+        return TargetHere(named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
+    with report.stage(f"model {meant.repository}", "bytes") as stage:
+        return TargetHere(named, fetch_model(str(meant.repository), None, stage))
 
 
 def checkpoint_here(run: Run, name: str) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from remote_payload.settings import RECIPES
 from runner.domain.errors import GpurunError
 from runner.domain.job import Job, Settings
 from runner.domain.sweep import expand
@@ -20,8 +21,9 @@ Models = Mapping[str, "Architecture | str"]
 
 
 def runs_with_forecast(jobs: Sequence[Job]) -> list[Job]:
-    """The runs of these jobs, those of sweeps too, whose memory is forecast: not of commands and own recipes, nor of runs on the CPU."""
-    forecast = [job for job in jobs if job.recipe and not job.has_own_recipe and job.resources.gpus != 0]
+    """The runs of these jobs, those of sweeps too, whose memory is forecast: not of commands and own recipes, nor of runs on the CPU or
+    that train nothing."""
+    forecast = [job for job in jobs if job.recipe in RECIPES and job.resources.gpus != 0]
     return [_one_of(job, run.name, run.overrides) for job in forecast for run in expand(job.name, job.sweep or {})]
 
 
