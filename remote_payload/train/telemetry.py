@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+from remote_payload.train import wandb_run
 
 MAX_EVENT = 64 * 1024  # bytes; one write of at most this much is never mixed with another's
 LINE_EVERY = 2.0  # seconds between two step lines in the log
@@ -58,7 +59,7 @@ class Telemetry:
         self._copy: TextIO | None = None
         self._events = Events(events) if main else None
         self._board = _tensorboard(logs) if main else None
-        self._wandb = _wandb(run_id, config or {}, wandb_record, resumed) if main else None
+        self._wandb = wandb_run.start(run_id, config or {}, logs, wandb_record, resumed) if main else None
         if main and self._wandb:
             self.log(f"also writing to W&B: {self._wandb.url}")
 
@@ -112,20 +113,20 @@ class Telemetry:
                     self._board.add_scalar(name, value, step)
         if self._wandb:
             try:
-                self._wandb.log(numbers, step=step)
+                self._wandb.write(numbers, step)
             except Exception as error:  # its network, its disk, its service: none of them is worth a run
                 self._wandb = None
                 self.flag("wandb_lost", f"W&B is left out from here on: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Writes out what is buffered."""
-        if self._copy:
-            self._copy.close()
         if self._board:
             self._board.close()
         if self._wandb:
-            with suppress(Exception):
-                self._wandb.finish()
+            self._wandb.finish(self.log)
+        if self._copy:
+            self._copy.close()
+            self._copy = None
 
 
 def step_line(facts: dict[str, Any]) -> str:
@@ -148,25 +149,3 @@ def _tensorboard(folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder))
-
-
-def _wandb(run_id: str, config: dict[str, Any], record: Path | None, resumed: bool) -> Any:
-    """A W&B run when its key is given and the package is there; None otherwise. Trouble with it never ends training."""
-    if not os.environ.get("WANDB_API_KEY"):
-        return None
-    try:
-        import wandb
-
-        again = (
-            {"id": json.loads(record.read_text())["id"], "resume": "allow"}
-            if resumed and record and record.is_file()
-            else {}
-        )
-        run = wandb.init(project=os.environ.get("WANDB_PROJECT", "gpurun"), name=run_id, config=config, **again)
-        if record:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps({"id": run.id, "url": run.url}) + "\n", encoding="utf-8")
-        return run
-    except Exception as error:
-        print(f"W&B is left out: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from remote_payload.train import wandb_run
 from remote_payload.train.telemetry import MAX_EVENT, Events, Telemetry, step_line
 
 STEP = {
@@ -94,11 +95,14 @@ def test_wandb_without_its_package_is_left_out_and_said(
 
 
 class StandIn:
-    """Stands for the wandb package and for a run of it."""
+    """Stands for the wandb package and for a run of it; while ``silent``, its service does not answer."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.id, self.url, self.broken = "abc123", "https://wandb.test/abc123", False
+
+    Settings = staticmethod(dict)
+    silent = False
 
     def init(self, **asked: Any) -> StandIn:
         self.asked.append(asked)
@@ -109,7 +113,10 @@ class StandIn:
             raise ConnectionError("gone")
 
     def finish(self) -> None:
-        raise ConnectionError("gone")
+        if self.silent:
+            threading.Event().wait()
+        if self.broken:
+            raise ConnectionError("gone")
 
 
 @pytest.mark.stand_in
@@ -130,3 +137,38 @@ def test_wandb_that_breaks_costs_its_curves_alone_and_a_resumed_run_goes_on_with
     assert [asked.get("id") for asked in wandb.asked] == [None, "abc123"] and wandb.asked[1]["resume"] == "allow"
     flags = [line for line in (tmp_path / "e").read_text().splitlines() if '"wandb_lost"' in line]
     assert len(flags) == 2, "said once a run"
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize(("trouble", "told"), [("silent", True), ("broken", True), ("", False)])
+def test_a_run_ends_though_wandb_does_not_and_says_where_the_rest_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trouble: str, told: bool
+) -> None:
+    wandb = StandIn()
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(wandb_run, "FINISH", 0.3)
+    telemetry = Telemetry("run", tmp_path / "e", tmp_path / "logs", main=True)
+    telemetry.step(STEP)
+    setattr(wandb, trouble or "fine", True)
+    telemetry.close()
+    assert (f"the rest is in {tmp_path / 'logs' / 'wandb'}: wandb sync" in capsys.readouterr().out) == told
+    (asked,) = wandb.asked
+    assert asked["dir"] == str(tmp_path / "logs") and asked["settings"]["init_timeout"] == wandb_run.START
+
+
+@pytest.mark.stand_in
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"url": "x"}', "\udcff"])
+def test_a_resumed_run_whose_note_of_wandb_is_damaged_begins_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    wandb, record = StandIn(), tmp_path / "wandb.json"
+    if content is not None:
+        record.write_bytes(content.encode("utf-8", "surrogateescape"))
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    Telemetry("run", tmp_path / "e", tmp_path / "logs", main=True, wandb_record=record, resumed=True).close()
+    (asked,) = wandb.asked
+    assert "id" not in asked
+    assert json.loads(record.read_text())["id"] == "abc123"
