@@ -37,11 +37,13 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Part:
-    """A folder whose files are published below ``prefix`` ("" or a name with a slash). An ``addition`` lies beside the model."""
+    """A folder whose files go below ``prefix`` ("" or a name with a slash). An ``addition`` lies beside the model; of it only the
+    files whose names end so are looked at, where ``endings`` are given."""
 
     folder: Path
     prefix: str = ""
     addition: bool = False
+    endings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def gather(parts: Sequence[Part], scrubber: Scrubber, *, public: bool) -> Conten
     for part in parts:
         weights = False
         for name in _names(part.folder):
+            if part.endings and not name.endswith(part.endings):
+                continue
             reason = _reason(part, name, public)
             path = part.prefix + name
             if reason is None and path in files:

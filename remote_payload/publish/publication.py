@@ -37,7 +37,7 @@ class Wish:
     def parts(self) -> list[Part]:
         """The folders, and where in the repository their files go."""
         others = [Part(self.merged, "merged/", True)] if self.merged else []
-        return [Part(self.folder), *others, *([Part(self.gguf, "", True)] if self.gguf else [])]
+        return [Part(self.folder), *others, *([Part(self.gguf, "", True, (".gguf", "Modelfile"))] if self.gguf else [])]
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,26 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "  gpurun publish legal me/legal-lora             private, with the run's card\n"
     "  gpurun publish legal me/legal-lora --update    over what is there\n"
     "  gpurun publish legal me/legal-lora --on-box    the weights go from there\n"
-    "  gpurun publish ./my-adapter me/mine --public --gguf exports/gguf",
+    "  gpurun publish ./my-adapter me/mine --public --merged",
 )
 @click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
 @click.argument("repository", metavar="REPO")
 @click.option("--public", is_flag=True, help="Everybody may read it. Without it a new repository is private.")
 @click.option("--update", is_flag=True, help="Go on although the repository has other content: a new commit on top.")
-@click.option("--merged", type=FOLDER, metavar="DIR", help="Publish this folder, the whole model, below merged/.")
-@click.option("--gguf", type=FOLDER, metavar="DIR", help="Publish the .gguf files of this folder beside the model.")
+@click.option("--merged", is_flag=True, help="The merged model of an export too, below merged/.")
+@click.option("--gguf", is_flag=True, help="The .gguf files of an export too, with their Modelfile.")
+@click.option(
+    "--exports",
+    type=FOLDER,
+    metavar="DIR",
+    help="The export's folder. Without it NAME-export, here, as of gpurun export.",
+)
 @click.option("--on-box", is_flag=True, help="Publish a run's models/best from its box: nothing comes home.")
 @click.option("--dry-run", is_flag=True, help="List what would be published, and upload nothing.")
 @options.json_option
 def command(
-    target: str, repository: str, public: bool, update: bool, merged: Path | None, gguf: Path | None, on_box: bool,
-    dry_run: bool, as_json: bool,
+    target: str, repository: str, public: bool, update: bool, merged: bool, gguf: bool, exports: Path | None,
+    on_box: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a model on the Hugging Face Hub: private, with its card.
 
@@ -47,7 +53,9 @@ def command(
     from remote_payload.publish.publication import Wish
     from runner import store
     from runner.domain.errors import UserError
-    from runner.workflow.publish import model_of, publish_here, publish_on_box
+    from runner.workflow.exporting.export import default_folder
+    from runner.workflow.inference.smoke import target_of
+    from runner.workflow.publish import exported, model_of, publish_here, publish_on_box
 
     if as_json or not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -56,12 +64,14 @@ def command(
     report = output.reporter(as_json)
     if on_box:
         if merged or gguf:
-            raise UserError("--merged and --gguf name folders of this machine", hint="Leave them or --on-box out.")
+            raise UserError("--merged and --gguf publish exports of this machine", hint="Leave them or --on-box out.")
         run = store.find_started(target)
         done = publish_on_box(run, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
     else:
         folder, known = model_of(target)
-        wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, merged, gguf)
+        place = exports or default_folder(target_of(target)[0] if known is None else folder, known)
+        forms = exported(place, merged=merged, gguf=gguf)
+        wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, *forms)
         done = publish_here(known, wish, report, _ask_token, update=update, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.publish import publish_document

@@ -31,6 +31,7 @@ from runner.hub.client import api, endpoint
 from runner.local_model.model_folder import find_models
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
+from runner.workflow.exporting.export import MERGED
 from runner.workflow.inference.smoke import target_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,28 @@ def model_of(target: str) -> tuple[Path, Run | None]:
             hint=f"Name the folder of one: {models[0]}",
         )
     return models[0], found
+
+
+def exported(folder: Path, *, merged: bool, gguf: bool) -> tuple[Path | None, Path | None]:
+    """The folders with the merged model and with the .gguf files of an export in ``folder``; None for what is not wanted.
+
+    Raises ArtifactError for one that is not there.
+    """
+    whole = folder / MERGED
+    if merged and not whole.is_dir():
+        raise _not_exported(whole, "--merged")
+    files = sorted({file.parent for file in folder.rglob("*.gguf")}) if gguf else []
+    if gguf and len(files) != 1:
+        raise _not_exported(folder / "*.gguf", "--gguf")
+    return whole if merged else None, files[0] if gguf else None
+
+
+def _not_exported(wanted: Path, option: str) -> ArtifactError:
+    return ArtifactError(
+        f"there is no {wanted}",
+        meaning="Nothing was published.",
+        hint=f"Make it with gpurun export {option}, or say with --exports DIR where it lies.",
+    )
 
 
 def publish_here(

@@ -192,13 +192,15 @@ def test_an_adapter_that_gpurun_never_saw_gets_its_card(gpurun: Gpurun, hub: Hub
     base = save_tiny_model("qwen2", tmp_path / "ada/base")
     folder = causal_adapter(base, tmp_path / "adapter", ["a b c", "d e f"], ["q_proj"])
     assert str(base) in (folder / "README.md").read_text()
-    gguf, merged = tmp_path / "gguf", tmp_path / "whole"
-    gguf.mkdir()
+    gguf, merged = tmp_path / "out/gguf", tmp_path / "out/merged"
+    gguf.mkdir(parents=True)
     (gguf / "mine-q8_0.gguf").write_bytes(b"GGUF" + bytes(100))
     (gguf / "Modelfile").write_text("FROM ./mine-q8_0.gguf\n")
     shutil.copytree(base, merged)
     gpurun.env["HF_HUB_DISABLE_XET"] = "1"
-    done = gpurun("publish", str(folder), "ada/legal", "--gguf", str(gguf), "--merged", str(merged))
+    told = gpurun("publish", str(folder), "ada/legal", "--merged", check=6).stderr
+    assert "there is no adapter-export/merged" in told and "gpurun export --merged" in told
+    done = gpurun("publish", str(folder), "ada/legal", "--gguf", "--merged", "--exports", str(tmp_path / "out"))
     assert "its licence was not checked" in done.stderr
     files, card = hub.files("ada/legal"), card_of(hub, "ada/legal", tmp_path)
     assert {"mine-q8_0.gguf", "Modelfile", "merged/model.safetensors", "adapter_model.safetensors"} <= set(files)
