@@ -21,12 +21,12 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from remote_payload.recipes.answers import Answer, Loaded, error_line, to_line
-from remote_payload.train.data.chat import PLACEHOLDER, prompt_ids
-from remote_payload.train.data.conversation import Conversation, Message, render
+from remote_payload.train.data.chat import prompt_ids
 from remote_payload.train.errors import InputError
 from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.generation import Sampling, generate
 from remote_payload.train.files import read_json_object
+from remote_payload.train.inference.asking import as_asked
 from remote_payload.train.model.causal import Network
 from remote_payload.train.model.model_facts import Prompting, prompting_of, read_model_facts
 from remote_payload.train.results.checkpoint_model import load_any, load_base
@@ -160,19 +160,6 @@ def answer(model: Model, prompt: str, sampling: Sampling) -> Answer:
     ends = model.prompting.get("end_tokens") or [model.tokenizer.eos_token_id]
     (found,) = generate(model.network, model.tokenizer, [ids], sampling, ends)
     return Answer(prompt, found.text, len(found.ids), round(time.perf_counter() - started, 3), found.ended)
-
-
-def as_asked(tokenizer: PreTrainedTokenizerBase, prompt: str, prompting: Prompting) -> tuple[str, bool]:
-    """The prompt inside the chat template or the prompt template of training, and whether it was the chat template."""
-    if prompting.get("chat"):
-        system = prompting.get("system_prompt")
-        messages: list[Message] = [{"role": "system", "content": system}] if system else []
-        asked = Conversation([*messages, {"role": "user", "content": prompt}], None, "the prompt")
-        return render(tokenizer, asked, answering=True), True
-    template = prompting.get("prompt_template") or ""
-    if len(set(PLACEHOLDER.findall(template))) == 1:
-        return PLACEHOLDER.sub(lambda _: prompt, template), False
-    return prompt, False
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ COMMANDS = {
     "keep": ("keep", "Bring home what runs produce, until they are over."),
     "smoke-test": ("smoke_test", "Load the fetched model and compare it with the box."),
     "export": ("export", "Write the model in a form that other tools load."),
+    "predict": ("predict", "Write a model's prediction for each row of files."),
     "stop": ("stop", "Stop runs: end all their processes."),
     "resume": ("resume", "Continue from the last good checkpoint, as a new run."),
     "done": ("done", "Check whether the box may be destroyed."),

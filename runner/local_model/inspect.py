@@ -54,9 +54,12 @@ class Inspected:
         return sum(tensor.elements for name in weights for tensor in self.tensors[name])
 
 
-def inspect(folder: Path) -> Inspected:
-    """Checks every file below ``folder``. Raises SmokeTestFailed naming the first that must not be loaded."""
-    files = _regular_files(folder)
+def inspect(folder: Path, blobs: Path | None = None) -> Inspected:
+    """Checks every file below ``folder``. Raises SmokeTestFailed naming the first that must not be loaded.
+
+    ``blobs`` is a folder that links may lead into: the cache of the Hub's client keeps each file there once.
+    """
+    files = _regular_files(folder, blobs)
     configs = {name: _read_json(folder, name) for name in files if name.endswith(".json")}
     tensors = {name: _read_weights(folder, name) for name in files if name.endswith(".safetensors")}
     for name, config in configs.items():
@@ -68,7 +71,7 @@ def inspect(folder: Path) -> Inspected:
     return Inspected(folder, tuple(files), pickles, configs, tensors)
 
 
-def _regular_files(folder: Path) -> list[str]:
+def _regular_files(folder: Path, blobs: Path | None) -> list[str]:
     """Paths of all files relative to ``folder``. Raises SmokeTestFailed for a link, a device or anything else that is no file or folder."""
     found: list[str] = []
     waiting = [folder]
@@ -80,7 +83,7 @@ def _regular_files(folder: Path) -> list[str]:
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     waiting.append(Path(entry.path))
-                elif stat.S_ISREG(mode):
+                elif stat.S_ISREG(mode) or _leads_into(entry.path, blobs):
                     found.append(name)
                 else:
                     kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
@@ -88,6 +91,10 @@ def _regular_files(folder: Path) -> list[str]:
                 if len(found) + len(waiting) > MAX_FILES:
                     raise _refused(folder, f"it has more than {MAX_FILES} files")
     return sorted(found)
+
+
+def _leads_into(path: str, blobs: Path | None) -> bool:
+    return blobs is not None and os.path.isfile(path) and Path(path).resolve().parent == blobs.resolve()
 
 
 def _read_json(folder: Path, name: str) -> JsonObject:

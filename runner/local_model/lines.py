@@ -1,8 +1,8 @@
 """Requests and messages as lines of JSON, written and checked in this module alone.
 
-A request is ``{"smoke": {…}}``, or the same with ``sample``, ``export`` or ``evaluate``, a prompt ``{"prompt": …}``. A message is
-``{"note": …}`` or ``{"done", "total"}`` (progress), ``{"result": {…}}``, ``{"exported": {…}}``, ``{"evaluated": {…}}``,
-``{"error", "hint"}``, or one of the two that ``remote_payload/recipes/answers.py`` defines.
+A request is ``{"smoke": {…}}``, or the same with ``sample``, ``predict``, ``export`` or ``evaluate``, a prompt ``{"prompt": …}``. A message
+is ``{"note": …}`` or ``{"done", "total"}`` (progress), ``{"result": {…}}``, ``{"predicted": {…}}``, ``{"exported": {…}}``,
+``{"evaluated": {…}}``, ``{"error", "hint", "of_input"}``, or one of the two that ``remote_payload/recipes/answers.py`` defines.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from remote_payload.recipes.answers import Answer, Loaded
+from remote_payload.settings.predict import PredictSettings
+from remote_payload.settings.reading import SettingError, read_settings
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
@@ -36,6 +38,8 @@ from runner.local_model.messages import (
     Measured,
     Message,
     Predictions,
+    PredictRequest,
+    PredictResult,
     Progress,
     Request,
     RowDifference,
@@ -45,11 +49,18 @@ from runner.local_model.messages import (
     SmokeResult,
 )
 
+NAMES: dict[type[Request], str] = {
+    SmokeRequest: "smoke",
+    SampleRequest: "sample",
+    PredictRequest: "predict",
+    ExportRequest: "export",
+    EvaluateRequest: "evaluate",
+}
+
 
 def request_line(request: Request) -> bytes:
     """The request as the process reads it."""
-    names = {SmokeRequest: "smoke", SampleRequest: "sample", ExportRequest: "export", EvaluateRequest: "evaluate"}
-    return _line({names[type(request)]: asdict(request)})
+    return _line({NAMES[type(request)]: asdict(request)})
 
 
 def prompt_line(prompt: str) -> bytes:
@@ -65,12 +76,14 @@ def message_line(message: Message) -> bytes:
             return _line({"result": value})
         case Exported():
             return _line({"exported": value})
+        case PredictResult():
+            return _line({"predicted": value})
         case Loaded():
             return _line({"loaded": value})
         case Evaluated():
             return _line({"evaluated": value})
         case Failure():
-            return _line({"error": message.message, "hint": message.hint})
+            return _line({"error": message.message, "hint": message.hint, "of_input": message.of_input})
     return _line(value)
 
 
@@ -99,13 +112,16 @@ def read_message(line: bytes | str) -> Message | None:
         return None
     fields = Fields(value)
     if "error" in value:
-        return Failure(fields("error", text), fields("hint", optional(text)) or "")
+        hint, of_input = fields("hint", optional(text)), fields("of_input", optional(boolean))
+        return Failure(fields("error", text), hint or "", of_input or False)
     if "result" in value:
         return fields("result", _smoke_result)
     if "exported" in value:
         return fields("exported", _exported)
     if "evaluated" in value:
         return fields("evaluated", lambda each: Evaluated(Fields(each)("columns", whole)))
+    if "predicted" in value:
+        return fields("predicted", _predict_result)
     if "loaded" in value:
         return fields("loaded", _loaded)
     if "text" in value:
@@ -162,8 +178,46 @@ def _evaluate_request(value: object) -> EvaluateRequest:
     return EvaluateRequest(fields("settings", mapping_of(lambda each: each)), fields("outputs", _path))
 
 
+def _predict_request(value: object) -> PredictRequest:
+    fields = Fields(value)
+    return PredictRequest(
+        name=fields("name", string),
+        folder=fields("folder", _path),
+        base=fields("base", optional(_path)),
+        kind=fields("kind", string),
+        device=fields("device", string),
+        dtype=fields("dtype", string),
+        settings=fields("settings", _predict_settings),
+        check=fields("check", boolean),
+    )
+
+
+def _predict_settings(value: object) -> PredictSettings:
+    try:
+        settings: PredictSettings = read_settings(PredictSettings, value)
+    except SettingError as error:
+        raise Impossible(str(error)) from None
+    return settings
+
+
+def _predict_result(value: object) -> PredictResult:
+    fields = Fields(value)
+    return PredictResult(
+        device=fields("device", text),
+        rows=fields("rows", whole),
+        bad=fields("bad", whole),
+        cut=fields("cut", whole),
+        counts=fields("counts", mapping_of(whole)),
+        predicted=fields("predicted", whole),
+        seconds=fields("seconds", time_in_seconds),
+        peak_memory=fields("peak_memory", whole),
+        problems=fields("problems", list_of(string)),
+    )
+
+
 OTHERS: dict[str, Reader[Request]] = {
     "sample": _sample_request,
+    "predict": _predict_request,
     "export": _export_request,
     "evaluate": _evaluate_request,
 }

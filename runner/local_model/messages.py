@@ -1,9 +1,9 @@
 """What gpurun and the process that loads a model send each other; ``lines.py`` writes and reads them.
 
 gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and then, for a
-``SmokeRequest``, one ``SmokeResult``; for an ``ExportRequest`` one ``Exported``; for an ``EvaluateRequest`` one ``Evaluated``; for a
-``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a ``Failure`` instead of any of them and ends.
-``gpurun sample --on-box`` reads the same lines from the box.
+``SmokeRequest``, one ``SmokeResult``; for a ``PredictRequest``, one ``PredictResult``; for an ``ExportRequest`` one ``Exported``; for an
+``EvaluateRequest`` one ``Evaluated``; for a ``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a ``Failure`` instead
+of any of them and ends. ``gpurun sample --on-box`` reads the same lines from the box.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from remote_payload.recipes.answers import Answer, Loaded
+from remote_payload.settings.predict import PredictSettings
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,24 @@ class SampleRequest:
 
 
 @dataclass(frozen=True)
+class PredictRequest:
+    """Load the model in ``folder``, with its adapter's base in ``base``, and predict files as ``settings`` says (paths absolute).
+
+    ``kind`` is the model's as ``remote_payload/train/inference/target.py`` names them. With ``check`` nothing is loaded or written: the
+    rows are read. ``name`` is for messages.
+    """
+
+    name: str
+    folder: Path
+    base: Path | None
+    kind: str
+    device: str
+    dtype: str
+    settings: PredictSettings
+    check: bool = False
+
+
+@dataclass(frozen=True)
 class ExportRequest:
     """Write the model of ``source`` to the new folder ``into``: whole, its adapter merged, the weights in ``dtype``.
 
@@ -85,7 +104,7 @@ class EvaluateRequest:
     outputs: Path
 
 
-Request: TypeAlias = SmokeRequest | SampleRequest | ExportRequest | EvaluateRequest
+Request: TypeAlias = SmokeRequest | SampleRequest | PredictRequest | ExportRequest | EvaluateRequest
 
 
 @dataclass(frozen=True)
@@ -99,10 +118,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why there is no result, and what the user can do."""
+    """The reason why there is no result, and what the user can do; ``of_input`` where it is in the user's own files."""
 
     message: str
     hint: str = ""
+    of_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +178,22 @@ class SmokeResult:
 
 
 @dataclass(frozen=True)
+class PredictResult:
+    """Of the whole output ``rows``, those ``bad``, those whose text was ``cut`` and how often each class was predicted; of this attempt
+    the rows ``predicted``, in ``seconds``. Of a check ``problems`` are the first bad rows."""
+
+    device: str
+    rows: int
+    bad: int
+    cut: int
+    counts: dict[str, int]
+    predicted: int
+    seconds: float
+    peak_memory: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Exported:
     """The model is written. ``merged`` is how many layers had an adapter; ``architecture`` is transformers' name of its class."""
 
@@ -172,5 +208,5 @@ class Evaluated:
     columns: int
 
 
-Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | Exported | Evaluated
+Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | PredictResult | Exported | Evaluated
 Send: TypeAlias = Callable[[Message], None]

@@ -109,9 +109,9 @@ def _folders(root: Path, depth: int) -> list[Path]:
     return found
 
 
-def read_model_folder(folder: Path) -> ModelFolder:
-    """Inspects a folder and reads its description of the model. Raises SmokeTestFailed."""
-    inspected = inspect(folder)
+def read_model_folder(folder: Path, blobs: Path | None = None) -> ModelFolder:
+    """Inspects a folder and reads its description of the model; links may lead into ``blobs``. Raises SmokeTestFailed."""
+    inspected = inspect(folder, blobs)
     about, config = inspected.configs.get(DESCRIPTION), inspected.configs.get(CONFIG, {})
     adapter = inspected.configs.get(ADAPTER)
     if about is not None and about.get("format") != 1:

@@ -21,11 +21,20 @@ from typing import IO, TypeVar
 from remote_payload.agent.wire.redact import redact
 from remote_payload.recipes.answers import Answer, Loaded
 from runner.domain.answers.reading import Impossible
-from runner.domain.errors import ArtifactError
+from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Stage
 from runner.domain.terminal import clean, clean_lines
 from runner.local_model.lines import read_message, request_line
-from runner.local_model.messages import Evaluated, Exported, Failure, Message, Progress, Request, SmokeResult
+from runner.local_model.messages import (
+    Evaluated,
+    Exported,
+    Failure,
+    Message,
+    PredictResult,
+    Progress,
+    Request,
+    SmokeResult,
+)
 
 SILENCE = (
     900.0  # seconds without a line after which the process is killed: the slowest load of a large model takes minutes
@@ -49,7 +58,7 @@ KEPT = (
 KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "CUDA_", "DYLD_", "PYTORCH_", "TORCH_")
 
 ShowProgress = Callable[[Progress], None]
-T = TypeVar("T", SmokeResult, Exported, Loaded, Answer, Evaluated)
+T = TypeVar("T", SmokeResult, Exported, Loaded, Answer, Evaluated, PredictResult)
 
 
 class ModelProcess:
@@ -82,7 +91,8 @@ class ModelProcess:
             if isinstance(message, kind):
                 return message
             if isinstance(message, Failure):
-                raise self._error(redact(clean(message.message, 800)), hint=clean(message.hint, 300))
+                error = UserError if message.of_input else self._error
+                raise error(redact(clean(message.message, 800)), hint=clean(message.hint, 300))
             if not isinstance(message, Progress):
                 raise self._ended("printed a line that is not an answer")
             progress(message)

@@ -62,6 +62,17 @@ def split_by_padding(lengths: Sequence[int], budget: int, overhead: int) -> list
     return parts[::-1]
 
 
+def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in groups whose rows × longest stays within the budget, the longest first; what is longer alone is a group of its own."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
 def batches_of(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
     """The items in order, in lists that end with the item at which their sizes reach ``limit``: memory is bounded for any number."""
     batch: list[T] = []

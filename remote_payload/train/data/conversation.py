@@ -76,12 +76,21 @@ class Conversation:
 
 
 def read_conversation(record: Record, field: str, system_prompt: str | None) -> Conversation:
-    """The record's conversation, with ``system_prompt`` in front where it has none. Raises InputError with file and line."""
+    """The record's conversation, with ``system_prompt`` in front where it has none; the assistant speaks in it.
+
+    Raises InputError with file and line.
+    """
+    conversation = read_messages(record, field, system_prompt)
+    if not any(message["role"] == "assistant" for message in conversation.messages):
+        raise InputError(f"{record.place}: {field}: no message of the assistant, so nothing to learn")
+    return conversation
+
+
+def read_messages(record: Record, field: str, system_prompt: str | None) -> Conversation:
+    """The same, where nobody needs to have answered yet."""
     given = record.field(field, list)
     messages = [_message(item, f"{record.place}: {field}: message {at}") for at, item in enumerate(given, start=1)]
-    if not any(message["role"] == "assistant" for message in messages):
-        raise InputError(f"{record.place}: {field}: no message of the assistant, so nothing to learn")
-    if system_prompt is not None and messages[0]["role"] != "system":
+    if system_prompt is not None and (not messages or messages[0]["role"] != "system"):
         messages = [{"role": "system", "content": system_prompt}, *messages]
     return Conversation(messages, _tools(record), record.place)
 

@@ -131,8 +131,8 @@ def read_records(file: str, start: int = 0) -> Iterator[Record]:
     suffix = Path(file).suffix
     if suffix == ".parquet":
         return _read_parquet(file)
-    if suffix == ".json" and not _is_json_lines(file):
-        return _read_json_array(file)
+    if suffix == ".json" and not is_json_lines(file):
+        return read_json_array(file)
     return _read_json_lines(file, start)
 
 
@@ -172,11 +172,12 @@ def _read_json_lines(file: str, start: int) -> Iterator[Record]:
         for number, raw in enumerate(source, start=1):
             body = raw.removeprefix(BOM) if offset == 0 else raw
             if body.strip():
-                yield Record(_parse_line(body, file, number), file, number, offset)
+                yield Record(parse_line(body, file, number), file, number, offset)
             offset += len(raw)
 
 
-def _parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
+def parse_line(raw: bytes, file: str, number: int) -> dict[str, Any]:
+    """The record in a line of JSON Lines. Raises InputError with file and line."""
     place = f"{file}:{number}"
     with _explained(file, place):
         value = json.loads(_text_of(raw, place))
@@ -192,7 +193,7 @@ def _checked_object(value: Any, place: str, doubtful: bool = True) -> dict[str, 
     return value
 
 
-def _is_json_lines(file: str) -> bool:
+def is_json_lines(file: str) -> bool:
     """Whether a ``.json`` file holds one object per line, as many published data sets do."""
     with open(file, "rb") as source:
         first = next((line for line in source if line.strip()), b"")
@@ -200,7 +201,7 @@ def _is_json_lines(file: str) -> bool:
     return first.lstrip().startswith(b"{") and first.rstrip().endswith(b"}") and second.lstrip().startswith(b"{")
 
 
-def _read_json_array(file: str) -> Iterator[Record]:
+def read_json_array(file: str) -> Iterator[Record]:
     value = read_json(file)
     if not isinstance(value, list):
         raise InputError(

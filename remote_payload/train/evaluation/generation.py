@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.train.data.batching import length_batches
 from remote_payload.train.distributed import copied
 
 # Rows × (prompt + answer) of one batch, which is the size of the key/value cache: 0.4 GB for Qwen 2.5 0.5B in bf16.
@@ -54,7 +55,7 @@ def generate(
     device = model.device.type
     budget = batch_tokens or BATCH_TOKENS.get(device, BATCH_TOKENS_ELSEWHERE)
     answers: dict[int, Answer] = {}
-    waiting = _batches([len(prompt) for prompt in prompts], sampling.max_new_tokens, budget)[::-1]
+    waiting = length_batches([len(prompt) + sampling.max_new_tokens for prompt in prompts], budget)[::-1]
     while waiting:
         rows = waiting.pop()
         try:
@@ -92,18 +93,6 @@ def measure_latency(
         "max_ms": ordered[-1],
         "tokens_per_second": 1000 * tokens / sum(taken),
     }
-
-
-def _batches(lengths: Sequence[int], new_tokens: int, budget: int) -> list[list[int]]:
-    """Indices in groups whose rows × (longest prompt + new tokens) stays within the budget, longest prompts first."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        widest = lengths[groups[-1][0]] + new_tokens if groups else 0
-        if groups and (len(groups[-1]) + 1) * widest <= budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
 
 
 @torch.no_grad()

@@ -7,7 +7,9 @@ Safetensors only, nobody's code, and nothing from the network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +36,7 @@ class Target:
     ``labels`` are a classifier's classes in the order of its logits; ``threshold`` is the job's ``binary_threshold``: classes from that
     number on are positive. ``max_length`` is in tokens: of a text to classify, or of a language model's training examples.
     ``prompting`` says how a language model was trained to be asked, and at which tokens its answers end. ``base`` is the model that
-    training began with, None for one that began with nothing or is itself a base.
+    training began with, None for one that began with nothing or is itself a base. ``identity`` tells these weights from others.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Target:
     max_length: int = MAX_LENGTH
     prompting: Prompting = field(default_factory=Prompting)
     base: BaseFacts | None = None
+    identity: str = ""
 
     def logits(self, ids: Tensor, mask: Tensor, padded: bool) -> Tensor:
         """A classifier's logits, fp32 ``[rows, classes]``, of token ids and attention mask ``[rows, length]`` on the target's device.
@@ -87,12 +90,11 @@ def load_target(
     folder, device = Path(folder), torch.device(device)
     path = str(base_path) if base_path else None
     name = name or folder.name
-    if not (folder / MODEL_FACTS).is_file():
-        return _plain(name, folder, path, device, dtype, ask_base)
-    target = _own(name, folder, path, device, dtype, ask_base)
-    if (folder / ADAPTER_WEIGHTS).is_file() and not ask_base:
+    load = _own if (folder / MODEL_FACTS).is_file() else _plain
+    target = load(name, folder, path, device, dtype, ask_base)
+    if (folder / MODEL_FACTS).is_file() and (folder / ADAPTER_WEIGHTS).is_file() and not ask_base:
         check_adapter(target.model, folder)
-    return target
+    return replace(target, identity=_identity(folder))
 
 
 def _own(name: str, folder: Path, path: str | None, device: torch.device, dtype: torch.dtype, ask_base: bool) -> Target:
@@ -138,6 +140,18 @@ def _plain(
         name, "classifier", model, tokenizer, device, dtype,
         labels=labels, max_length=_longest_text(model, tokenizer), base=plain.base,
     )  # fmt: skip
+
+
+def _identity(folder: Path) -> str:
+    """A digest of the weights' files: of their sizes, and the first and last MiB of each, since whole ones may be tens of GB."""
+    sha256 = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(1 << 20)
+            file.seek(max(0, size - (1 << 20)), os.SEEK_SET)
+            sha256.update(b"%s %d" % (path.name.encode(), size) + head + file.read())
+    return sha256.hexdigest()[:16]
 
 
 def _longest_text(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:

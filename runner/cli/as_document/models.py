@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from runner.local_model.compare import Comparison
     from runner.local_model.report import SmokeReport
     from runner.workflow.exporting.export import Export
+    from runner.workflow.inference.predict import Prediction
 
 
 def smoke_test_document(run: Run | None, reports: Sequence[SmokeReport]) -> documents.SmokeTest:
@@ -70,6 +71,26 @@ def _exported(export: Export) -> documents.ExportedForm:
         "merged_layers": export.merged_layers,
         "compared_with": "box" if export.by_box else "here",
         "comparison": _comparison(export.comparison),
+    }
+
+
+def predict_document(found: Prediction, *, dry_run: bool) -> documents.Predict:
+    result = found.result
+    return {
+        "target": found.name,
+        "kind": found.kind,
+        "device": result.device,
+        "dtype": found.dtype,
+        "output": found.settings.output,
+        "dry_run": dry_run,
+        "rows": result.rows,
+        "bad": result.bad,
+        "cut": result.cut,
+        "counts": result.counts,
+        "predicted": result.predicted,
+        "seconds": result.seconds,
+        "peak_memory": result.peak_memory,
+        "problems": list(result.problems),
     }
 
 

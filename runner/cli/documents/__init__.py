@@ -29,7 +29,7 @@ Document = (
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
-    | models.Sample | models.SmokeTest | models.Export
+    | models.Sample | models.SmokeTest | models.Export | models.Predict
     | evaluation.Evaluate | publish.Publish
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

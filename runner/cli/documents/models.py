@@ -65,6 +65,23 @@ class Answer(TypedDict):
     ended: bool
 
 
+class Predict(TypedDict):
+    target: str
+    kind: str
+    device: str
+    dtype: str
+    output: str
+    dry_run: bool
+    rows: int
+    bad: int
+    cut: int
+    counts: dict[str, int]
+    predicted: int
+    seconds: float
+    peak_memory: int
+    problems: list[str]
+
+
 class Sample(Run):
     on_box: bool
     answers: list[Answer]

@@ -6,8 +6,9 @@ through, and never runs code that came with a model. Models of gpurun's own are 
 
 
 class Refused(Exception):
-    """The reason why a model is not loaded or asked; the user sees it instead of a traceback."""
+    """The reason why a model is not loaded or asked; the user sees it instead of a traceback. ``of_input`` where it is in a file of
+    the user's."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, of_input: bool = False) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.of_input = hint, of_input

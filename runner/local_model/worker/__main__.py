@@ -7,7 +7,16 @@ import sys
 
 from remote_payload.train.errors import InputError
 from runner.local_model.lines import message_line, read_request
-from runner.local_model.messages import EvaluateRequest, ExportRequest, Failure, Message, Request, SampleRequest, Send
+from runner.local_model.messages import (
+    EvaluateRequest,
+    ExportRequest,
+    Failure,
+    Message,
+    PredictRequest,
+    Request,
+    SampleRequest,
+    Send,
+)
 from runner.local_model.worker import Refused
 
 ON_BOX = "Try it on the box: gpurun sample --on-box"
@@ -29,7 +38,7 @@ def main() -> None:
     try:
         answer(request, send)
     except Refused as error:
-        send(Failure(str(error), error.hint))
+        send(Failure(str(error), error.hint, error.of_input))
     except InputError as error:
         send(Failure(str(error)))
     except ImportError as error:
@@ -53,6 +62,10 @@ def answer(request: Request, send: Send) -> None:
         from runner.local_model.worker.evaluate import measure
 
         send(measure(request, send))
+    elif isinstance(request, PredictRequest):
+        from runner.local_model.worker.predict_files import predict
+
+        send(predict(request, send))
     elif isinstance(request, SampleRequest):
         from runner.local_model.worker.sample import sample
 

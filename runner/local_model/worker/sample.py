@@ -7,6 +7,7 @@ from typing import IO
 
 import torch
 import transformers
+from torch import nn
 
 from remote_payload.recipes import sample as recipe
 from remote_payload.train.evaluation.generation import Sampling
@@ -28,15 +29,15 @@ def sample(request: SampleRequest, prompts: IO[bytes], send: Send) -> None:
     send(Progress(note=f"loading on {device}"))
     dtype = torch.bfloat16 if device.type == "cuda" else getattr(torch, request.dtype)
     model = recipe.load(request.folder, device, dtype, base=request.ask_base, base_path=request.base)
-    _report_while_generating(model, send)
+    report_while_busy(model.network, send)
     send(recipe.describe(model))
     sampling = Sampling(**vars(request.sampling))
     for line in iter(prompts.readline, b""):
         send(recipe.answer(model, read_prompt(line), sampling))
 
 
-def _report_while_generating(model: recipe.Model, send: Send) -> None:
-    """Sends progress while an answer is generated, since a long one may take longer than the process may be silent."""
+def report_while_busy(network: nn.Module, send: Send) -> None:
+    """Sends progress while the model computes, since one answer may take longer than the process may be silent."""
     last = time.monotonic()
 
     def report(*_: object) -> None:
@@ -45,4 +46,4 @@ def _report_while_generating(model: recipe.Model, send: Send) -> None:
             last = time.monotonic()
             send(Progress(note="generating"))
 
-    base_of(model.network).register_forward_hook(report)  # peft calls the model inside, not itself
+    base_of(network).register_forward_hook(report)  # peft calls the model inside, not itself

@@ -21,8 +21,10 @@ from runner.local_model.process import model_process, show
 from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
 from runner.workflow.inference.base_model import bring_base
+from runner.workflow.inference.targets import checkpoint_here
 
 MODULE = "remote_payload.recipes.sample"
+BRING = "Bring them home with gpurun fetch, or ask on the box: gpurun sample --on-box"
 ON_BOX = "Try it on the box: gpurun sample --on-box"
 
 
@@ -89,7 +91,7 @@ def _on_box(run: Run, options: SampleOptions, prompts: Iterable[str], report: Re
 
 
 def _here(run: Run, options: SampleOptions, prompts: Iterable[str], report: Reporter) -> Iterator[Answer]:
-    folder = _folder(run, options.checkpoint)
+    folder = checkpoint_here(run, options.checkpoint, hint=BRING)
     with report.stage(f"inspect {folder.name}"):
         model = read_model_folder(folder)
     base = bring_base(model, run, report, ask_base=options.base)
@@ -102,18 +104,6 @@ def _here(run: Run, options: SampleOptions, prompts: Iterable[str], report: Repo
         for prompt in prompts:
             process.send(prompt_line(prompt))
             yield process.receive(Answer)
-
-
-def _folder(run: Run, name: str) -> Path:
-    there = fetched(run)
-    trained = [each for each in there if each != "best"] or list(there)
-    wanted = trained[-1] if name == "latest" and trained else name
-    if wanted not in there:
-        raise ArtifactError(
-            f"{run.run_id} has no checkpoint {name} on this machine; here are: {', '.join(there) or 'none'}",
-            hint="Bring them home with gpurun fetch, or ask on the box: gpurun sample --on-box",
-        )
-    return there[wanted]
 
 
 def _read(lines: Iterable[str], report: Reporter) -> Iterator[Answer]:

@@ -1,4 +1,10 @@
-"""What a TARGET on the command line stands for: a model that is used on this machine, and where it and its base lie here."""
+"""What a TARGET on the command line stands for: a model that is used on this machine, and where it and its base lie here.
+
+legal-20260102-142030-7f3a    a run's model (an id, its unique beginning or ending, or a job's name)
+legal:step-000100             one of its checkpoints that was fetched; legal:best is its model
+./models/best                 a folder: gpurun's, an adapter as peft saves it, a model as transformers saves it
+Qwen/Qwen2.5-0.5B@v2          a model of the Hub; @ a branch, tag or commit
+"""
 
 from __future__ import annotations
 
@@ -18,16 +24,19 @@ from runner.workflow.checkpoints import fetched
 from runner.workflow.inference.base_model import bring_base
 
 BEST = "best"
+FORMS = "TARGET is a fetched run, RUN:CHECKPOINT, a folder, or a model of the Hub such as Qwen/Qwen2.5-0.5B."
 CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
 
 
 @dataclass(frozen=True)
 class TargetHere:
-    """A model on this machine: ``named`` is what was typed, ``run`` the run that it came from where there is a record of it."""
+    """A model on this machine: ``named`` is what was typed, ``run`` the run that it came from where there is a record of it. ``blobs`` is
+    where the links in a folder of the Hub's cache lead."""
 
     named: str
     folder: Path
     run: Run | None = None
+    blobs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Meant:
-    """What was typed, understood: a folder of this machine, a ``checkpoint`` of a run (``best`` is its model), or a model of the Hub."""
+    """What was typed, understood: a folder of this machine, a ``checkpoint`` of a run (``best`` is its model), or a model of the Hub at a
+    ``revision``."""
 
     named: str
     folder: Path | None = None
     run: Run | None = None
     checkpoint: str = BEST
     repository: str | None = None
+    revision: str | None = None
 
 
 def meaning_of(named: str) -> Meant:
@@ -60,16 +71,19 @@ def meaning_of(named: str) -> Meant:
         inside = _only_model(folder.absolute(), named)
         return Meant(named, inside, run_of(inside))
     if named.startswith((".", "/", "~")) or folder.is_file():
-        raise UserError(f"{named} is no folder", hint="A model is a folder, as save_pretrained writes it.")
+        raise UserError(f"there is no folder {named}", hint=FORMS)
     name, colon, checkpoint = named.partition(":")
     if colon and not CHECKPOINT.fullmatch(checkpoint):
         raise UserError(f"{named}: after the colon stands the name of a checkpoint, such as {name}:step-000100")
     try:
         return Meant(named, None, store.find_started(name), checkpoint or BEST)
-    except UnknownRun:
-        if colon or "/" not in name or not ON_THE_HUB.fullmatch(name):
-            raise
-        return Meant(named, repository=name)
+    except UnknownRun as error:
+        model, _, revision = named.partition("@")
+        if colon or "/" not in model or not ON_THE_HUB.fullmatch(model):
+            raise UnknownRun(error.message, hint=FORMS) from None
+        if Path(model).parts[0] in os.listdir("."):  # a repository of that name would be somebody else's
+            raise UserError(f"there is no folder {model}", meaning="It was not looked for on the Hub.", hint=FORMS) from None
+        return Meant(named, repository=model, revision=revision or None)
 
 
 def find_target(named: str, report: Reporter) -> TargetHere:
@@ -80,28 +94,37 @@ def find_target(named: str, report: Reporter) -> TargetHere:
     meant = meaning_of(named)
     if meant.folder:
         return TargetHere(named, meant.folder, meant.run)
+    if meant.run and meant.run.fetched_into and ":" not in named and BEST not in fetched(meant.run):
+        return TargetHere(named, _only_model(meant.run.outputs_here, named), meant.run)  # of a program of the user's own
     if meant.run:
         return TargetHere(named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
-    with report.stage(f"model {meant.repository}", "bytes") as stage:
-        return TargetHere(named, fetch_model(str(meant.repository), None, stage))
+    with report.stage(f"model {named}", "bytes") as stage:
+        folder = fetch_model(str(meant.repository), meant.revision, stage)
+    return TargetHere(named, folder, blobs=folder.parent.parent / "blobs")
 
 
-def checkpoint_here(run: Run, name: str) -> Path:
-    """The folder of a checkpoint, or of the finished model (``best``), that was fetched. Raises ArtifactError naming those that were."""
+def checkpoint_here(run: Run, name: str, *, hint: str = "") -> Path:
+    """The folder of a checkpoint that was fetched: ``latest`` is the newest one, or the finished model where there is no other, ``best``
+    the finished model. Raises ArtifactError naming those that were."""
     there = fetched(run)
-    if name not in there:
-        raise ArtifactError(
-            f"{run.run_id} has no {name} on this machine; here are: {', '.join(there) or 'none'}",
-            hint=f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has.",
+    trained = [each for each in there if each != BEST] or list(there)
+    wanted = trained[-1] if name == "latest" and trained else name
+    if wanted not in there:
+        bring = (
+            f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has."
         )
-    return there[name]
+        raise ArtifactError(
+            f"{run.run_id} has no checkpoint {name} on this machine; here are: {', '.join(there) or 'none'}",
+            hint=hint or bring,
+        )
+    return there[wanted]
 
 
 def make_ready(target: TargetHere, report: Reporter, *, wants_base: bool = False) -> Ready:
     """Inspects the folder, and brings the base model of an adapter here; with ``wants_base`` that of a whole model of a run too, where
     it can be had. Raises SmokeTestFailed, HubAccessDenied and HubUnreachable."""
     with report.stage(f"inspect {target.folder.name}"):
-        model = read_model_folder(target.folder)
+        model = read_model_folder(target.folder, target.blobs)
     base = bring_base(model, target.run, report)
     trains_from = target.run.job.setting("model") if target.run else None
     if wants_base and base is None and isinstance(trains_from, str) and model.kind == "causal_lm":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_payload.recipes.answers import Answer, Loaded, error_line, to_line
+from remote_payload.settings.predict import Answering, PredictSettings
 from runner.domain.answers.reading import Impossible
 from runner.local_model.lines import (
     message_line,
@@ -24,6 +25,8 @@ from runner.local_model.messages import (
     Measured,
     Message,
     Predictions,
+    PredictRequest,
+    PredictResult,
     Progress,
     Request,
     RowDifference,
@@ -48,6 +51,11 @@ SMOKE = SmokeRequest(
 )
 SAMPLE = SampleRequest(Path("/model"), Path("/base"), True, "auto", "bfloat16", Sampling(7, 0.5, 0.9, 1.2, -3))
 EXPORT = ExportRequest(SMOKE, Path("/new/model"), "bfloat16")
+PREDICT = PredictRequest(
+    "mine", Path("/model"), None, "classifier", "cpu", "float32",
+    PredictSettings(["/a b.csv"], "/out.csv", "text", ["id"], "mark", Answering(7, 0.5, 0.9, 1.2, 3, "Be short.")), True,
+)  # fmt: skip
+PREDICTED = PredictResult("cpu", 9, 1, 2, {"LEGAL": 8}, 4, 0.5, 1 << 40, ("a.csv:7: no",))
 RESULT = SmokeResult(
     device="cuda",
     device_name="a GPU",
@@ -67,7 +75,7 @@ LOADED = Loaded("step-000004", False, "cpu", 4, {"loss": 1.5})
 ANSWER = Answer("one\ntwo", "ü \u2028", 3, 0.125, True)
 
 
-@pytest.mark.parametrize("request_", [SMOKE, SAMPLE, EXPORT], ids=["smoke", "sample", "export"])
+@pytest.mark.parametrize("request_", [SMOKE, SAMPLE, PREDICT, EXPORT], ids=["smoke", "sample", "predict", "export"])
 def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
     line = request_line(request_)
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
@@ -83,9 +91,10 @@ def test_a_prompt_is_read_as_it_was_written() -> None:
     [
         RESULT,
         Exported(24, "LlamaForCausalLM"),
+        PREDICTED,
         LOADED,
         ANSWER,
-        Failure("no", "do"),
+        Failure("no", "do", of_input=True),
         Progress(note="loading"),
         Progress(done=1, total=2),
     ],

@@ -10,7 +10,8 @@ from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.local_model.messages import Sampling
-from runner.workflow.inference.sample import SampleOptions, _folder, _read, is_here, read_prompts
+from runner.workflow.inference.sample import BRING, SampleOptions, _read, is_here, read_prompts
+from runner.workflow.inference.targets import checkpoint_here
 
 
 def record(fetched_into=None) -> Run:
@@ -41,14 +42,14 @@ def test_a_prompt_file_that_makes_no_sense_has_a_line(tmp_path):
 
 
 def test_the_latest_here_is_the_newest_checkpoint_and_best_the_finished_model(fetched, tmp_path):
-    assert _folder(fetched, "latest") == tmp_path / "checkpoints" / "step-000012"
-    assert _folder(fetched, "step-000004") == tmp_path / "checkpoints" / "step-000004"
-    assert _folder(fetched, "best") == tmp_path / "models" / "best"
+    assert checkpoint_here(fetched, "latest", hint=BRING) == tmp_path / "checkpoints" / "step-000012"
+    assert checkpoint_here(fetched, "step-000004", hint=BRING) == tmp_path / "checkpoints" / "step-000004"
+    assert checkpoint_here(fetched, "best", hint=BRING) == tmp_path / "models" / "best"
 
 
 def test_one_that_was_not_fetched_says_where_it_can_be_tried(fetched):
     with pytest.raises(ArtifactError, match="here are: step-000004, step-000012, best") as refused:
-        _folder(fetched, "step-000008")
+        checkpoint_here(fetched, "step-000008", hint=BRING)
     assert "--on-box" in refused.value.hint
 
 

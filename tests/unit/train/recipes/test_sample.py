@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from remote_payload.recipes import sample
-from remote_payload.recipes.sample import as_asked, choose_device, find_model
+from remote_payload.recipes.sample import choose_device, find_model
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import complete_folder
+from remote_payload.train.inference.asking import as_asked
 from remote_payload.train.model.causal_files import load_network, save_causal
 from remote_payload.train.model.lora import add_lora
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
