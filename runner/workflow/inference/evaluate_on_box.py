@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from runner.domain.errors import UserError
 from runner.domain.job import DataFrom, Hub, Job, Resources, SmokeTest
 from runner.domain.progress import Reporter
 from runner.local_model.base import BaseModel, base_of_job, required_base
@@ -33,6 +34,10 @@ class Sent:
         """One more model. Raises SmokeTestFailed for a folder that is no model, or whose base is not on this machine."""
         number = len(self.models) + 1
         base: BaseModel | None = None
+        if meant.revision:
+            raise UserError(
+                f"{meant.named}: on a box a model of the Hub is measured as it is now, without @{meant.revision}"
+            )
         if meant.repository:
             self.hub.append(meant.repository)
             folder = meant.repository

@@ -82,7 +82,9 @@ def meaning_of(named: str) -> Meant:
         if colon or "/" not in model or not ON_THE_HUB.fullmatch(model):
             raise UnknownRun(error.message, hint=FORMS) from None
         if Path(model).parts[0] in os.listdir("."):  # a repository of that name would be somebody else's
-            raise UserError(f"there is no folder {model}", meaning="It was not looked for on the Hub.", hint=FORMS) from None
+            raise UserError(
+                f"there is no folder {model}", meaning="It was not looked for on the Hub.", hint=FORMS
+            ) from None
         return Meant(named, repository=model, revision=revision or None)
 
 
@@ -95,7 +97,9 @@ def find_target(named: str, report: Reporter) -> TargetHere:
     if meant.folder:
         return TargetHere(named, meant.folder, meant.run)
     if meant.run and meant.run.fetched_into and ":" not in named and BEST not in fetched(meant.run):
-        return TargetHere(named, _only_model(meant.run.outputs_here, named), meant.run)  # of a program of the user's own
+        return TargetHere(
+            named, _only_model(meant.run.outputs_here, named), meant.run
+        )  # of a program of the user's own
     if meant.run:
         return TargetHere(named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
     with report.stage(f"model {named}", "bytes") as stage:
@@ -110,9 +114,7 @@ def checkpoint_here(run: Run, name: str, *, hint: str = "") -> Path:
     trained = [each for each in there if each != BEST] or list(there)
     wanted = trained[-1] if name == "latest" and trained else name
     if wanted not in there:
-        bring = (
-            f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has."
-        )
+        bring = f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has."
         raise ArtifactError(
             f"{run.run_id} has no checkpoint {name} on this machine; here are: {', '.join(there) or 'none'}",
             hint=hint or bring,
