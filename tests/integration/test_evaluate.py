@@ -54,7 +54,7 @@ def test_the_blocked_step_of_the_report_and_a_regression(gpurun: Gpurun, place: 
 
 def test_what_is_no_model_and_no_data_is_told_before_anything_is_loaded(gpurun: Gpurun, place: Path) -> None:
     failed = gpurun("evaluate", "./nothing", "--data", "data.jsonl", check=2, cwd=place)
-    assert "./nothing is no folder" in failed.stderr
+    assert "there is no folder ./nothing" in failed.stderr
     assert "there is no file none" in gpurun("evaluate", "./base", "--data", "none", check=2, cwd=place).stderr
     wrong = gpurun("evaluate", "./base", "--data", "data.jsonl", "--tolerance", "1", check=2, cwd=place)
     assert "give --against" in wrong.stderr
