@@ -61,9 +61,11 @@ class Trial:
     def look(self) -> dict[str, int]:
         """One look at both boxes; the supervisors by run, with their pids on this machine."""
         found = {}
-        for pid in processes.scan():
+        for pid, process in processes.scan().items():
             *_, verb, run = ["", "", *processes.command(pid).split()]
-            if verb == "supervise":
+            if verb == "supervise" and processes.command(process.parent) != processes.command(
+                pid
+            ):  # no payload about to start
                 found[run] = pid
         for site in self.sites:
             site.look()
