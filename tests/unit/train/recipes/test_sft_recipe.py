@@ -313,3 +313,22 @@ def test_a_metric_of_answers_that_are_not_measured_is_refused_before_training(
     settings = {"model": str(tiny_folder("qwen2")), "train": str(data), **changes}
     assert run_recipe_here("sft", tmp_path / "run", settings) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_run_that_stops_itself_early_leaves_all_that_another_does(tmp_path, tiny_folder):
+    settings = {
+        "model": str(tiny_folder("qwen2")), "train": str(write_lines(tmp_path / "chat.jsonl", conversations(20))), "max_length": 64,
+        "epochs": 9, "optimizer": {"learning_rate": 1e-30}, "evaluation": {"every_steps": 1, "patience": 1},
+        "generation": {"examples": 2, "max_new_tokens": 4, "latency_examples": 1},
+    }  # fmt: skip
+    assert run_recipe_here("sft", tmp_path / "run", settings) == 0
+    outputs = tmp_path / "run" / "outputs"
+    record, report = (
+        json.loads((outputs / name).read_text()) for name in ("training_metadata.json", "reports/evaluation.json")
+    )
+    assert record["run"]["ended"] == "early stopping" and record["training"]["steps"] == 2
+    assert set(report["held_out"]) == {"tuned", "base"} <= set(record["results"])
+    best = outputs / "models" / "best"
+    assert (best / "smoke" / "expected.safetensors").is_file()
+    assert "ended: early stopping" in (best / "README.md").read_text()
+    assert [epoch["step"] for epoch in record["training"]["epochs"]] == [1, 2]
