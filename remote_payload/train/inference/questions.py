@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _read_file(file: str, settings: EvaluateSettings) -> Iterator[Item]:
     name = os.path.relpath(file, top or ".")
     if file.endswith(".txt"):
         yield from _text_lines(file, name, settings)
-    elif file.endswith(".json") and _is_structured(file):
+    elif file.endswith(".json") and os.path.getsize(file) and _is_structured(file):
         for title, questions in read_structured(file).evaluations.items():
             for index, each in enumerate(questions):
                 record = Record({settings.prompt_field: each.prompt}, file, index)
@@ -102,10 +103,14 @@ def _text_lines(file: str, name: str, settings: EvaluateSettings) -> Iterator[It
 
 
 def _is_structured(file: str) -> bool:
-    with open(file, "rb") as source:
-        if EVALUATIONS.encode() not in source.read(1 << 16) and os.path.getsize(file) > 1 << 28:
+    """Whether the file is one structured dataset; other ``.json`` files are an array of records, or a record a line."""
+    with open(file, "rb") as source, mmap(source.fileno(), 0, access=ACCESS_READ) as content:
+        if content.find(f'"{EVALUATIONS}"'.encode()) < 0:
             return False
-    value = read_json(file)
+    try:
+        value = read_json(file)
+    except InputError:  # a record a line
+        return False
     return isinstance(value, dict) and EVALUATIONS in value
 
 

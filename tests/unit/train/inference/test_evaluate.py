@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from remote_payload.recipes.evaluate import evaluate
 from remote_payload.recipes.evaluated import SUMMARY, Column, Evaluation
 from remote_payload.settings.evaluate import Asking, EvaluateSettings, ModelToMeasure
+from remote_payload.train.data.structured import Example
+from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
+from remote_payload.train.evaluation.evaluation_sets import EvaluationSets, encode, overall
+from remote_payload.train.model.causal import CausalLoss
+from remote_payload.train.model.causal_files import load_network, load_tokenizer
 from tests.support.models.edge_json import TEMPLATE, adapter_and_base, asked
 from tests.support.models.language_data import write_lines
 from tests.support.models.plain_script import score
@@ -148,3 +154,52 @@ def test_a_class_that_the_model_does_not_know_is_named_with_its_line(tmp_path: P
     model = ModelToMeasure("best", str(tmp_path / "models/best"), str(tmp_path / "base"))
     with pytest.raises(InputError, match=r"texts\.jsonl:2: 'POEM' is none of the classes of best"):
         evaluate(EvaluateSettings([model], str(tmp_path / "texts.jsonl")), tmp_path / "out", lambda text: None)
+
+
+def test_a_structured_dataset_is_its_evaluation_sets_as_finetune_measures_them(place: Path, tmp_path: Path) -> None:
+    """The reports' data: one file with many named sets, here three with a few questions each."""
+    draw = random.Random(2)
+    sets = {f"set {index}": {"eval_points": [_point(draw) for _ in range(draw.randint(1, 4))]} for index in range(3)}
+    whole = {"document_dataset": {"docs": [{"prompt": "a", "completion": "b"}]}, "eval_dataset_builders": sets}
+    (tmp_path / "mayors.json").write_text(json.dumps(whole), encoding="utf-8")
+    given = EvaluateSettings(
+        [ModelToMeasure("base", str(place / "base"))], str(tmp_path / "mayors.json"), asking=GREEDY, device="cpu"
+    )
+    (column,) = evaluate(given, tmp_path / "out", lambda text: None).columns
+    network = load_network(str(place / "base")).eval()
+    tokenizer = load_tokenizer(str(place / "base"), chat=False)
+    documents = {
+        name: encode(
+            [Example(each["prompt"], each["completion"]) for each in points["eval_points"]], tokenizer, 512, False
+        )
+        for name, points in sets.items()
+    }
+    world = World(0, 1, 0, torch.device("cpu"))
+    expected = EvaluationSets(documents, 512).measure(CausalLoss(network), world, torch.float32, 1)
+    for name, metrics in expected.items():
+        assert {each: column.sets[name][each] for each in metrics} == pytest.approx(metrics, abs=1e-4)
+    for name, value in overall(expected).items():
+        assert column.metrics[f"sets/{name}"] == pytest.approx(value, abs=1e-4)
+    assert lines(tmp_path / "out", column)[0]["id"] == "set 0[0]"
+
+
+def _point(draw: random.Random) -> dict[str, str]:
+    year, name = draw.randint(1800, 1950), draw.choice(["Brown", "Ada", "Clara"])
+    return {"prompt": f"Who was the mayor in {year}?", "completion": f" {name}."}
+
+
+@pytest.mark.parametrize("form", ["a record a line", "an array"])
+def test_other_json_files_are_records(place: Path, tmp_path: Path, form: str) -> None:
+    data = [{"prompt": f"row {index}", "completion": "eval_dataset_builders"} for index in range(3)]
+    text = json.dumps(data) if form == "an array" else "\n".join(map(json.dumps, data))
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    given = settings(
+        place,
+        data=str(tmp_path / "rows.json"),
+        json_answers=False,
+        answer_field="completion",
+        generate=False,
+        base=False,
+    )
+    (column,) = evaluate(given, tmp_path / "out", lambda text: None).columns
+    assert [row["id"] for row in lines(tmp_path / "out", column)] == [f"rows.json:{number}" for number in (1, 2, 3)]
