@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test check faults bench null-gpu gpu clean
+.PHONY: setup demo test check faults bench null-gpu llama-cpp gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make setup   only prepare $(VENV)"
 	@echo "make check   ruff, mypy, import contracts"
 	@echo "make faults  every fault, with the figures, and 1,000 random histories (GPURUN_SEED=N repeats them)"
+	@echo "make llama-cpp  gets and compiles llama.cpp, and runs the tests of export --gguf with it"
 	@echo "make null-gpu  tests/gpu on a GPU that computes nothing (docs/null-gpu.md); TORCH=2.11.0 for another torch"
 	@echo "make gpu     tests/gpu on the GPU of this machine; GPU_PYTHON=python for an interpreter that has torch"
 	@echo "make bench   gpurun beside what a person would type, as ratios"
@@ -76,6 +77,18 @@ null-gpu: $(NULL_GPU)/nullgpu.so
 
 gpu:
 	$(GPU_PYTHON) $(PYTEST_GPU) --table gpu.txt $(GPU_TESTS)
+
+# llama.cpp from PyPI, where the sources of llama-cpp-python hold all of it: its converter, and two programs to compile (20 minutes on two cores).
+LLAMA_CPP := .llama-cpp/llama_cpp_python-0.3.36/vendor/llama.cpp
+
+$(LLAMA_CPP)/build/bin/llama-server: | setup
+	$(BIN)/pip download --no-deps --no-binary llama-cpp-python --dest .llama-cpp llama-cpp-python==0.3.36
+	tar -xzf .llama-cpp/llama_cpp_python-0.3.36.tar.gz -C .llama-cpp
+	cmake -S $(LLAMA_CPP) -B $(LLAMA_CPP)/build -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+	cmake --build $(LLAMA_CPP)/build -j 2 --target llama-quantize llama-server
+
+llama-cpp: $(LLAMA_CPP)/build/bin/llama-server
+	LLAMA_CPP_DIR=$(CURDIR)/$(LLAMA_CPP) $(BIN)/python -m pytest tests/unit/workflow/exporting/test_gguf.py
 
 demo: setup
 	$(BIN)/python jobs/demo/run.py

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options, output
+from runner.local_model.llama_cpp.convert import TOLERANCE
 
 if TYPE_CHECKING:
     from runner.workflow.exporting.export import Export
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  gpurun export --merged                     the latest run's model\n"
     "  gpurun export legal --merged --dtype bfloat16\n"
+    "  gpurun export brie --gguf Q4_K_M --ollama\n"
     "  gpurun export adapters/mine --merged --into mine-whole",
 )
 @click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_run)
 @click.option("--merged", is_flag=True, help="The whole model as safetensors, an adapter merged into its base.")
+@click.option(
+    "--gguf",
+    type=click.Choice(list(TOLERANCE), case_sensitive=False),
+    multiple=True,
+    help="A GGUF file of this quantisation, by llama.cpp. May be repeated.",
+)
+@click.option("--ollama", is_flag=True, help="A Modelfile for Ollama, for the GGUF file, or else for the whole model.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -34,20 +43,28 @@ if TYPE_CHECKING:
     help="The folder for what is written. Without it NAME-export, here.",
 )
 @options.json_option
-def command(target: str | None, merged: bool, dtype: str | None, into: Path | None, as_json: bool) -> None:
+def command(
+    target: str | None,
+    merged: bool,
+    gguf: tuple[str, ...],
+    ollama: bool,
+    dtype: str | None,
+    into: Path | None,
+    as_json: bool,
+) -> None:
     """Write a fetched model in a form that other tools load.
 
-    What is written is loaded again, and its predictions are compared with the box's. It gets its name when they agree; if not, nothing
-    stays and the command exits with 6. A folder without predictions of a box, such as an adapter that gpurun did not train, is compared
-    with what it predicts here before.
+    What is written is loaded again by the tool that it is for, and its predictions are compared with the box's. It gets its name when they
+    agree; if not, nothing of it stays and the command exits with 6. A folder without predictions of a box, such as an adapter that gpurun
+    did not train, is compared with what it predicts here before.
     """
     from runner.workflow.exporting.export import Wanted, default_folder, export
     from runner.workflow.inference.smoke import target_of
 
-    if not merged:
-        raise click.UsageError("say what to export: --merged")
+    if not merged and not gguf:
+        raise click.UsageError("say what to export: --merged, --gguf QUANT, or one of them with --ollama")
     folder, run = target_of(target)
-    wanted = Wanted(into or default_folder(folder, run), dtype)
+    wanted = Wanted(into or default_folder(folder, run), merged, tuple(dict.fromkeys(gguf)), ollama, dtype)
     exports = export(folder, run, wanted, output.reporter(as_json))
     if as_json:
         from runner.cli.as_document.models import export_document
@@ -62,11 +79,12 @@ def show(export: Export) -> None:
     from runner.domain.quantities import format_size, pluralise
 
     merged = f", {pluralise(export.merged_layers, 'layer')} merged" if export.merged_layers else ""
+    what = "log-probability" if export.path.suffix == ".gguf" else "logit"
     found, whose = export.comparison, "on the box" if export.by_box else "before, here"
     for line in (
         f"{export.path}",
         f"{format_size(export.size)}, {export.weights}{merged}",
-        f"largest difference of a logit {found.difference:.2g} (row {found.worst_row}), {found.limit:.2g} allowed",
+        f"largest difference of a {what} {found.difference:.2g} (row {found.worst_row}), {found.limit:.2g} allowed",
         f"{found.agree} of {found.answers} answers as {whose}",
         "passed",
     ):

@@ -41,6 +41,7 @@ from runner.local_model.messages import (
     PredictRequest,
     PredictResult,
     Progress,
+    PromptForm,
     Request,
     RowDifference,
     SampleRequest,
@@ -170,7 +171,13 @@ def _sample_request(value: object) -> SampleRequest:
 
 def _export_request(value: object) -> ExportRequest:
     fields = Fields(value)
-    return ExportRequest(fields("source", _smoke_request), fields("into", _path), fields("dtype", string))
+    return ExportRequest(
+        source=fields("source", _smoke_request),
+        into=fields("into", _path),
+        dtype=fields("dtype", string),
+        questions=fields("questions", optional(_path)),
+        form=fields("form", boolean),
+    )
 
 
 def _evaluate_request(value: object) -> EvaluateRequest:
@@ -266,7 +273,12 @@ def _loaded(value: object) -> Loaded:
 
 def _exported(value: object) -> Exported:
     fields = Fields(value)
-    return Exported(fields("merged", whole), fields("architecture", text))
+    return Exported(fields("merged", whole), fields("form", optional(_form)))
+
+
+def _form(value: object) -> PromptForm:
+    fields = Fields(value)
+    return PromptForm(fields("template", string), fields("system", string), fields("stop", list_of(string)))
 
 
 def _answer(fields: Fields) -> Answer:

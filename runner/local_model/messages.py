@@ -89,11 +89,15 @@ class ExportRequest:
     """Write the model of ``source`` to the new folder ``into``: whole, its adapter merged, the weights in ``dtype``.
 
     ``into/smoke`` then has the predictions of ``source``, or where it names none, what the model predicts here before it is merged.
+    ``questions`` is a new file for them in numbers, of a language model: token ids and the most probable tokens (``exporting/gguf.py``).
+    ``form`` asks for the ``PromptForm``.
     """
 
     source: SmokeRequest
     into: Path
     dtype: str
+    questions: Path | None = None
+    form: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,11 +198,20 @@ class PredictResult:
 
 
 @dataclass(frozen=True)
+class PromptForm:
+    """How a language model is asked, for Ollama: a template of Go's, the system message (empty: none), texts at which answers end."""
+
+    template: str
+    system: str
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Exported:
-    """The model is written. ``merged`` is how many layers had an adapter; ``architecture`` is transformers' name of its class."""
+    """The model is written. ``merged`` is how many layers had an adapter; ``form`` is None where it was not asked for."""
 
     merged: int
-    architecture: str
+    form: PromptForm | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.train.data.chat import prompt_ids
 from remote_payload.train.download import BaseModel
 from remote_payload.train.inference.target import end_tokens_of
 from remote_payload.train.model.causal import base_of
@@ -24,8 +26,11 @@ from remote_payload.train.model.model_facts import MODEL_FACTS, ModelFacts, read
 from runner.local_model.messages import Exported, ExportRequest, Progress, Send, SmokeRequest
 from runner.local_model.worker import Refused
 from runner.local_model.worker.load import check_weights, load
+from runner.local_model.worker.ollama import prompt_form
 from runner.local_model.worker.predict import logits_of
 from runner.local_model.worker.reference import read_inputs
+
+LIKELY = 10  # of the most probable tokens, whose probabilities are compared
 
 
 def export(request: ExportRequest, send: Send) -> Exported:
@@ -36,14 +41,20 @@ def export(request: ExportRequest, send: Send) -> Exported:
     check_weights(model)
     network = model.encoder if isinstance(model, Classifier) else model
     _refuse_tied(network)
+    facts = _facts(source, request.dtype)
+    ends = (
+        list((facts or {}).get("end_tokens") or end_tokens_of(model, tokenizer)) if source.kind == "causal_lm" else []
+    )
+    form = prompt_form(tokenizer, facts, ends) if request.form else None
     request.into.mkdir(parents=True)
     send(Progress(note="predicting"))
-    _write_reference(source, model, tokenizer, request.into / "smoke")
+    _write_reference(source, model, tokenizer, ends, request.into / "smoke")
+    if request.questions:
+        _write_questions(request.into / "smoke", tokenizer, ends, request.questions)
     send(Progress(note="merging"))
     layers = sum(isinstance(module, BaseTunerLayer) for module in network.modules())
     whole = _merged(network).to(getattr(torch, request.dtype))
     send(Progress(note="writing"))
-    facts = _facts(source, request.dtype)
     if isinstance(model, Classifier):
         assert facts
         model.encoder = whole
@@ -54,7 +65,7 @@ def export(request: ExportRequest, send: Send) -> Exported:
         tokenizer.save_pretrained(str(request.into))
         if facts:
             write_model_facts(request.into, facts)
-    return Exported(layers, type(whole).__name__)
+    return Exported(layers, form)
 
 
 def _refuse_tied(network: Any) -> None:
@@ -95,7 +106,9 @@ def _facts(source: SmokeRequest, dtype: str) -> ModelFacts | None:
     return {**read_model_facts(source.folder), "adapter": False, "dtype": dtype}
 
 
-def _write_reference(source: SmokeRequest, model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _write_reference(
+    source: SmokeRequest, model: nn.Module, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], folder: Path
+) -> None:
     """The box's predictions, or else what the model predicts here before anything is changed."""
     if source.expected is not None:
         shutil.copytree(source.expected.parent, folder)
@@ -106,13 +119,36 @@ def _write_reference(source: SmokeRequest, model: nn.Module, tokenizer: PreTrain
     if source.kind == "causal_lm":
         assert isinstance(model, PreTrainedModel | PeftModel)
         inputs: list[SmokePrompt] = [{"prompt": row.text, "add_special_tokens": row.add_special_tokens} for row in rows]
-        ends = end_tokens_of(model, tokenizer)
         logits, tokens = decode_greedily(model, tokenizer, inputs, ends)
         expected = {"logits": logits, "tokens": tokens}
-        lines, about["end_tokens"] = [json.dumps(each) for each in inputs], ends
+        lines, about["end_tokens"] = [json.dumps(each) for each in inputs], list(ends)
     else:
         expected = {"logits": logits_of(source, model, tokenizer, [row.text for row in rows])}
         lines = [json.dumps({"text": row.text}) for row in rows]
     save_file(expected, folder / "expected.safetensors")
     (folder / "inputs.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "about.json").write_text(json.dumps(about) + "\n", "utf-8")
+
+
+def _write_questions(smoke: Path, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], file: Path) -> None:
+    """The smoke test's rows in numbers, for a program that has no torch: a ``Question`` of ``exporting/gguf.py`` a line."""
+    expected = load_file(smoke / "expected.safetensors")
+    lines = []
+    rows = zip(
+        (smoke / "inputs.jsonl").read_text("utf-8").splitlines(), expected["logits"], expected["tokens"], strict=True
+    )
+    for line, logits, tokens in rows:
+        row = json.loads(line)
+        special = row.get("add_special_tokens", True) is True
+        likely = logits.float().log_softmax(-1).topk(min(LIKELY, len(logits)))
+        question = {
+            "prompt": row["prompt"],
+            "add_special_tokens": special,
+            "ids": list(prompt_ids(tokenizer, row["prompt"], special)),
+            "tokens": [token for token in tokens.tolist() if token >= 0],
+            "likely": dict(zip(likely.indices.tolist(), likely.values.tolist(), strict=True)),
+            "scale": float(logits.abs().max()),
+            "end": ends[0] if ends else 0,
+        }
+        lines.append(json.dumps(question))
+    file.write_text("\n".join(lines) + "\n", "utf-8")

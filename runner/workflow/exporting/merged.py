@@ -10,7 +10,7 @@ from runner.domain.progress import Reporter
 from runner.files import read_json
 from runner.local_model.base import choose_dtype
 from runner.local_model.compare import Comparison
-from runner.local_model.messages import Exported, ExportRequest
+from runner.local_model.messages import Exported, ExportRequest, PromptForm
 from runner.local_model.model_folder import CONFIG, ModelFolder, dtype_named
 from runner.local_model.process import model_process, show
 from runner.workflow.inference.smoke import smoke_request, test_model
@@ -20,23 +20,33 @@ ELSEWHERE = "Export it on a machine with more memory."
 
 @dataclass(frozen=True)
 class Whole:
-    """A model that was merged, and tested: the dtype of its weights, how many layers had an adapter, how close it is."""
+    """A model that was merged, and tested: the dtype of its weights, how many layers had an adapter, how it is asked, how close it is."""
 
     dtype: str
     layers: int
-    architecture: str
+    form: PromptForm | None
     comparison: Comparison
 
 
-def merge(model: ModelFolder, base: Path | None, into: Path, dtype: str | None, report: Reporter) -> Whole:
+def merge(
+    model: ModelFolder,
+    base: Path | None,
+    into: Path,
+    dtype: str | None,
+    report: Reporter,
+    *,
+    questions: Path | None = None,
+    form: bool = False,
+) -> Whole:
     """Writes the whole model to the new folder ``into``, its weights in ``dtype`` (None: in the dtype that they have).
 
-    What is added up is added in float32 where memory allows it, and rounded once. Raises ArtifactError for what a whole model cannot hold,
-    SmokeTestFailed where the result predicts something else.
+    ``questions`` is where the predictions go in numbers, for llama.cpp; ``form`` asks for the ``PromptForm``. What is added up is added in
+    float32 where memory allows it, and rounded once. Raises ArtifactError for what a whole model cannot hold, SmokeTestFailed where the
+    result predicts something else.
     """
     stored = dtype or _own_dtype(model, base)
     loaded = choose_dtype(model, base, report, elsewhere=ELSEWHERE)
-    request = ExportRequest(smoke_request(model, base, loaded, "cpu"), into.absolute(), stored)
+    request = ExportRequest(smoke_request(model, base, loaded, "cpu"), into.absolute(), stored, questions, form)
     with (
         report.stage("merge" if model.adapter else "write") as stage,
         model_process(request, ArtifactError, meaning="Nothing was exported.") as process,
@@ -45,7 +55,7 @@ def merge(model: ModelFolder, base: Path | None, into: Path, dtype: str | None, 
     tested = test_model(into, report, device="cpu", rounded_to=stored)
     assert tested.comparison  # the process has written predictions beside the weights
     raise_for("the whole model", tested.comparison, by_box=model.reference is not None)
-    return Whole(stored, exported.merged, exported.architecture, tested.comparison)
+    return Whole(stored, exported.merged, exported.form, tested.comparison)
 
 
 def raise_for(what: str, comparison: Comparison, *, by_box: bool) -> None:

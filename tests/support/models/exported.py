@@ -11,13 +11,18 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from remote_payload.train.download import BaseModel
+from remote_payload.train.model.causal_files import save_causal
+from remote_payload.train.model.greedy_decoding import SmokePrompt
+from remote_payload.train.results.causal_smoke import write_causal_smoke
 from runner.local_model.messages import Message, Progress, Request
 from runner.local_model.worker import Refused
 from runner.local_model.worker.__main__ import answer
 from runner.workflow.exporting import merged
 from runner.workflow.inference import smoke
-from tests.support.models.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.models.tiny_models import CORPUS, sentencepiece_tokenizer, tiny_model, tiny_tokenizer
 
 
 class Called:
@@ -77,3 +82,32 @@ def spoil(folder: Path, seed: int, matrices: int = 1) -> None:
 def used(name: str) -> bool:
     """Whether a prediction depends on these weights: not on positions that no text reaches, token types that none has, a pooler."""
     return not any(part in name for part in ("position_embeddings", "token_type", "pooler", "embed_tokens"))
+
+
+def llama_run(root: Path, adapter: bool = True) -> Path:
+    """``root/models/best``, a Llama that llama.cpp can load, with or without a LoRA on ``root/base``, and the box's predictions.
+
+    256 wide, as K-quants need rows of whole blocks; its head is scaled so that answers differ as those of a trained model do.
+    """
+    torch.manual_seed(0)
+    tokenizer = sentencepiece_tokenizer()
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), **shape, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model: Any = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    base = root / "base"
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    if adapter:
+        lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+        model = get_peft_model(model, lora)
+    folder = root / "models/best"
+    folder.mkdir(parents=True)
+    save_causal(model.eval(), tokenizer, folder, BaseModel("base", str(base)), {"recipe": "sft", "end_tokens": [2]})
+    prompts: list[SmokePrompt] = [{"prompt": text, "add_special_tokens": True} for text in CORPUS]
+    write_causal_smoke(folder, str(base), prompts, [2], torch.device("cpu"))
+    return folder

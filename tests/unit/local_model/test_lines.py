@@ -28,6 +28,7 @@ from runner.local_model.messages import (
     PredictRequest,
     PredictResult,
     Progress,
+    PromptForm,
     Request,
     RowDifference,
     SampleRequest,
@@ -50,7 +51,7 @@ SMOKE = SmokeRequest(
     expected=None,
 )
 SAMPLE = SampleRequest(Path("/model"), Path("/base"), True, "auto", "bfloat16", Sampling(7, 0.5, 0.9, 1.2, -3))
-EXPORT = ExportRequest(SMOKE, Path("/new/model"), "bfloat16")
+EXPORT = ExportRequest(SMOKE, Path("/new/model"), "bfloat16", Path("/questions"), True)
 PREDICT = PredictRequest(
     "mine", Path("/model"), None, "classifier", "cpu", "float32",
     PredictSettings(["/a b.csv"], "/out.csv", "text", ["id"], "mark", Answering(7, 0.5, 0.9, 1.2, 3, "Be short.")), True,
@@ -90,7 +91,7 @@ def test_a_prompt_is_read_as_it_was_written() -> None:
     "message",
     [
         RESULT,
-        Exported(24, "LlamaForCausalLM"),
+        Exported(24, PromptForm("{{ .Prompt }}\n", "", ("</s>",))),
         PREDICTED,
         LOADED,
         ANSWER,

@@ -62,7 +62,7 @@ def merged(folder: Path, into: Path, dtype: str | None = None) -> Export:
     """What one export makes, typed where the base is found as ``base``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parents[1] if folder.name == "best" else folder.parent)
-        (made,) = export(folder, None, Wanted(into, dtype), Silent())
+        (made,) = export(folder, None, Wanted(into, dtype=dtype), Silent())
     return made
 
 
