@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from remote_payload.publish.evaluation import Evaluated
 from remote_payload.publish.problem import PublishProblem
 
 if TYPE_CHECKING:
@@ -77,9 +78,15 @@ def look_up_base(api: HfApi, name: str, token: str | None) -> Base | None:
 
 
 def finish_card(
-    text: str | None, model: Model, base: Base | None, title: str, forms: Sequence[str] = ()
+    text: str | None,
+    model: Model,
+    base: Base | None,
+    title: str,
+    forms: Sequence[str] = (),
+    evaluated: Evaluated | None = None,
 ) -> tuple[str, list[str]]:
-    """The card, and remarks about its licence for whoever publishes. ``forms`` are lines about other forms that lie beside the model.
+    """The card, and remarks about its licence for whoever publishes. ``forms`` are lines about other forms that lie beside the model; the
+    table of ``evaluated`` and its figures are added.
 
     Raises PublishProblem for a card whose metadata cannot be read.
     """
@@ -105,6 +112,11 @@ def finish_card(
         data.pipeline_tag = data.pipeline_tag or "text-generation"
     # peft writes the base's path into a tag too; the Hub makes such tags of base_model itself.
     data.tags = [tag for tag in data.tags or [] if not str(tag).startswith("base_model:")] or None
+    if evaluated:
+        card.text = f"{card.text.rstrip()}\n\n{evaluated.section()}"
+        data.model_name = data.model_name or title
+        task = data.pipeline_tag or ("text-generation" if model.language_model else "text-classification")
+        data.eval_results = [*(data.eval_results or []), *evaluated.results(task)]
     if forms:
         lines = "\n".join(f"- {line}" for line in forms)
         card.text = f"{card.text.rstrip()}\n\n## Other forms\n\n{lines}\n"

@@ -37,12 +37,13 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     metavar="DIR",
     help="The export's folder. Without it NAME-export, here, as of gpurun export.",
 )
+@click.option("--evaluation", type=FOLDER, metavar="DIR", help="Put the table of this gpurun evaluate into the card.")
 @click.option("--on-box", is_flag=True, help="Publish a run's models/best from its box: nothing comes home.")
 @click.option("--dry-run", is_flag=True, help="List what would be published, and upload nothing.")
 @options.json_option
 def command(
     target: str, repository: str, public: bool, update: bool, merged: bool, gguf: bool, exports: Path | None,
-    on_box: bool, dry_run: bool, as_json: bool,
+    evaluation: Path | None, on_box: bool, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish a model on the Hugging Face Hub: private, with its card.
 
@@ -63,15 +64,19 @@ def command(
         disable_progress_bars()
     report = output.reporter(as_json)
     if on_box:
-        if merged or gguf:
-            raise UserError("--merged and --gguf publish exports of this machine", hint="Leave them or --on-box out.")
+        if merged or gguf or evaluation:
+            raise UserError(
+                "--merged, --gguf and --evaluation name what lies on this machine", hint="Leave these or --on-box out."
+            )
         run = store.find_started(target)
         done = publish_on_box(run, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
     else:
         folder, known = model_of(target)
         place = exports or default_folder(target_of(target)[0] if known is None else folder, known)
         forms = exported(place, merged=merged, gguf=gguf)
-        wish = Wish(folder.absolute(), repository, repository.rpartition("/")[2], public, *forms)
+        title = repository.rpartition("/")[2]
+        names = (target, folder.name, str(folder), *((known.run_id, known.job.name) if known else ()))
+        wish = Wish(folder.absolute(), repository, title, public, *forms, evaluation=evaluation, names=names)
         done = publish_here(known, wish, report, _ask_token, update=update, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.publish import publish_document

@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from remote_payload.recipes.evaluated import Column, Evaluation
 from remote_payload.train.files import write_json
 from tests.support.cli import Gpurun
 from tests.support.document_types import TYPES, differences
@@ -158,6 +159,40 @@ def test_other_content_is_overwritten_only_when_told(gpurun: Gpurun, hub: Hub, t
     gpurun("publish", str(folder), "ada/legal", "--update")
     files = hub.files("ada/legal")
     assert "model.safetensors" not in files and files["photo.png"] == b"2" and b"# legal" in files["README.md"]
+
+
+def test_the_table_of_an_evaluation_goes_into_the_card(gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path) -> None:
+    columns = [
+        Column(
+            "legal",
+            "legal",
+            False,
+            "",
+            "classifier",
+            "cpu",
+            "float32",
+            "x",
+            {"accuracy": 0.9, "latency/median_ms": 3.5},
+        ),
+        Column("base of legal", "legal", True, "", "classifier", "cpu", "float32", "x", {"accuracy": 0.5}),
+        Column("a|b", "/home/ada/b", False, "", "classifier", "cpu", "float32", "x", {"accuracy": 0.7}),
+    ]
+    found = Evaluation("/home/ada/data/test.jsonl", "0" * 64, 1200, columns)
+    write_json(tmp_path / "evaluation.json", found.as_json())
+    (tmp_path / "evaluation.md").write_text("with examples")
+    run = record_fetched(gpurun.home, trained, trained)
+    gpurun.env["HF_HUB_DISABLE_XET"] = "1"
+    told = gpurun(
+        "publish", str(trained / "models/best"), "ada/x", "--evaluation", str(tmp_path / "hf"), check=2
+    ).stderr
+    assert "there is no readable evaluation.json" in told
+    gpurun("publish", run.run_id, "ada/legal", "--evaluation", str(tmp_path))
+    card: Any = card_of(hub, "ada/legal", tmp_path)
+    assert "On `./test.jsonl`, 1,200 examples:" in card.text and "ada/data" not in str(card)
+    assert "| metric | legal | base of legal | a\\|b |" in card.text
+    assert "| accuracy | 0.9000 | 0.5000 | 0.7000 |" in card.text
+    figures = [(each.dataset_name, each.metric_type, each.metric_value) for each in card.data.eval_results]
+    assert figures == [("data/legal", "accuracy", 0.9831), ("./test.jsonl", "accuracy", 0.9)]
 
 
 def test_an_upload_that_broke_off_goes_on(gpurun: Gpurun, hub: Hub, trained: Path) -> None:
