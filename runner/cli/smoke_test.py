@@ -11,6 +11,8 @@ import click
 from runner.cli import options, output
 from runner.domain.errors import SmokeTestFailed
 
+SHOWN = 3  # texts of the box's inputs
+
 if TYPE_CHECKING:
     from runner.local_model.report import SmokeReport
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     "--inputs",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help='Predict these instead: JSON Lines with "text" (classifier) or "prompt". Nothing is compared then.',
+    help='Predict these instead: JSON Lines with "text" (classifier) or "prompt". Each answer is printed then, and nothing compared.',
 )
 @options.json_option
 def command(target: str | None, device: str, inputs: Path | None, as_json: bool) -> None:
@@ -53,12 +55,12 @@ def command(target: str | None, device: str, inputs: Path | None, as_json: bool)
         output.print_document(document)
         sys.exit(0 if document["passed"] else SmokeTestFailed.exit_code)
     for report in reports:
-        show(report)
+        show(report, own=inputs is not None)
     raise_for(reports)
 
 
-def show(report: SmokeReport) -> None:
-    """Prints what was measured of one model, for a person."""
+def show(report: SmokeReport, *, own: bool = False) -> None:
+    """Prints what was measured of one model, for a person; where the inputs are his ``own``, each row's answer."""
     from runner.domain.quantities import format_duration, format_size
 
     device = report.device if report.device_name == report.device else f"{report.device} ({report.device_name})"
@@ -72,7 +74,8 @@ def show(report: SmokeReport) -> None:
     if report.counts is not None:
         counted = " / ".join(f"{count} {label}" for label, count in report.counts.items())
         lines.append(f"{report.samples} samples: {counted}")
-    lines += [f"… {text}" for text in report.texts[:3]]
+    lines += [f"{row}: {each.label} {each.probability:.3f}" for row, each in enumerate(report.labelled, 1)]
+    lines += [f"{row}: … {text}" for row, text in enumerate(report.texts[: None if own else SHOWN], 1)]
     for line in [*lines, *_verdict(report)]:
         output.print_untrusted(line)
 

@@ -35,6 +35,7 @@ from runner.local_model.messages import (
     Exported,
     ExportRequest,
     Failure,
+    Labelled,
     Measured,
     Message,
     Predictions,
@@ -312,7 +313,13 @@ def _predictions(value: object) -> Predictions:
         tokens=fields("tokens", optional(whole)),
         texts=fields("texts", list_of(string)),
         comparison=fields("comparison", optional(_measured)),
+        labelled=fields("labelled", list_of(_labelled)),
     )
+
+
+def _labelled(value: object) -> Labelled:
+    fields = Fields(value)
+    return Labelled(fields("label", string), fields("probability", finite_number))
 
 
 def _measured(value: object) -> Measured:

@@ -154,11 +154,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """The class that was chosen for one text, and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What the model predicted for ``samples`` inputs, in ``seconds``.
 
     ``counts`` is how often each class was chosen (of a classifier); ``tokens`` how many were generated and ``texts`` their
-    beginnings (of a language model). ``comparison`` is None when there was nothing to compare with.
+    beginnings (of a language model). ``labelled`` is the class of each of the user's own texts. ``comparison`` is None when there was
+    nothing to compare with.
     """
 
     samples: int
@@ -167,6 +176,7 @@ class Predictions:
     tokens: int | None = None
     texts: tuple[str, ...] = ()
     comparison: Measured | None = None
+    labelled: tuple[Labelled, ...] = ()
 
 
 @dataclass(frozen=True)

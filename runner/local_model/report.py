@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.local_model.compare import Comparison
+from runner.local_model.messages import Labelled
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SmokeReport:
     texts: tuple[str, ...]
     comparison: Comparison | None
     not_opened: tuple[str, ...]
+    labelled: tuple[Labelled, ...] = ()  # of the user's own texts, in their order
 
     @property
     def passed(self) -> bool:

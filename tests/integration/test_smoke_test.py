@@ -130,6 +130,16 @@ def test_ones_own_inputs_on_a_plain_folder(gpurun: Gpurun, trained: Path, tmp_pa
     gpurun("smoke-test", str(trained / "base"), "--inputs", str(tmp_path / "nothing.jsonl"), check=2)
 
 
+def test_each_of_ones_own_inputs_gets_its_class(gpurun: Gpurun, trained: Path, tmp_path: Path) -> None:
+    record_fetched(gpurun.home, trained, trained)
+    (tmp_path / "mine.jsonl").write_text('{"text": "one"}\n{"text": "the licence"}\n')
+    done = gpurun("smoke-test", "--inputs", str(tmp_path / "mine.jsonl"))
+    rows = [line.strip().split() for line in done.stdout.splitlines() if line.strip()[:2] in ("1:", "2:")]
+    assert [row[0] for row in rows] == ["1:", "2:"] and all(row[1].endswith("LEGAL") for row in rows)
+    [model] = gpurun.json("smoke-test", "--inputs", str(tmp_path / "mine.jsonl"))["models"]
+    assert [each["label"] for each in model["labelled"]] == [row[1] for row in rows]
+
+
 @pytest.mark.parametrize(
     ("make", "code", "said"),
     [

@@ -16,15 +16,18 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from remote_payload.train.errors import InputError
 from remote_payload.train.files import read_json_object, sync_folder, write_json
+
+ORPHANED = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,8 @@ class Unfinished:
             raise InputError(f"{self.output} is there already; it is not overwritten. Give another name, or remove it")
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"another process is writing {self.output}") from None
+            if not _locked(lock):
+                raise InputError(f"another process is writing {self.output}")
             self._check(about)
             yield
 
@@ -165,6 +166,19 @@ class PartWriter:
         """Closes both files."""
         self._rows.close()
         self._journal.close()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock was had in ORPHANED seconds: a process whose command was killed ends when it next says how far it is."""
+    ends = time.monotonic() + ORPHANED
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.2)
 
 
 def _cut(path: Path, size: int) -> BinaryIO:

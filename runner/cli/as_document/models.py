@@ -41,6 +41,7 @@ def model_part(report: SmokeReport) -> documents.Model:
         "peak_memory": report.peak_memory,
         "counts": report.counts,
         "texts": list(report.texts),
+        "labelled": [{"label": each.label, "probability": each.probability} for each in report.labelled],
         "comparison": _comparison(report.comparison) if report.comparison else None,
         "not_opened": list(report.not_opened),
     }

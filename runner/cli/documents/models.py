@@ -17,6 +17,11 @@ class Comparison(TypedDict):
     problems: list[str]
 
 
+class Labelled(TypedDict):
+    label: str
+    probability: float
+
+
 class Model(TypedDict):
     folder: str
     kind: str
@@ -32,6 +37,7 @@ class Model(TypedDict):
     peak_memory: int
     counts: dict[str, int] | None
     texts: list[str]
+    labelled: list[Labelled]
     comparison: Comparison | None
     not_opened: list[str]
 

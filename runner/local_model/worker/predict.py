@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from runner.local_model.messages import Measured, Predictions, Progress, RowDifference, Send, SmokeRequest
+from runner.local_model.messages import Labelled, Measured, Predictions, Progress, RowDifference, Send, SmokeRequest
 from runner.local_model.worker.device import synchronize
 from runner.local_model.worker.reference import (
     check_finite,
@@ -49,7 +49,13 @@ def predict(
     if request.kind == "encoder":
         return Predictions(len(rows), seconds)
     counts = torch.bincount(logits.argmax(-1), minlength=logits.shape[-1]).tolist()
-    return Predictions(len(rows), seconds, counts=tuple(counts), comparison=compare(request, logits))
+    return Predictions(
+        len(rows),
+        seconds,
+        counts=tuple(counts),
+        comparison=compare(request, logits),
+        labelled=_labelled(request, model, logits),
+    )
 
 
 def logits_of(
@@ -60,6 +66,18 @@ def logits_of(
     with torch.inference_mode():
         found = [_forward(request, model, tokenizer, [row], len(row), "cpu") for row in rows]
     return torch.cat(found).float()
+
+
+def _labelled(request: SmokeRequest, model: nn.Module, logits: Tensor) -> tuple[Labelled, ...]:
+    """The class of each of the user's own texts; nothing where the texts are the box's or built in."""
+    if request.inputs is None or request.expected is not None:
+        return ()
+    named = getattr(getattr(model, "config", None), "id2label", None) or {}
+    classes = range(logits.shape[-1])
+    labels = request.labels if len(request.labels) == len(classes) else [str(named.get(each, each)) for each in classes]
+    best = logits.softmax(-1).max(-1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(Labelled(labels[index], round(share, 6)) for index, share in pairs)
 
 
 def bucketed(lengths: Sequence[int], limit: int) -> Iterator[Batch]:

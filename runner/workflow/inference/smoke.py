@@ -150,6 +150,7 @@ def _report(model: ModelFolder, result: SmokeResult, dtype: str, run: Run | None
         texts=found.texts,
         comparison=comparison,
         not_opened=model.inspected.pickles,
+        labelled=found.labelled,
     )
 
 

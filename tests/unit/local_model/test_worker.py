@@ -177,7 +177,11 @@ def test_ones_own_inputs_are_answered_and_compared_with_nothing(run_of: RunOf, t
     inputs = tmp_path / "mine.jsonl"
     inputs.write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two " * 500}) + "\n")
     result = ask(run_of("bert"), inputs=inputs).predictions
-    assert result.samples == 2 and result.comparison is None
+    assert result.samples == 2 and result.comparison is None and result.counts
+    assert [each.label in LABELS for each in result.labelled] == [True, True]
+    assert all(1 / len(LABELS) <= each.probability <= 1 for each in result.labelled)
+    for label, count in zip(LABELS, result.counts, strict=True):
+        assert sum(each.label == label for each in result.labelled) == count
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "x"}', '{"text": 3}', ""])
