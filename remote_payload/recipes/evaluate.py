@@ -56,7 +56,7 @@ def main(run: Run[Any]) -> None:
 
 def with_folders(run: Run[Any], model: ModelToMeasure) -> ModelToMeasure:
     """The model with its folder here, and that of its base."""
-    folder = model.folder if Path(model.folder).is_dir() else local_model(run, model.folder).path
+    folder = model.folder if Path(model.folder).is_dir() else local_model(run, model.folder, model.revision).path
     base = model.base
     if base is not None and not Path(base).is_dir():
         base = local_model(run, base, model.base_revision).path

@@ -45,6 +45,7 @@ class ModelToMeasure:
     folder: str = required("The folder of the model, an adapter's too, or its name on the Hub.", kind="data")
     base: Optional[str] = setting(None, "The folder of an adapter's base model, or its name on the Hub.", kind="data")
     base_revision: Optional[str] = setting(None, "The commit of a base of the Hub.")
+    revision: Optional[str] = setting(None, "Branch, tag or commit of a model of the Hub.")
 
 
 @dataclass

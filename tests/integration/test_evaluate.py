@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from runner.cli.documents.evaluation import Evaluate
 from tests.support.cli import Gpurun
 from tests.support.document_types import differences
+from tests.support.hub import Hub
 from tests.support.models.edge_json import TEMPLATE, adapter_and_base, asked
 from tests.support.models.plain_script import score
 
@@ -50,6 +52,24 @@ def test_the_blocked_step_of_the_report_and_a_regression(gpurun: Gpurun, place: 
     (compared,) = held["compared"]
     exact = next(each for each in compared["differences"] if each["metric"] == "json_exact")
     assert compared["other"] == "./adapter" and exact["better"] == [] and len(exact["worse"]) == 4 and exact["high"] < 0
+
+
+def test_an_adapter_whose_base_is_on_the_hub_beside_that_model(
+    gpurun: Gpurun, hub: Hub, place: Path, tmp_path: Path
+) -> None:
+    """Both are brought here before the process without a network starts; the base is the same model as the one that is named."""
+    hub.add_model("org/base", place / "base")
+    adapter = Path(shutil.copytree(place / "adapter", tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/base"}))
+    gpurun.env |= {"HF_ENDPOINT": hub.endpoint}
+    words = list(arguments())
+    words[1:2] = [str(adapter), "org/base"]
+    found: Any = gpurun.json(*words, "--set", "generate=false", "--output", str(tmp_path / "found"), cwd=place)
+    tuned, base, named = found["columns"]
+    assert (tuned["base"], base["base"], named["name"]) == (False, True, "org/base")
+    assert base["metrics"]["loss"] == pytest.approx(named["metrics"]["loss"], rel=1e-6)
+    assert tuned["metrics"]["loss"] < base["metrics"]["loss"]
 
 
 def test_what_is_no_model_and_no_data_is_told_before_anything_is_loaded(gpurun: Gpurun, place: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from runner.domain.errors import UserError
 from runner.domain.job import DataFrom, Hub, Job, Resources, SmokeTest
 from runner.domain.progress import Reporter
 from runner.local_model.base import BaseModel, base_of_job, required_base
@@ -34,10 +33,6 @@ class Sent:
         """One more model. Raises SmokeTestFailed for a folder that is no model, or whose base is not on this machine."""
         number = len(self.models) + 1
         base: BaseModel | None = None
-        if meant.revision:
-            raise UserError(
-                f"{meant.named}: on a box a model of the Hub is measured as it is now, without @{meant.revision}"
-            )
         if meant.repository:
             self.hub.append(meant.repository)
             folder = meant.repository
@@ -52,8 +47,10 @@ class Sent:
         elif base is not None:
             place = base.id
             self.hub.append(base.id)
-        revision = base.revision if base else None
-        self.models.append({"name": meant.named, "folder": folder, "base": place, "base_revision": revision})
+        commit = base.revision if base else None
+        self.models.append(
+            {"name": meant.named, "folder": folder, "revision": meant.revision, "base": place, "base_revision": commit}
+        )
 
 
 def evaluate_on(host: str, asked: Asked, report: Reporter, display: Display) -> Outcome:

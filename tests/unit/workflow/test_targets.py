@@ -61,7 +61,7 @@ def test_what_it_cannot_mean_is_explained(laptop: Path, named: str, error: type[
 
 
 def test_the_job_reads_on_the_box_what_its_runs_wrote(laptop: Path) -> None:
-    targets = [meaning_of(each) for each in ("brie:step-000100", "brie", "plain", "org/model")]
+    targets = [meaning_of(each) for each in ("brie:step-000100", "brie", "plain", "org/model@v2")]
     job = job_of(Asked(("brie",), Path("data.jsonl")), targets)
     assert {place: str(output) for place, output in job.run_outputs.items()} == {
         "models/1": f"run:{RUN}/checkpoints/step-000100",
@@ -71,6 +71,7 @@ def test_the_job_reads_on_the_box_what_its_runs_wrote(laptop: Path) -> None:
     assert [(each["folder"], each["base"], each["base_revision"]) for each in job.settings["models"]] == [
         ("models/1", "org/base", "abc"), ("models/2", "org/base", "abc"), ("models/3", None, None), ("org/model", None, None),
     ]  # fmt: skip
+    assert [each["revision"] for each in job.settings["models"]] == [None, None, None, "v2"]
     assert job.hub == Hub(models=("org/base", "org/model")) and job.resources.gpus == 1
     assert job.settings["answer_field"] == "out" and job.settings["data"] == "data/data.jsonl"
     assert job_of(Asked(("plain",), Path("data.jsonl"), device="cpu"), targets[2:3]).resources.gpus == 0
