@@ -79,13 +79,14 @@ def show(export: Export) -> None:
     from runner.domain.quantities import format_size, pluralise
 
     merged = f", {pluralise(export.merged_layers, 'layer')} merged" if export.merged_layers else ""
-    what = "log-probability" if export.path.suffix == ".gguf" else "logit"
+    what = "log-probability" if export.form == "gguf" else "logit"
     found, whose = export.comparison, "on the box" if export.by_box else "before, here"
-    for line in (
-        f"{export.path}",
+    tested = [
         f"{format_size(export.size)}, {export.weights}{merged}",
         f"largest difference of a {what} {found.difference:.2g} (row {found.worst_row}), {found.limit:.2g} allowed",
         f"{found.agree} of {found.answers} answers as {whose}",
         "passed",
-    ):
+    ]
+    modelfile = [f"for the {export.weights} weights that were tested; Ollama itself was not started"]
+    for line in (f"{export.path}", *(modelfile if export.form == "ollama" else tested)):
         output.print_untrusted(line)

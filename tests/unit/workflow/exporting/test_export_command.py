@@ -41,6 +41,11 @@ def test_a_fetched_run_is_exported_by_its_name(tmp_path: Path, home: Path, monke
     assert place == f"{run.run_id}-export/merged" and (tmp_path / place / "model.safetensors").is_file()
     assert what.endswith("bfloat16, 4 layers merged") and verdict[-1] == "passed" and "on the box" in verdict[1]
     assert max(map(len, done.stdout.splitlines())) <= 80
+    modelfile = CliRunner().invoke(gpurun, ["export", "legal", "--merged", "--ollama", "--into", "two"])
+    assert modelfile.stdout.splitlines()[-2:] == [
+        "two/Modelfile",
+        "for the float32 weights that were tested; Ollama itself was not started",
+    ]
     again = CliRunner().invoke(gpurun, ["export", "legal", "--merged"])
     assert isinstance(again.exception, UserError) and "is there already" in again.exception.message
 
