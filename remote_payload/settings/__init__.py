@@ -18,7 +18,7 @@ RECIPES = {
 }
 
 # What runs like a recipe and trains nothing: commands of gpurun's write its jobs.
-USES = {"evaluate": "EvaluateSettings"}
+USES = {"evaluate": "EvaluateSettings", "predict": "PredictJob"}
 
 
 def is_own(recipe: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, Literal, Optional
 
+from remote_payload.settings.evaluate import ModelToMeasure
 from remote_payload.settings.setting import group, required, setting
 
 
@@ -34,3 +35,12 @@ class PredictSettings:
         "stop", "A row that cannot be read or lacks the field ends the command, or is written with the reason as error."
     )
     answering: Answering = group(Answering, "How a language model answers.")
+
+
+@dataclass
+class PredictJob:
+    """The same as a run on a box; the output is one of its reports."""
+
+    model: ModelToMeasure = required("The model.")
+    files: PredictSettings = required("The files and how they are predicted.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "The device.")

@@ -50,23 +50,38 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=options.number(click.FloatRange(0, min_open=True)), help="1 is none.")
 @click.option("--seed", type=int, help="The same seed gives the same answers.")
 @click.option("--system-prompt", metavar="TEXT", help="Ask with this system message, not with that of training.")
+@options.host_option(required=False)
+@click.option(
+    "--gpus", type=options.number(click.IntRange(1)), default=1, show_default=True, help="With --host: how many GPUs."
+)
 @click.option("--dry-run", is_flag=True, help="Only read the rows, and say which cannot be used.")
 @options.json_option
 def command(
     target: str, files: tuple[str, ...], written: str, field: str | None, keep: tuple[str, ...], bad_rows: str, device: str,
-    dry_run: bool, as_json: bool, **told: object,
+    host: str | None, gpus: int, dry_run: bool, as_json: bool, **told: object,
 ) -> None:  # fmt: skip
     """Write a model's prediction for each row of files of any size.
 
     TARGET is a fetched run, RUN:CHECKPOINT, a folder with a model or an adapter, or a model of the Hub. A classifier writes classes and
     probabilities, a language model answers, generated as the run's job says unless an option says otherwise. A command that was ended
-    goes on where it stopped when it is typed again.
+    goes on where it stopped when it is typed again. With --host it is a run on that box.
     """
     from remote_payload.settings.predict import PredictSettings
+    from runner.domain.errors import UserError
     from runner.workflow.inference.predict import predict
 
     settings = PredictSettings(list(files), written, field, list(keep), bad_rows)  # type: ignore[arg-type]
-    found = predict(target, settings, told, output.reporter(as_json), device=device, dry_run=dry_run)
+    report = output.reporter(as_json)
+    if host and dry_run:
+        raise UserError("--dry-run reads the rows on this machine: leave --host out")
+    if host:
+        from runner.cli.following import Hidden, Terminal
+        from runner.workflow.inference.predict_on_box import predict_on
+
+        display = Hidden() if as_json else Terminal(report)
+        found = predict_on(host, target, settings, told, report, display, device=device, gpus=gpus)
+    else:
+        found = predict(target, settings, told, report, device=device, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.models import predict_document
 

@@ -102,6 +102,11 @@ def read_request(line: bytes) -> Request:
     return fields("smoke", _smoke_request)
 
 
+def read_predicted(document: object) -> PredictResult:
+    """What a prediction says of itself. Raises Impossible naming a wrong field."""
+    return _predict_result(document)
+
+
 def read_prompt(line: bytes) -> str:
     """The prompt in a line. Raises Impossible."""
     return Fields(_parse(line))("prompt", string)

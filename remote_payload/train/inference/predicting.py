@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,9 @@ def predict_files(
 ) -> Predicted:
     """Writes ``settings.output``. Raises InputError for files, rows and fields that cannot be used, with file and line, and OSError
     when the disk is full; what was predicted until then is kept for the next attempt."""
+    system = settings.answering.system_prompt
+    if system is not None:
+        target = replace(target, prompting={**target.prompting, "system_prompt": system})
     output, files = Path(settings.output), input_files(settings)
     check_output(output, settings.keep, target)
     unfinished = Unfinished(output)

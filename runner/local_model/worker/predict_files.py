@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import transformers
@@ -47,9 +46,6 @@ def _predict(request: PredictRequest, device: str, send: Send) -> PredictResult:
         target = load_target(request.folder, name=request.name, base_path=request.base, device=device, dtype=dtype)
     except InputError as error:
         raise Refused(str(error)) from None
-    system = request.settings.answering.system_prompt
-    if system is not None:
-        target = replace(target, prompting={**target.prompting, "system_prompt": system})
     if target.kind == "causal_lm":
         report_while_busy(target.model, send)
     found = predict_files(target, request.settings, World(0, 1, 0, torch.device(device)), _told(send))

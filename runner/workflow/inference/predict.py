@@ -40,10 +40,7 @@ def predict(
     ``told`` is what of ``settings.answering`` the user said; the rest is as the run's job says. Raises UserError for files and rows that
     cannot be used, and what ``find_target`` raises.
     """
-    if Path(settings.output).exists():
-        raise UserError(f"{settings.output} is there already", hint="Give another --output, or remove it.")
-    if not Path(settings.output).absolute().parent.is_dir():
-        raise UserError(f"there is no folder {Path(settings.output).absolute().parent}")
+    check_output(settings)
     ready = make_ready(find_target(word, report), report)
     model, run = ready.model, ready.target.run
     name = word if run is None else f"{run.run_id}:{model.folder.name}"
@@ -59,6 +56,14 @@ def predict(
     with report.stage(title, "bytes") as stage, model_process(request, ArtifactError, meaning=KEPT) as process:
         result = process.receive(PredictResult, show(stage))
     return Prediction(name, kind, dtype, settings, result)
+
+
+def check_output(settings: PredictSettings) -> None:
+    """Raises UserError for an output that is there already, or has no folder to be in."""
+    if Path(settings.output).exists():
+        raise UserError(f"{settings.output} is there already", hint="Give another --output, or remove it.")
+    if not Path(settings.output).absolute().parent.is_dir():
+        raise UserError(f"there is no folder {Path(settings.output).absolute().parent}")
 
 
 def answering(run: Run | None, told: Mapping[str, object]) -> Answering:
