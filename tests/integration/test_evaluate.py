@@ -72,6 +72,22 @@ def test_an_adapter_whose_base_is_on_the_hub_beside_that_model(
     assert tuned["metrics"]["loss"] < base["metrics"]["loss"]
 
 
+def test_a_regression_test_that_compares_nothing_does_not_pass(gpurun: Gpurun, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("Who?\n", encoding="utf-8")
+    words = (
+        "evaluate",
+        "./base",
+        "--data",
+        str(tmp_path / "prompts.txt"),
+        "--set",
+        "generate=false",
+        "--device",
+        "cpu",
+    )
+    failed = gpurun(*words, "--against", "./base", "--output", str(tmp_path / "out"), check=2, cwd=place)
+    assert "no metric in common" in failed.stderr
+
+
 def test_what_is_no_model_and_no_data_is_told_before_anything_is_loaded(gpurun: Gpurun, place: Path) -> None:
     failed = gpurun("evaluate", "./nothing", "--data", "data.jsonl", check=2, cwd=place)
     assert "there is no folder ./nothing" in failed.stderr

@@ -62,6 +62,17 @@ def counterpart(column: Column, against: Sequence[Column]) -> Column | None:
     return same[0] if same else models[0] if len(models) == 1 else None
 
 
+def uncompared(columns: Sequence[Column], against: Sequence[Column], tolerance: Tolerance) -> list[str]:
+    """The columns that share no metric with what they are held against: nothing could be found worse of them."""
+    found = []
+    for column in columns:
+        other = counterpart(column, against)
+        shared = [name for name in column.metrics if other and name in other.metrics]
+        if not column.base and not any(_direction(name, tolerance) is not None for name in shared):
+            found.append(column.name)
+    return found
+
+
 def unknown_metrics(tolerance: Tolerance, columns: Sequence[Column]) -> list[str]:
     """Names in the tolerance that no column has, or that have no better end."""
     there = {name for column in columns for name in column.metrics}

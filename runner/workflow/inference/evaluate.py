@@ -14,7 +14,14 @@ from runner.domain.answers.reading import Impossible
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.evaluation.compare import Difference, compare
 from runner.domain.evaluation.read import Example, read_evaluation, read_examples
-from runner.domain.evaluation.regression import Tolerance, Worse, counterpart, unknown_metrics, worse_metrics
+from runner.domain.evaluation.regression import (
+    Tolerance,
+    Worse,
+    counterpart,
+    uncompared,
+    unknown_metrics,
+    worse_metrics,
+)
 from runner.domain.evaluation.tables import as_markdown
 from runner.domain.progress import Reporter
 from runner.local_model.base import choose_dtype
@@ -143,6 +150,13 @@ def finish(results: Results, asked: Asked, earlier: Results | None) -> Outcome:
             raise UserError(
                 f"{earlier.folder} was measured on other data ({earlier.found.data}), so nothing can be compared",
                 meaning=f"The evaluation is in {results.folder}.",
+            )
+        left = uncompared(mine, others, asked.tolerance)
+        if left or not mine:  # a regression test that compares nothing must not pass
+            raise UserError(
+                f"{', '.join(left) or asked.against} cannot be held against {asked.against}: they have no metric in common",
+                meaning=f"The evaluation is in {results.folder}.",
+                hint="Metrics need right answers in the data; columns of a grid are held against those asked in the same way.",
             )
         worse = worse_metrics(mine, others, asked.tolerance)
         matched = ((column, counterpart(column, others)) for column in mine if not column.base)

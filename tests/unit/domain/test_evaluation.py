@@ -13,7 +13,7 @@ from remote_payload.settings.evaluate import METRICS, is_more_better
 from runner.domain.answers.reading import Impossible
 from runner.domain.evaluation.compare import bootstrap_interval, compare
 from runner.domain.evaluation.read import Example, read_evaluation, read_examples
-from runner.domain.evaluation.regression import Tolerance, unknown_metrics, worse_metrics
+from runner.domain.evaluation.regression import Tolerance, uncompared, unknown_metrics, worse_metrics
 from runner.domain.evaluation.tables import as_markdown, metric_rows
 
 
@@ -102,6 +102,18 @@ def test_a_base_is_not_judged_and_a_cell_is_held_against_its_own_cell() -> None:
     ]  # fmt: skip
     (worse,) = worse_metrics(new, old, Tolerance())
     assert (worse.column, worse.against) == ("new cold", "old cold")
+
+
+def test_a_column_that_nothing_can_be_compared_of_is_named() -> None:
+    """It would pass every regression test."""
+    old = [column("old warm", asking="warm"), column("old cold", asking="cold")]
+    new = [
+        column("a", asking="warm"),
+        column("b", asking="hot"),
+        column("c", asking="cold", metrics={"length/mean": 1.0}),
+    ]
+    assert uncompared(new, old, Tolerance()) == ["b", "c"]
+    assert uncompared([column("d", asking="hot")], old[:1], Tolerance()) == []
 
 
 def test_names_that_cannot_be_held_to_are_told() -> None:
