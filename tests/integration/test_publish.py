@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from remote_payload.recipes.evaluated import Column, Evaluation
-from remote_payload.train.files import write_json
+from remote_payload.train.files import sha256_of, write_json
 from tests.support.cli import Gpurun
 from tests.support.document_types import TYPES, differences
 from tests.support.hub import Hub
@@ -159,6 +159,25 @@ def test_other_content_is_overwritten_only_when_told(gpurun: Gpurun, hub: Hub, t
     gpurun("publish", str(folder), "ada/legal", "--update")
     files = hub.files("ada/legal")
     assert "model.safetensors" not in files and files["photo.png"] == b"2" and b"# legal" in files["README.md"]
+
+
+def test_a_checkpoint_that_only_training_can_use_is_refused(
+    gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path
+) -> None:
+    outputs = tmp_path / "outputs"
+    step = Path(shutil.copytree(trained / "models/best", outputs / "checkpoints/step-000100"))
+    write_json(step / "state.json", {})
+    files = [
+        {"path": path.relative_to(step).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in step.rglob("*")
+        if path.is_file()
+    ]
+    write_json(step / "manifest.json", {"format": 1, "files": files, "step": 100, "metrics": {}})
+    run = record_fetched(gpurun.home, outputs, trained)
+    refused = gpurun("publish", f"{run.run_id}:step-000100", "ada/legal", check=2).stderr
+    assert "step-000100 is a checkpoint" in refused and "models/best" in refused
+    unknown = gpurun("publish", f"{run.run_id}:step-000200", "ada/legal", check=6).stderr
+    assert "here are: step-000100" in unknown and "ada/legal" not in hub.models
 
 
 def test_the_table_of_an_evaluation_goes_into_the_card(gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path) -> None:
