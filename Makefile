@@ -78,12 +78,14 @@ null-gpu: $(NULL_GPU)/nullgpu.so
 gpu:
 	$(GPU_PYTHON) $(PYTEST_GPU) --table gpu.txt $(GPU_TESTS)
 
-# llama.cpp from PyPI, where the sources of llama-cpp-python hold all of it: its converter, and two programs to compile (20 minutes on two cores).
+# llama.cpp from PyPI, where the sources of llama-cpp-python hold all of it: its converter with its packages, and two programs to compile (20 minutes).
 LLAMA_CPP := .llama-cpp/llama_cpp_python-0.3.36/vendor/llama.cpp
 
 $(LLAMA_CPP)/build/bin/llama-server: | setup
 	$(BIN)/pip download --no-deps --no-binary llama-cpp-python --dest .llama-cpp llama-cpp-python==0.3.36
 	tar -xzf .llama-cpp/llama_cpp_python-0.3.36.tar.gz -C .llama-cpp
+	$(PYTHON) -m venv $(LLAMA_CPP)/.venv
+	$(LLAMA_CPP)/.venv/bin/pip install --quiet -r $(LLAMA_CPP)/requirements/requirements-convert_hf_to_gguf.txt
 	cmake -S $(LLAMA_CPP) -B $(LLAMA_CPP)/build -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
 	cmake --build $(LLAMA_CPP)/build -j 2 --target llama-quantize llama-server
 
