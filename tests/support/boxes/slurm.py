@@ -213,17 +213,9 @@ class Cluster:
                 self.ask("scontrol", "update", f"nodename={name}", "state=resume", check=False)
             return state == "idle"
 
-        def are_idle() -> bool:
-            return all(map(idle, NODES))
-
         try:
-            try:
-                wait_until(are_idle, limit=20, every=0.1)
-            except AssertionError:
-                # Slurm 22.05 counts a job that was cancelled while its node came back as allocated for ever, and has it in no list.
-                self.ask("scontrol", "reconfigure", check=False)
-                # A controller that was started again may take a minute until it counts a node as answering.
-                wait_until(are_idle, limit=150, every=0.1)
+            # A controller that was started again may take a minute until it counts a node as answering.
+            wait_until(lambda: all(map(idle, NODES)), limit=150, every=0.1)
         except AssertionError as error:
             states = {name: self.state(name) for name in NODES}
             shown = f"{states}\n{self.ask('sinfo', '-N', '-l', check=False)}"

@@ -28,7 +28,7 @@ from remote_payload.agent.wire.paths import BoxPaths, RunPaths
 from remote_payload.agent.wire.protocol import ExitRecord
 
 EARLY = 90.0  # seconds: Slurm sends its signal up to a minute early, and its clock counts whole ones
-ANSWER_LIMIT, ASK_AGAIN = 10.0, 0.5  # seconds for Slurm to say whether it ends the job
+ANSWER_LIMIT, ASK_AGAIN = 5.0, 0.5  # seconds for Slurm to say whether it ends the job
 STOP = "stop"  # the note of ``gpurun stop``, with the grace
 
 
@@ -83,6 +83,7 @@ class BatchSupervisor(Supervisor):
         self._mine = mine
         self._began = time.monotonic()
         self._began_on_disk = disk_clock(run.slurm)
+        self._got_term = False  # from Slurm, or from anybody but ``gpurun stop``
         self._ended_by_slurm = False  # and not by its time limit: whether the job comes back is Slurm's decision
         self._goes_on = False  # the end of this start is not the end of the run
         self._taken = False  # by a later start
@@ -146,6 +147,7 @@ class BatchSupervisor(Supervisor):
             grace = files.noted_number(self.run, STOP, "grace")
             self._end_payload("cancelled", ending.needed_grace(self.run) if grace is None else grace)
         else:
+            self._got_term = True
             self._signal_payload(signal.SIGTERM)
             self._understand_term()
 
@@ -205,15 +207,17 @@ class BatchSupervisor(Supervisor):
     def _slurm_ends_it(self) -> bool:
         """Whether Slurm ends the job: it sends TERM to every process of a job, and the program may have ended before ours is looked at.
 
-        Where Slurm does not say, a TERM that has come is taken for its own: an end that was not meant is no success.
+        After a TERM Slurm has a moment to say so. Where it says nothing, the TERM is taken for its own: an end that was not meant is no
+        success.
         """
         deadline = time.monotonic() + ANSWER_LIMIT
+        told = self._got_term or signal.SIGTERM in (self._received, *signal.sigpending())
         while True:
-            job, told = self._listed(), signal.SIGTERM in (self._received, *signal.sigpending())
-            if job is not None:
+            job = self._listed()
+            if job is not None and (job.state not in LASTING or not told):
                 return job.state not in LASTING
             if not told or time.monotonic() > deadline:
-                return told
+                return told and job is None
             time.sleep(ASK_AGAIN)
 
     def _is_done(self, record: ExitRecord) -> bool:

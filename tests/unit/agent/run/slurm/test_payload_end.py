@@ -22,7 +22,7 @@ def supervisor(tmp_path, monkeypatch: pytest.MonkeyPatch) -> batch.BatchSupervis
     """A batch step whose program has just ended; ``recorded`` is its end, where it counts as the run's."""
     made = batch.BatchSupervisor.__new__(batch.BatchSupervisor)
     made.run, made._mine, made._taken, made._received = RunPaths(str(tmp_path)), Attempt(7, 0, "n1"), False, None
-    made._ended_by_us, made._ended_by_slurm, made._goes_on = None, False, False
+    made._ended_by_us, made._ended_by_slurm, made._goes_on, made._got_term = None, False, False, False
     made.launch = made._whole_launch = LaunchFile(("true",), {})
     made.recorded = []
     monkeypatch.setattr(Supervisor, "_record_end", lambda self, record: self.recorded.append(record))
@@ -43,10 +43,16 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: "str | None") -> None:
     monkeypatch.setattr(slurm, "jobs", jobs)
 
 
-@pytest.mark.parametrize("answers", [("COMPLETING",), (None, "", "COMPLETING"), ("PENDING",), ("CANCELLED",)])
-def test_a_program_that_ended_since_slurm_ends_the_job_has_not_succeeded(monkeypatch, supervisor, answers) -> None:
+@pytest.mark.parametrize("earlier", [False, True], ids=["at once", "when our own TERM was looked at before"])
+@pytest.mark.parametrize(
+    "answers", [("COMPLETING",), (None, "", "COMPLETING"), ("RUNNING", "COMPLETING"), ("PENDING",), ("CANCELLED",)]
+)
+def test_a_program_that_ended_since_slurm_ends_the_job_has_not_succeeded(
+    monkeypatch, supervisor, answers, earlier
+) -> None:
     answer(monkeypatch, *answers)
-    supervisor._received = signal.SIGTERM
+    monkeypatch.setattr(batch, "ANSWER_LIMIT", 5.0)
+    supervisor._received, supervisor._got_term = (signal.SIGCHLD, True) if earlier else (signal.SIGTERM, False)
     supervisor._record_end(ENDED)
     assert supervisor.recorded == [] and supervisor._goes_on
 
