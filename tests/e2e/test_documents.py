@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from remote_payload.publish.report import FileReport, LeftOut, PublishReport
 from remote_payload.recipes.evaluated import Column, Confusion, Evaluation
+from remote_payload.settings.predict import PredictSettings
 from runner import store
 from runner.cli.group import COMMANDS
 from runner.domain import places
@@ -19,12 +21,16 @@ from runner.domain.evaluation.regression import Worse
 from runner.domain.job import Job
 from runner.domain.run import Refusal, Run
 from runner.local_model.compare import Comparison
+from runner.local_model.messages import Labelled, PredictResult
 from runner.local_model.report import SmokeReport
+from runner.workflow import publish
 from runner.workflow.dealing import several as several  # before hosts are replaced in what it imports
 from runner.workflow.exporting import export
 from runner.workflow.exporting.export import Export
-from runner.workflow.inference import evaluate, smoke
+from runner.workflow.inference import evaluate, predict, smoke
 from runner.workflow.inference.evaluate import Compared, Outcome, Results
+from runner.workflow.inference.predict import Prediction
+from runner.workflow.publish import Published
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
 from tests.support.replay import Said
@@ -41,9 +47,16 @@ TESTED = SmokeReport(
     folder=Path("models/best"), kind="classifier", device="cpu", device_name="cpu", dtype="float32", torch="2.9.0", load_seconds=0.5,
     samples=2, samples_per_second=20.0, tokens_per_second=None, peak_memory=1 << 20, counts={"legal": 2}, texts=(),
     comparison=Comparison(2, float("nan"), 1, 0.002, 1, 2, ("row 1 differs",)), not_opened=("a.pkl",),
+    labelled=(Labelled("legal", 0.75),),
 )  # fmt: skip
 
 EXPORTED = Export("merged", Path("x/merged"), "float32", 9, 2, True, Comparison(2, 0.0, 1, 0.002, 2, 2, ()))
+PREDICTED = Prediction(
+    "best", "classifier", "float32", PredictSettings([FILE], "x.csv"), PredictResult("cpu", 2, 1, 1, {"legal": 1}, 2, 0.5, 9, ("row 1",))
+)  # fmt: skip
+REPORT = PublishReport(
+    "me/best", True, "c0ffee", (FileReport("README.md", 9, "new"),), ("old.bin",), (LeftOut("a.pkl", "a pickle"),), None, "mit", ("so",)
+)  # fmt: skip
 COLUMN = Column(
     "best", "best", False, "", "classifier", "cpu", "float32", "examples/01-best.jsonl", {"accuracy": 0.5}, {"one": {"loss": 1.0}},
     Confusion(["a", "b"], [[1, 1], [0, 0]]),
@@ -76,6 +89,8 @@ CASES = [
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
     ("export", ["export", "--merged"], "Export", 0),
     ("evaluate", ["evaluate", "best", "--data", FILE], "Evaluate", 6),
+    ("predict", ["predict", "best", "--input", FILE, "--output", "x.csv"], "Predict", 0),
+    ("publish", ["publish", "{run}", "me/best", "--on-box"], "Publish", 0),
     ("done", ["done", "--leave-behind"], "Done", 0),
     ("fetch", ["fetch", "{sweep}"], "Follow", 0),
     ("done", ["done", "{sweep}", "--leave-behind"], "DoneAll", 0),
@@ -135,12 +150,17 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
         patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
         patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
+        patch.setattr(predict, "predict", lambda *args, **options: PREDICTED)
+        patch.setattr(
+            publish, "publish_on_box", lambda run, *args, **options: Published(run, "models/best", "x", REPORT)
+        )
         found = []
         for entry, words, document, expected in CASES:
             change = with_another_run if entry == "list --host" else lambda verb, frames: frames
             with told(recording, change, patch):
                 ask_the_box_again()
-                code, out, _ = command(*(word.format(sweep=submission(recording)) for word in words), "--json")
+                names = {"sweep": submission(recording), "run": recording.run_id}
+                code, out, _ = command(*(word.format(**names) for word in words), "--json")
             found.append(Printed(entry, words, document, expected, code, out))
         yield found
 
