@@ -34,8 +34,9 @@ def train(agent: Session, name: str, group: str, job: dict[str, object], *, code
 
 
 def left(paths: BoxPaths, run: str) -> list[str]:
-    """What the manifest offers."""
-    return [each["path"].removeprefix("out/") for each in (read_json(paths.run(run).manifest) or {})["files"]]
+    """What the manifest offers, without the log and the hardware's samples, which gpurun adds to a recipe's outputs."""
+    offered = [each["path"].removeprefix("out/") for each in (read_json(paths.run(run).manifest) or {})["files"]]
+    return [path for path in offered if not path.startswith("logs/")]
 
 
 WEIGHTS = ["checkpoints/step-500/model.safetensors", "metrics.json", "models/model.safetensors"]

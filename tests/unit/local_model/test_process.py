@@ -43,7 +43,7 @@ request = json.loads(sys.stdin.readline())
 def say(**value):
     print(json.dumps(value), flush=True)
 def result(text):
-    predictions = {"samples": 1, "seconds": 0.5, "texts": [text]}
+    predictions = {"samples": 1, "seconds": 0.5, "texts": [text], "labelled": []}
     say(result={"device": "cpu", "device_name": "cpu", "torch": "2", "load_seconds": 1, "peak_memory": 9, "predictions": predictions})
 """
 
