@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, Literal, Optional
 
+from remote_payload.settings import sft
 from remote_payload.settings.setting import required, setting
 
 # Which way is better, of everything that an evaluation may be held to; what is not here (lengths, times) is only shown.
 METRICS = {
-    "loss": False,
-    "perplexity": False,
-    "token_accuracy": True,
+    **sft.METRICS,
     "accuracy": True,
     "macro_f1": True,
     "weighted_f1": True,
@@ -20,14 +19,6 @@ METRICS = {
     "right": True,
     "contains_right": True,
     "any_right": True,
-    "json_parses": True,
-    "json_exact": True,
-    "field_f1": True,
-    "schema_compliance": True,
-    "bleu": True,
-    "rouge1": True,
-    "rouge2": True,
-    "rougeL": True,
 }
 
 

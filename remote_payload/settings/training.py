@@ -89,6 +89,9 @@ class Evaluation:
     patience: int = setting(0, "Stop after so many evaluations without a better metric; 0 never stops early.", ge=0)
 
 
+WRITE_TOKEN = "HF_PUBLISH_TOKEN"  # the variable, and the secret of a run, with a token for publishing and nothing else
+
+
 @dataclass
 class Publish:
     """The repository of the finished model on the Hub. Needs a token that may write: `secrets: [HF_PUBLISH_TOKEN]`."""

@@ -8,10 +8,9 @@ need it.
 from runner.hub.access import ModelAccess, check_access, commit_of, require_access
 from runner.hub.explain import HubUnreachable
 from runner.hub.files import fetch_config, fetch_model
-from runner.hub.login import WRITE_TOKEN, Identity, find_token, who_am_i, write_identity
+from runner.hub.login import Identity, find_token, who_am_i, write_identity
 
 __all__ = [
-    "WRITE_TOKEN",
     "HubUnreachable",
     "Identity",
     "ModelAccess",

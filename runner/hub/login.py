@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from remote_payload.settings.training import WRITE_TOKEN
 from runner.domain.errors import HostError, HubAccessDenied, StateError
 from runner.hub.client import api
 from runner.hub.explain import HubUnreachable, hub_answer, trouble
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
-WRITE_TOKEN = "HF_PUBLISH_TOKEN"  # the variable with a token for publishing and nothing else
 WRITE_TOKEN_PLACE = f"the token for publishing ({WRITE_TOKEN}, or typed)"
 
 

@@ -29,10 +29,10 @@ from runner.domain.terminal import clean_lines
 from runner.hub import HubUnreachable, find_token, write_identity
 from runner.hub.client import api, endpoint
 from runner.local_model.model_folder import find_models
-from runner.workflow.checkpoints import fetched
 from runner.workflow.connect import connect_to_run
 from runner.workflow.exporting.export import MERGED
 from runner.workflow.inference.smoke import target_of
+from runner.workflow.inference.targets import checkpoint_here
 
 if TYPE_CHECKING:
     from remote_payload.publish.problem import Kind, PublishProblem
@@ -61,13 +61,7 @@ def model_of(target: str) -> tuple[Path, Run | None]:
     name, colon, checkpoint = target.rpartition(":")
     if colon and name and not os.path.exists(target):
         run = store.find_started(name)
-        there = fetched(run)
-        if checkpoint not in there:
-            raise ArtifactError(
-                f"{run.run_id} has no checkpoint {checkpoint} on this machine; here are: {', '.join(there) or 'none'}",
-                hint=f"Type gpurun fetch {run.run_id} first.",
-            )
-        return there[checkpoint], run
+        return checkpoint_here(run, checkpoint, hint=f"Type gpurun fetch {run.run_id} first."), run
     folder, found = target_of(target)
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}", hint="Bring a run home first: gpurun fetch.")

@@ -8,11 +8,9 @@ from huggingface_hub import HfApi, get_token
 
 from remote_payload.publish.problem import PublishProblem
 from remote_payload.publish.publication import Wish, run_publication
-from remote_payload.settings.training import Publish
+from remote_payload.settings.training import WRITE_TOKEN, Publish
 from remote_payload.train.results.card import title_of
 from remote_payload.train.run import Run
-
-WRITE_TOKEN = "HF_PUBLISH_TOKEN"  # one of the run's secrets
 
 
 def publish(run: Run, api: HfApi | None = None) -> None:

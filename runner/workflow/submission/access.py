@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from remote_payload.settings.training import WRITE_TOKEN
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
 
@@ -35,7 +36,7 @@ def _require_publishing(job: Job, report: Reporter) -> None:
     from runner.domain.errors import HubAccessDenied
 
     with report.stage("publishing") as stage:
-        if hub.WRITE_TOKEN in job.secrets:
+        if WRITE_TOKEN in job.secrets:
             try:
                 name = hub.write_identity(lambda: None).name
             except hub.HubUnreachable as error:
@@ -47,7 +48,7 @@ def _require_publishing(job: Job, report: Reporter) -> None:
     raise HubAccessDenied(
         f"settings.publish: the run is to publish to {repository}, and would have no token that may write",
         meaning="Nothing was pushed.",
-        hint=f"Say `secrets: [{hub.WRITE_TOKEN}]` in the job file, or publish later: gpurun publish RUN {repository} --on-box",
+        hint=f"Say `secrets: [{WRITE_TOKEN}]` in the job file, or publish later: gpurun publish RUN {repository} --on-box",
     )
 
 
