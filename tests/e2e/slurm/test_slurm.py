@@ -68,8 +68,9 @@ def test_a_run_waits_behind_another_users_job_then_trains_and_comes_home(
     wait_until(lambda: cluster.job_state(theirs) == "RUNNING")
     gpurun.env["KEY"] = SECRET
     (run,) = submit(gpurun, login, write(job, box, secrets=["KEY"]))
-    waits = status(gpurun, run)
-    assert waits["phase"] == "prepared" and "Resources" in waits["evidence"], waits
+    # Slurm gives its reason a moment after the job came: until then it says "None".
+    wait_until(lambda: "Resources" in status(gpurun, run)["evidence"])
+    assert status(gpurun, run)["phase"] == "prepared"
     assert "Resources" in gpurun("status", run).stdout and not lives(box.home / "truth")
     following = gpurun.start("logs", "-f", run)
     assert cluster.job_state(theirs) == "RUNNING", "another user's job is nobody's to end"
