@@ -6,11 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.domain.answers.results import CHOSEN
+from runner.domain.comparison.metrics import WHOLE
 from runner.workflow.sweeping.find import experiment_of
 from runner.workflow.sweeping.look import Row
-
-WHOLE = (CHOSEN, "validation")  # shown before the single evaluation sets
 
 
 @dataclass(frozen=True)

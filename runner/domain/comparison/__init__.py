@@ -1,0 +1,1 @@
+"""Runs beside each other: in what their settings, code, data, environment and results differ. Pure: no file is read, nobody is asked."""
