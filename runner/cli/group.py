@@ -20,7 +20,7 @@ COMMANDS = {
     "submit": ("submit", "Start a run on a box: check, push, provision, launch."),
     "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
     "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
-    "status": ("status", "Show one run: phase, step, ETA, loss, GPU, cost so far."),
+    "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
     "logs": ("logs", "Print the log of a run, or follow it to the end."),
     "fetch": ("fetch", "Copy a run's outputs to this machine, and verify them."),
     "keep": ("keep", "Bring home what runs produce, until they are over."),

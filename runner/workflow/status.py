@@ -22,6 +22,7 @@ from runner.workflow.listing import cost, elapsed
 if TYPE_CHECKING:
     from runner.transport.link import Link
 
+LONGEST = 1e10  # seconds or steps; a box that says more is not believed
 NOT_THERE = "folder_deleted"  # the cause of a run that its box does not know
 
 
@@ -56,10 +57,18 @@ class Seen:
         if not isinstance(step, dict) or not self.elapsed:
             return None
         done, total, ms = step.get("step"), step.get("total"), step.get("ms")
-        if not isinstance(done, int | float) or not isinstance(total, int | float) or not 0 < done <= total:
+        if not isinstance(done, int | float) or not isinstance(total, int | float) or not 0 < done <= total < LONGEST:
             return None
-        pace = ms / 1000 if isinstance(ms, int | float) and ms > 0 else self.elapsed / done
-        return (total - done) * pace
+        pace = ms / 1000 if isinstance(ms, int | float) and 0 < ms < LONGEST else self.elapsed / done
+        seconds = (total - done) * pace
+        return seconds if seconds < LONGEST else None
+
+    @property
+    def cost_at_end(self) -> float | None:
+        """What the run will have cost after its last step, at the pace of now; None where that cannot be foreseen."""
+        if self.cost is None or self.eta is None or not self.elapsed:
+            return None
+        return self.cost * (1 + self.eta / self.elapsed)
 
 
 def refresh_status(run: Run, report: Reporter) -> Seen:

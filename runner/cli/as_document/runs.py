@@ -68,7 +68,12 @@ def _status(status: Status) -> documents.Status:
 
 
 def run_now_document(seen: Seen) -> documents.RunNow:
-    return {**run_document(seen.run), "unreachable": seen.unreachable, "eta_seconds": seen.eta}
+    return {
+        **run_document(seen.run),
+        "unreachable": seen.unreachable,
+        "eta_seconds": seen.eta,
+        "cost_at_end": seen.cost_at_end,
+    }
 
 
 def list_of_host_document(host: str, found: OnHost) -> documents.ListOfHost:

@@ -83,6 +83,7 @@ class ListOfHost(TypedDict):
 class RunNow(Run):
     unreachable: str | None
     eta_seconds: float | None
+    cost_at_end: float | None
 
 
 class Logs(Run):
