@@ -12,31 +12,45 @@ from runner import __version__
 from runner.cli import interrupts
 from runner.cli.errors import closed_pipe_is_no_error, exit_for
 
-# name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
-COMMANDS = {
-    "init": ("init", "Write a commented job file for the code in this folder."),
-    "validate": ("validate", "Check job files offline."),
-    "check": ("check", "Check a job and a box before money is spent."),
-    "submit": ("submit", "Start a run on a box: check, push, provision, launch."),
-    "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
-    "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
-    "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
-    "logs": ("logs", "Print the log of a run, or follow it to the end."),
-    "fetch": ("fetch", "Copy a run's outputs to this machine, and verify them."),
-    "keep": ("keep", "Bring home what runs produce, until they are over."),
-    "smoke-test": ("smoke_test", "Load the fetched model and compare it with the box."),
-    "export": ("export", "Write the model in a form that other tools load."),
-    "predict": ("predict", "Write a model's prediction for each row of files."),
-    "stop": ("stop", "Stop runs: end all their processes."),
-    "resume": ("resume", "Continue from the last good checkpoint, as a new run."),
-    "done": ("done", "Check whether the box may be destroyed."),
-    "checkpoints": ("checkpoints", "List the checkpoints of a run."),
-    "sample": ("sample", "Generate text with a checkpoint."),
-    "evaluate": ("evaluate", "Measure models on the same data, side by side."),
-    "publish": ("publish", "Publish a model on the Hub, private by default."),
-    "hosts": ("hosts", "List the known boxes and their pinned keys."),
-    "clean": ("clean", "Delete old runs and unused files on a box."),
+# What a person wants → name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
+GROUPS = {
+    "The four of every run": {
+        "submit": ("submit", "Start a run on a box: check, push, provision, launch."),
+        "logs": ("logs", "Print the log of a run, or follow it to the end."),
+        "fetch": ("fetch", "Copy a run's outputs to this machine, and verify them."),
+        "smoke-test": ("smoke_test", "Load the fetched model and compare it with the box."),
+    },
+    "Start and stop": {
+        "init": ("init", "Write a commented job file for the code in this folder."),
+        "validate": ("validate", "Check job files offline."),
+        "check": ("check", "Check a job and a box before money is spent."),
+        "resume": ("resume", "Continue from the last good checkpoint, as a new run."),
+        "stop": ("stop", "Stop runs: end all their processes."),
+    },
+    "Watch": {
+        "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
+        "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
+        "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
+        "wait": ("wait", "Wait until a run starts, has a checkpoint, or ends."),
+    },
+    "Bring home": {
+        "keep": ("keep", "Bring home what runs produce, until they are over."),
+        "checkpoints": ("checkpoints", "List the checkpoints of a run."),
+        "done": ("done", "Check whether the box may be destroyed."),
+    },
+    "Use what was trained": {
+        "sample": ("sample", "Generate text with a checkpoint."),
+        "predict": ("predict", "Write a model's prediction for each row of files."),
+        "evaluate": ("evaluate", "Measure models on the same data, side by side."),
+        "export": ("export", "Write the model in a form that other tools load."),
+        "publish": ("publish", "Publish a model on the Hub, private by default."),
+    },
+    "Boxes": {
+        "hosts": ("hosts", "List the known boxes and their pinned keys."),
+        "clean": ("clean", "Delete old runs and unused files on a box."),
+    },
 }
+COMMANDS = {name: entry for commands in GROUPS.values() for name, entry in commands.items()}
 
 EPILOG = """\b
 Examples:
@@ -47,7 +61,8 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 unexpected, 2 job file or arguments, 3 host, 4 transfer,
-5 launch, 6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost.
+5 launch, 6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost,
+124 gpurun wait was given too little time.
 GPURUN_HOME names the folder for local state (~/.gpurun). NO_COLOR is obeyed."""
 
 
@@ -87,8 +102,10 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in commands.items()])
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -31,6 +31,16 @@ class Count(click.IntRange):
             self.fail(f"{str(value)!r} is not a valid {self.name}{least}.", param, ctx)
 
 
+def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The callback of an option that takes a length of time as a job file has it, such as ``90m``: its seconds."""
+    from runner.domain.quantities import parse_duration
+
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}", ctx, param) from None
+
+
 def number(bounds: R) -> R:
     """A range whose error and metavar are "number"; click's own are "float range" and "integer range"."""
     bounds.name = "number"

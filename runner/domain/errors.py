@@ -181,3 +181,9 @@ class RunLost(GpurunError):
     """Nobody can say how the run ended."""
 
     exit_code = 12
+
+
+class StillGoing(GpurunError):
+    """``gpurun wait --timeout``: the time is up, and the run has not come so far. The code is that of timeout(1)."""
+
+    exit_code = 124

@@ -7,7 +7,6 @@ connection goes on at exactly that byte. Two gpurun on one run write the same by
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +15,17 @@ from typing import TYPE_CHECKING
 from runner import store
 from runner.domain import places
 from runner.domain.answers.status import Status
-from runner.domain.errors import ConnectFailed, HostError
-from runner.domain.progress import Reporter, Silent
+from runner.domain.errors import HostError
+from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.files import writing
-from runner.workflow.connect import connect_to_run
+from runner.workflow.lost_links import through_lost_links
 
 if TYPE_CHECKING:
     from runner.domain.answers.verbs import Moved
     from runner.transport.link import Link
 
 Sink = Callable[[bytes], None]  # gets the log's new bytes; none of them where events have come
-LONGEST_PAUSE = 30.0  # seconds between two tries to reconnect
 
 
 def follow(
@@ -37,37 +35,28 @@ def follow(
     *,
     until_end: bool,
     tail: int | None = None,
-    patience: float | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Status:
     """Brings the log up to date, and with ``until_end`` goes on to the end of the run; each new byte is given to ``sink`` once.
 
     With ``tail`` only the last lines cross the network, and the local copy stays as it is. A lost link is reconnected
-    with growing pauses (for ever, or ``patience`` seconds, or until ``give_up`` says so before a try).
+    with growing pauses, until ``give_up`` says so before a try.
     Raises the HostErrors that trying again does not mend.
     """
     copy = LocalCopy(run) if tail is None else TailStream(tail)
-    lost_at: float | None = None
-    pause = 0.5
-    while True:
-        before = copy.log_offset
-        try:
-            with connect_to_run(run, report if lost_at is None else Silent()) as link:
-                if lost_at is not None:
-                    report.note(f"connected again after {time.monotonic() - lost_at:.0f}s")
-                status = _stream(link, run, copy, sink, until_end)
-                remember_status(run, status)
-                return status
-        except ConnectFailed as error:
-            if not until_end or not error.retryable or give_up():
-                raise
-            if lost_at is None or copy.log_offset > before:
-                lost_at, pause = time.monotonic(), 0.5
-                report.warn(f"{error.message}; trying again (the run goes on)")
-            if patience is not None and time.monotonic() - lost_at > patience:
-                raise
-            time.sleep(pause * random.uniform(0.7, 1.3))  # the link itself cannot be awaited, only tried
-            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def visit(link: Link) -> Status:
+        status = _stream(link, run, copy, sink, until_end)
+        remember_status(run, status)
+        return status
+
+    return through_lost_links(
+        run,
+        report,
+        visit,
+        progress=lambda: copy.log_offset,
+        give_up=lambda: not until_end or give_up(),
+    )
 
 
 def catch_up(link: Link, run: Run, *, note: bool = True) -> Status:

@@ -82,6 +82,7 @@ CASES = [
     ("sweep", ["sweep"], "Sweep", 0),
     ("status", ["status"], "RunNow", 0),
     ("logs", ["logs"], "Logs", 0),
+    ("wait", ["wait"], "Run", 0),
     ("checkpoints", ["checkpoints"], "Checkpoints", 0),
     ("sample", ["sample", "--prompt", "a", "--on-box"], "Sample", 0),
     ("fetch", ["fetch", "--into", "../target"], "Fetch", 0),

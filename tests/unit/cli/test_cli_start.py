@@ -1,10 +1,14 @@
 """The command line starts light: nothing heavy is loaded before a command needs it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
+from runner import cli
 
 HEAVY = {"torch", "transformers", "peft", "pydantic", "rich", "fabric", "paramiko", "huggingface_hub", "yaml", "numpy"}
 SCRIPT = """
@@ -53,6 +57,26 @@ def test_every_command_of_the_table_exists_and_has_help() -> None:
         shown = CliRunner().invoke(gpurun, [name, "--help"])
         assert shown.exit_code == 0, (name, shown.output)
         assert "Usage:" in shown.output
+
+
+def test_every_command_that_is_written_stands_in_one_group_of_the_help() -> None:
+    from runner.cli.group import COMMANDS, GROUPS, gpurun
+
+    named = [name for commands in GROUPS.values() for name in commands]
+    assert len(named) == len(set(named)), "a command stands in two groups"
+    decorator = re.compile(r"""^@click\.(?:command|group)\(\s*"([a-z-]+)\"""", re.M)
+    written = {
+        name: file.stem for file in Path(cli.__path__[0]).glob("*.py") for name in decorator.findall(file.read_text())
+    }
+    assert written == {name: module for name, (module, _) in COMMANDS.items()}
+    help_text = CliRunner().invoke(gpurun, ["--help"]).output
+    sections = [help_text.index(f"\n{title}:\n") for title in GROUPS]
+    assert sections == sorted(sections) and list(GROUPS["The four of every run"]) == [
+        "submit",
+        "logs",
+        "fetch",
+        "smoke-test",
+    ]
 
 
 def test_a_number_that_is_none_is_said_in_words() -> None:
