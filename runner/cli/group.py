@@ -31,6 +31,7 @@ GROUPS = {
         "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
         "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
         "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
+        "compare": ("compare", "Show in what runs differ, and what they measured."),
         "wait": ("wait", "Wait until a run starts, has a checkpoint, or ends."),
     },
     "Bring home": {

@@ -80,6 +80,7 @@ CASES = [
     ("list", ["list"], "List", 0),
     ("list --host", ["list", "--host", "box"], "ListOfHost", 0),
     ("sweep", ["sweep"], "Sweep", 0),
+    ("compare", ["compare", "{run}", "old", "--all"], "Compare", 0),
     ("status", ["status"], "RunNow", 0),
     ("logs", ["logs"], "Logs", 0),
     ("wait", ["wait"], "Run", 0),

@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.cli.documents import (
     checks,
+    comparison,
     dealing,
     errors,
     evaluation,
@@ -21,7 +22,7 @@ from runner.cli.documents import (
     sweep,
 )
 
-TOPICS = (checks, dealing, errors, evaluation, files, follow, hosts, models, publish, recovery, runs, sweep)
+TOPICS = (checks, comparison, dealing, errors, evaluation, files, follow, hosts, models, publish, recovery, runs, sweep)
 TYPES = {name: each for topic in TOPICS for name, each in vars(topic).items() if typing.is_typeddict(each)}
 PLAIN = {str: "string", bool: "true or false", int: "number", float: "number", object: "anything"}
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import TypedDict
@@ -24,6 +25,7 @@ LIBRARIES = (
     "tensorboard",
 )
 MAX_DIFF = 200_000  # characters
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class CodeState(TypedDict):
@@ -86,6 +88,7 @@ class Hardware(TypedDict):
     cpus: int | None
     memory_bytes: int
     gpus: list[Gpu]
+    driver: str | None
     devices_used: int
 
 
@@ -99,8 +102,19 @@ def hardware(devices: int) -> Hardware:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": memory,
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
+        "driver": _driver(),
         "devices_used": devices,
     }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, from the first line of its file: ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  …``."""
+    try:
+        told = DRIVER.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    version = re.search(r"Kernel Module\b.*?\s(\d+\.[\d.]+)", told)
+    return version[1] if version else None
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ is not known. ``runner/cli/as_document`` fills them.
 
 from runner.cli.documents import (
     checks,
+    comparison,
     dealing,
     errors,
     evaluation,
@@ -25,7 +26,7 @@ Document = (
     | checks.Init | checks.Validate | checks.Check | checks.CheckHosts
     | dealing.Submit | dealing.DryRun
     | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
-    | sweep.Sweep
+    | sweep.Sweep | comparison.Compare
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints

@@ -99,6 +99,18 @@ def find_started_runs(names: Sequence[str], of_sweep: Callable[[Run], bool] = la
     return Chosen(list(found.values()), len(names) > 1 or any(sweeps.values()))
 
 
+def runs_of(names: Sequence[str]) -> list[Run]:
+    """For commands that look at records alone: each run by its name, of a sweep the newest run of each part, started or not.
+
+    In the order of the names, once for each time that it was named. Raises UnknownRun.
+    """
+    found: list[Run] = []
+    for name in names:
+        sweep = as_sweep(name)
+        found += [store.find(name)] if sweep is None else sweep.newest
+    return found
+
+
 def as_sweep(name: str | None) -> Sweep | None:
     """The sweep that a name stands for in a command that takes runs: an id of one, or a name that stands for no single run."""
     if name is None:

@@ -132,7 +132,7 @@ class _Board:
         self._lock = threading.Lock()
         differing = sweep.differing
         self._noted_at: dict[str, float] = {}
-        self._rows = {part.newest.run_id: _known(part, differing[part.first.run_id]) for part in sweep.parts}
+        self._rows = {part.newest.run_id: known(part, differing[part.first.run_id]) for part in sweep.parts}
 
     @property
     def view(self) -> View:
@@ -180,7 +180,7 @@ class _Board:
             self._show(self.view)
 
 
-def _known(part: Part, settings: dict[str, str]) -> Row:
+def known(part: Part, settings: dict[str, str]) -> Row:
     """What is known here of a part: its newest run's record, and its results as they were noted last."""
     run = part.newest
     try:

@@ -23,6 +23,7 @@ from remote_payload.train.inference.target import load_target
 from remote_payload.train.model.classifier import load_classifier
 from remote_payload.train.results.classifier_smoke import predict_logits
 from remote_payload.train.run import Run
+from runner.workflow.comparing.record import TrainingRecord
 from tests.support.models.classify_job import classify_settings, write_job, write_texts
 
 Folders = Callable[[str], Path]
@@ -158,6 +159,11 @@ def test_the_record_is_complete_and_names_nobody(finished: Path) -> None:
     assert record["batch"] == {"effective": 8, "micro_requested": "auto", "micro_actual": 8, "devices": 1}
     assert record["memory"]["predicted"]["total"] > 0
     assert record["results"]["best"]["metrics"]["macro_f1"] > 0.8
+    told = TrainingRecord(finished / "outputs")  # as gpurun compare reads it
+    assert told.environment["torch"] == record["libraries"]["torch"] and told.environment["gpus"] == "none"
+    assert told.course["tokens"] == record["training"]["tokens"]
+    assert told.data_files and [file.content for file in told.data_files.values()] == [record["data"][0]["sha256"]]
+    assert told.last_evaluation and told.last_evaluation.step == 36
     assert "models/best/head.safetensors" in {artifact["path"] for artifact in record["artifacts"]}
     assert str(finished) not in text
     assert socket.gethostname() not in text.replace("<host>", "")
