@@ -1,5 +1,5 @@
 """The agent's entry point: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run, ``batch`` does it as a job of
-Slurm's."""
+Slurm's, ``beside`` becomes a program of the user's in a run's folder."""
 
 import os
 import sys
@@ -9,9 +9,10 @@ from remote_payload.agent.box import badge
 
 
 def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
-    """Runs ``serve NONCE [ROOT]``, ``supervise RUN`` or ``batch ROOT RUN``; exits without waiting for threads that hang in a driver.
+    """Runs ``serve NONCE [ROOT]``, ``supervise RUN``, ``batch ROOT RUN`` or ``beside ROOT RUN WORDS``; exits without waiting
+    for threads that hang in a driver.
 
-    Never with status 1, 2, 97, 126 or 127: to the bootstrap's shell these mean that this Python did not start.
+    ``serve`` never ends with status 1, 2, 97, 126 or 127: to the bootstrap's shell these mean that this Python did not start.
     """
     words = sys.argv[1:] if arguments is None else arguments
     status = 64
@@ -30,8 +31,12 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
             from remote_payload.agent.run.slurm.batch import batch
 
             status = batch(words[1], words[2])
+        elif words[:1] == ["beside"] and len(words) == 4:
+            from remote_payload.agent.run.beside import become
+
+            status = become(*words[1:])
         else:
-            print("usage: serve NONCE [ROOT] | supervise RUN | batch ROOT RUN", file=sys.stderr)
+            print("usage: serve NONCE [ROOT] | supervise RUN | batch ROOT RUN | beside ROOT RUN WORDS", file=sys.stderr)
     except BaseException as error:
         print("gpurun agent: %s: %s" % (type(error).__name__, error), file=sys.stderr)
         status = 70

@@ -43,7 +43,7 @@ def exit_for(error: BaseException, arguments: list[str]) -> NoReturn:
 
     An error that nobody foresaw is raised again where GPURUN_DEBUG is set, for its traceback.
     """
-    as_json = "--json" in arguments
+    as_json = "--json" in gpuruns_own(arguments)
     if isinstance(error, click.exceptions.Abort):  # click raises it for Ctrl-C and for EOFError
         error = error.__cause__ or KeyboardInterrupt()
     if isinstance(error, KeyboardInterrupt):
@@ -58,6 +58,11 @@ def exit_for(error: BaseException, arguments: list[str]) -> NoReturn:
         error = _unexpected(error)
     _show(error, as_json)
     sys.exit(error.exit_code)
+
+
+def gpuruns_own(arguments: list[str]) -> list[str]:
+    """The arguments before ``--``: what stands behind it is for another program (``gpurun exec RUN -- nvidia-smi --json``)."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _what_goes_on(error: KeyboardInterrupt, arguments: list[str]) -> str:

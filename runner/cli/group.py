@@ -48,6 +48,8 @@ GROUPS = {
     },
     "Boxes": {
         "hosts": ("hosts", "List the known boxes and their pinned keys."),
+        "ssh": ("ssh", "Open a shell in a run's folder, or on a box."),
+        "exec": ("execute", "Run a command in a run's folder, with its environment."),
         "clean": ("clean", "Delete old runs and unused files on a box."),
     },
 }

@@ -92,6 +92,13 @@ def run_at(run: Run, host: str | None, report: Reporter) -> Run:
     return find_at(run, host, report)
 
 
+def beside_options(function: F) -> F:
+    """``[RUN]`` or ``--host``: where ``ssh`` and ``exec`` go."""
+    text = "A box, and its home folder, instead of a run's."
+    host = click.option("--host", metavar="HOST", help=text, shell_complete=complete_host)
+    return run_argument(host(json_option(function)))
+
+
 def job_options(function: F) -> F:
     """The options of every command that takes a job file and a host."""
     for option in (

@@ -48,6 +48,11 @@ def ssh_argv(host: Host) -> list[str]:
     return ["ssh", "-F", str(write_config(host))]
 
 
+def session_argv(host: Host, command: str | None, *, terminal: bool) -> list[str]:
+    """An ``ssh`` that runs a command line on the box, or without one its login shell; with ``terminal`` it has a terminal there."""
+    return [*ssh_argv(host), "-t" if terminal else "-T", ALIAS, *([] if command is None else [command])]
+
+
 def write_config(host: Host) -> Path:
     """A configuration file in which ``ALIAS`` is the box, checked by gpurun's own pins."""
     return _write(config_text(host, places.known_hosts()))

@@ -110,6 +110,8 @@ CASES = [
     ("resume --all", ["resume", "--all", "--host", "other"], "ResumeAll", 0),
     ("hosts set", ["hosts", "set", "box", "--volume", "/workspace"], "HostSet", 0),
     ("hosts use-gpu", ["hosts", "use-gpu", "other", "0"], "UsedAgain", 0),
+    ("ssh", ["ssh"], "Ssh", 0),
+    ("exec", ["exec", "--json", "--", "true"], "Exec", 0),
     ("hosts forget", ["hosts", "forget", "box"], "Forgotten", 0),
 ]
 WRONG = [

@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import sys
-from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence
+from typing import Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from remote_payload.agent.box import badge, daemon
 
@@ -107,15 +107,20 @@ def _become(
             os.chdir(folder)
             os.execvpe(argv[0], list(argv), environment)
     except OSError as failure:
-        # Where a folder of PATH may not be read, execvpe reports that instead of "not found".
-        missing = _is_not_in_path(argv[0], environment)
-        error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if missing else failure
-        status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
-        line = "gpurun: cannot start %r: %s" % (argv[0], _why(error, argv[0], environment))
+        status, line = refusal(failure, argv[0], environment)
         os.write(2, line.encode("utf-8", "replace") + b"\n")
         os.write(failing, line.encode("utf-8", "replace"))
     finally:
         os._exit(status)
+
+
+def refusal(failure: OSError, program: str, environment: Dict[str, str]) -> Tuple[int, str]:
+    """The exit status, as a shell's, and the line for a program that could not be executed."""
+    # Where a folder of PATH may not be read, execvpe reports that instead of "not found".
+    missing = _is_not_in_path(program, environment)
+    error = OSError(errno.ENOENT, os.strerror(errno.ENOENT)) if missing else failure
+    status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+    return status, "gpurun: cannot start %r: %s" % (program, _why(error, program, environment))
 
 
 def _is_not_in_path(program: str, environment: Dict[str, str]) -> bool:

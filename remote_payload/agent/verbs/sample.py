@@ -7,9 +7,9 @@ import re
 import signal
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Dict, List
+from typing import TYPE_CHECKING, List
 
-from remote_payload.agent.run import spawn, state
+from remote_payload.agent.run import beside
 from remote_payload.agent.run.order import LaunchFile, read_launch
 from remote_payload.agent.wire.errors import AgentError
 from remote_payload.agent.wire.fields import Fields
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 MODULE = re.compile(r"remote_payload\.recipes\.[a-z_]+")
 LINE_LIMIT = 1 << 20  # bytes of one line
 LAST_ERRORS = 2000  # characters of stderr in an error
-# With the run's cookie, `stop` and `status` would count this process as one of the run; and it must not write to the run's events.
-NOT_OURS = ("GPURUN_RUN_ID", "GPURUN_EVENTS", "GPURUN_RESUME")
 
 
 def sample(request: Request) -> Sampled:
@@ -41,7 +39,7 @@ def sample(request: Request) -> Sampled:
     listens = asked.flag("listen")
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE if listens else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=run.code,
-        env=_environment(run, launched), start_new_session=True,
+        env=dict(beside.environment(run, launched), HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"), start_new_session=True,
     )  # fmt: skip
     threads = [
         threading.Thread(target=_keep_errors, args=(process, stderr), daemon=True),
@@ -72,15 +70,6 @@ def _command(run: RunPaths, launched: LaunchFile, asked: Fields) -> List[str]:
             "Try the fetched files with your own code.",
         )
     return [argv[0], "-m", module, *asked.texts("arguments")]
-
-
-def _environment(run: RunPaths, launched: LaunchFile) -> Dict[str, str]:
-    gpus = state.status_of(run)["gpus"]
-    environment = dict(spawn.box_environment(), **launched.environment)
-    environment.update(
-        CUDA_VISIBLE_DEVICES=",".join(str(gpu) for gpu in gpus), HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"
-    )
-    return {name: value for name, value in environment.items() if name not in NOT_OURS}
 
 
 def _keep_errors(process: "subprocess.Popen[bytes]", stderr: List[str]) -> None:

@@ -32,5 +32,5 @@ Document = (
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
     | models.Sample | models.SmokeTest | models.Export | models.Predict
     | evaluation.Evaluate | publish.Publish
-    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Clean | hosts.CleanAll
+    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Ssh | hosts.Exec | hosts.Clean | hosts.CleanAll
 )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import re
 import secrets
 import zlib
+from collections.abc import Sequence
 from importlib import resources
 
-from remote_payload.agent.wire.paths import SAFE_PATH
+from remote_payload.agent.wire.paths import SAFE_PATH, BoxPaths
 from runner.domain.host import HOME
 from runner.transport.bundle import Bundle
 
@@ -32,6 +34,16 @@ SHELL = (
     'exec(zlib.decompress(base64.b64decode(sys.argv[3])))" "$1" "$2" "$3" "$4" remote_payload.agent; '
     "r=$?; case $r in 1|2|97|126|127) ;; *) exit $r ;; esac; done; "
     'echo "$1 refused python none"; exit 127'
+)
+
+# As SHELL, for an agent that is on the box already: it becomes the program. Its arguments: the agent's folder, its zipapp (of which one may
+# be missing), the root, the run, the packed argv.
+BESIDE = (
+    "for p in " + PLACES + "; do command -v $p >/dev/null 2>&1 || continue; "
+    '$p -I -S -c "import sys;sys.exit(sys.version_info<(3,8))" >/dev/null 2>&1 || continue; '
+    'exec $p -I -S -c "import sys;sys.path[:0]=sys.argv[1:3];del sys.argv[1:3];'
+    'from remote_payload.agent.__main__ import main;main()" "$1" "$2" beside "$3" "$4" "$5"; done; '
+    'echo "gpurun: no Python on the box" >&2; exit 127'
 )
 
 # Comment lines and docstrings of ``on_box.py``: they need not travel.
@@ -58,6 +70,16 @@ def start_command(nonce: str, volume: str | None = None, first_input: bytes = b"
     folder = "-" if volume in (None, HOME) else volume
     packed = _packed(program(choosing=volume is None))
     return f"exec /bin/sh -c '{SHELL}' gpurun {nonce} {folder} {packed} {_packed(first_input)}"
+
+
+def beside_command(paths: BoxPaths, sha256: str, run_id: str, words: Sequence[str]) -> str:
+    """The command line that becomes the program ``words`` beside a run, by the agent of that sha256; the same for every login shell.
+
+    No shell reads ``words``: they travel as one word of letters and digits. "-" as ``run_id``: beside no run.
+    """
+    packed = base64.b64encode(json.dumps(list(words)).encode()).decode()
+    folder = paths.agent(sha256).removesuffix(".pyz")
+    return f"exec /bin/sh -c '{BESIDE}' gpurun {folder} {folder}.pyz {paths.root} {run_id} {packed}"
 
 
 def fits_command(first_input: bytes) -> bool:

@@ -2,13 +2,15 @@
 
 import ast
 import random
+import string
 
 import pytest
 
 from remote_payload.agent.box import provider
+from remote_payload.agent.wire.paths import BoxPaths
 from runner.domain.host import HOME
 from runner.transport.bootstrap import on_box
-from runner.transport.bootstrap.command import fits_command, opening, program, start_command
+from runner.transport.bootstrap.command import beside_command, fits_command, opening, program, start_command
 
 NONCE = "0123456789abcdef" * 2
 
@@ -20,6 +22,13 @@ def test_the_command_holds_nothing_that_a_login_shell_could_read_in_its_own_way(
     assert not set("\n\\!") & set(command)
     for each in (command, start_command(NONCE, None), start_command(NONCE, HOME)):
         assert max(len(word) for word in each.replace("'", " ").split(" ")) < 4000  # csh: "Word too long"
+
+
+def test_nor_does_the_command_of_a_program_beside_a_run():
+    command = beside_command(BoxPaths("/w/.gpurun-box"), "a" * 64, "-", ["a'b", "$(id)", "!", "\n", "é"])
+    head, script, rest = command.split("'")
+    assert head == "exec /bin/sh -c " and not set("\n\\!") & set(script)
+    assert not set(rest) - set(" /.-+=" + string.ascii_letters + string.digits)
 
 
 def test_what_is_long_or_names_a_url_does_not_go_into_the_command():
