@@ -32,6 +32,7 @@ GROUPS = {
         "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
         "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
         "compare": ("compare", "Show in what runs differ, and what they measured."),
+        "tensorboard": ("tensorboard", "Start TensorBoard here over the logs of runs."),
         "wait": ("wait", "Wait until a run starts, has a checkpoint, or ends."),
     },
     "Bring home": {

@@ -31,6 +31,7 @@ from runner.workflow.inference import evaluate, predict, smoke
 from runner.workflow.inference.evaluate import Compared, Outcome, Results
 from runner.workflow.inference.predict import Prediction
 from runner.workflow.publish import Published
+from runner.workflow.tensorboard import serve
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
 from tests.support.replay import Said
@@ -81,6 +82,7 @@ CASES = [
     ("list --host", ["list", "--host", "box"], "ListOfHost", 0),
     ("sweep", ["sweep"], "Sweep", 0),
     ("compare", ["compare", "{run}", "old", "--all"], "Compare", 0),
+    ("tensorboard", ["tensorboard"], "TensorBoard", 0),
     ("status", ["status"], "RunNow", 0),
     ("logs", ["logs"], "Logs", 0),
     ("wait", ["wait"], "Run", 0),
@@ -152,6 +154,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         leave_no_list_empty(recording)
         # stand_in for a model, which needs torch; tests/e2e/test_hub_line.py tests a real one
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
+        patch.setattr(serve, "show", lambda runs, report, answers: answers("http://127.0.0.1:6006/"))
         patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
         patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
         patch.setattr(predict, "predict", lambda *args, **options: PREDICTED)

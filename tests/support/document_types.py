@@ -20,9 +20,25 @@ from runner.cli.documents import (
     recovery,
     runs,
     sweep,
+    tensorboard,
 )
 
-TOPICS = (checks, comparison, dealing, errors, evaluation, files, follow, hosts, models, publish, recovery, runs, sweep)
+TOPICS = (
+    checks,
+    comparison,
+    dealing,
+    errors,
+    evaluation,
+    files,
+    follow,
+    hosts,
+    models,
+    publish,
+    recovery,
+    runs,
+    sweep,
+    tensorboard,
+)
 TYPES = {name: each for topic in TOPICS for name, each in vars(topic).items() if typing.is_typeddict(each)}
 PLAIN = {str: "string", bool: "true or false", int: "number", float: "number", object: "anything"}
 

@@ -19,6 +19,7 @@ from runner.cli.documents import (
     recovery,
     runs,
     sweep,
+    tensorboard,
 )
 
 Document = (
@@ -26,7 +27,7 @@ Document = (
     | checks.Init | checks.Validate | checks.Check | checks.CheckHosts
     | dealing.Submit | dealing.DryRun
     | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
-    | sweep.Sweep | comparison.Compare
+    | sweep.Sweep | comparison.Compare | tensorboard.TensorBoard
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
