@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test check faults bench null-gpu llama-cpp gpu clean
+.PHONY: setup demo test check faults bench pictures null-gpu llama-cpp gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make llama-cpp  gets and compiles llama.cpp, and runs the tests of export --gguf with it"
 	@echo "make null-gpu  tests/gpu on a GPU that computes nothing (docs/null-gpu.md); TORCH=2.11.0 for another torch"
 	@echo "make gpu     tests/gpu on the GPU of this machine; GPU_PYTHON=python for an interpreter that has torch"
+	@echo "make pictures  the pictures of docs/pictures again, with Chromium"
 	@echo "make bench   gpurun beside what a person would type, as ratios"
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/setup
@@ -45,6 +46,9 @@ faults: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+pictures: setup
+	$(BIN)/python -m tests.pictures
 
 # A CUDA build of torch and a CUDA runtime that computes nothing. Not part of `make test`.
 TORCH ?= 2.13.0

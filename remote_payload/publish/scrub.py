@@ -43,7 +43,7 @@ class Scrubber:
 
     def text(self, text: str) -> str:
         """A text in which paths stand among words, such as a card."""
-        text = self._without_secrets(text)
+        text = self.without_secrets(text)
         text = self._quoted.sub(lambda found: found["quote"] + shown(found["path"]) + found["quote"], text)
         return self._inside.sub(lambda found: shown(found[0]), text)
 
@@ -56,14 +56,15 @@ class Scrubber:
         if not isinstance(value, str):
             return value
         if "\n" not in value and WHOLE.fullmatch(value):
-            return self._without_secrets(shown(value))
+            return self.without_secrets(shown(value))
         return self.text(value)
 
     def finds(self, text: str) -> bool:
         """Whether a text that is published as it is (a vocabulary, a template) holds a secret or a folder of this machine."""
-        return self._without_secrets(text) != text or any(folder in text for folder in self._known)
+        return self.without_secrets(text) != text or any(folder in text for folder in self._known)
 
-    def _without_secrets(self, text: str) -> str:
+    def without_secrets(self, text: str) -> str:
+        """A text whose paths stay, its tokens, keys and known secrets replaced."""
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
         return without_tokens(HUB_TOKEN.sub(REDACTED, PRIVATE_KEY.sub(REDACTED, text)), REDACTED)

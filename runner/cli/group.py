@@ -33,6 +33,7 @@ GROUPS = {
         "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
         "compare": ("compare", "Show in what runs differ, and what they measured."),
         "tensorboard": ("tensorboard", "Start TensorBoard here over the logs of runs."),
+        "report": ("report", "Write a page: curves, results, how to repeat the run."),
         "wait": ("wait", "Wait until a run starts, has a checkpoint, or ends."),
     },
     "Bring home": {

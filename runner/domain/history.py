@@ -120,7 +120,8 @@ class History:
         """Takes one event in. What is not an event with a time and a type changes nothing."""
         if not isinstance(event, dict):
             return
-        at, kind = _number(event.get("t")), event.get("type")
+        at, kind = event.get("t"), event.get("type")
+        at = at if type(at) is float else _number(at)
         if at is None or not 0 <= at < LATEST or not isinstance(kind, str):
             return
         self.started = at if self.started is None else self.started
@@ -199,18 +200,26 @@ class History:
 
 
 def _append(curves: Curves, step: int, at: float, figures: Mapping[Any, object]) -> None:
+    """Adds a point to the curve of each figure; of nearly all points of a long run the first two conditions are all that is asked."""
     for name, value in figures.items():
-        if name in _NOT_A_CURVE or not isinstance(name, str):
-            continue
-        known = curves.get(name)
-        number = _number(value)
-        if number is None and (known is None or value is not None):
-            continue  # no number, and no gap in a curve
-        if known is None:
-            if len(curves) >= MAX_CURVES:
-                continue
-            known = curves.setdefault(clean(name, 200), Curve())
-        known.append(step, at, math.nan if number is None else number)
+        curve = curves.get(name)
+        if type(value) is float and curve is not None and math.isfinite(value):
+            curve.append(step, at, value)
+        elif name not in _NOT_A_CURVE and isinstance(name, str):
+            _append_odd(curves, name, step, at, value)
+
+
+def _append_odd(curves: Curves, name: str, step: int, at: float, value: object) -> None:
+    """The same for a curve's first point, and for what is no float."""
+    known = curves.get(name)
+    number = _number(value)
+    if number is None and (known is None or value is not None):
+        return  # no number, and no gap in a curve
+    if known is None:
+        if len(curves) >= MAX_CURVES:
+            return
+        known = curves.setdefault(clean(name, 200), Curve())
+    known.append(step, at, math.nan if number is None else number)
 
 
 def _mark(kind: str, event: Mapping[object, object]) -> str:

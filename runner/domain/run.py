@@ -97,20 +97,16 @@ class Run:
     @property
     def how_to_start(self) -> str:
         """The command for a run whose submission was interrupted before its start; one that was to resume another is made anew."""
+        return self.how_to_repeat if self.parent else f"{self.how_to_repeat} --run {self.run_id}"
+
+    @property
+    def how_to_repeat(self) -> str:
+        """The command that makes such a run once more."""
+        hosts = [f"--host {shlex.quote(host)}" for host in (self.host, *(other.host for other in self.others))]
         if self.parent:
-            hosts = [self.host, *(other.host for other in self.others)]
-            return " ".join([f"gpurun resume {self.parent}", *(f"--host {shlex.quote(host)}" for host in hosts)])
+            return " ".join([f"gpurun resume {self.parent}", *hosts])
         overrides = [f"--set {shlex.quote(each)}" for each in self.job.overrides or ()]
-        words = [
-            shlex.quote(str(self.job.file or "")),
-            "--host",
-            shlex.quote(self.host),
-            *(word for other in self.others for word in ("--host", shlex.quote(other.host))),
-            *overrides,
-            "--run",
-            self.run_id,
-        ]
-        return " ".join(["gpurun submit", *words])
+        return " ".join(["gpurun submit", shlex.quote(str(self.job.file or "")), *hosts, *overrides])
 
     @property
     def addresses(self) -> str:

@@ -89,6 +89,7 @@ CASES = [
     ("checkpoints", ["checkpoints"], "Checkpoints", 0),
     ("sample", ["sample", "--prompt", "a", "--on-box"], "Sample", 0),
     ("fetch", ["fetch", "--into", "../target"], "Fetch", 0),
+    ("report", ["report"], "Report", 0),
     ("keep", ["keep"], "Keep", 0),
     ("smoke-test", ["smoke-test"], "SmokeTest", 6),
     ("export", ["export", "--merged"], "Export", 0),

@@ -30,7 +30,7 @@ Document = (
     | sweep.Sweep | comparison.Compare | tensorboard.TensorBoard
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep
-    | files.Fetch | files.Done | files.DoneAll | files.Checkpoints
+    | files.Fetch | files.Done | files.DoneAll | files.Checkpoints | files.Report
     | models.Sample | models.SmokeTest | models.Export | models.Predict
     | evaluation.Evaluate | publish.Publish
     | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Ssh | hosts.Exec | hosts.Clean | hosts.CleanAll

@@ -68,3 +68,9 @@ class BeingWritten(TypedDict):
 class Checkpoints(Run):
     checkpoints: list[Checkpoint]
     unfinished: list[BeingWritten]
+
+
+class Report(TypedDict):
+    path: str
+    bytes: int
+    notes: list[str]

@@ -24,6 +24,7 @@ from runner.local_model.model_folder import (
 )
 from runner.local_model.process import model_process, show
 from runner.local_model.report import SmokeReport, count_labels
+from runner.workflow.inference import smoke_note
 from runner.workflow.inference.base_model import bring_base
 from runner.workflow.inference.targets import run_of
 
@@ -34,7 +35,7 @@ def smoke_test(
     """Tests every model in a fetched run or a plain folder; ``run`` is its record where there is one.
 
     ``inputs`` (JSON Lines) replaces the box's inputs, and then nothing is compared. Raises SmokeTestFailed for a model that does not
-    load; one that loads and predicts something else has problems in its report (``raise_for``).
+    load; one that loads and predicts something else has problems in its report (``raise_for``). A verdict on the run is noted.
     """
     if inputs is not None and not inputs.is_file():
         raise UserError(f"there is no file {inputs}")
@@ -42,7 +43,16 @@ def smoke_test(
         raise not_loadable([target])
     if not target.is_dir():
         raise ArtifactError(f"there is no folder {target}", hint="Bring a run home first: gpurun fetch.")
-    return [test_model(folder, report, run=run, device=device, inputs=inputs) for folder in find_models(target)]
+    to_note = run if inputs is None else None
+    try:
+        found = [test_model(folder, report, run=run, device=device, inputs=inputs) for folder in find_models(target)]
+    except SmokeTestFailed as error:
+        if to_note:
+            smoke_note.note(to_note, [smoke_note.not_loaded(error)])
+        raise
+    if to_note:
+        smoke_note.note(to_note, [smoke_note.verdict_of(each) for each in found])
+    return found
 
 
 def raise_for(reports: list[SmokeReport]) -> None:
