@@ -20,7 +20,7 @@ def main() -> None:
     if browsers.find() is None:
         sys.exit("there is no Chromium here; as root: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, browsers.browser() as browser:
-        os.environ["GPURUN_HOME"], os.environ["TZ"] = folder, "UTC"
+        os.environ |= {"HOME": folder, "GPURUN_HOME": f"{folder}/.gpurun", "TZ": "UTC"}
         pages = {
             "run": write([report_runs.a_good_run()], Path(folder) / "run.html"),
             "failed": write([report_runs.a_failed_run()], Path(folder) / "failed.html"),

@@ -114,6 +114,7 @@ def a_good_run() -> Run:
     done = {"t": START + 7200, "type": "ended", "exit": {"kind": "exit", "number": 0}}
     store.update(run, fetched_into=str(run.outputs_here), fetched_at=START + 7300)
     write_events(run, sorted([*events, oom, flag, done], key=lambda event: float(event["t"])))
+    write_output(run, "models/best/manifest.json", {"step": 3000, "files": []})
     write_output(run, "models/best/metrics.json", {"step": 3000, "epoch": 3.0, "loss": 1.7, "perplexity": 5.5})
     write_output(run, "training_metadata.json", {
         "libraries": {"python": "3.12.4", "torch": "2.9.0+cu128", "transformers": "5.3.0", "cuda": "12.8"},
@@ -160,7 +161,7 @@ def a_failed_run() -> Run:
         environment=Environment(variables={"EPOCHS": "3"}),
         price_per_hour=0.68,
     )
-    run = a_run("finetune", job=job, status=status, number=1, code="sha256:9f31c2aa")
+    run = a_run("finetune", job=job, status=status, number=1, code="9f31c2aa")
     done = {"t": START + 610, "type": "ended", "cause": "cuda_oom", "exit": {"kind": "exit", "number": 1}}
     write_events(run, [*training(3000, every=2.3, until=240, gpus=2), done])
     (places.run_folder(run.run_id) / "log").write_text(

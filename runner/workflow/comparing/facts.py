@@ -12,7 +12,7 @@ from runner.domain.comparison.compare import Comparison, Facts, compare
 from runner.domain.comparison.recipe import Recipe, recipe_of
 from runner.domain.comparison.trees import File
 from runner.domain.errors import StateError, UserError
-from runner.domain.history import Curve
+from runner.domain.history import Curve, History
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.host_notes import host_notes
@@ -74,25 +74,27 @@ def _rows(runs: Sequence[Run], report: Reporter) -> list[Row]:
 def _is_needed(run: Run) -> bool:
     """Whether its box may tell more than what is here: it is not known to be over, or what it measured is not here."""
     is_over = run.status is not None and run.status.finished
-    return not is_over or (not run.done and not _measured_here(run, TrainingRecord(run.outputs_here)))
+    return not is_over or (not run.done and not measured_here(run, history_of(run), TrainingRecord(run.outputs_here)))
 
 
 def _facts(row: Row, record: TrainingRecord, copy: Selection | None, read: dict[tuple[int, int], str]) -> Facts:
     run = row.run
     return Facts(
         job=run.job,
-        recipe=_recipe(run, copy),
+        recipe=recipe_here(run, copy),
         code=run.code,
         code_files=_code_files(run, copy, read),
         data=run.data,
         data_files=record.data_files,
-        environment={**_place(run), **record.environment},
-        measured=row.results.measured if row.results and row.results.measured else _measured_here(run, record),
+        environment={**place_of_run(run), **record.environment},
+        measured=row.results.measured
+        if row.results and row.results.measured
+        else measured_here(run, history_of(run), record),
         course=_course(run, record),
     )
 
 
-def _recipe(run: Run, copy: Selection | None) -> Recipe:
+def recipe_here(run: Run, copy: Selection | None) -> Recipe:
     """What is known of the run's recipe; of one of the user's own what its kept file declares."""
     if run.job.has_own_recipe and run.job.recipe and copy is not None:
         with contextlib.suppress(RecipeError):
@@ -109,7 +111,7 @@ def _code_files(run: Run, copy: Selection | None, read: dict[tuple[int, int], st
         return None
 
 
-def _place(run: Run) -> dict[str, object]:
+def place_of_run(run: Run) -> dict[str, object]:
     """Where the run is or was, as this machine noted it."""
     try:
         provider = note.provider if (note := host_notes().get(run.host)) else None
@@ -119,16 +121,22 @@ def _place(run: Run) -> dict[str, object]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _measured_here(run: Run, record: TrainingRecord) -> tuple[Evaluation, ...]:
+def measured_here(run: Run, history: History, record: TrainingRecord) -> tuple[Evaluation, ...]:
     """The last evaluation of each name in what is here: the events, else the fetched record; and that of the chosen model."""
     told = [
-        Evaluation(name, max((curve.steps[-1] for curve in curves.values()), default=None), _last(curves))
-        for name, curves in history_of(run).evaluations.items()
+        Evaluation(name, max((curve.steps[-1] for curve in curves.values() if curve), default=None), _last(curves))
+        for name, curves in history.evaluations.items()
     ]
     if not told and record.last_evaluation is not None:
         told = [record.last_evaluation]
+    chosen = chosen_here(run)
+    return (*told, chosen) if chosen else tuple(told)
+
+
+def chosen_here(run: Run) -> Evaluation | None:
+    """What was measured of the chosen model, where it is here."""
     best = listed_in(run.outputs_here).get("best")
-    return (*told, Evaluation(CHOSEN, best.step, best.metrics)) if best else tuple(told)
+    return Evaluation(CHOSEN, best.step, best.metrics) if best else None
 
 
 def _last(curves: Mapping[str, Curve]) -> dict[str, float]:

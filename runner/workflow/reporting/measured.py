@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from remote_payload.settings.metrics import is_higher_better
-from runner.domain.answers.results import CHOSEN, Evaluation
+from runner.domain.answers.results import Evaluation
 from runner.domain.comparison.recipe import Recipe
 from runner.domain.history import Curves, History
-from runner.domain.run import Run
-from runner.domain.terminal import clean
-from runner.files import read_json
 from runner.report.blocks import Table
 from runner.workflow.reporting.words import figure
 
@@ -64,33 +61,3 @@ def better(recipe: Recipe, metric: str) -> bool | None:
     """Whether more of it is better, as the recipe says; of a loss less is, whoever wrote it."""
     way = is_higher_better(recipe.metrics, metric)
     return False if way is None and metric.lower().endswith("loss") else way
-
-
-def last_evaluations(history: History) -> list[Evaluation]:
-    """The newest evaluation of each name."""
-    found = []
-    for name, curves in history.evaluations.items():
-        metrics = {metric: curve.last for metric, curve in curves.items()}
-        known = {metric: value for metric, value in metrics.items() if value is not None}
-        found.append(
-            Evaluation(name, max((curve.steps[-1] for curve in curves.values() if curve), default=None), known)
-        )
-    return found
-
-
-def chosen_model(run: Run) -> Evaluation | None:
-    """What was measured of the model in ``models/best``, where that is here."""
-    found = read_json(run.outputs_here / "models" / "best" / "metrics.json")
-    step = found.pop("step", None)
-    metrics = {
-        clean(name, 200): float(value)
-        for name, value in list(found.items())[:METRICS]
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "epoch" and abs(value) < 1e300
-    }
-    return Evaluation(CHOSEN, step if type(step) is int else None, metrics) if metrics else None
-
-
-def measured(run: Run, history: History) -> Sequence[Evaluation]:
-    """The last evaluation of each name, that of the chosen model behind them."""
-    chosen = chosen_model(run)
-    return [*last_evaluations(history), *([chosen] if chosen else [])]

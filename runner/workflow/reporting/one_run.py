@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from runner.domain import places
 from runner.domain.answers.status import Status
-from runner.domain.comparison.recipe import Recipe, recipe_of
+from runner.domain.comparison.recipe import Recipe
 from runner.domain.comparison.settings import Changed, changed_settings
 from runner.domain.history import History
 from runner.domain.job import SECRET_NAME, Job
 from runner.domain.quantities import format_duration
 from runner.domain.run import Run
 from runner.domain.terminal import without_controls
+from runner.push import kept_code
 from runner.report.blocks import Block, Charts, Facts, Moment, Note, Page, Section, Table, Text, Tone
+from runner.workflow.comparing.facts import chosen_here, recipe_here
 from runner.workflow.history import story_of
 from runner.workflow.inference.smoke_note import noted
 from runner.workflow.listing import age_of, cost, describe, step_of
@@ -29,7 +32,7 @@ TONES: dict[str, Tone] = {"succeeded": "good", "failed": "bad", "timed_out": "ba
 
 def page_of(run: Run, history: History, notes: Sequence[str] = ()) -> Page:
     """All that is known here of the run. ``notes`` are sentences about what is not."""
-    record, recipe = outputs.record_of(run), recipe_of(run.job)
+    record, recipe = outputs.record_of(run), recipe_here(run, kept_code.find(run.code) if run.code else None)
     training, hardware = list(curves.training_lines(history)), list(curves.hardware_lines(history))
     points = curves.points_each(len(training) + len(hardware))
     start = history.started or 0.0
@@ -43,7 +46,7 @@ def page_of(run: Run, history: History, notes: Sequence[str] = ()) -> Page:
         Section("Training", _charts(training, start, points) or _nothing(run)),
         Section(
             "Evaluations",
-            [*measured.evaluation_tables(history, recipe, measured.chosen_model(run)), *outputs.beside_base(run)],
+            [*measured.evaluation_tables(history, recipe, chosen_here(run)), *outputs.beside_base(run)],
         ),
         Section("What happened", _events(moments, start)),
         Section("Hardware", [Facts(_hardware(run.status)), *_charts(hardware, start, points)] if hardware else []),
@@ -51,7 +54,7 @@ def page_of(run: Run, history: History, notes: Sequence[str] = ()) -> Page:
         Section("Settings that differ from the defaults", _settings(run.job, recipe)),
         Section("Smoke test on this machine", smoke),
         Section("Samples", outputs.samples(run)),
-        Section("Environment", [outputs.environment(run, record)] if record or run.code else [], folded=True),
+        Section("Environment", [outputs.environment(run, record)], folded=True),
         Section("The same again", [Text(run.how_to_repeat)] if run.parent or run.job.file else []),
         Section("The end of the log", _log(run)),
     ]
@@ -96,7 +99,9 @@ def _course(run: Run, seen: Seen) -> list[tuple[str, str]]:
 def _fetched(run: Run) -> str:
     if not run.fetched_into:
         return "not fetched"
-    return f"{run.fetched_into}" + ("" if run.fetched_at else " (not all of them)")
+    folder = Path(run.fetched_into)
+    shown = Path("~") / folder.relative_to(Path.home()) if folder.is_relative_to(Path.home()) else folder
+    return f"{shown}" + ("" if run.fetched_at else " (not all of them)")
 
 
 def _relatives(run: Run) -> list[tuple[str, str]]:

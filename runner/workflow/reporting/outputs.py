@@ -16,6 +16,8 @@ from runner.domain.run import Run
 from runner.domain.terminal import clean, without_controls
 from runner.files import read_json
 from runner.report.blocks import Block, Facts, Note, Table
+from runner.workflow.comparing.facts import place_of_run
+from runner.workflow.comparing.record import FILE, TrainingRecord
 from runner.workflow.reporting.words import in_words
 
 FILES = 60  # of the data
@@ -27,7 +29,7 @@ LARGEST = 1 << 20  # bytes of a line of answers
 
 def record_of(run: Run) -> dict[str, object]:
     """``training_metadata.json``; empty where it is not here."""
-    return read_json(run.outputs_here / "training_metadata.json")
+    return read_json(run.outputs_here / FILE)
 
 
 def data_blocks(run: Run, record: Mapping[str, object]) -> list[Block]:
@@ -64,14 +66,10 @@ def _size(value: object) -> str:
 
 def environment(run: Run, record: Mapping[str, object]) -> Facts:
     """Versions, machine, base model; the digest of the code that was sent."""
-    found: dict[str, object] = {"code sent": run.code or None}
-    for name in ("libraries", "hardware", "base_model", "parameters", "batch", "memory"):
+    found: dict[str, object] = {**place_of_run(run), "code": run.code, **TrainingRecord(run.outputs_here).environment}
+    for name in ("parameters", "batch"):
         part = record.get(name)
         found[name] = part if isinstance(part, dict) else None
-    code = record.get("code")
-    if isinstance(code, dict):
-        found["git commit"] = code.get("git_commit")
-        found["gpurun's training code"] = code.get("payload_sha256")
     return Facts([(name.replace("_", " "), in_words(value)) for name, value in flatten(found).items()])
 
 

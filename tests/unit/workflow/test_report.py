@@ -129,6 +129,7 @@ def test_whatever_a_box_left_is_a_page(seed: int, tmp_path: Path) -> None:
     record = {name: odd() for name in names}
     record["data"] = [{"path": odd(), "bytes": odd(), "rows": odd()}, {"side": odd(), **{str(odd()): odd()}}, odd()]
     write_output(run, "training_metadata.json", dice.choice([record, odd(), "{torn"]))
+    write_output(run, "models/best/manifest.json", dice.choice([{"files": [odd()]}, odd()]))
     write_output(run, "models/best/metrics.json", dice.choice([{"loss": odd(), "step": odd()}, odd(), "torn"]))
     write_output(
         run, "reports/evaluation.json", {"held_out": {"base": odd(), "tuned": {"loss": odd()}}, "generation": odd()}
