@@ -12,6 +12,7 @@ from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,
     Impossible,
+    boolean,
     list_of,
     mapping_of,
     matching,
@@ -27,7 +28,7 @@ from runner.domain.host import Host
 class HostNote:
     """A host as it was last resolved. ``known_as`` is the name its key is pinned under, ``seen_at`` in epoch seconds, ``box`` the identity
     of the box that answered there, ``destroy`` the command that destroys it, as its words; ``provider`` and ``instance`` what the box said
-    of itself.
+    of itself. ``default``: it is meant where no host is named.
 
     ``volume`` is the folder that holds the root (HOME for the home folder): chosen at the first contact or told with ``--volume``, and
     then kept. None until gpurun has worked there.
@@ -41,6 +42,7 @@ class HostNote:
     destroy: tuple[str, ...] = ()
     provider: str | None = None
     instance: str | None = None
+    default: bool = False
 
 
 def host_notes() -> dict[str, HostNote]:
@@ -63,6 +65,7 @@ def _note(value: object) -> HostNote:
         destroy=entry("destroy", otherwise((), list_of(single_line))),
         provider=entry("provider", optional(single_line)),
         instance=entry("instance", optional(single_line)),
+        default=entry("default", otherwise(False, boolean)),
     )
 
 
@@ -97,6 +100,25 @@ def note_instance(host: Host, provider: str, instance: str) -> None:
     """Notes what a box said of itself: its provider, and the provider's name for it. Raises DiskTrouble, StateError."""
     facts = {"address": str(host), "known_as": host.known_as, "provider": provider, "instance": instance}
     _change(host.typed, lambda before: {**before, **facts})
+
+
+def default_host() -> str | None:
+    """The host that is meant where none is named, as typed; None where there is none."""
+    return next((typed for typed, note in host_notes().items() if note.default), None)
+
+
+def note_default(typed: str | None) -> None:
+    """Notes which host is meant from now on where none is named; None: no host. Raises DiskTrouble, StateError."""
+
+    def change(hosts: dict[str, object]) -> None:
+        for note in hosts.values():
+            if isinstance(note, dict):
+                note.pop("default", None)
+        if typed is not None:
+            before = hosts.get(typed)
+            hosts[typed] = {**(before if isinstance(before, dict) else {}), "default": True}
+
+    files.update_json(places.hosts_file(), change)
 
 
 def _change(typed: str, change: Callable[[dict[str, object]], dict[str, object]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runner import files
@@ -42,15 +43,26 @@ def discard(run_id: str) -> None:
 
 def discard_untried(run_id: str) -> None:
     """Removes the record of a run unless a gpurun has asked for its launch, this one or another."""
+    _discard_where(run_id, lambda record: not record.attempted and not record.launched)
+
+
+def discard_never_started(run_id: str) -> bool:
+    """Removes the record of a run that no box can have, and whether it did: another gpurun may have started it meanwhile."""
+    return _discard_where(run_id, lambda record: not record.may_be_there)
+
+
+def _discard_where(run_id: str, holds: Callable[[Run], bool]) -> bool:
     if not _is_run(run_id):
-        return
+        return False
     with file_lock(places.run_folder(run_id) / "run.json"):
         try:
             record = load(run_id)
         except (UnknownRun, StateError):
-            return
-        if not record.attempted and not record.launched:
+            return False
+        if holds(record):
             discard(run_id)  # a gpurun that waits for the lock writes the record again
+            return True
+    return False
 
 
 def save(run: Run) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options, output
+from runner.cli.audience import confirmed
 
 if TYPE_CHECKING:
     from runner.cli.documents import hosts as documents
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n  gpurun clean --host root@box          shows what would be deleted, then asks\n"
     "  gpurun clean --host root@box --yes\n  gpurun clean --host root@box RUN      this run too, fetched or not\n"
     "  gpurun clean --host root@box --experiment mayors --keep 1\n"
-    "  gpurun clean 3fa9c210 --keep 1        a sweep, on each of its boxes",
+    "  gpurun clean 3fa9c210 --keep 1        a sweep, on each of its boxes\n"
+    "  gpurun clean --not-started            records of runs that never started",
 )
-@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
+@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run_or_sweep)
 @options.host_option(required=False)
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --experiment or a sweep: how many runs of each experiment stay on a box.",
 )
+@click.option(
+    "--not-started", is_flag=True, help="The records on this machine of runs that no box has; no box is asked."
+)
 @options.json_option
 def command(
     runs: tuple[str, ...],
@@ -52,6 +57,7 @@ def command(
     everything: bool,
     experiment: str | None,
     keep: int,
+    not_started: bool,
     as_json: bool,
 ) -> None:
     """Delete old runs and unused files of gpurun on a box.
@@ -70,6 +76,8 @@ def command(
         raise click.UsageError("with --json nothing is asked: add --dry-run or --yes")
     sweep = as_sweep(runs[0]) if len(runs) == 1 else None
     how = _How(dry_run, yes, everything, as_json)
+    if not_started:
+        return _remove_records(runs, host or experiment, how)
     if sweep is None:
         where = host or store.find(runs[0] if runs else None).host
         found = _clean(where, how, names=runs, experiment=experiment, keep=keep)
@@ -84,6 +92,27 @@ def command(
         return boxes.raise_first()
     output.print_document({"boxes": list(boxes.given.values())})
     sys.exit(boxes.exit_code)
+
+
+def _remove_records(names: tuple[str, ...], of_a_box: str | None, how: _How) -> None:
+    """Removes the records of runs that never started, where that is confirmed."""
+    from runner.domain.quantities import pluralise
+    from runner.workflow.clean import never_started, remove_records
+
+    if of_a_box:
+        raise click.UsageError("--not-started is about this machine: leave --host and --experiment out")
+    runs = never_started(names)
+    if not how.as_json:
+        for run in runs:
+            output.print_untrusted(
+                f"{run.run_id}  {run.why_not_started.partition(chr(10))[0] or 'its submission was cut off'}"
+            )
+        click.echo(f"{pluralise(len(runs), 'record')} of runs that never started may go.")
+    question = "Remove them from this machine?"
+    wanted = bool(runs) and not how.dry_run and (how.yes or confirmed(question, "add --yes, or --dry-run"))
+    removed = remove_records(runs) if wanted else [run.run_id for run in runs]
+    if how.as_json:
+        return output.print_document({"dry_run": how.dry_run, "removed": removed})
 
 
 @dataclass(frozen=True)
@@ -114,7 +143,11 @@ def _clean(
         """Shows what would be deleted, and returns whether to delete it."""
         if not how.as_json:
             _show(choice, found)
-        return bool(found.removed or choice.code.digests) and not how.dry_run and (how.yes or _confirmed())
+        return (
+            bool(found.removed or choice.code.digests)
+            and not how.dry_run
+            and (how.yes or confirmed("Delete them on the box?", "add --yes, or --dry-run"))
+        )
 
     choice, found, deleted = clean_box(
         where, report, confirm, names=names, experiment=experiment, keep=keep, sweep=sweep, everything=how.everything
@@ -142,13 +175,3 @@ def _show(choice: Choice, found: Cleaned) -> None:
         click.echo(f"  {format_size(choice.code.bytes):>10}  {kept}")
     things = "thing" if len(found.removed) == 1 else "things"
     click.echo(f"{len(found.removed)} {things}, {format_size(found.bytes)}, may go.")
-
-
-def _confirmed() -> bool:
-    """Asks whether to delete. Raises UsageError if stdin is closed and no terminal."""
-    try:
-        return click.confirm("Delete them on the box?", err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise click.UsageError("there was no answer, and nothing was deleted: add --yes, or --dry-run") from None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import options, output
+from runner.cli import audience, options, output
 from runner.cli.side_by_side import Line, letter, side_by_side
 
 if TYPE_CHECKING:
@@ -99,17 +97,13 @@ def _lines(heads: list[str], lines: Sequence[Line]) -> list[str]:
     """Of two runs the difference has a column, where there is one."""
     others = ["difference"] if len(heads) == 2 and any(line.cells[-1] for line in lines) else []
     cells = [Line(line.name, line.cells[: len(heads) + len(others)]) for line in lines]
-    return side_by_side([*heads, *others], cells, len(heads), _width())
+    return side_by_side([*heads, *others], cells, len(heads), audience.columns())
 
 
 def _code(heads: list[str], compared: Comparison, everything: bool) -> list[str]:
     """The files; the digests only where they say more."""
     files = _files(heads, compared.code_files, everything)
     return [*(_rows(heads, compared.code) if everything or not files else []), *files]
-
-
-def _width() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _line(row: Row) -> Line:
@@ -184,7 +178,7 @@ def _files(heads: list[str], rows: Sequence[FileRow] | None, everything: bool) -
     left = 0 if everything else max(0, len(shown) - FILES)
     columns = ["", "size"] if len(heads) == 2 else heads
     lines = [Line(clean(row.path), _file_cells(row, len(heads))) for row in shown[: len(shown) - left]]
-    found = side_by_side(columns, lines, 0 if len(heads) == 2 else len(heads), _width()) if lines else []
+    found = side_by_side(columns, lines, 0 if len(heads) == 2 else len(heads), audience.columns()) if lines else []
     return [*found, f"  … {left} more files: --all"] if left else found
 
 

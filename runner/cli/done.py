@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options, output
+from runner.cli.audience import confirmed
 
 if TYPE_CHECKING:
     from runner.domain.progress import Reporter
@@ -23,7 +24,7 @@ UNSAFE = 6  # the exit code if the box may not be destroyed yet
     epilog="\b\nExamples:\n  gpurun done\n  gpurun done --destroy            if it is safe; gpurun hosts set\n"
     "  gpurun done --give-up 7f3a       nobody needs the results of run 7f3a",
 )
-@options.run_argument
+@options.run_or_sweep_argument
 @click.option(
     "--leave-behind",
     is_flag=True,
@@ -100,7 +101,8 @@ def _look(
     if not as_json:
         _show(verdict)
     if plan and verdict.safe and not yes:
-        if not _confirmed(plan):
+        question = f"Run {plan.spoken} now? {plan.host} is lost then."
+        if not confirmed(question, "add --yes"):
             report.note("nothing was destroyed")
             return verdict, None
         verdict = _judge(record, report, leave_behind, give_up)  # the answer may have taken a while
@@ -128,16 +130,6 @@ def _plan(record: Run) -> Destruction:
     plan = plan_destruction(record)
     require_right_box(plan)
     return plan
-
-
-def _confirmed(plan: Destruction) -> bool:
-    """Asks whether to destroy the box. Raises UsageError where nobody can answer."""
-    try:
-        return click.confirm(f"Run {plan.spoken} now? {plan.host} is lost then.", err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise click.UsageError("there was no answer, and nothing was destroyed: add --yes") from None
 
 
 def _destroy(plan: Destruction, report: Reporter) -> Gone:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from runner.cli.audience import colours
 from runner.domain.errors import GpurunError, Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _show(error: GpurunError, as_json: bool) -> None:
         return print_document(failure_document(error))
     from runner.domain.terminal import without_controls
 
-    click.echo(click.style("error: ", fg="red", bold=True) + without_controls(error.message), err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + without_controls(error.message), err=True, color=colours())
     for text in (error.meaning, error.hint):
         if text:
             click.echo("  " + without_controls(text).replace("\n", "\n  "), err=True)

@@ -32,7 +32,7 @@ NARROWEST = 10  # characters of a column on a terminal
     "  gpurun evaluate NEW --data test.jsonl --against OLD --tolerance 0.01\n"
     "  gpurun evaluate brie --data test.jsonl --host root@remote-gpu",
 )
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET…", shell_complete=options.complete_run)
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET…", shell_complete=options.complete_target)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -58,6 +58,7 @@ NARROWEST = 10  # characters of a column on a terminal
 @click.option(
     "--against",
     metavar="TARGET or DIR",
+    shell_complete=options.complete_target,
     help="Fail (exit 6) where a metric is worse than this model's, or than in these results.",
 )
 @click.option(

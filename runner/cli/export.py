@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "  gpurun export brie --gguf Q4_K_M --ollama\n"
     "  gpurun export adapters/mine --merged --into mine-whole",
 )
-@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_run)
+@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_target)
 @click.option("--merged", is_flag=True, help="The whole model as safetensors, an adapter merged into its base.")
 @click.option(
     "--gguf",

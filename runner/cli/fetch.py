@@ -23,7 +23,7 @@ SHOWN = 10  # files that are not fetched
     epilog="\b\nExamples:\n  gpurun fetch            while it trains: the checkpoints that are complete\n  gpurun fetch --into .\n"
     "  gpurun fetch mayors --best     the chosen model of each run of a sweep",
 )
-@options.run_argument
+@options.run_or_sweep_argument
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),

@@ -14,7 +14,8 @@ from runner.cli.table import print_rows
 @click.group(
     "hosts",
     invoke_without_command=True,
-    epilog="\b\nExamples:\n  gpurun hosts\n  gpurun hosts forget [1.2.3.4]:41022     after the box was replaced\n"
+    epilog="\b\nExamples:\n  gpurun hosts\n  gpurun hosts default root@1.2.3.4       for submit and check without --host\n"
+    "  gpurun hosts forget [1.2.3.4]:41022     after the box was replaced\n"
     "  gpurun hosts move root@1.2.3.4:41022 root@1.2.3.4:41377\n"
     "  gpurun hosts set root@1.2.3.4 --volume /workspace\n"
     "  gpurun hosts set root@1.2.3.4 --destroy 'vastai destroy instance 12345'\n"
@@ -24,7 +25,7 @@ from runner.cli.table import print_rows
 @options.json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the known boxes and their pinned keys."""
+    """List the known boxes and their pinned keys; * is the default one."""
     if context.invoked_subcommand is not None:
         return
     from runner.workflow.hosts import known
@@ -35,10 +36,17 @@ def command(context: click.Context, as_json: bool) -> None:
 
         return output.print_document(hosts_document(hosts))
     rows = [
-        [host.typed, host.known_as, _when(host.seen_at), host.volume or "", " ".join(host.fingerprints) or "not pinned"]
+        [
+            "*" if host.default else "",
+            host.typed,
+            host.known_as,
+            _when(host.seen_at),
+            host.volume or "",
+            " ".join(host.fingerprints) or "not pinned",
+        ]
         for host in hosts
     ]
-    print_rows(("host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
+    print_rows(("", "host", "pinned as", "seen", "volume", "fingerprint"), rows, "no host is known yet")
 
 
 @command.command("forget")
@@ -53,6 +61,28 @@ def forget_command(context: click.Context, name: str, as_json: bool) -> None:
     if as_json or _is_asked_of_the_group(context):
         return output.print_document({"host": name, "keys_removed": removed})
     click.echo(f"{name} is forgotten ({removed} key{'' if removed == 1 else 's'}).")
+
+
+@command.command("default")
+@click.argument("name", required=False, shell_complete=options.complete_host)
+@click.option("--none", is_flag=True, help="Have no default host any more.")
+@options.json_option
+@click.pass_context
+def default_command(context: click.Context, name: str | None, none: bool, as_json: bool) -> None:
+    """Set the host that submit and check take without --host, or show it.
+
+    The variable GPURUN_HOST comes before it.
+    """
+    from runner.workflow.hosts import set_default
+
+    if name and none:
+        raise click.UsageError("give a host or --none, not both")
+    if name or none:
+        set_default(name)
+    host, source = options.default_host()
+    if as_json or _is_asked_of_the_group(context):
+        return output.print_document({"host": host, "source": source})
+    click.echo(f"{host} ({source})" if host else "no default host: submit and check need --host")
 
 
 @command.command("move")

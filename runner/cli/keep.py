@@ -27,7 +27,7 @@ Examples:
 (succeeded, failed, cancelled, timed_out, interrupted, lost, unknown) and
 GPURUN_ENDED_PLACE, the folder on this machine.""",
 )
-@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=options.complete_run)
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=options.complete_run_or_sweep)
 @click.option(
     "--checkpoints",
     "written_rule",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from runner.cli.audience import is_person
 from runner.cli.output import reporter
 from runner.domain.progress import Reporter
 from runner.domain.terminal import clean, without_controls
@@ -41,7 +42,7 @@ def display(as_json: bool) -> Iterator[Display]:
     """Where ``keep`` shows its runs: nowhere with ``--json``, in a table on a terminal, in lines elsewhere."""
     if as_json:
         yield Hidden()
-    elif not sys.stderr.isatty():
+    elif not is_person(sys.stderr):
         yield Lines(reporter(as_json))
     else:
         from rich.console import Console

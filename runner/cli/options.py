@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,23 +58,49 @@ def run_argument(function: F) -> F:
     return click.argument("run", required=False, shell_complete=complete_run)(function)
 
 
+def run_or_sweep_argument(function: F) -> F:
+    """``[RUN]`` of a command that takes a sweep too, by its id or its name."""
+    return click.argument("run", required=False, shell_complete=complete_run_or_sweep)(function)
+
+
 def host_option(*, required: bool) -> Callable[[F], F]:
     """``--host``: the address of the box, in any of its forms."""
     text = "user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local."
     return click.option("--host", required=required, metavar="HOST", help=text, shell_complete=complete_host)
 
 
+def default_host() -> tuple[str | None, str | None]:
+    """The host that is meant where none is typed, and who says so; None and None where nobody does."""
+    from runner import host_notes
+
+    if told := os.environ.get("GPURUN_HOST", "").strip():
+        return told, "GPURUN_HOST"
+    noted = host_notes.default_host()
+    return noted, "gpurun hosts default" if noted else None
+
+
+def _typed_or_default(ctx: click.Context, param: click.Parameter, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Each host once, in the order typed; without any the default one. Raises MissingParameter where there is none."""
+    if hosts or ctx.resilient_parsing:
+        return tuple(dict.fromkeys(hosts))
+    host, _ = default_host()
+    if host is None:
+        hint = "Set one for always: gpurun hosts default HOST, or the variable GPURUN_HOST."
+        raise click.MissingParameter(hint, ctx, param)
+    return (host,)
+
+
 def hosts_option(function: F) -> F:
-    """``--host``, as often as there are boxes; each box once, in the order typed."""
+    """``--host``, as often as there are boxes; without it the default one."""
     return click.option(
         "--host",
         "hosts",
-        required=True,
         multiple=True,
         metavar="HOST",
-        help="user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local. Several: give it several times.",
+        help="user@host[:port], ssh://…, an ssh alias, your provider's ssh line, or local. Several: give it several times. "
+        "None: GPURUN_HOST, or that of gpurun hosts default.",
         shell_complete=complete_host,
-        callback=lambda ctx, param, hosts: tuple(dict.fromkeys(hosts)),
+        callback=_typed_or_default,
     )(function)
 
 
@@ -146,6 +173,26 @@ def complete_sweep(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [each for each in ids if each and each.startswith(incomplete)]
 
 
+def complete_run_or_sweep(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: the runs, then the submissions of several runs."""
+    from runner import store
+    from runner.workflow.listing import sweeps_of
+
+    several = sweeps_of(store.load_all()[0])
+    return [
+        *complete_run(ctx, param, incomplete),
+        *(each for each in complete_sweep(ctx, param, incomplete) if each in several),
+    ]
+
+
+def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: the runs; behind a run and a colon its checkpoints. Folders the shell knows itself."""
+    run, colon, _ = incomplete.partition(":")
+    if not colon:
+        return complete_run(ctx, param, incomplete)
+    return [name for name in (f"{run}:{each}" for each in _checkpoints(run)) if name.startswith(incomplete)]
+
+
 def complete_host(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell: the hosts that were reached before and are one word, the latest first."""
     from runner import files
@@ -165,12 +212,17 @@ def _seen_at(entry: object) -> float:
 
 def complete_checkpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell: the checkpoints that the run's events name and those that were fetched, the latest first."""
+    names = (str(param.default), *_checkpoints(ctx.params.get("run")))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _checkpoints(run: str | None) -> list[str]:
+    """The latest first; none of a run that is not known here."""
     from runner import store
     from runner.domain.errors import GpurunError
     from runner.workflow.listing import checkpoint_names
 
     try:
-        names = checkpoint_names(store.find(ctx.params.get("run")))
+        return checkpoint_names(store.find(run))[::-1]
     except GpurunError:
         return []
-    return [name for name in (str(param.default), *reversed(names)) if name.startswith(incomplete)]

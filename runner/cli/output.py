@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runner.cli.audience import is_person
 from runner.domain.progress import Reporter, Silent
 from runner.domain.terminal import TerminalFilter, clean
 
@@ -76,7 +77,7 @@ class LogPrinter:
         if self._silent or self._raw:
             return
         self._write(self._filter.finish().encode("utf-8"))
-        if sys.stdout.isatty():
+        if is_person(sys.stdout):
             self._write(b"\x1b[0m\n" if self._mid_line else b"\x1b[0m")
 
     def _write(self, data: bytes) -> None:
@@ -99,7 +100,7 @@ class Shown:
     def __init__(self, log: Path, wanted: bool) -> None:
         self._log = log
         self._note = log.with_name(".shown")
-        self._wanted = wanted and sys.stdout.isatty()
+        self._wanted = wanted and is_person(sys.stdout)
 
     def __enter__(self) -> int:
         try:

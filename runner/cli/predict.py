@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "  gpurun predict ./adapter --input q.csv --field question --output a.csv\n"
     "  gpurun predict Qwen/Qwen2.5-0.5B --input p.jsonl --output a.jsonl",
 )
-@click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
+@click.argument("target", metavar="TARGET", shell_complete=options.complete_target)
 @click.option(
     "--input", "files", multiple=True, required=True, metavar="FILE",
     help="JSON Lines, CSV or parquet; a folder or a quoted glob of them. May be repeated.",

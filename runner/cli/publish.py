@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options, output
+from runner.cli.audience import is_person
 
 if TYPE_CHECKING:
     from runner.workflow.publish import Published
@@ -25,7 +26,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "  gpurun publish legal me/legal-lora --on-box    the weights go from there\n"
     "  gpurun publish ./my-adapter me/mine --public --merged",
 )
-@click.argument("target", metavar="TARGET", shell_complete=options.complete_run)
+@click.argument("target", metavar="TARGET", shell_complete=options.complete_target)
 @click.argument("repository", metavar="REPO")
 @click.option("--public", is_flag=True, help="Everybody may read it. Without it a new repository is private.")
 @click.option("--update", is_flag=True, help="Go on although the repository has other content: a new commit on top.")
@@ -58,7 +59,7 @@ def command(
     from runner.workflow.inference.smoke import target_of
     from runner.workflow.publish import exported, model_of, publish_here, publish_on_box
 
-    if as_json or not sys.stderr.isatty():
+    if as_json or not is_person(sys.stderr):
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
@@ -111,7 +112,7 @@ def show(done: Published, *, dry_run: bool) -> None:
 
 def _ask_token() -> str | None:
     """A token typed at a terminal, not shown; None where nobody can be asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (is_person(sys.stdin) and is_person(sys.stderr)):
         return None
     typed: str = click.prompt("A Hugging Face token that may write (it is kept nowhere)", hide_input=True, err=True)
     return typed

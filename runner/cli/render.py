@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from runner.cli.audience import is_agent
 from runner.domain.progress import Reporter, Stage
 from runner.domain.quantities import format_size
 from runner.domain.terminal import clean
@@ -22,7 +23,7 @@ _DRAWN = re.compile("[\u2500-\u259f\u2800-\u28ff]+|#{4,}")  # the characters of 
 def terminal_reporter() -> Reporter:
     """Progress bars on a terminal, plain lines elsewhere."""
     console = Console(stderr=True, highlight=False)
-    return Bars(console) if console.is_terminal else Lines(console)
+    return Bars(console) if console.is_terminal and not is_agent() else Lines(console)
 
 
 class Bars:

@@ -18,7 +18,7 @@ from runner.cli import options, output
     "  gpurun resume --all mayors                  the same for a sweep\n"
     "  gpurun resume --all mayors --host root@5.6.7.8     its box is gone",
 )
-@options.run_argument
+@options.run_or_sweep_argument
 @click.option(
     "--checkpoint",
     default="auto",

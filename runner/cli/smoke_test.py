@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "  gpurun smoke-test --device mps\n"
     "  gpurun smoke-test ./models/best --inputs texts.jsonl",
 )
-@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_run)
+@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_target)
 @click.option(
     "--device",
     type=click.Choice(["auto", "mps", "cuda", "cpu"]),

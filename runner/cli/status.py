@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import textwrap
 import time
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli import figures, options, output
+from runner.cli import audience, figures, options, output
 from runner.domain.errors import RunLost
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def command(run: str | None, host: str | None, as_json: bool) -> None:
 
 def _print(name: str, value: str) -> None:
     """One value, on a terminal in lines that stand below each other; commands stay whole, so that they can be copied."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = audience.columns()
     if width is None or NAMES + len(value) <= width:
         lines = [value]
     elif name == "next":

@@ -13,7 +13,7 @@ from runner.cli import options, output
     "  gpurun stop mayors         the newest submission of that job file\n"
     "  gpurun stop --all          runs that wait for a GPU too",
 )
-@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run)
+@click.argument("runs", nargs=-1, metavar="[RUN...]", shell_complete=options.complete_run_or_sweep)
 @click.option("--all", "everything", is_flag=True, help="Stop every run of this machine that is not over.")
 @click.option(
     "--grace",

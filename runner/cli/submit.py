@@ -50,7 +50,13 @@ twice, and the run cannot start twice."""
     "--kill-stale", is_flag=True, help="End processes in this container that hold a GPU, whoever started them."
 )
 @click.option("--despite-forecast", is_flag=True, help="Start a run that does not fit the box by its memory forecast.")
-@click.option("--run", "run_id", metavar="ID", help="Continue an interrupted submission, or attach to its run.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    shell_complete=options.complete_run,
+    help="Continue an interrupted submission, or attach to its run.",
+)
 @options.json_option
 def command(
     jobs: tuple[str, ...],

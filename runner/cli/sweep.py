@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import options, output
+from runner.cli.audience import is_person
 from runner.cli.table import print_rows
 from runner.domain.progress import Silent
 
@@ -68,7 +69,7 @@ def _look(sweep: Sweep, *, quiet: bool, once: bool) -> View:
     from runner.domain.errors import Interrupted
     from runner.workflow.sweeping.look import look, watch
 
-    if quiet or once or not (sys.stdout.isatty() and sys.stderr.isatty()):
+    if quiet or once or not (is_person(sys.stdout) and is_person(sys.stderr)):
         return look(sweep, output.reporter(quiet))
     try:
         with _drawn() as (report, show):
@@ -118,7 +119,7 @@ def _table(view: View, width: int, height: int) -> RenderableType:
 
 def _print_tables(view: View, means: Sequence[Mean]) -> None:
     print_rows(RUNS, [_cells(row) for row in view.rows], "no run", shrink=SHRINK, drop=DROP)
-    shown = means[:SHOWN] if sys.stdout.isatty() else means
+    shown = means[:SHOWN] if is_person(sys.stdout) else means
     if shown:
         click.echo()
         print_rows(MEANS, [_mean(each) for each in shown], "")

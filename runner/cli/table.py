@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import click
+
+from runner.cli import audience
 
 RIGHT = ("size", "cost", "step")  # columns of numbers, aligned to the right
 GAP = "  "
@@ -29,9 +29,8 @@ def print_rows(
     """
     if not rows:
         return click.echo(empty)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    title, *lines = rendered(columns, rows, width, shrink=shrink, drop=drop)
-    click.echo(click.style(title, bold=True))
+    title, *lines = rendered(columns, rows, audience.columns(), shrink=shrink, drop=drop)
+    click.echo(click.style(title, bold=True), color=audience.colours())
     for line in lines:
         click.echo(line)
 

@@ -6,7 +6,8 @@ it was named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from runner import store
@@ -20,6 +21,8 @@ from runner.transport.link import Link
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.fetching.fetched_state import compare_with_local, list_holdings
 from runner.workflow.retention import Candidate, Decision, decide_retention
+
+UNDER_WAY = 86400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,38 @@ def clean(link: Link, report: Reporter, choice: Choice, *, dry_run: bool, everyt
             everything=everything,
             tell=lambda line: stage.update(note=line),
         )
+
+
+def never_started(names: Sequence[str] = ()) -> list[Run]:
+    """The runs of this machine that no box has: refused, or cut off before the launch was asked for. Oldest first.
+
+    Without ``names`` a submission that was cut off less than a day ago is left out: it may be under way, or be gone on with.
+    Raises UserError for a named run that was started.
+    """
+    if names:
+        found = [store.find(name) for name in names]
+        for run in found:
+            if run.may_be_there:
+                raise UserError(
+                    f"{run.run_id} was started: its record stays",
+                    meaning="Nothing was removed.",
+                    hint=f"gpurun clean {run.run_id} deletes what is left of it on its box.",
+                )
+        return found
+    return [
+        run
+        for run in store.load_all()[0]
+        if not run.may_be_there and (run.not_started or time.time() - run.created_at > UNDER_WAY)
+    ]
+
+
+def remove_records(runs: Sequence[Run]) -> list[str]:
+    """Removes the records of runs that never started; the ids of those that are gone."""
+    removed = [run.run_id for run in runs if store.discard_never_started(run.run_id)]
+    for run in store.load_all()[0]:
+        if run.went_on_as in removed:
+            store.update(run, went_on_as=None)
+    return removed
 
 
 def _unneeded_code(*, dry_run: bool) -> kept_code.Copies:

@@ -18,7 +18,7 @@ from runner.domain.errors import HostError, RunLost, UserError
 from runner.domain.host import LOCAL, Host
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.host_notes import HostNote, forget_notes, host_notes, note_destroy, note_volume
+from runner.host_notes import HostNote, forget_notes, host_notes, note_default, note_destroy, note_volume
 from runner.local_box import embedded
 from runner.transport import known_hosts
 from runner.transport.link import Link
@@ -40,6 +40,7 @@ class KnownHost:
     seen_at: float | None
     fingerprints: tuple[str, ...]
     destroy: tuple[str, ...] = ()
+    default: bool = False
 
 
 def known() -> list[KnownHost]:
@@ -49,7 +50,11 @@ def known() -> list[KnownHost]:
         pins = known_hosts.pinned(places.known_hosts(), note.known_as or "")
         fingerprints = tuple(f"{key.type} {key.fingerprint}" for key in pins)
         address, known_as = note.address or "", note.known_as or ""
-        found.append(KnownHost(typed, address, known_as, note.volume or None, note.seen_at, fingerprints, note.destroy))
+        found.append(
+            KnownHost(
+                typed, address, known_as, note.volume or None, note.seen_at, fingerprints, note.destroy, note.default
+            )
+        )
     return sorted(found, key=lambda host: host.seen_at or 0.0)
 
 
@@ -77,6 +82,16 @@ def set_volume(name: str, volume: str) -> None:
     """From now on gpurun works below ``volume`` on that host. Raises HostError when the host cannot be resolved."""
     host = resolve_or_start_host(name, volume)
     note_volume(host, host.volume or volume)
+
+
+def set_default(name: str | None) -> None:
+    """From now on ``submit`` and ``check`` mean that host where none is named; None: they ask for one again.
+
+    Nothing is sent there. Raises HostError for what can be no host.
+    """
+    if name is not None and name != LOCAL:
+        resolve(name, None)
+    note_default(name)
 
 
 def set_destroy(name: str, text: str) -> tuple[str, ...]:
@@ -173,6 +188,8 @@ def move_host(old: str, new: str, report: Reporter) -> Move:
             )
         for run in following:
             _follow(run, link, new, there.get(run.run_id))
+    if noted is not None and noted.default:
+        note_default(new)
     followed = {run.run_id for run in following}
     left = tuple(run.run_id for run in runs if run.run_id not in followed)
     removed = 0 if left else _forget(old, noted)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from remote_payload.agent.wire import protocol
@@ -246,7 +245,8 @@ def told(
     patch.setattr(rsync, "push", lambda *args, **options: None)
     patch.setattr(rsync, "pull", pull)
     patch.setattr(tarball, "push", lambda *args, **options: None)
-    patch.setattr(click, "confirm", lambda *args, **options: True)
+    for asking in ("clean", "done"):
+        patch.setattr(f"runner.cli.{asking}.confirmed", lambda question, otherwise: True)
     yield replaying(answer_with(answer), recording.root)
 
 

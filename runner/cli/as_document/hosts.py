@@ -35,6 +35,7 @@ def _host(host: KnownHost) -> documents.Host:
         "seen_at": host.seen_at,
         "fingerprints": list(host.fingerprints),
         "destroy": list(host.destroy) or None,
+        "default": host.default,
     }
 
 

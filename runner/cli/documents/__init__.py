@@ -33,5 +33,6 @@ Document = (
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints | files.Report
     | models.Sample | models.SmokeTest | models.Export | models.Predict
     | evaluation.Evaluate | publish.Publish
-    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.Ssh | hosts.Exec | hosts.Clean | hosts.CleanAll
+    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.DefaultHost | hosts.Ssh | hosts.Exec
+    | hosts.Clean | hosts.CleanAll | hosts.CleanRecords
 )  # fmt: skip

@@ -13,6 +13,7 @@ class Host(TypedDict):
     seen_at: float | None
     fingerprints: list[str]
     destroy: list[str] | None
+    default: bool
 
 
 class Hosts(TypedDict):
@@ -30,6 +31,11 @@ class Moved(TypedDict):
     runs: list[str]
     left: list[str]
     keys_removed: int
+
+
+class DefaultHost(TypedDict):
+    host: str | None
+    source: str | None
 
 
 class HostSet(TypedDict):
@@ -80,6 +86,11 @@ class Clean(TypedDict):
     bytes: int
     code_copies: int
     code_bytes: int
+
+
+class CleanRecords(TypedDict):
+    dry_run: bool
+    removed: list[str]
 
 
 class CleanAll(TypedDict):
