@@ -31,6 +31,7 @@ from runner.workflow.inference import evaluate, predict, smoke
 from runner.workflow.inference.evaluate import Compared, Outcome, Results
 from runner.workflow.inference.predict import Prediction
 from runner.workflow.publish import Published
+from runner.workflow.scripting import beside
 from runner.workflow.tensorboard import serve
 from tests.support.document_types import TYPES, differences
 from tests.support.recorded import Recording, command, record, sandbox, told
@@ -158,6 +159,8 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         # stand_in for a model, which needs torch; tests/e2e/test_hub_line.py tests a real one
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
         patch.setattr(serve, "show", lambda runs, report, answers: answers("http://127.0.0.1:6006/"))
+        # stand_in for OpenSSH and the box behind it; tests/e2e/test_scripts.py has both
+        patch.setattr(beside, "session_argv", lambda *args, **options: ["true"])
         patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
         patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
         patch.setattr(predict, "predict", lambda *args, **options: PREDICTED)
