@@ -68,6 +68,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         time_limit=job("time_limit", optional(_parsed(parse_duration))),
         secrets=job("secrets", _names),
         sweep=job("sweep", optional(_by_name(list_of(_anything)))),
+        keep_finished=job("keep_finished", optional(whole)),
         queue=job("queue", otherwise(False, boolean)),
         slurm=job("slurm", optional(_slurm)),
     )

@@ -87,6 +87,7 @@ def test_a_sweep_over_two_boxes_is_one_thing(gpurun: Gpurun, boxes: list[Rented]
         (1000, 2, 4000)
     }
     _the_means_are_right(gpurun, sweep)
+    _compared_as_well(gpurun, sweep)
     said = gpurun("stop", sweep)
     assert "no run is under way" in said.stdout and "connect to" not in said.stderr
 
@@ -123,6 +124,16 @@ def _the_means_are_right(gpurun: Gpurun, sweep: str) -> None:
         assert float(row["mean"]) == pytest.approx(statistics.fmean(values)), row
         assert float(row["sd"]) == pytest.approx(statistics.stdev(values)), row
         assert (row["count"], row["runs"]) == ("3", "3")
+
+
+def _compared_as_well(gpurun: Gpurun, sweep: str) -> None:
+    """The same figures side by side, without asking a box again; two runs that differ in their seed."""
+    shown = gpurun("compare", sweep)
+    assert "connect to" not in shown.stderr and "models/best loss" in shown.stdout
+    first, second = gpurun.json("compare", sweep)["runs"][:2]
+    document = gpurun.json("compare", first["run_id"], second["run_id"])
+    assert [row["name"] for row in document["settings"]] == ["environment.variables.SEED"]
+    assert document["code_files"] == [] and len(document["metrics"]) == 5
 
 
 def _one_of_each_experiment_stays_on_a_box(gpurun: Gpurun, boxes: list[Rented], sweep: str) -> None:

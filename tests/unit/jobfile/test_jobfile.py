@@ -11,7 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.domain.job import Job
+from runner.domain.job import (
+    Checkpoints,
+    Code,
+    DataFrom,
+    Environment,
+    Hub,
+    Job,
+    Resources,
+    Slurm,
+    SmokeTest,
+    Tolerances,
+)
 from runner.domain.recorded_job import read_job
 from runner.jobfile import InvalidJobFile, changed_since, check, examine, json_schema, load
 
@@ -218,6 +229,18 @@ def test_a_job_survives_its_record(folder: Path) -> None:
     assert (again.wire(), again.folder) == (job.wire(), job.folder)
     assert again.resources == job.resources and again.time_limit == 90
     assert str(folder) not in str(job.wire())
+
+
+def test_every_field_of_a_job_survives_its_record(folder: Path) -> None:
+    job = Job(
+        "a", recipe="sft", command=("x", "y"), settings={"model": "m", "epochs": 2}, code=Code("src", ("*.log",), ("a.env",)),
+        data=("data", DataFrom("/mnt/x", "data/x")), environment=Environment("3.11", ("a==1",), "/usr/bin/python", {"A": "1"}),
+        hub=Hub(("a/b",), True), resources=Resources("all", 2, 1 << 30, 1 << 31, 4), outputs=("models",),
+        checkpoints=Checkpoints("out/step_*", "DONE"), smoke_test=SmokeTest(False, Tolerances(0.1, 0.2, 0.3)), price_per_hour=0.5,
+        time_limit=90.0, cost_limit=3.0, secrets=("WANDB_API_KEY",), sweep={"settings.seed": (1, 2)}, keep_finished=2, queue=True,
+        slurm=Slurm("p", "a", "q", "c", "r", "n", "x", "g", "1G", "2G", 1, 2, "i", True),
+    )  # fmt: skip
+    assert read_job(json.loads(json.dumps(job.wire())), folder).wire() == job.wire()
 
 
 def test_overrides_win_and_their_errors_name_the_key(folder: Path) -> None:

@@ -22,6 +22,7 @@ from runner.files import write_json
 from runner.push import kept_code
 from runner.push.digest import digest
 from runner.push.selection import select_code
+from runner.workflow.comparing import facts
 from tests.support.document_types import TYPES, differences
 
 EVIL = "\x1b]0;gone\x07\x1b[2Jevil"
@@ -211,3 +212,28 @@ def test_everything_is_shown_within_the_width(seed: int) -> None:
         assert line.name in told
         for cell in line.cells:
             assert " ".join(cell.split()) in " ".join(told)
+
+
+def test_only_boxes_that_may_know_more_are_asked_and_one_that_is_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nowhere = "root@127.0.0.1:1"  # nobody listens there
+    known, here = made(1, recipe(1e-3), loss=0.5, at=nowhere), made(2, recipe(1e-3), loss=0.5, at=nowhere)
+    gone, unknown, running = (made(number, recipe(1e-3), loss=0.5, at=nowhere) for number in (3, 4, 5))
+    never = made(6, recipe(1e-3), at=nowhere)
+    for run in (here, gone, unknown, running):
+        (places.run_folder(run.run_id) / "results.json").unlink()
+    event = {"t": 1.0, "type": "eval", "name": "validation", "step": 9, "metrics": {"loss": 0.125}}
+    (places.run_folder(here.run_id) / "events.jsonl").write_text(json.dumps(event) + "\n")
+    store.save(replace(gone, done=True))
+    store.save(replace(running, status=Status(running.run_id, "running", started_at=1.0, now=2.0)))
+    asked = []
+    look = facts.look
+    monkeypatch.setattr(facts, "look", lambda sweep, report: (asked.append(sweep.newest), look(sweep, report))[1])
+    ids = [run.run_id for run in (known, here, gone, unknown, running, never)]
+    shown = call(*ids, "--all")
+    assert [[run.run_id for run in runs] for runs in asked] == [[unknown.run_id, running.run_id]]
+    assert shown.stderr.count("its runs are shown as they were last seen") == 1, shown.stderr
+    assert f"no evaluation is known of {gone.run_id}, {unknown.run_id}, {running.run_id}" in shown.stderr
+    words = [line.split() for line in shown.stdout.splitlines()]
+    assert ["validation", "loss", "0.5", "0.125*", "-", "-", "-", "-"] in words
