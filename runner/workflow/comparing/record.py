@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from runner.domain.answers.reading import LARGEST
 from runner.domain.answers.results import Evaluation
 from runner.domain.comparison.trees import File
 from runner.domain.quantities import format_size
@@ -47,14 +48,7 @@ class TrainingRecord:
     def data_files(self) -> dict[str, File] | None:
         """The files that were read, by path; None where the record does not say them."""
         listed = self._value.get("data")
-        entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-        files = {
-            clean(each["path"]): File(each["bytes"], each["sha256"])
-            for each in entries
-            if isinstance(each.get("path"), str)
-            and isinstance(each.get("sha256"), str)
-            and type(each.get("bytes")) is int
-        }
+        files = dict(filter(None, map(_file, listed if isinstance(listed, list) else [])))
         return files or None
 
     @property
@@ -79,8 +73,17 @@ def _plain(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _scalar(value: object) -> object:
-    """A number, a truth or a short text; None for anything else."""
-    return value if isinstance(value, bool | int | float) else _text(value)
+    """A number that can be reckoned with, a truth or a short text; None for anything else."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value if -LARGEST < value < LARGEST else None
+    return _text(value)
+
+
+def _size(value: object) -> int | None:
+    """A number of bytes."""
+    return value if type(value) is int and 0 <= value < LARGEST else None
 
 
 def _text(value: object) -> str | None:
@@ -100,5 +103,11 @@ def _gpus(value: object) -> str | None:
 
 
 def _gpu(gpu: Mapping[str, object]) -> str:
-    memory = gpu.get("memory_bytes")
-    return f"{clean(gpu.get('name'), 80)} ({format_size(memory if type(memory) is int else None)})"
+    return f"{clean(gpu.get('name'), 80)} ({format_size(_size(gpu.get('memory_bytes')))})"
+
+
+def _file(entry: object) -> tuple[str, File] | None:
+    """An entry about a file that was read; None for one about something else."""
+    fields = entry if isinstance(entry, dict) else {}
+    path, content, size = _text(fields.get("path")), _text(fields.get("sha256")), _size(fields.get("bytes"))
+    return (path, File(size, content)) if path and content and size is not None else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -126,6 +128,51 @@ def test_two_runs_of_a_recipe() -> None:
         if topic == "metrics":
             turned = [{**row, "best": [1 - place for place in row["best"]]} for row in turned]
         assert sorted(map(json.dumps, turned)) == sorted(map(json.dumps, document[topic]))
+
+
+HOSTILE = (
+    None,
+    True,
+    -1,
+    10**400,
+    1e308,
+    float("nan"),
+    "",
+    EVIL * 500,
+    [],
+    [EVIL],
+    {},
+    {EVIL: EVIL},
+    [[1]],
+    {"a": {"b": 1}},
+)
+
+
+def spoilt(value: Any, draw: random.Random) -> Any:
+    """The same JSON with one part of it replaced by a hostile one."""
+    if not value or not isinstance(value, dict | list) or draw.random() < 0.2:
+        return draw.choice(HOSTILE)
+    key = draw.choice(sorted(value)) if isinstance(value, dict) else draw.randrange(len(value))
+    changed = copy.deepcopy(value)
+    changed[key] = spoilt(value[key], draw)
+    return changed
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_record_that_a_box_has_spoilt_is_shown_as_far_as_it_goes(seed: int) -> None:
+    draw = random.Random(seed)
+    runs = [made(number, recipe(1e-3), loss=0.5) for number in (1, 2)]
+    for run in runs:
+        outputs(run, "2.8.0", "a" * 64)
+        file = run.outputs_here / "training_metadata.json"
+        record = json.loads(file.read_text())
+        for _ in range(draw.randrange(1, 6)):
+            record = spoilt(record, draw)
+        file.write_text(json.dumps(record))
+    shown = call(*(run.run_id for run in runs), "--all")
+    assert "\x1b" not in shown.output and "learning_rate" in shown.stdout
+    document = json.loads(call(*(run.run_id for run in runs), "--json").stdout)
+    assert differences(document, TYPES["Compare"], set()) == []
 
 
 def test_a_run_and_itself() -> None:
