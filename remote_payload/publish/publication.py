@@ -18,6 +18,7 @@ from remote_payload.publish.report import FileReport, PublishReport
 from remote_payload.publish.repository import Comparison, Remote, compare, look
 from remote_payload.publish.scrub import Scrubber
 from remote_payload.publish.trouble import as_problem
+from remote_payload.train.inference.kinds import is_checkpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -182,10 +183,10 @@ def _refuse_other_visibility(wish: Wish, remote: Remote | None) -> None:
 
 
 def _refuse_checkpoint(folder: Path) -> None:
-    if (folder / "state.json").is_file():
+    if is_checkpoint(folder):
         raise PublishProblem(
             f"{folder.name} is a checkpoint, from which training goes on: its weights have names that no other library knows",
-            hint="Publish models/best of the run.",
+            hint="Publish it as RUN:CHECKPOINT, or models/best of the run.",
         )
 
 

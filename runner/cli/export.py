@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     "  gpurun export --merged                     the latest run's model\n"
     "  gpurun export legal --merged --dtype bfloat16\n"
     "  gpurun export brie --gguf Q4_K_M --ollama\n"
-    "  gpurun export adapters/mine --merged --into mine-whole",
+    "  gpurun export adapters/mine --merged --into mine-whole\n"
+    "  gpurun export legal:step-000100 --plain    a checkpoint as models/best is",
 )
-@click.argument("target", required=False, metavar="[RUN or DIR]", shell_complete=options.complete_target)
+@click.argument("target", required=False, metavar="[TARGET]", shell_complete=options.complete_target)
 @click.option("--merged", is_flag=True, help="The whole model as safetensors, an adapter merged into its base.")
 @click.option(
     "--gguf",
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     help="A GGUF file of this quantisation, by llama.cpp. May be repeated.",
 )
 @click.option("--ollama", is_flag=True, help="A Modelfile for Ollama, for the GGUF file, or else for the whole model.")
+@click.option(
+    "--plain", is_flag=True, help="Of a checkpoint: the finished model that it would be, for peft and transformers."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -48,24 +52,28 @@ def command(
     merged: bool,
     gguf: tuple[str, ...],
     ollama: bool,
+    plain: bool,
     dtype: str | None,
     into: Path | None,
     as_json: bool,
 ) -> None:
     """Write a fetched model in a form that other tools load.
 
+    TARGET is a fetched run (without one the newest), a checkpoint of it (RUN:step-000100), or the folder of a model.
+
     What is written is loaded again by the tool that it is for, and its predictions are compared with the box's. It gets its name when they
-    agree; if not, nothing of it stays and the command exits with 6. A folder without predictions of a box, such as an adapter that gpurun
-    did not train, is compared with what it predicts here before.
+    agree; if not, nothing of it stays and the command exits with 6. A folder without predictions of a box, such as a checkpoint, or an
+    adapter that gpurun did not train, is compared with what it predicts here before.
     """
     from runner.workflow.exporting.export import Wanted, default_folder, export
-    from runner.workflow.inference.smoke import target_of
+    from runner.workflow.inference.targets import trained_target
 
-    if not merged and not gguf:
-        raise click.UsageError("say what to export: --merged, --gguf QUANT, or one of them with --ollama")
-    folder, run = target_of(target)
-    wanted = Wanted(into or default_folder(folder, run), merged, tuple(dict.fromkeys(gguf)), ollama, dtype)
-    exports = export(folder, run, wanted, output.reporter(as_json))
+    if not merged and not gguf and (ollama or not plain):
+        raise click.UsageError("say what to export: --merged, --gguf QUANT, one of them with --ollama, or --plain")
+    model = trained_target(target)
+    wanted = Wanted(into or default_folder(model), merged, tuple(dict.fromkeys(gguf)), ollama, dtype, plain)
+    run = model.run
+    exports = export(model.folder, run, wanted, output.reporter(as_json))
     if as_json:
         from runner.cli.as_document.models import export_document
 

@@ -56,8 +56,8 @@ def command(
     from runner import store
     from runner.domain.errors import UserError
     from runner.workflow.exporting.export import default_folder
-    from runner.workflow.inference.smoke import target_of
-    from runner.workflow.publish import exported, model_of, publish_here, publish_on_box
+    from runner.workflow.inference.targets import trained_target
+    from runner.workflow.publish import exported, names_of, publish_here, publish_on_box, publishable
 
     if as_json or not is_person(sys.stderr):
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -72,13 +72,12 @@ def command(
         run = store.find_started(target)
         done = publish_on_box(run, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
     else:
-        folder, known = model_of(target)
-        place = exports or default_folder(target_of(target)[0] if known is None else folder, known)
-        forms = exported(place, merged=merged, gguf=gguf)
+        model = trained_target(target)
+        forms = exported(exports or default_folder(model), merged=merged, gguf=gguf)
         title = repository.rpartition("/")[2]
-        names = (target, folder.name, str(folder), *((known.run_id, known.job.name) if known else ()))
-        wish = Wish(folder.absolute(), repository, title, public, *forms, evaluation=evaluation, names=names)
-        done = publish_here(known, wish, report, _ask_token, update=update, dry_run=dry_run)
+        with publishable(model, title, report) as folder:
+            wish = Wish(folder, repository, title, public, *forms, evaluation=evaluation, names=names_of(model))
+            done = publish_here(model, wish, report, _ask_token, update=update, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.publish import publish_document
 

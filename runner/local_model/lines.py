@@ -183,6 +183,7 @@ def _export_request(value: object) -> ExportRequest:
         dtype=fields("dtype", string),
         questions=fields("questions", optional(_path)),
         form=fields("form", boolean),
+        title=fields("title", optional(string)),
     )
 
 

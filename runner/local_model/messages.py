@@ -86,7 +86,8 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Write the model of ``source`` to the new folder ``into``: whole, its adapter merged, the weights in ``dtype``.
+    """Write the model of ``source`` to the new folder ``into``: whole, its adapter merged, the weights in ``dtype``. With a ``title`` the
+    source is a checkpoint, and is written as the finished model that it would have been, its adapter not merged: the title is its card's.
 
     ``into/smoke`` then has the predictions of ``source``, or where it names none, what the model predicts here before it is merged.
     ``questions`` is a new file for them in numbers, of a language model: token ids and the most probable tokens (``exporting/gguf.py``).
@@ -98,6 +99,7 @@ class ExportRequest:
     dtype: str
     questions: Path | None = None
     form: bool = False
+    title: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from runner import store
+from remote_payload.train.inference.kinds import is_checkpoint
+from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,
     boolean,
@@ -26,13 +29,15 @@ from runner.domain.errors import ArtifactError, HostError, HubAccessDenied, User
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.domain.terminal import clean_lines
+from runner.files import writing
 from runner.hub import HubUnreachable, find_token, write_identity
 from runner.hub.client import api, endpoint
-from runner.local_model.model_folder import find_models
+from runner.local_model.model_folder import read_model_folder
 from runner.workflow.connect import connect_to_run
 from runner.workflow.exporting.export import MERGED
-from runner.workflow.inference.smoke import target_of
-from runner.workflow.inference.targets import checkpoint_here
+from runner.workflow.exporting.merged import finish
+from runner.workflow.inference.base_model import bring_base
+from runner.workflow.inference.targets import TargetHere
 
 if TYPE_CHECKING:
     from remote_payload.publish.problem import Kind, PublishProblem
@@ -53,25 +58,33 @@ class Published:
     report: PublishReport
 
 
-def model_of(target: str) -> tuple[Path, Run | None]:
-    """The one model's folder that TARGET means, and its run: a fetched run, ``RUN:CHECKPOINT`` of it, or a folder.
+@contextmanager
+def publishable(model: TargetHere, title: str, report: Reporter) -> Iterator[Path]:
+    """The folder to publish: the model's own, or of a checkpoint the finished model, as long as the context lasts.
 
-    Raises UserError, UnknownRun, and ArtifactError where it is not on this machine.
+    Raises as ``finish`` does: nothing is published that predicts something else than the checkpoint.
     """
-    name, colon, checkpoint = target.rpartition(":")
-    if colon and name and not os.path.exists(target):
-        run = store.find_started(name)
-        return checkpoint_here(run, checkpoint, hint=f"Type gpurun fetch {run.run_id} first."), run
-    folder, found = target_of(target)
-    if not folder.is_dir():
-        raise ArtifactError(f"there is no folder {folder}", hint="Bring a run home first: gpurun fetch.")
-    models = find_models(folder)
-    if len(models) > 1:
-        raise UserError(
-            f"there are {len(models)} models below {folder}: {', '.join(str(each.relative_to(folder)) for each in models[:5])}",
-            hint=f"Name the folder of one: {models[0]}",
-        )
-    return models[0], found
+    folder = model.folder.absolute()
+    if not is_checkpoint(folder):
+        yield folder
+        return
+    with report.stage(f"inspect {folder.name}"):
+        found = read_model_folder(folder)
+    base = bring_base(found, model.run, report)
+    with writing(places.home()):  # and not where /tmp lies: that may be in memory, and a model is large
+        places.home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=places.home()) as place:
+        finished = finish(found, base, Path(place) / folder.name, title, report, run=model.run)
+        agreed = f"{finished.comparison.agree} of {finished.comparison.answers}"
+        report.note(f"{folder.name} as a finished model: {agreed} answers as the checkpoint's own, here")
+        yield Path(place) / folder.name
+
+
+def names_of(model: TargetHere) -> tuple[str, ...]:
+    """What an evaluation may call this model."""
+    run, step = model.run, f":{model.folder.name}" if is_checkpoint(model.folder) else ""
+    named = (f"{run.run_id}{step}", f"{run.job.name}{step}") if run else ()
+    return (model.named, model.folder.name, str(model.folder), *named)
 
 
 def exported(folder: Path, *, merged: bool, gguf: bool) -> tuple[Path | None, Path | None]:
@@ -97,7 +110,7 @@ def _not_exported(wanted: Path, option: str) -> ArtifactError:
 
 
 def publish_here(
-    run: Run | None, wish: Wish, report: Reporter, typed: Callable[[], str | None], *, update: bool, dry_run: bool
+    model: TargetHere, wish: Wish, report: Reporter, typed: Callable[[], str | None], *, update: bool, dry_run: bool
 ) -> Published:
     """Publishes from this machine, or with ``dry_run`` only says what would go, for which a token that reads is enough.
 
@@ -107,6 +120,7 @@ def publish_here(
     from remote_payload.publish.publication import run_publication
 
     _check_name(wish.repository)
+    run = model.run
     read_token = find_token()
     token = read_token if dry_run else write_identity(typed).token
     secrets = [os.environ.get(name, "") for name in run.job.secrets] if run else []
@@ -117,7 +131,7 @@ def publish_here(
             )
     except PublishProblem as problem:
         raise as_error(problem) from None
-    return _published(run, str(wish.folder), found, report)
+    return _published(run, str(model.folder), found, report)
 
 
 def publish_on_box(

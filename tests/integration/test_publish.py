@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from remote_payload.recipes.evaluated import Column, Evaluation
-from remote_payload.train.files import sha256_of, write_json
+from remote_payload.train.files import write_json
+from remote_payload.train.inference.target import load_target
 from tests.support.cli import Gpurun
 from tests.support.document_types import TYPES, differences
 from tests.support.hub import Hub
+from tests.support.models.classify_job import classify_settings, write_texts
 from tests.support.models.plain_adapter import causal_adapter
+from tests.support.models.recipe_process import run_recipe_here
 from tests.support.models.smoke_models import classifier_run, record_fetched
 from tests.support.models.tiny_models import save_tiny_model
 
@@ -161,23 +165,42 @@ def test_other_content_is_overwritten_only_when_told(gpurun: Gpurun, hub: Hub, t
     assert "model.safetensors" not in files and files["photo.png"] == b"2" and b"# legal" in files["README.md"]
 
 
-def test_a_checkpoint_that_only_training_can_use_is_refused(
-    gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path
-) -> None:
-    outputs = tmp_path / "outputs"
-    step = Path(shutil.copytree(trained / "models/best", outputs / "checkpoints/step-000100"))
-    write_json(step / "state.json", {})
-    files = [
-        {"path": path.relative_to(step).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in step.rglob("*")
-        if path.is_file()
-    ]
-    write_json(step / "manifest.json", {"format": 1, "files": files, "step": 100, "metrics": {}})
-    run = record_fetched(gpurun.home, outputs, trained)
-    refused = gpurun("publish", f"{run.run_id}:step-000100", "ada/legal", check=2).stderr
-    assert "step-000100 is a checkpoint" in refused and "models/best" in refused
+def test_a_checkpoint_is_published_as_the_model_that_it_is(gpurun: Gpurun, hub: Hub, tmp_path: Path) -> None:
+    """What comes back from the hub answers as the checkpoint itself does, loaded as ``gpurun evaluate`` loads it."""
+    base = save_tiny_model("bert", tmp_path / "base")
+    settings = classify_settings(Path("base"), write_texts(tmp_path / "texts.jsonl", 32), epochs=2)
+    outputs = run_recipe_here(
+        {"name": "legal", "recipe": "classify", "settings": settings}, tmp_path, tmp_path / "run"
+    ).outputs
+    run = record_fetched(gpurun.home, outputs, tmp_path)
+    gpurun.env["HF_HUB_DISABLE_XET"] = "1"
+    first, *_ = sorted((outputs / "checkpoints").iterdir())
+    done = gpurun("publish", f"legal:{first.name}", "ada/legal")
+    assert "6 of 6 answers as the checkpoint's own, here" in done.stderr
+    assert done.stdout.splitlines()[-1] == f"{hub.endpoint}/ada/legal"
+    files = hub.files("ada/legal")
+    assert not {"state.json", "manifest.json", "model.safetensors", "optimizer.safetensors"} & files.keys() and str(
+        tmp_path
+    ) not in texts(files)
+    back = tmp_path / "back"
+    for name, content in files.items():
+        (back / name).parent.mkdir(parents=True, exist_ok=True)
+        (back / name).write_bytes(content)
+    there, own = (load_target(folder, base_path=base) for folder in (back, first))
+    batch = own.tokenizer(["a licence grants", "the ship"], padding=True, return_tensors="pt")
+    ask = (batch["input_ids"], batch["attention_mask"], True)
+    with torch.no_grad():
+        assert torch.equal(there.logits(*ask), own.logits(*ask)) and there.labels == own.labels
+    assert (
+        "# legal" in files["README.md"].decode()
+        and f"checkpoint of the training, `{first.name}`" in files["README.md"].decode()
+    )
+    assert "nothing to upload" in gpurun("publish", str(first), "ada/legal", "--dry-run").stdout
+    told = gpurun("publish", f"legal:{first.name}", "ada/legal", "--merged", check=6).stderr
+    assert f"there is no {run.run_id}-{first.name}-export/merged" in told
     unknown = gpurun("publish", f"{run.run_id}:step-000200", "ada/legal", check=6).stderr
-    assert "here are: step-000100" in unknown and "ada/legal" not in hub.models
+    assert f"here are: {first.name}" in unknown
+    assert [path for path in gpurun.home.iterdir() if path.name.startswith(".publish")] == []
 
 
 def test_the_table_of_an_evaluation_goes_into_the_card(gpurun: Gpurun, hub: Hub, trained: Path, tmp_path: Path) -> None:

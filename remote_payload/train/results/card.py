@@ -119,7 +119,6 @@ def hub_metadata(
 
     The model index is the form in which the Hub reads evaluation results (https://huggingface.co/docs/hub/model-cards).
     """
-    public = base is not None and base.on_the_hub
     dataset = dataset_name(run.settings)
     results = [
         EvalResult(
@@ -128,6 +127,12 @@ def hub_metadata(
         )
         for metric, value in metrics.items()
     ]  # fmt: skip
+    return base_metadata(base, task, adapter=adapter, tags=tags, model_name=title_of(run), eval_results=results)
+
+
+def base_metadata(base: BaseModel | None, task: str, *, adapter: bool, tags: list[str], **more: Any) -> ModelCardData:
+    """The part of the header that follows from the model itself; ``more`` are further fields of it."""
+    public = base is not None and base.on_the_hub
     return ModelCardData(
         license=(base.licence if base else None) or "other",
         base_model=base.id if base and public else None,
@@ -135,8 +140,7 @@ def hub_metadata(
         library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
         tags=["gpurun", *tags],
-        model_name=title_of(run),
-        eval_results=results,
+        **more,
     )
 
 

@@ -34,6 +34,8 @@ def describe_checkpoint(
     base_of(network).config.save_pretrained(str(folder))
     if adapter:
         _save_config(network, folder, base)
+    elif network.generation_config:
+        network.generation_config.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     write_model_facts(folder, {**causal_facts(base, adapter), **prompting})
 

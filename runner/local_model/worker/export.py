@@ -1,4 +1,5 @@
-"""Writes a model as a whole: its adapter merged into the base, the weights in one dtype, and the predictions to test it with."""
+"""Writes a model as a whole: its adapter merged into the base, the weights in one dtype, and the predictions to test it with. Of a
+checkpoint also what the finished model would have been."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from remote_payload.train.model.causal import base_of
 from remote_payload.train.model.classifier import Classifier, save_classifier
 from remote_payload.train.model.greedy_decoding import SmokePrompt, decode_greedily
 from remote_payload.train.model.model_facts import MODEL_FACTS, ModelFacts, read_model_facts, write_model_facts
+from remote_payload.train.results.finished_model import write_finished_model
 from runner.local_model.messages import Exported, ExportRequest, Progress, Send, SmokeRequest
 from runner.local_model.worker import Refused
 from runner.local_model.worker.load import check_weights, load
@@ -40,7 +42,8 @@ def export(request: ExportRequest, send: Send) -> Exported:
     model, tokenizer = load(source, torch.device("cpu"), getattr(torch, source.dtype))
     check_weights(model)
     network = model.encoder if isinstance(model, Classifier) else model
-    _refuse_tied(network)
+    if request.title is None:
+        _refuse_tied(network)
     facts = _facts(source, request.dtype)
     ends = (
         list((facts or {}).get("end_tokens") or end_tokens_of(model, tokenizer)) if source.kind == "causal_lm" else []
@@ -51,6 +54,12 @@ def export(request: ExportRequest, send: Send) -> Exported:
     _write_reference(source, model, tokenizer, ends, request.into / "smoke")
     if request.questions:
         _write_questions(request.into / "smoke", tokenizer, ends, request.questions)
+    if request.title is not None:
+        send(Progress(note="writing"))
+        write_finished_model(
+            source.folder, model, tokenizer, request.into, dtype=getattr(torch, request.dtype), title=request.title
+        )
+        return Exported(0, form)
     send(Progress(note="merging"))
     layers = sum(isinstance(module, BaseTunerLayer) for module in network.modules())
     whole = _merged(network).to(getattr(torch, request.dtype))

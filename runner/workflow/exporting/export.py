@@ -10,30 +10,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from remote_payload.train.inference.kinds import is_checkpoint
 from runner.domain.errors import UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.files import writing
 from runner.local_model.compare import Comparison
 from runner.local_model.llama_cpp.convert import convert
-from runner.local_model.model_folder import find_models, read_model_folder
+from runner.local_model.model_folder import read_model_folder
 from runner.workflow.exporting.gguf import (
     find_converter,
     refuse_no_language_model,
     refuse_unknown,
     write_gguf,
 )
-from runner.workflow.exporting.merged import merge, raise_for
+from runner.workflow.exporting.merged import Whole, finish, merge, raise_for
 from runner.workflow.exporting.ollama import MODELFILE, generation_of, modelfile
-from runner.workflow.exporting.refusals import refuse_what_cannot_be_merged
+from runner.workflow.exporting.refusals import refuse_no_checkpoint, refuse_what_cannot_be_merged
 from runner.workflow.inference.base_model import bring_base
+from runner.workflow.inference.targets import TargetHere
 
-MERGED = "merged"
+MERGED, PLAIN = "merged", "plain"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to export: the whole model (``merged``), GGUF files of these quantisations, Ollama's Modelfile for the first.
+    """What to export: the whole model (``merged``), GGUF files of these quantisations, Ollama's Modelfile for the first; of a checkpoint
+    the finished model, an adapter not merged (``plain``).
 
     ``dtype`` is that of the weights, None for the model's own; ``into`` the folder for all of it.
     """
@@ -43,6 +46,7 @@ class Wanted:
     gguf: tuple[str, ...] = ()
     ollama: bool = False
     dtype: str | None = None
+    plain: bool = False
 
     def gguf_files(self) -> dict[str, Path]:
         """Each quantisation's file."""
@@ -52,12 +56,17 @@ class Wanted:
     def paths(self) -> list[Path]:
         """All that will be written; a Modelfile names the first."""
         merged, ollama = [self.into / MERGED] * self.merged, [self.into / MODELFILE] * self.ollama
-        return [*self.gguf_files().values(), *merged, *ollama]
+        return [*self.gguf_files().values(), *merged, *ollama, *[self.into / PLAIN] * self.plain]
+
+    @property
+    def whole(self) -> bool:
+        """Whether any form needs the merged model."""
+        return self.merged or bool(self.gguf) or self.ollama
 
 
 @dataclass(frozen=True)
 class Export:
-    """One form of the model that was written and passed its test: ``merged``, ``gguf`` or ``ollama``.
+    """One form of the model that was written and passed its test: ``merged``, ``gguf``, ``ollama`` or ``plain``.
 
     ``weights`` is their dtype or quantisation, ``size`` in bytes, ``merged_layers`` how many layers had an adapter. ``by_box`` tells
     whether it was compared with predictions of the box, or with what the model predicted on this machine before it was exported. A
@@ -74,15 +83,18 @@ class Export:
 
 
 def export(target: Path, run: Run | None, wanted: Wanted, report: Reporter) -> list[Export]:
-    """Writes the model of ``target``, a fetched run or a model's folder, in each form that is wanted.
+    """Writes the model in the folder ``target``, of ``run``, in each form that is wanted.
 
     A form gets its name once it predicts what the model predicted; one that does not raises SmokeTestFailed, and nothing of it stays.
     Raises UserError and ArtifactError for what cannot be exported, before it is merged.
     """
     _refuse_existing(wanted)
     with report.stage("inspect"):
-        model = read_model_folder(_only_model(target))
-        refuse_what_cannot_be_merged(model)
+        model = read_model_folder(target)
+        if wanted.plain:
+            refuse_no_checkpoint(model)
+        if wanted.whole:
+            refuse_what_cannot_be_merged(model)
         if wanted.gguf or wanted.ollama:
             refuse_no_language_model(model)
     converter = find_converter(report) if wanted.gguf else None
@@ -90,18 +102,25 @@ def export(target: Path, run: Run | None, wanted: Wanted, report: Reporter) -> l
     if converter:
         refuse_unknown(model, base, converter, report)
     with _staging(wanted.into) as staging:
+        made: list[Export] = []
+
+        def add(form: str, path: Path, whole: Whole, comparison: Comparison, weights: str = "") -> None:
+            os.rename(staging / path.name, path)
+            by_box = model.reference is not None
+            made.append(Export(form, path, weights or whole.dtype, _size(path), whole.layers, by_box, comparison))
+
+        if wanted.plain:
+            title = f"{run.job.name}, {target.name}" if run else target.name
+            plain = finish(model, base, staging / PLAIN, title, report, run=run)
+            add(PLAIN, wanted.into / PLAIN, plain, plain.comparison)
+        if not wanted.whole:
+            return made
         folder, questions = staging / MERGED, staging.absolute() / "questions.jsonl"
         whole = merge(
             model, base, folder, wanted.dtype, report, questions=questions if converter else None, form=wanted.ollama
         )
         source = wanted.paths()[0]
         text = modelfile(source, whole.form, generation_of(run)) if whole.form else None
-        made = []
-
-        def add(form: str, path: Path, weights: str, comparison: Comparison) -> None:
-            os.rename(staging / path.name, path)
-            made.append(Export(form, path, weights, _size(path), whole.layers, model.reference is not None, comparison))
-
         if converter:
             wide = staging / "wide.gguf"
             with report.stage("convert to GGUF"):
@@ -109,28 +128,21 @@ def export(target: Path, run: Run | None, wanted: Wanted, report: Reporter) -> l
             for name, file in wanted.gguf_files().items():
                 found = write_gguf(converter, wide, whole.dtype, name, staging / file.name, questions, report)
                 raise_for(file.name, found, by_box=model.reference is not None)
-                add("gguf", file, name, found)
+                add("gguf", file, whole, found, name)
         if wanted.merged:
-            add(MERGED, wanted.into / MERGED, whole.dtype, whole.comparison)
+            add(MERGED, wanted.into / MERGED, whole, whole.comparison)
         if text is not None:
             (staging / MODELFILE).write_text(text, "utf-8")
-            add("ollama", wanted.into / MODELFILE, made[0].weights, made[0].comparison)
+            first = next(each for each in made if each.path == source)
+            add("ollama", wanted.into / MODELFILE, whole, first.comparison, first.weights)
     return made
 
 
-def default_folder(target: Path, run: Run | None) -> Path:
+def default_folder(target: TargetHere) -> Path:
     """Where an export goes that no folder was named for: in the folder where the command is typed."""
-    return Path(f"{run.run_id if run else target.name or 'model'}-export")
-
-
-def _only_model(target: Path) -> Path:
-    if not target.is_dir():
-        raise UserError(f"there is no folder {target}")
-    found = find_models(target)
-    if len(found) > 1:
-        named = ", ".join(str(folder.relative_to(target)) for folder in found[:5])
-        raise UserError(f"{target} has {len(found)} models: {named}", hint="Name the folder of one of them.")
-    return found[0]
+    name = target.run.run_id if target.run else Path(target.named).expanduser().absolute().name or "model"
+    checkpoint = f"-{target.folder.name}" if target.run and is_checkpoint(target.folder) else ""
+    return Path(f"{name}{checkpoint}-export")
 
 
 def _refuse_existing(wanted: Wanted) -> None:

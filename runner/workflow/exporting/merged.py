@@ -1,17 +1,19 @@
-"""The whole model in safetensors: the adapter merged into its base, then loaded again and compared."""
+"""A model in safetensors: whole, its adapter merged, or a checkpoint as the finished model; then loaded again and compared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from remote_payload.train.inference.kinds import is_checkpoint
 from runner.domain.errors import ArtifactError, SmokeTestFailed
-from runner.domain.progress import Reporter
+from runner.domain.progress import Reporter, Stage
+from runner.domain.run import Run
 from runner.files import read_json
 from runner.local_model.base import choose_dtype
 from runner.local_model.compare import Comparison
 from runner.local_model.messages import Exported, ExportRequest, PromptForm
-from runner.local_model.model_folder import CONFIG, ModelFolder, dtype_named
+from runner.local_model.model_folder import CONFIG, INPUTS, ModelFolder, dtype_named
 from runner.local_model.process import model_process, show
 from runner.workflow.inference.smoke import smoke_request, test_model
 
@@ -46,16 +48,48 @@ def merge(
     """
     stored = dtype or _own_dtype(model, base)
     loaded = choose_dtype(model, base, report, elsewhere=ELSEWHERE)
-    request = ExportRequest(smoke_request(model, base, loaded, "cpu"), into.absolute(), stored, questions, form)
-    with (
-        report.stage("merge" if model.adapter else "write") as stage,
-        model_process(request, ArtifactError, meaning="Nothing was exported.") as process,
-    ):
-        exported = process.receive(Exported, show(stage))
-    tested = test_model(into, report, device="cpu", rounded_to=stored)
-    assert tested.comparison  # the process has written predictions beside the weights
-    raise_for("the whole model", tested.comparison, by_box=model.reference is not None)
-    return Whole(stored, exported.merged, exported.form, tested.comparison)
+    source = smoke_request(model, base, loaded, "cpu", _rows(model))
+    request = ExportRequest(source, into.absolute(), stored, questions, form)
+    with report.stage("merge" if model.adapter else "write") as stage:
+        exported = _write(request, stage)
+    comparison = _test(into, stored, report)
+    raise_for("the whole model", comparison, by_box=model.reference is not None)
+    return Whole(stored, exported.merged, exported.form, comparison)
+
+
+def finish(
+    model: ModelFolder, base: Path | None, into: Path, title: str, report: Reporter, *, run: Run | None = None
+) -> Whole:
+    """Writes a checkpoint to the new folder ``into`` as the finished model that ``models/best`` is; ``title`` is its card's.
+
+    It is asked what the box was asked, where the run's finished model was fetched too, and compared with what the checkpoint itself
+    predicts here. Raises as ``merge``.
+    """
+    stored, loaded = _own_dtype(model, None), choose_dtype(model, base, report, elsewhere=ELSEWHERE)
+    source = smoke_request(model, base, loaded, "cpu", _rows(model))
+    with report.stage(f"convert {model.folder.name}") as stage:
+        _write(ExportRequest(source, into.absolute(), stored, title=title), stage)
+    comparison = _test(into, "float32" if model.adapter else stored, report, run=run)
+    raise_for("the model of the checkpoint", comparison, by_box=False)
+    return Whole(stored, 0, None, comparison)
+
+
+def _write(request: ExportRequest, stage: Stage) -> Exported:
+    with model_process(request, ArtifactError, meaning="Nothing was exported.") as process:
+        return process.receive(Exported, show(stage))
+
+
+def _test(folder: Path, rounded_to: str, report: Reporter, *, run: Run | None = None) -> Comparison:
+    """What was written beside the predictions that the process wrote with it."""
+    tested = test_model(folder, report, run=run, device="cpu", rounded_to=rounded_to)
+    assert tested.comparison
+    return tested.comparison
+
+
+def _rows(model: ModelFolder) -> Path | None:
+    """What to ask a checkpoint: what the box asked the finished model of its run, where that is here; else a few texts of ours."""
+    rows = model.folder.absolute().parent.parent / "models" / "best" / INPUTS
+    return rows if is_checkpoint(model.folder) and rows.is_file() else None
 
 
 def raise_for(what: str, comparison: Comparison, *, by_box: bool) -> None:

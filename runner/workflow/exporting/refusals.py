@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from remote_payload.train.inference.kinds import is_checkpoint
 from runner.domain.errors import UserError
 from runner.local_model.model_folder import ADAPTER, ModelFolder
+
+
+def refuse_no_checkpoint(model: ModelFolder) -> None:
+    """Raises UserError for a model that is no checkpoint of a recipe's: peft and transformers load it as it is."""
+    if not is_checkpoint(model.folder):
+        raise UserError(
+            f"{model.folder} is no checkpoint of a recipe, so --plain would only copy it: peft and transformers load it as it is",
+            hint="Leave --plain out, or name a checkpoint: RUN:step-000100.",
+        )
 
 
 def refuse_what_cannot_be_merged(model: ModelFolder) -> None:

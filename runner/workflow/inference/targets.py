@@ -94,17 +94,34 @@ def find_target(named: str, report: Reporter) -> TargetHere:
     Raises as ``meaning_of`` and ``fetch_model`` do, and ArtifactError for what was not fetched.
     """
     meant = meaning_of(named)
-    if meant.folder:
-        return TargetHere(named, meant.folder, meant.run)
-    if meant.run and meant.run.fetched_into and ":" not in named and BEST not in fetched(meant.run):
-        return TargetHere(
-            named, _only_model(meant.run.outputs_here, named), meant.run
-        )  # of a program of the user's own
-    if meant.run:
-        return TargetHere(named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
+    if meant.repository is None:
+        return _on_this_machine(meant)
     with report.stage(f"model {named}", "bytes") as stage:
-        folder = fetch_model(str(meant.repository), meant.revision, stage)
+        folder = fetch_model(meant.repository, meant.revision, stage)
     return TargetHere(named, folder, blobs=folder.parent.parent / "blobs")
+
+
+def trained_target(named: str | None) -> TargetHere:
+    """The same for what is exported and published: a run (without a name the newest one), its checkpoint, or a folder, and no model
+    of the Hub."""
+    meant = meaning_of(store.find_started(None).run_id if named is None else named)
+    if meant.repository is not None:
+        raise UserError(
+            f"there is no run and no folder {named}",
+            meaning="A model of the Hub is neither exported nor published.",
+            hint="TARGET is a fetched run, RUN:CHECKPOINT, or the folder of a model.",
+        )
+    return _on_this_machine(meant)
+
+
+def _on_this_machine(meant: Meant) -> TargetHere:
+    if meant.run is None or meant.folder:
+        assert meant.folder
+        return TargetHere(meant.named, meant.folder, meant.run)
+    if meant.run.fetched_into and ":" not in meant.named and BEST not in fetched(meant.run):
+        own = _only_model(meant.run.outputs_here, meant.named)  # of a program of the user's own
+        return TargetHere(meant.named, own, meant.run)
+    return TargetHere(meant.named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
 
 
 def checkpoint_here(run: Run, name: str, *, hint: str = "") -> Path:

@@ -118,7 +118,7 @@ def test_a_run_gets_its_own_generation_settings(tmp_path: Path, monkeypatch: pyt
     (best / "gpurun.json").write_text(json.dumps({**facts, **asked}))
     settings = {"model": "base", "train": "x", "generation": {"temperature": 0.5, "max_new_tokens": 9}}
     run = record_fetched(tmp_path / "home", tmp_path / "models", tmp_path, recipe="sft", settings=settings)
-    merged, ollama = export(tmp_path / "models", run, Wanted(tmp_path / "out", ollama=True), Silent())
+    merged, ollama = export(best, run, Wanted(tmp_path / "out", ollama=True), Silent())
     assert (ollama.form, ollama.path, ollama.comparison) == ("ollama", tmp_path / "out/Modelfile", merged.comparison)
     lines = ollama.path.read_text().splitlines()
     assert lines[0] == "FROM ./merged" and 'SYSTEM """Be brief."""' in lines and "PARAMETER temperature 0.5" in lines
