@@ -97,7 +97,8 @@ class Publish:
     """The repository of the finished model on the Hub. Needs a token that may write: `secrets: [HF_PUBLISH_TOKEN]`."""
 
     repository: Optional[str] = setting(
-        None, "Model repository, such as me/london-slm; nothing is published without it."
+        None,
+        "Model repository, such as me/london-slm; {name} in it is the run's name. Nothing is published without it.",
     )
     private: bool = setting(True, "Create the repository as a private one.")
     update: bool = setting(False, "Go on where the repository has other content: a new commit on top of it.")

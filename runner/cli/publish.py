@@ -24,6 +24,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "  gpurun publish legal me/legal-lora             private, with the run's card\n"
     "  gpurun publish legal me/legal-lora --update    over what is there\n"
     "  gpurun publish legal me/legal-lora --on-box    the weights go from there\n"
+    "  gpurun publish legal:step-000100 me/early      a checkpoint, as a model\n"
     "  gpurun publish ./my-adapter me/mine --public --merged",
 )
 @click.argument("target", metavar="TARGET", shell_complete=options.complete_target)
@@ -48,9 +49,10 @@ def command(
 ) -> None:  # fmt: skip
     """Publish a model on the Hugging Face Hub: private, with its card.
 
-    TARGET is a fetched run or the folder of a model, REPO a name such as me/legal-lora. An interrupted upload goes on when the command
-    is repeated. What is there with other content is overwritten only with --update. The token that writes is HF_PUBLISH_TOKEN,
-    or it is asked for; it is kept nowhere.
+    TARGET is a fetched run, a checkpoint of it, or the folder of a model, REPO a name such as me/legal-lora.
+
+    An interrupted upload goes on when the command is repeated. What is there with other content is overwritten only with --update. The
+    token that writes is HF_PUBLISH_TOKEN, or it is asked for; it is kept nowhere.
     """
     from remote_payload.publish.publication import Wish
     from runner import store

@@ -21,6 +21,7 @@ from runner.jobfile.overrides import apply_overrides
 from runner.jobfile.problems import InvalidJobFile, Place, Problem
 from runner.jobfile.requirements import RequirementsReader
 from runner.jobfile.settings.paths import resolve_settings_paths
+from runner.jobfile.settings.publish import check_repository, with_repository
 from runner.jobfile.tree import Node, read_tree
 
 MAX_BYTES = 1 << 20
@@ -84,6 +85,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     job, wrong = check_fields(tree, path, _folder(tree, path))
     problems += wrong
     problems += _sweep(job, tree, path)
+    problems += check_repository(job, tree, path)
     problems += _cost_limit(job, tree, path)
     problems += check_boxes(job, tree, path)
     problems += check_checkpoints(job, tree, path)
@@ -93,7 +95,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     checks.run()
     check_command(checks)
     lines = RequirementsReader(checks).read(tree.get("environment", "requirements"))
-    job = resolve_settings_paths(job, tree, checks) if job else None
+    job = with_repository(resolve_settings_paths(job, tree, checks)) if job else None
     problems += checks.problems
     if job is None:
         return None, problems

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from remote_payload.publish.report import REPOSITORY
 from remote_payload.train.inference.kinds import is_checkpoint
 from runner.domain import places
 from runner.domain.answers.reading import (
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from remote_payload.publish.report import PublishReport
 
 MODULE = "remote_payload.recipes.publish"
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _published(run: Run | None, folder: str, found: PublishReport, report: Repor
 
 
 def _check_name(repository: str) -> None:
-    if not REPOSITORY.fullmatch(repository):
+    if not re.fullmatch(REPOSITORY, repository):
         raise UserError(
             f"{repository!r} is no repository's name", hint="Write it as owner/name, such as me/legal-lora."
         )
@@ -224,7 +224,7 @@ def _report(fields: Fields) -> PublishReport:
         return LeftOut(each("path", text), each("reason", text))
 
     return PublishReport(
-        repository=fields("repository", matching(REPOSITORY)),
+        repository=fields("repository", matching(re.compile(REPOSITORY))),
         private=fields("private", boolean),
         commit=fields("commit", optional(text)),
         files=fields("files", list_of(file)),

@@ -108,7 +108,7 @@ def _take_generation_settings(network: Network, checkpoint: Path) -> None:
 
 
 def _keep_order(own: Path, written: Path) -> None:
-    """Lists of the adapter's configuration in the order of the checkpoint's: peft keeps them as sets, whose order each process makes anew."""
+    """Lists of the adapter's configuration in the order of the checkpoint's: peft keeps sets, whose order each process makes anew."""
     before, after = read_json_object(own), read_json_object(written)
     for name, value in after.items():
         if isinstance(value, list) and sorted(value) == sorted(before.get(name) or []):

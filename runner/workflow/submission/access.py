@@ -62,7 +62,10 @@ class Tokens:
 
     def of(self, job: Job) -> str | None:
         """As ``require``."""
-        key = repr((job.hub, job.secrets, *map(job.settings.get, ("model", "revision", "publish"))))
+        publishes = (
+            bool(job.setting("publish", "repository")) and not job.has_own_recipe
+        )  # to whichever: the token is the same
+        key = repr((job.hub, job.secrets, publishes, *map(job.settings.get, ("model", "revision"))))
         with self._asking:
             if key not in self._tokens:
                 self._tokens[key] = require(job, self._report)

@@ -110,3 +110,43 @@ def test_a_group_is_the_runs_of_one_submission_that_differ_in_the_seed_alone(tmp
 
 def test_several_job_files_take_turns():
     assert take_turns([["a1", "a2", "a3"], ["b1"], ["c1", "c2"]]) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+
+
+def publishing(folder, repository, **sweep):
+    """A job file of a sweep whose runs publish."""
+    (folder / "data.jsonl").write_text("{}\n")
+    settings = {"model": "org/base", "train": "data.jsonl", "publish": {"repository": repository}}
+    job = {"name": "legal", "recipe": "classify", "data": ["data.jsonl"], "settings": settings, "sweep": sweep}
+    (folder / "job.yaml").write_text(json.dumps(job))
+    return folder / "job.yaml"
+
+
+def repositories(file):
+    return [job.setting("publish", "repository") for job, _ in load_runs(file)]
+
+
+@pytest.mark.parametrize("written", ["me/{name}", "me/x-{name}", "me/{name}.{name}"])
+def test_each_run_of_a_sweep_publishes_under_its_own_name(tmp_path, written):
+    file = publishing(tmp_path, written, **{"settings.epochs": [1, 5], "settings.seed": [0, 1]})
+    names = [job.name for job, _ in load_runs(file)]
+    assert repositories(file) == [written.replace("{name}", name) for name in names] and len(set(names)) == 4
+
+
+def test_one_repository_for_several_runs_is_refused_before_anything_starts(tmp_path):
+    file = publishing(tmp_path, "me/legal", **{"settings.epochs": [1, 5], "settings.seed": [0, 1]})
+    with pytest.raises(InvalidJobFile, match=r'4 runs of this sweep would publish to me/legal, .*: "me/\{name\}"'):
+        load_runs(file)
+
+
+def test_the_repository_may_be_an_axis_of_its_own(tmp_path):
+    axis = {"settings.publish.repository": ["me/a", "me/b", None]}
+    assert repositories(publishing(tmp_path, "me/legal", **axis)) == ["me/a", "me/b", None]
+    with pytest.raises(InvalidJobFile, match="2 runs of this sweep would publish to me/a"):
+        load_runs(publishing(tmp_path, "me/legal", **axis, **{"settings.epochs": [1, 2]}))
+
+
+def test_a_run_alone_may_name_itself_and_a_name_that_cannot_be_is_refused(tmp_path):
+    assert repositories(publishing(tmp_path, "me/{name}")) == ["me/legal"]
+    for wrong in ("legal", "me/{user}", "me/a b", "me/x/y"):
+        with pytest.raises(InvalidJobFile, match="is no repository of the Hub: write owner/name"):
+            load_runs(publishing(tmp_path, wrong))
