@@ -25,6 +25,11 @@ LARGEST_TEXT = 64 << 20  # bytes; a larger vocabulary is published without havin
 LARGEST_HEADER = 100 << 20  # bytes of a safetensors header
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether training goes on from this folder of gpurun's: its weights then have names that no other library knows."""
+    return (folder / "state.json").is_file()
+
+
 @dataclass(frozen=True)
 class PublishedFile:
     """A file as it will lie in the repository. ``content`` is what is published instead of the file at ``source``, where they differ."""

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_payload.publish.card import Base, finish_card, look_up_base, read_model
-from remote_payload.publish.contents import CARD, Contents, Part, gather
+from remote_payload.publish.contents import CARD, Contents, Part, gather, is_checkpoint
 from remote_payload.publish.evaluation import read_evaluation
 from remote_payload.publish.problem import PublishProblem
 from remote_payload.publish.report import FileReport, PublishReport
 from remote_payload.publish.repository import Comparison, Remote, compare, look
 from remote_payload.publish.scrub import Scrubber
 from remote_payload.publish.trouble import as_problem
-from remote_payload.train.inference.kinds import is_checkpoint
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

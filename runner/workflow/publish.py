@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from remote_payload.publish.contents import is_checkpoint
 from remote_payload.publish.report import REPOSITORY
-from remote_payload.train.inference.kinds import is_checkpoint
 from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,

@@ -1,19 +1,12 @@
-"""What a folder holds, by its files alone: a checkpoint, or what kind of model that gpurun did not save. Standard library: the laptop
-asks too."""
+"""What kind of model a folder holds that gpurun did not save, by its configuration alone. Standard library: the laptop asks too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 PlainKind = Literal["causal_lm", "sequence_classifier", "encoder"]
 TASKS: dict[str, PlainKind] = {"CAUSAL_LM": "causal_lm", "SEQ_CLS": "sequence_classifier"}
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Whether training goes on from this folder of gpurun's: its weights then have names that no other library knows."""
-    return (folder / "state.json").is_file()
 
 
 def plain_kind(config: Mapping[str, object], adapter: Mapping[str, object] | None = None) -> PlainKind:

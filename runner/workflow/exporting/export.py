@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_payload.train.inference.kinds import is_checkpoint
+from remote_payload.publish.contents import is_checkpoint
 from runner.domain.errors import UserError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run

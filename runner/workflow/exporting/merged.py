@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_payload.train.inference.kinds import is_checkpoint
+from remote_payload.publish.contents import is_checkpoint
 from runner.domain.errors import ArtifactError, SmokeTestFailed
 from runner.domain.progress import Reporter, Stage
 from runner.domain.run import Run

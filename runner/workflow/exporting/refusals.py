@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_payload.train.inference.kinds import is_checkpoint
+from remote_payload.publish.contents import is_checkpoint
 from runner.domain.errors import UserError
 from runner.local_model.model_folder import ADAPTER, ModelFolder
 
