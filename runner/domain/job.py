@@ -204,7 +204,8 @@ class Job:
     recipe: str | None = None
     """A built-in training script, or a Python file of your own such as ./my_recipe.py. Either this or command."""
     command: Command | None = None
-    """Your own program as a list of words. {gpus} and {processes} are replaced by their numbers."""
+    """Your own program as a list of words, which no shell reads; or a script of several lines, which bash -ec runs. {gpus} and
+    {processes} are replaced by their numbers."""
     settings: Settings = field(default_factory=dict)
     """The recipe's settings."""
     code: Code = Code()

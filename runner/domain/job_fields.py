@@ -71,6 +71,9 @@ def _name(value: str) -> str:
 
 
 def _command(value: object) -> object:
+    """A list of words; or a script of several lines, which bash runs up to its first line that fails."""
+    if isinstance(value, str) and "\n" in value.strip():
+        return ("bash", "-ec", value.strip())
     if isinstance(value, str) and value.strip():
         raise ValueError(f"must be a list of words: write {flow(shell_words.split(value))}")
     if value in ([], ""):
@@ -233,7 +236,8 @@ DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(\.\d+)?[dhms]\s*)+$", "e
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _GPUS = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 64}, {"const": "all"}]}
 Name = Annotated[str, Rule(_name, {"type": "string", "pattern": f"^{NAME.pattern}$"})]
-Command = Annotated[tuple[str, ...], Rule(_command, {**_TEXTS, "minItems": 1}, before=True)]
+_SCRIPT = {"type": "string", "pattern": r"\S[^\n]*\n\s*\S", "examples": ["cd src\npython train.py\n"]}
+Command = Annotated[tuple[str, ...], Rule(_command, {"anyOf": [{**_TEXTS, "minItems": 1}, _SCRIPT]}, before=True)]
 Gpus = Annotated[int | Literal["all"], Rule(_gpus, _GPUS, before=True)]
 Size = Annotated[int, Rule(_size, SIZE_SCHEMA, before=True)]  # bytes
 Duration = Annotated[float, Rule(_duration, DURATION_SCHEMA, before=True)]  # seconds

@@ -1,6 +1,6 @@
 """Checks of the words of ``command:``: shell syntax, two words in one, and a script that does not exist.
 
-No shell reads a job's command, so these would fail on the box, after the push.
+No shell reads these words, so such would fail on the box, after the push. A script of several lines is bash's own.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ _TEMPLATE = """\
 
 name: {name}                      # run ids begin with it
 
-# Your own program, as a list of words; {{gpus}} becomes their number, {{processes}} one a GPU (at least 1). Instead of it,
-# `recipe: classify` (and others) with `settings:` runs a training script that gpurun brings along.
+# Your own program, as a list of words, or as a script of several lines (`command: |`), which bash -ec runs. {{gpus}} becomes their number,
+# {{processes}} one a GPU (at least 1). Instead of it, `recipe: classify` (and others) with `settings:` runs a training script that gpurun
+# brings along.
 command: {command}
 
 code:

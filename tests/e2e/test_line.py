@@ -87,6 +87,24 @@ def test_a_failed_run_exits_with_ten_and_quotes_the_line_that_shows_why(gpurun: 
     assert gpurun.json("status")["status"]["exit"]["number"] == 1
 
 
+def test_a_command_of_several_lines_is_a_script_that_ends_at_its_first_line_that_fails(
+    gpurun: Gpurun, job: Any
+) -> None:
+    script = """\
+export WHO="$GPURUN_RUN_ID"
+mkdir -p sub && cd sub
+printf '%s\\n' one two | sort -r > ../models/list.txt
+python ../main.py {processes}
+cat no-such-file
+echo never
+"""
+    run_id = gpurun.submit(job("import os, sys; print(os.environ['WHO'], sys.argv[1])", command=script))
+    failed = gpurun("logs", "-f", check=10)
+    assert failed.stdout.startswith(f"{run_id} 1\n") and "never" not in failed.stdout
+    gpurun("fetch")
+    assert (Path(gpurun.json("status")["fetched_into"]) / "models/list.txt").read_text() == "two\none\n"
+
+
 def test_an_unchanged_folder_is_not_sent_again(gpurun: Gpurun, job: Any) -> None:
     file = job(TRAIN)
     gpurun.submit(file)

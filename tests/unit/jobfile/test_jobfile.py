@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_a_wrong_job_file_names_every_place_and_what_is_wrong_there(case: str, f
         ("outputs: [results/best, ./logs/]", ("results/best", "logs"), ("python", "train.py")),
         ('command: [python, train.py, --delimiter, "|"]', (), ("python", "train.py", "--delimiter", "|")),
         ('command: [bash, -c, "cd src && python -m a"]', (), ("bash", "-c", "cd src && python -m a")),
+        ("command: |\n  cd src\n  python -m a | tee log\n\n", (), ("bash", "-ec", "cd src\npython -m a | tee log")),
         (
             "environment: {requirements: [git+https://github.com/a/b, --pre, 'c @ https://d.org/e.whl', f==1.*]}",
             (),
@@ -351,6 +353,14 @@ def test_the_schema_knows_every_field_with_a_description(folder: Path) -> None:
     assert all("description" in part for part in schema["properties"].values())
     classify = schema["$defs"]["settings-classify"]
     assert schema["$defs"]["Batch"]["properties"]["size"]["minimum"] == 1
+    command = re.compile(schema["properties"]["command"]["anyOf"][1]["pattern"])
+    for script, fits in (
+        ("cd a\npython b\n", True),
+        ("\n cd a \n\n b", True),
+        ("python a\n", False),
+        ("\n\na\n\n", False),
+    ):
+        assert bool(command.search(script)) == fits
     assert classify["additionalProperties"] is False and classify["required"] == ["model", "train"]
 
 
