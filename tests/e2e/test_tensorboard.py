@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,14 @@ def test_a_new_step_is_shown_while_the_run_trains_and_nothing_is_left_behind(
     run_id = gpurun.submit(job(PROGRAM, outputs=["curves"], environment=environment))
     box_run = gpurun.box_run(run_id)
     (box_run / "go-0").touch()
-    shown = gpurun.enter("tensorboard")
-    assert shown.stdout is not None
-    address = shown.stdout.readline().strip()
-    assert address.startswith("http://127.0.0.1:"), shown.stderr and shown.stderr.read()
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it
+            taken.bind(("127.0.0.1", 6006))
+            taken.listen()
+        shown = gpurun.enter("tensorboard")
+        assert shown.stdout is not None
+        address = shown.stdout.readline().strip()
+    assert address.startswith("http://127.0.0.1:") and not address.endswith(":6006/"), shown.poll()
     name = f"{run_id}/curves/train"
     wait_until(lambda: steps(address, name) == [0], limit=120)
     (box_run / "go-1").touch()

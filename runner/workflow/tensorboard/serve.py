@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from runner.workflow.tensorboard.mirror import Mirror
 from runner.workflow.tensorboard.refresh import Refresher, may_have_more
 
 HOST = "127.0.0.1"  # nobody else on the network sees it
-FIRST_PORT, PORTS = 6006, 20  # TensorBoard's own port, and how many are tried from it on
+ADDRESS = re.compile(rf"http://{re.escape(HOST)}:[0-9]+/")
 LOOK_EVERY = 2.0  # seconds between two looks at what has come home
 RELOAD_EVERY = 5  # seconds between two looks of TensorBoard's at its files
 STARTS_WITHIN = 120.0  # seconds
@@ -56,12 +55,12 @@ def show(runs: Sequence[Run], report: Reporter, answers: Callable[[str], None]) 
             raise _no_logs(runs)
         try:
             for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, _leave)  # so that the process below ends too
+                if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
+                    signal.signal(number, _leave)  # so that the process below ends too
             for refresher in refreshers:
                 refresher.start()
-            with _tensorboard(logs, Path(scratch)) as (process, port):
-                _await_answer(process, port, Path(scratch))
-                answers(f"http://{HOST}:{port}/")
+            with _tensorboard(logs, Path(scratch)) as process:
+                answers(_await_address(process, Path(scratch)))
                 _stay(process, mirror, runs, refreshers)
                 raise _ended(process, Path(scratch))
         finally:
@@ -89,10 +88,10 @@ def _stay(
 
 
 @contextmanager
-def _tensorboard(logs: Path, scratch: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The process and its port. It has no token of the user's, its temporary files are in ``scratch``, and it ends with the block."""
-    port = _free_port()
-    words = ["--logdir", str(logs), "--host", HOST, "--port", str(port), "--reload_interval", str(RELOAD_EVERY)]
+def _tensorboard(logs: Path, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, which ends with the block. It takes port 6006 or the next that is free, and has no token of the user's; its temporary
+    files are in ``scratch``."""
+    words = ["--logdir", str(logs), "--host", HOST, "--reload_interval", str(RELOAD_EVERY)]
     with open(scratch / "output", "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tensorboard.main", *words],
@@ -100,7 +99,7 @@ def _tensorboard(logs: Path, scratch: Path) -> Iterator[tuple[subprocess.Popen[b
             env={**worker_environment(str(scratch)), "TMPDIR": str(scratch)},
         )  # fmt: skip
     try:
-        yield process, port
+        yield process
     finally:
         process.terminate()
         try:
@@ -110,30 +109,13 @@ def _tensorboard(logs: Path, scratch: Path) -> Iterator[tuple[subprocess.Popen[b
             process.wait()
 
 
-def _free_port() -> int:
-    """The first port from FIRST_PORT on that nobody listens at; any free one where there is none of PORTS."""
-    for port in (*range(FIRST_PORT, FIRST_PORT + PORTS), 0):
-        with socket.socket() as tried, suppress(OSError):
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((HOST, port))
-            return int(tried.getsockname()[1])
-    raise UserError("no port is free on this machine")
-
-
-def _await_answer(process: subprocess.Popen[bytes], port: int, scratch: Path) -> None:
-    """Until it answers at its port. Raises GpurunError where it ends before, or is silent."""
+def _await_address(process: subprocess.Popen[bytes], scratch: Path) -> str:
+    """The address that it prints once it listens there. Raises GpurunError where it ends before, or is silent."""
     end = time.monotonic() + STARTS_WITHIN
     while process.poll() is None and time.monotonic() < end:
-        connection = http.client.HTTPConnection(HOST, port, timeout=5)
-        try:
-            connection.request("GET", "/data/environment")
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.1)  # a port that nobody listens at cannot be awaited, only tried
+        if found := ADDRESS.search((scratch / "output").read_text("utf-8", "replace")):
+            return found[0]
+        time.sleep(0.1)  # a file cannot be awaited, only read again
     raise _ended(process, scratch)
 
 

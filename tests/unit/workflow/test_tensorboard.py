@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
-import socket
 from pathlib import Path
 
 import pytest
@@ -99,14 +98,6 @@ def test_only_boxes_that_may_have_more_are_asked() -> None:
     over = Status("a-20260102-142001-0001", "finished", "succeeded")
     assert may_have_more(made(1)) and may_have_more(made(1, status=over))
     assert not may_have_more(made(1, status=over, fetched_at=1.0)) and not may_have_more(made(1, done=True))
-
-
-def test_the_port_is_6006_or_the_next_that_is_free() -> None:
-    free = serve._free_port()
-    with socket.socket() as taken:
-        taken.bind((serve.HOST, free))
-        taken.listen()
-        assert serve._free_port() not in (free, 0)
 
 
 def test_where_tensorboard_is_missing_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
