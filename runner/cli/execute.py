@@ -14,7 +14,7 @@ from runner.cli import options, output
 from runner.cli.errors import gpuruns_own
 
 if TYPE_CHECKING:
-    from runner.cli.documents import hosts as documents
+    from runner.cli.documents import scripting as documents
 
 
 class BesideRun(click.Command):

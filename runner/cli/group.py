@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import click
 from runner import __version__
 from runner.cli import interrupts
 from runner.cli.errors import closed_pipe_is_no_error, exit_for
+from runner.domain.errors import EXIT_CODES
 
 # What a person wants → name → (module under runner.cli, one line for --help). Nothing is imported until it is called.
 GROUPS = {
@@ -25,6 +27,7 @@ GROUPS = {
         "validate": ("validate", "Check job files offline."),
         "check": ("check", "Check a job and a box before money is spent."),
         "resume": ("resume", "Continue from the last good checkpoint, as a new run."),
+        "skill": ("skill", "Write a skill file for coding agents."),
         "stop": ("stop", "Stop runs: end all their processes."),
     },
     "Watch": {
@@ -65,10 +68,9 @@ Examples:
   gpurun logs -f          without a run id, a command takes the latest run
 
 \b
-Exit codes: 0 done, 1 unexpected, 2 job file or arguments, 3 host, 4 transfer,
-5 launch, 6 artifact or smoke test, 10 the run failed, 11 cancelled, 12 lost,
-124 gpurun wait was given too little time.
+{codes}
 GPURUN_HOME names the folder for local state (~/.gpurun). NO_COLOR is obeyed."""
+CODES = "Exit codes: " + ", ".join(f"{code} {what}" for code, what in EXIT_CODES.items()) + "."
 
 
 class Commands(click.Group):
@@ -113,7 +115,11 @@ class Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), line) for name, (_, line) in commands.items()])
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    epilog=EPILOG.format(codes=textwrap.fill(CODES, 78)),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="gpurun")
 def gpurun() -> None:
     """Train on a rented GPU box over SSH, and bring the tested model home."""

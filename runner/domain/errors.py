@@ -5,6 +5,22 @@ A message says what happened; ``meaning`` what it means for the run on the box; 
 
 from __future__ import annotations
 
+# What the exit codes of gpurun mean. 130 is Ctrl-C's (128 + SIGINT).
+EXIT_CODES = {
+    0: "done",
+    1: "unexpected",
+    2: "job file or arguments",
+    3: "host",
+    4: "transfer",
+    5: "launch",
+    6: "artifact or smoke test",
+    10: "the run failed",
+    11: "cancelled",
+    12: "lost",
+    124: "wait had too little time",
+    130: "Ctrl-C",
+}
+
 
 class GpurunError(Exception):
     """What every error here is: an exit code, a meaning for the run, a next step."""

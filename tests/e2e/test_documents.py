@@ -116,6 +116,7 @@ CASES = [
     ("hosts set", ["hosts", "set", "box", "--volume", "/workspace"], "HostSet", 0),
     ("hosts use-gpu", ["hosts", "use-gpu", "other", "0"], "UsedAgain", 0),
     ("hosts default", ["hosts", "default", "box"], "DefaultHost", 0),
+    ("skill", ["skill", "skills"], "Skill", 0),
     ("ssh", ["ssh"], "Ssh", 0),
     ("exec", ["exec", "--json", "--", "true"], "Exec", 0),
     ("hosts forget", ["hosts", "forget", "box"], "Forgotten", 0),

@@ -19,6 +19,7 @@ from runner.cli.documents import (
     publish,
     recovery,
     runs,
+    scripting,
     sweep,
     tensorboard,
 )
@@ -36,6 +37,7 @@ TOPICS = (
     publish,
     recovery,
     runs,
+    scripting,
     sweep,
     tensorboard,
 )

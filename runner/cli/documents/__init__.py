@@ -18,6 +18,7 @@ from runner.cli.documents import (
     publish,
     recovery,
     runs,
+    scripting,
     sweep,
     tensorboard,
 )
@@ -33,6 +34,7 @@ Document = (
     | files.Fetch | files.Done | files.DoneAll | files.Checkpoints | files.Report
     | models.Sample | models.SmokeTest | models.Export | models.Predict
     | evaluation.Evaluate | publish.Publish
-    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.DefaultHost | hosts.Ssh | hosts.Exec
+    | hosts.Hosts | hosts.Forgotten | hosts.Moved | hosts.HostSet | hosts.UsedAgain | hosts.DefaultHost
     | hosts.Clean | hosts.CleanAll | hosts.CleanRecords
+    | scripting.Ssh | scripting.Exec | scripting.Skill
 )  # fmt: skip

@@ -57,20 +57,6 @@ class Decision(TypedDict):
     why: str
 
 
-class Ssh(TypedDict):
-    run_id: str | None
-    host: str
-    command: list[str]
-
-
-class Exec(TypedDict):
-    run_id: str | None
-    host: str
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
 class OnDisk(TypedDict):
     path: str
     bytes: int
