@@ -12,24 +12,28 @@ from runner.cli import options, output
 @click.command(
     "report",
     epilog="\b\nExamples:\n  gpurun report                     the newest run, written beside its record\n"
-    "  gpurun report legal -o legal.html --open",
+    "  gpurun report legal -o legal.html --open\n"
+    "  gpurun report mayors              the runs of a sweep on one page",
 )
-@options.run_argument
+@click.argument("names", nargs=-1, metavar="[RUN… or SWEEP]", shell_complete=options.complete_run)
 @click.option(
     "-o", "--output", "into", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there."
 )
 @click.option("--open", "shall_open", is_flag=True, help="Show it in the browser.")
 @options.json_option
-def command(run: str | None, into: Path | None, shall_open: bool, as_json: bool) -> None:
-    """Write a page about a run: one HTML file that loads nothing from anywhere.
+def command(names: tuple[str, ...], into: Path | None, shall_open: bool, as_json: bool) -> None:
+    """Write a page about runs: one HTML file that loads nothing from anywhere.
 
-    Outcome and cause, curves, evaluations, events, hardware, cost, data, settings, samples, environment, the end of the log, and the
-    command that does it again. What is newer on the box is brought first; where the box cannot be reached, the page says so.
+    Of one run: outcome and cause, curves, evaluations, events, hardware, cost, data, settings, samples, environment, the end of the
+    log, and the command that does it again. Of several: in what they differ, what they measured, means over seeds, their curves over
+    each other. What is newer on a box is brought first; where it cannot be reached, the page says so.
     """
     from runner import store
     from runner.workflow.reporting.write import report_of
+    from runner.workflow.sweeping.find import runs_of
 
-    written = report_of([store.find(run)], output.reporter(as_json), into and into.expanduser().absolute())
+    runs = list({run.run_id: run for run in runs_of(names)}.values()) if names else [store.find(None)]
+    written = report_of(runs, output.reporter(as_json), into and into.expanduser().absolute())
     if shall_open:
         import webbrowser
 

@@ -110,6 +110,7 @@
       hooks: {
         draw: [each => drawMoments(each, axis)],
         setCursor: [each => tellMoments(each, axis, near)],
+        setSeries: [(each, place, { show }) => show != null && toggleBorders(each, chart, place, show)],
         setScale: [(each, scale) => scale === "x" && remember(each, axis)],
       },
     }, columns(chart, axis), where);
@@ -126,6 +127,15 @@
     for (const one of chart.series) {
       if (one.faint) rows[place].hidden = true;
       for (let border = 1; one.low && border < 3; border++) rows[place + border].hidden = true;
+      place += one.low ? 3 : 1;
+    }
+  }
+
+  // A band goes and comes with its line.
+  function toggleBorders(plot, chart, chosen, show) {
+    let place = 1;
+    for (const one of chart.series) {
+      if (one.low && place === chosen) for (const border of [1, 2]) plot.setSeries(place + border, { show });
       place += one.low ? 3 : 1;
     }
   }

@@ -13,7 +13,7 @@ from tests.support import report_runs
 from tests.support.agent import wait_until
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
-SIZE = (1100, 860)
+SIZE = (1100, 780)
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         pages = {
             "run": write([report_runs.a_good_run()], Path(folder) / "run.html"),
             "failed": write([report_runs.a_failed_run()], Path(folder) / "failed.html"),
+            "sweep": write(report_runs.a_sweep(), Path(folder) / "sweep.html"),
         }
         for name, page in pages.items():
             for dark in (False, True):

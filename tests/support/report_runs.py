@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -173,22 +174,26 @@ def a_failed_run() -> Run:
 
 def a_sweep(steps: int = 600) -> list[Run]:
     """Twenty runs of one submission: two learning rates, two numbers of epochs, five seeds each."""
-    runs = []
-    for rate in (1e-4, 3e-4):
-        for epochs in (1, 3):
-            for seed in range(5):
-                settings = {"model": "Qwen/Qwen2.5-7B", "train": "data/mayors.jsonl", "epochs": epochs, "seed": seed,
-                            "optimizer": {"learning_rate": rate}}  # fmt: skip
-                overrides = (
-                    f"settings.optimizer.learning_rate={rate}",
-                    f"settings.epochs={epochs}",
-                    f"settings.seed={seed}",
-                )
-                experiment = f"mayors-learning-rate-{rate:g}-epochs-{epochs}"
-                job = Job("mayors", recipe="finetune", settings=settings, price_per_hour=2.1)
-                run = a_run("mayors", job=job, status=ended(), number=len(runs), experiment=experiment, submission="3fa9c210",
-                            overrides=overrides)  # fmt: skip
-                floor = 1.9 - 0.25 * (rate == 3e-4) - 0.15 * (epochs == 3)
-                write_events(run, training(steps, seed=len(runs), floor=floor + 0.03 * seed, every=2.0))
-                runs.append(run)
+    runs: list[Run] = []
+    for rate, epochs, seed in itertools.product((1e-4, 3e-4), (1, 3), range(5)):
+        settings = {
+            "model": "Qwen/Qwen2.5-7B",
+            "train": "data/mayors.jsonl",
+            "epochs": epochs,
+            "seed": seed,
+            "optimizer": {"learning_rate": rate},
+        }
+        overrides = (f"settings.optimizer.learning_rate={rate}", f"settings.epochs={epochs}", f"settings.seed={seed}")
+        run = a_run(
+            "mayors",
+            job=Job("mayors", recipe="finetune", settings=settings, price_per_hour=2.1),
+            status=ended(progress={"step": {"step": steps, "total": steps}}),
+            number=len(runs),
+            experiment=f"mayors-learning-rate-{rate:g}-epochs-{epochs}",
+            submission="3fa9c210",
+            overrides=overrides,
+        )
+        floor = 1.9 - 0.25 * (rate == 3e-4) - 0.15 * (epochs == 3) + 0.03 * seed
+        write_events(run, training(steps, seed=len(runs), floor=floor, every=2.0))
+        runs.append(run)
     return runs

@@ -20,6 +20,7 @@ from runner.workflow.each_host import Place, ask_each_host, by_place
 from runner.workflow.follow import catch_up
 from runner.workflow.history import history_of
 from runner.workflow.reporting.one_run import page_of
+from runner.workflow.reporting.several_runs import page_of_several
 
 if TYPE_CHECKING:
     from runner.transport.link import Link
@@ -37,13 +38,13 @@ class Written:
 
 
 def report_of(runs: Sequence[Run], report: Reporter, into: Path | None = None) -> Written:
-    """The page of these runs, in ``into`` or beside the run's record. What may have changed is brought from the boxes first.
+    """The page of these runs, in ``into``; else that of one run beside its record, of several in the current folder.
 
-    Raises DiskTrouble.
+    What may have changed is brought from the boxes first. Raises DiskTrouble.
     """
     notes = refresh(runs, report)
     with report.stage("write the report"):
-        return write(runs, into or own_place(runs[0]), notes)
+        return write(runs, into or (own_place(runs[0]) if len(runs) == 1 else _place_of_several(runs)), notes)
 
 
 def own_place(run: Run) -> Path:
@@ -51,9 +52,15 @@ def own_place(run: Run) -> Path:
     return places.run_folder(run.run_id) / "report.html"
 
 
+def _place_of_several(runs: Sequence[Run]) -> Path:
+    """In the folder where the command was typed, under the id of their sweep or the first run's."""
+    submissions = {run.submission for run in runs}
+    return Path.cwd() / f"report-{(submissions.pop() if len(submissions) == 1 else None) or runs[0].run_id}.html"
+
+
 def write(runs: Sequence[Run], into: Path, notes: Sequence[str] = ()) -> Written:
     """Writes the page from what is here. Raises DiskTrouble."""
-    page = page_of(runs[0], history_of(runs[0]), notes)
+    page = page_of(runs[0], history_of(runs[0]), notes) if len(runs) == 1 else page_of_several(runs, notes)
     text = render(page, Scrubber(_secrets(runs)).without_secrets)
     write_text(into, text)
     return Written(into, into.stat().st_size, tuple(notes))

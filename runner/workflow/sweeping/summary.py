@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runner.domain.answers.results import Evaluation
 from runner.domain.comparison.metrics import WHOLE
 from runner.workflow.sweeping.find import experiment_of
 from runner.workflow.sweeping.look import Row
@@ -37,18 +38,23 @@ def summarise(rows: Sequence[Row]) -> list[Mean]:
     experiments: dict[str, list[Row]] = {}
     for row in rows:
         experiments.setdefault(experiment_of(row.part.first), []).append(row)
-    return [mean for name, members in experiments.items() for mean in _means(name, members)]
+    measured = {
+        name: [row.results.measured if row.results and row.succeeded else () for row in members]
+        for name, members in experiments.items()
+    }
+    return [mean for name, runs in measured.items() for mean in means_of(name, runs)]
 
 
-def _means(experiment: str, rows: Sequence[Row]) -> list[Mean]:
+def means_of(experiment: str, runs: Sequence[Sequence[Evaluation]]) -> list[Mean]:
+    """The same for one experiment: what each of its runs measured, nothing for one that does not count."""
     values: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        for evaluation in row.results.measured if row.results and row.succeeded else ():
+    for measured in runs:
+        for evaluation in measured:
             for metric, value in evaluation.metrics.items():
                 values.setdefault((evaluation.name, metric), []).append(value)
     ordered = sorted(values.items(), key=lambda each: WHOLE.index(each[0][0]) if each[0][0] in WHOLE else len(WHOLE))
     return [
-        Mean(experiment, evaluation, metric, statistics.fmean(found), _deviation(found), len(found), len(rows))
+        Mean(experiment, evaluation, metric, statistics.fmean(found), _deviation(found), len(found), len(runs))
         for (evaluation, metric), found in ordered
     ]
 

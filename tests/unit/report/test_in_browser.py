@@ -65,6 +65,22 @@ def test_curves_are_drawn_without_an_error_and_without_a_request(
     assert_quiet(browser, file)
 
 
+def test_a_sweep_is_a_mean_with_a_band_for_each_experiment(browser: browsers.Browser, tmp_path: Path) -> None:
+    file = write(report_runs.a_sweep(60), tmp_path / "sweep.html").path
+    opened(browser, file, size=(1100, 8000))
+    figures = browser.ask("document.querySelectorAll('figure').length")
+    wait_until(lambda: browser.ask("document.querySelectorAll('canvas').length") == figures)
+    assert min(browser.ask(DRAWN)) > 5
+    rows = "[...document.querySelector('figure').querySelectorAll('.u-series')].filter(each => each.offsetWidth)"
+    names = browser.ask(rows + ".map(each => each.textContent)")
+    assert len(names) == 5 and all("mean of 5" in name for name in names[1:])  # the first is the axis
+    assert_quiet(browser, file)
+    before = browser.ask(DRAWN + "[0]")
+    for number in range(1, 5):
+        browser.ask(rows + f"[{number}].querySelector('th').click()")
+    wait_until(lambda: browser.ask(DRAWN + "[0]") < before)  # lines and bands are gone, the single runs stay
+
+
 def test_the_page_fits_a_phone(browser: browsers.Browser, tmp_path: Path) -> None:
     file = write([report_runs.a_good_run()], tmp_path / "page.html").path
     opened(browser, file, size=(360, 740))

@@ -187,3 +187,61 @@ def test_the_command_writes_where_it_is_told(tmp_path: Path) -> None:
     }
     done = CliRunner().invoke(gpurun, ["report"])
     assert done.stdout.startswith(f"{own_place(run)} (")
+
+
+def series(page: Path) -> list[dict[str, Any]]:
+    """The lines of the first chart."""
+    data = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))[0]
+    found: list[dict[str, Any]] = json.loads(data)["charts"][0]["series"]
+    return found
+
+
+def test_several_runs_are_told_side_by_side(tmp_path: Path) -> None:
+    page = write(report_runs.a_sweep(30), tmp_path / "page.html").path
+    text = shown(page)
+    for wanted in (
+        "mayors: sweep 3fa9c210",
+        "20 succeeded",
+        "Together they cost 84.00",
+        "optimizer.learning_rate",
+        "validation: loss",
+        "5 of 5",
+    ):
+        assert wanted in text, wanted
+    assert len(series(page)) == 20 + 4
+    assert [one["label"] for one in series(page) if "low" in one] == [
+        f"mayors-learning-rate-{rate}-epochs-{epochs} (mean of 5)" for rate in ("0.0001", "0.0003") for epochs in (1, 3)
+    ]
+    assert re.findall(r'class="best">([^<]*)<', page.read_text("utf-8"))  # the recipe says which way the loss is better
+
+
+def test_runs_without_repeats_have_a_line_each_and_a_label_that_tells_them_apart(tmp_path: Path) -> None:
+    page = write(report_runs.a_sweep(30)[::5], tmp_path / "page.html").path
+    assert [one["label"] for one in series(page)] == [
+        f"epochs {epochs}, learning_rate {rate}" for rate in ("0.0001", "0.0003") for epochs in (1, 3)
+    ]
+    assert "Means over seeds" not in shown(page)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_runs_of_all_kinds_share_a_page(seed: int, tmp_path: Path) -> None:
+    dice = random.Random(seed)
+    kinds = [
+        report_runs.a_good_run,
+        report_runs.a_failed_run,
+        lambda: a_run("never", number=7),
+        lambda: a_run("other", number=8),
+    ]
+    runs = [make() for make in dice.sample(kinds, dice.randrange(2, 5))]
+    text = shown(write(runs, tmp_path / "page.html").path)
+    assert all(run.run_id in text for run in runs)
+
+
+def test_a_sweep_by_its_name_is_written_where_the_command_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = report_runs.a_sweep(5)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(gpurun, ["report", "3fa9c210", "--json"])
+    assert json.loads(done.stdout)["path"] == str(tmp_path / "report-3fa9c210.html"), done.output
+    assert all(run.run_id in shown(tmp_path / "report-3fa9c210.html") for run in runs)
