@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runner.domain.comparison.metrics import Measured
     from runner.domain.comparison.rows import Row
     from runner.domain.comparison.trees import File, FileRow
-    from runner.workflow.comparing.facts import Compared
+    from runner.workflow.comparing.compare import Compared
 
 SHORT = 40  # lines of a diff that is shown without being asked for
 FILES = 30  # files that are shown
@@ -40,7 +40,7 @@ def command(names: tuple[str, ...], everything: bool, with_diff: bool, as_json: 
 
     It works on what is on this machine. Boxes are asked about runs that go on, and about results that are not here.
     """
-    from runner.workflow.comparing.facts import compare_runs
+    from runner.workflow.comparing.compare import compare_runs
     from runner.workflow.sweeping.find import runs_of
 
     found = compare_runs(runs_of(names), output.reporter(as_json), everything=everything)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runner.domain.comparison.metrics import Measured
     from runner.domain.comparison.rows import Row
     from runner.domain.comparison.trees import File, FileRow
-    from runner.workflow.comparing.facts import Compared
+    from runner.workflow.comparing.compare import Compared
 
 
 def compare_document(compared: Compared, diff: Sequence[str] | None) -> documents.Compare:

@@ -24,7 +24,7 @@ from runner.files import write_json
 from runner.push import kept_code
 from runner.push.digest import digest
 from runner.push.selection import select_code
-from runner.workflow.comparing import facts
+from runner.workflow.comparing import compare as comparing
 from tests.support.document_types import TYPES, differences
 
 EVIL = "\x1b]0;gone\x07\x1b[2Jevil"
@@ -184,6 +184,33 @@ def test_a_run_and_itself() -> None:
     assert "no difference" in call(run.run_id, run.run_id).stdout
 
 
+def test_a_program_of_ones_own_tells_its_machine_by_the_samples_of_its_box() -> None:
+    runs = [made(number, Job("mine", command=("true",)), loss=0.5) for number in (1, 2)]
+    for run, size in zip(runs, (24 << 30, EVIL), strict=True):
+        assert run.status
+        sample = {"gpus": [{"index": 0, "memory_total": 80 << 30}, {"index": 1, "memory_total": size}]}
+        store.save(replace(run, status=replace(run.status, progress={"hardware": sample})))
+    words = [line.split() for line in call(*(run.run_id for run in runs)).stdout.splitlines()]
+    assert [
+        "gpus",
+        "of",
+        "the",
+        "box",
+        "1",
+        "×",
+        "85.9",
+        "GB,",
+        "1",
+        "×",
+        "25.8",
+        "GB",
+        "1",
+        "×",
+        "85.9",
+        "GB",
+    ] in words
+
+
 def test_code_of_a_program_of_ones_own(tmp_path: Path) -> None:
     job = Job("mine", command=("python", "train.py"))
     long = "\n".join(map(str, range(200)))
@@ -275,8 +302,8 @@ def test_only_boxes_that_may_know_more_are_asked_and_one_that_is_away_is_no_erro
     store.save(replace(gone, done=True))
     store.save(replace(running, status=Status(running.run_id, "running", started_at=1.0, now=2.0)))
     asked = []
-    look = facts.look
-    monkeypatch.setattr(facts, "look", lambda sweep, report: (asked.append(sweep.newest), look(sweep, report))[1])
+    look = comparing.look
+    monkeypatch.setattr(comparing, "look", lambda sweep, report: (asked.append(sweep.newest), look(sweep, report))[1])
     ids = [run.run_id for run in (known, here, gone, unknown, running, never)]
     shown = call(*ids, "--all")
     assert [[run.run_id for run in runs] for runs in asked] == [[unknown.run_id, running.run_id]]
