@@ -165,3 +165,8 @@ def cost(seen: Seen) -> str:
     return f"{seen.cost:.2f} so far" + (
         f", about {seen.cost_at_end:.2f} at the end" if seen.cost_at_end is not None else ""
     )
+
+
+def second(moment: float) -> str:
+    """A time of this machine's day, to the second."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))

@@ -215,11 +215,15 @@ class Agent:
         events_offset: int,
         until_end: bool,
         tail: int | None = None,
+        last_bytes: int | None = None,
     ) -> Iterator[verbs.Notice | verbs.Followed]:
-        """The run's log and events from these offsets (bytes) on, and notices; ends with Followed. Raises RunLost."""
+        """The run's log and events from these offsets (bytes) on, and notices; ends with Followed. Raises RunLost.
+
+        With ``tail`` the log's last lines instead; with ``last_bytes`` no more of the log than that at its beginning.
+        """
         args = {
             "run_id": run_id, "log": {"offset": log_offset, "generation": generation}, "events": {"offset": events_offset},
-            "until_end": until_end, "tail": tail,
+            "until_end": until_end, "tail": tail, "last_bytes": last_bytes,
         }  # fmt: skip
         for frame in self._session.stream("follow", args, patience=Patience(PATIENCE["follow"])):
             yield from self._followed(run_id, frame)

@@ -43,7 +43,7 @@ def follow(
     with growing pauses, until ``give_up`` says so before a try.
     Raises the HostErrors that trying again does not mend.
     """
-    copy = LocalCopy(run) if tail is None else TailStream(tail)
+    copy = LocalCopy(run) if tail is None else TailStream(run, tail)
 
     def visit(link: Link) -> Status:
         status = _stream(link, run, copy, sink, until_end)
@@ -59,9 +59,9 @@ def follow(
     )
 
 
-def catch_up(link: Link, run: Run, *, note: bool = True) -> Status:
+def catch_up(link: Link, run: Run, *, note: bool = True, copy: LocalCopy | None = None) -> Status:
     """Brings the local copy up to date over a link that is there, printing nothing. With ``note`` the status goes into the record."""
-    status = _stream(link, run, LocalCopy(run), lambda data: None, until_end=False)
+    status = _stream(link, run, copy or LocalCopy(run), lambda data: None, until_end=False)
     if note:
         remember_status(run, status)
     return status
@@ -73,10 +73,11 @@ def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, unti
     stream = link.agent.follow(
         run.run_id,
         log_offset=copy.log_offset,
-        generation=run.generation,
+        generation=copy.generation,
         events_offset=copy.events_offset,
         until_end=until_end,
         tail=copy.tail,
+        last_bytes=copy.last_bytes,
     )
     for message in stream:
         if isinstance(message, Piece) and message.of == "log":
@@ -85,13 +86,13 @@ def _stream(link: Link, run: Run, copy: LocalCopy | TailStream, sink: Sink, unti
             copy.write_events(message.offset, message.data)
             sink(b"")
         elif isinstance(message, Moved):
-            _handle_move(message, run, copy, sink)
+            _handle_move(message, copy, sink)
         elif isinstance(message, Followed):
             return message.status
     raise AssertionError("a stream ends with Followed, or raises")
 
 
-def _handle_move(moved: Moved, run: Run, copy: LocalCopy | TailStream, sink: Sink) -> None:
+def _handle_move(moved: Moved, copy: LocalCopy | TailStream, sink: Sink) -> None:
     """A notice about the file itself: that it is another one, that it was replaced, or that its beginning was deleted."""
     if moved.of == "events":
         if moved.change in ("replaced", "truncated"):
@@ -103,8 +104,8 @@ def _handle_move(moved: Moved, run: Run, copy: LocalCopy | TailStream, sink: Sin
     if moved.change == "gap":
         copy.skip_to(moved.offset + moved.size)
         sink(b"\n[gpurun: %d bytes of the log were dropped on the box to keep its disk free]\n" % moved.size)
-    if moved.generation != run.generation:
-        store.update(run, generation=moved.generation)
+    if moved.generation != copy.generation:
+        copy.is_of(moved.generation)
 
 
 def remember_status(run: Run, status: Status) -> None:
@@ -112,11 +113,30 @@ def remember_status(run: Run, status: Status) -> None:
     store.update(run, status=status, status_at=time.time(), generation=status.generation or run.generation)
 
 
-class TailStream:
+class _Copy:
+    """What every copy knows of the file on the box: which one it is (``generation``), as the run's record has it."""
+
+    tail: int | None = None  # only so many of the log's last lines are asked for
+    last_bytes: int | None = None  # no more of the log than that
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def generation(self) -> str | None:
+        return self._run.generation
+
+    def is_of(self, generation: str) -> None:
+        """The log on the box is another file now, or was none before."""
+        store.update(self._run, generation=generation)
+
+
+class TailStream(_Copy):
     """The last ``tail`` lines, which are not stored here: only the offset to go on from is kept."""
 
-    def __init__(self, tail: int) -> None:
-        self.tail: int | None = tail
+    def __init__(self, run: Run, tail: int) -> None:
+        super().__init__(run)
+        self.tail = tail
         self.log_offset = 0
         self.events_offset = 0
 
@@ -138,12 +158,11 @@ class TailStream:
         self.events_offset = 0
 
 
-class LocalCopy:
+class LocalCopy(_Copy):
     """This machine's copy of one run's log and events."""
 
-    tail: int | None = None
-
     def __init__(self, run: Run) -> None:
+        super().__init__(run)
         self._folder = places.run_folder(run.run_id)
         self._log = _open(self._folder / "log")
         self._events = _open(self._folder / "events.jsonl")

@@ -20,15 +20,23 @@ class Tail:
 
     ``report`` is first called with ``{generation, offset, size}``, and again with ``change`` (``replaced``, ``truncated``, ``gap``
     with ``bytes``, ``deleted``) whenever the offsets are not continuous. ``generation`` is that of the file that the offset is from.
+    With ``lines`` it begins with the last lines, wherever the offset is; with ``last_bytes`` not before that many bytes of the end.
     """
 
     def __init__(
-        self, path: str, offset: int, generation: str, send: Send, report: Report, lines: Optional[int] = None
+        self,
+        path: str,
+        offset: int,
+        generation: str,
+        send: Send,
+        report: Report,
+        lines: Optional[int] = None,
+        last_bytes: Optional[int] = None,
     ) -> None:
         self.path = path
         self.offset = offset
         self.generation = generation
-        self._lines = lines
+        self._lines, self._last_bytes = lines, last_bytes
         self._send = send
         self._report = report
         self._descriptor = -1
@@ -65,6 +73,8 @@ class Tail:
             change, self.offset = "truncated", 0
         if self._lines is not None:
             self.offset, self._lines = last_lines(self._descriptor, found.st_size, self._lines), None
+        if self._last_bytes is not None:
+            self.offset, self._last_bytes = max(self.offset, found.st_size - self._last_bytes), None
         self._start(change, self.offset)
         return True
 

@@ -61,7 +61,8 @@ class Follower:
             asked.fields("log").text("generation"),
             request.log,
             lambda change: request.progress({"log": change}),
-            _lines(asked),
+            _not_negative(asked, "tail"),
+            _not_negative(asked, "last_bytes"),
         )
         self.events = Tail(
             run.events,
@@ -141,7 +142,7 @@ def _offset(asked: Fields) -> int:
     return offset
 
 
-def _lines(asked: Fields) -> Optional[int]:
-    """How many of the last lines are wanted; None for all."""
-    count = asked.optional_whole("tail")
+def _not_negative(asked: Fields, name: str) -> Optional[int]:
+    """How many of the last lines, or bytes, of the log are wanted; None for all."""
+    count = asked.optional_whole(name)
     return count if count is not None and count >= 0 else None

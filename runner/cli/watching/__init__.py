@@ -1,0 +1,1 @@
+"""What ``gpurun watch`` shows: the layout, which is pure, and the terminal it is drawn on."""

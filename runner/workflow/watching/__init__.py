@@ -1,0 +1,1 @@
+"""The steps of ``gpurun watch``: what is asked of the boxes, and what is known of each run."""
