@@ -33,6 +33,7 @@ GROUPS = {
     "Watch": {
         "list": ("list_runs", "List the runs of this machine, or all runs on a box."),
         "status": ("status", "Show one run: phase, progress, time left, GPUs, cost."),
+        "watch": ("watch", "Look on while runs train: curves, time left, GPUs, cost."),
         "sweep": ("sweep", "Show the runs of one submission, and their means over seeds."),
         "compare": ("compare", "Show in what runs differ, and what they measured."),
         "tensorboard": ("tensorboard", "Start TensorBoard here over the logs of runs."),

@@ -174,7 +174,12 @@ def _next(seen: Seen, home: AtHome, named: str) -> str:
         words = [f"gpurun status{named} --host NEW"]
     elif not status.finished:
         waits = status.phase == "prepared"
-        words = [f"gpurun logs -f{named}", *([] if waits else [f"gpurun fetch{named}"]), f"gpurun stop{named}"]
+        words = [
+            f"gpurun watch{named}",
+            f"gpurun logs -f{named}",
+            *([] if waits else [f"gpurun fetch{named}"]),
+            f"gpurun stop{named}",
+        ]
     elif status.outcome == "succeeded":
         test = [f"gpurun smoke-test{named}"] if run.job.recipe else []
         words = [*test, f"gpurun done{named}"] if home.complete else [f"gpurun fetch{named}"]

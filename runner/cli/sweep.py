@@ -65,6 +65,15 @@ def command(name: str | None, as_csv: bool, as_json: bool) -> None:
     _print_tables(view, means)
 
 
+def show_table(sweep: Sweep, *, once: bool) -> View:
+    """Shows the table as the command does, live on a terminal unless ``once``; gives what it ended with."""
+    from runner.workflow.sweeping.summary import summarise
+
+    view = _look(sweep, quiet=False, once=once)
+    _print_tables(view, summarise(view.rows))
+    return view
+
+
 def _look(sweep: Sweep, *, quiet: bool, once: bool) -> View:
     from runner.domain.errors import Interrupted
     from runner.workflow.sweeping.look import look, watch

@@ -68,7 +68,9 @@ def picture(seed: int, steps: int = 400, gpus: int = 2, host: str = "root@box", 
         run_id, "running", gpus=tuple(range(gpus)), started_at=NOW - 2 * steps, now=NOW, progress=progress, log_size=9
     )
     run = Run(run_id, Job("legal", price_per_hour=2.2), host, NOW, launched=True, status=status, status_at=NOW)
-    log = [f"step {step}/{2 * steps}  loss 0.{step % 10}  1,9{step % 90 + 10} tok/s" for step in range(steps - 20, steps)]
+    log = [
+        f"step {step}/{2 * steps}  loss 0.{step % 10}  1,9{step % 90 + 10} tok/s" for step in range(steps - 20, steps)
+    ]
     return Picture(Seen(run, status, NOW), told, log, (f"step-{steps // 2:06}",), **fields)
 
 

@@ -27,7 +27,7 @@ Document = (
     errors.Failure
     | checks.Init | checks.Validate | checks.Check | checks.CheckHosts
     | dealing.Submit | dealing.DryRun
-    | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Logs | runs.Stop | runs.StopAll
+    | runs.List | runs.ListOfHost | runs.Run | runs.RunNow | runs.Watch | runs.Logs | runs.Stop | runs.StopAll
     | sweep.Sweep | comparison.Compare | tensorboard.TensorBoard
     | follow.Follow | follow.Keep
     | recovery.ResumeAll | recovery.ResumeSweep

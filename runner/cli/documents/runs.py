@@ -86,6 +86,10 @@ class RunNow(Run):
     cost_at_end: float | None
 
 
+class Watch(TypedDict):
+    runs: list[RunNow]
+
+
 class Logs(Run):
     log: str
 

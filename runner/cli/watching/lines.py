@@ -22,8 +22,8 @@ class Lines:
     def new(self, picture: Picture, now: float) -> list[str]:
         """The lines that are due at ``now`` (epoch seconds)."""
         first = self._told_at is None
-        happened = [*self._changes(picture), *self._news(picture)]
-        told = [_summary(picture)] if first else happened
+        changes, news = self._changes(picture), self._news(picture)
+        told = changes if first else [*changes, *news]
         if not told and now - (self._told_at or 0.0) >= EVERY:
             told = [_summary(picture)]
         if told:

@@ -51,9 +51,8 @@ def _above(picture: Picture, width: int) -> Iterator[Ranked]:
     status = seen.status
     if status is None:
         return
-    for text in (status.evidence, status.advice):
-        if text:
-            yield Ranked(4, (Span(fit(clean(text), width), "warning"),))
+    for why in filter(None, (status.evidence, status.advice)):
+        yield Ranked(4, (Span(fit(clean(why), width), "warning"),))
     step = status.progress.get("step")
     if progress := figures.progress(step):
         yield Ranked(2, (Span(_bar(progress, step, width)),))
@@ -88,7 +87,11 @@ def _below(picture: Picture, width: int, height: int) -> Iterator[Ranked]:
         gpus = [f"GPU {index} {text}" for index, text in figures.gpus(status)]
         for place, row in enumerate(_gpu_rows(gpus, width, max(1, height // 4))):
             yield Ranked(6 if place == 0 else 9, row)
-        machine = [("RAM", figures.memory(status)), ("CPUs", figures.processors(status)), ("disk", figures.disk(status))]
+        machine = [
+            ("RAM", figures.memory(status)),
+            ("CPUs", figures.processors(status)),
+            ("disk", figures.disk(status)),
+        ]
         for text in flow([f"{name} {value}" for name, value in machine if value], width):
             yield Ranked(8, (Span(text),))
     if text := _checkpoints(picture):

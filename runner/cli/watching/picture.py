@@ -23,7 +23,8 @@ FIRST = ("lr", "tokens_per_second", "mfu", "grad_norm")  # behind the loss and t
 
 @dataclass
 class Picture:
-    """One run. ``trouble`` says why what is shown is not of now; ``log``: its last lines, cleaned; ``home``: checkpoints on this machine."""
+    """One run. ``trouble`` says why what is shown is not of now. ``log``: its last lines, cleaned; ``home``: the checkpoints on this
+    machine, the newest last."""
 
     seen: Seen
     history: History
@@ -35,7 +36,7 @@ class Picture:
 
     def series(self, most: int) -> list[tuple[str, Sketch]]:
         """The first curves that have a number, each with its title: its name and newest value."""
-        found = []
+        found: list[tuple[str, Sketch]] = []
         for name, curve in self._curves():
             if len(found) >= min(most, MOST):
                 break

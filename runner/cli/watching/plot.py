@@ -31,7 +31,10 @@ def plot(sketch: Sketch, width: int, height: int, first: int, last: int) -> list
         for y in range(top, bottom + 1):
             cells[y // 4][x // 2] |= DOTS[x % 2][y % 4]
     labels = [_label(high), *[""] * (height - 2), *([_label(low)] if height > 1 else [])]
-    return [f"{label:>{LABEL - 1}} " + "".join(chr(BRAILLE + cell) for cell in row) for label, row in zip(labels, cells, strict=True)]
+    return [
+        f"{label:>{LABEL - 1}} " + "".join(chr(BRAILLE + cell) for cell in row)
+        for label, row in zip(labels, cells, strict=True)
+    ]
 
 
 def _columns(

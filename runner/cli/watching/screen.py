@@ -48,5 +48,11 @@ def _others(pictures: Sequence[Picture], width: int, most: int) -> list[Row]:
 def _line(picture: Picture) -> str:
     run, left = picture.seen.run, figures.left(picture.seen)
     loss = picture.history.training["loss"].last if "loss" in picture.history.training else None
-    parts = [run.run_id, describe(run), step_of(run), f"loss {loss:.4g}" if loss is not None else "", f"left {left}" if left else ""]
+    parts = [
+        run.run_id,
+        describe(run),
+        step_of(run),
+        f"loss {loss:.4g}" if loss is not None else "",
+        f"left {left}" if left else "",
+    ]
     return "  ".join(part for part in parts if part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from runner.domain.run import Run
 from runner.domain.terminal import clean
 from runner.workflow.follow import LocalCopy
@@ -16,8 +18,9 @@ class EventsCopy(LocalCopy):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
+        start = max(0, self.log_offset - END)
+        self._end = os.pread(self._log, END, start)  # what is here already, until more comes
         self.log_offset = 0
-        self._end = b""
         self._generation: str | None = None
 
     @property

@@ -79,7 +79,7 @@ def test_a_running_run_is_told_with_units() -> None:
         ("elapsed", "5m 00s"),
         ("cost", "0.30 so far, about 0.31 at the end"),
         ("outputs", "on the box; nothing is home"),
-        ("next", "gpurun logs -f    gpurun fetch    gpurun stop"),
+        ("next", "gpurun watch    gpurun logs -f    gpurun fetch    gpurun stop"),
     ]
     assert max(12 + len(value) for _, value in told) <= 80
 
@@ -91,7 +91,7 @@ def ended(outcome: str, **fields: Any) -> Status:
 def test_what_comes_next_fits_the_phase() -> None:
     here = Path("/home/ada/out")
     whole, part = AtHome(here, True, ("step-000034", "best")), AtHome(here, False, ("step-000034",))
-    assert shown(running(phase="prepared"))["next"] == "gpurun logs -f    gpurun stop"
+    assert shown(running(phase="prepared"))["next"] == "gpurun watch    gpurun logs -f    gpurun stop"
     assert shown(ended("succeeded"))["next"] == "gpurun fetch"
     assert shown(ended("succeeded"), whole)["next"] == "gpurun smoke-test    gpurun done"
     assert "next" not in shown(ended("succeeded"), whole, done=True)

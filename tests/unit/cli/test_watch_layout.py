@@ -29,7 +29,9 @@ def odd_picture(dice: random.Random) -> Picture:
     told = made.history if dice.random() < 0.6 else History()
     for step in range(dice.choice([0, 1, 40])):
         names = {dice.choice(NAMES): dice.choice(VALUES) for _ in range(3)}
-        told.add({"t": NOW, "type": "step", "step": step * dice.choice([1, 1 << 40]), "loss": dice.choice(VALUES), **names})
+        told.add(
+            {"t": NOW, "type": "step", "step": step * dice.choice([1, 1 << 40]), "loss": dice.choice(VALUES), **names}
+        )
         told.add({"t": NOW, "type": "eval", "name": dice.choice(NAMES), "step": step, "metrics": names})
         told.add({"t": NOW, "type": "flag", "message": dice.choice(NAMES)})
     status = made.seen.status
@@ -41,7 +43,9 @@ def odd_picture(dice: random.Random) -> Picture:
         status = dataclasses.replace(
             status, progress=progress, evidence=dice.choice(NAMES), gpus=(), phase="finished", outcome="failed"
         )
-    run = dataclasses.replace(made.seen.run, run_id=dice.choice(["a", "x" * 90]) + "-20260102-142030-7f3a", status=status)
+    run = dataclasses.replace(
+        made.seen.run, run_id=dice.choice(["a", "x" * 90]) + "-20260102-142030-7f3a", status=status
+    )
     seen = dataclasses.replace(made.seen, run=run, status=status)
     log = [clean(name) for name in NAMES] if dice.random() < 0.8 else []
     return Picture(seen, told, log, trouble=dice.choice(["", *NAMES]), home=("best",) if dice.random() < 0.5 else ())
@@ -51,7 +55,9 @@ def odd_picture(dice: random.Random) -> Picture:
 def test_it_fits_every_terminal(seed: int) -> None:
     dice = random.Random(seed)
     pictures = [odd_picture(dice) for _ in range(dice.choice([1, 1, 2, 4, 9, 30]))]
-    sizes = [(40, 10), (80, 24), (200, 50), (240, 70)] + [(dice.randrange(40, 241), dice.randrange(10, 71)) for _ in range(6)]
+    sizes = [(40, 10), (80, 24), (200, 50), (240, 70)] + [
+        (dice.randrange(40, 241), dice.randrange(10, 71)) for _ in range(6)
+    ]
     for width, height in sizes:
         lines = [plain(row) for row in screen(pictures, width, height, "q leaves")]
         assert len(lines) <= height and lines[-1] == "q leaves", (width, height)
