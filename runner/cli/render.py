@@ -1,4 +1,4 @@
-"""Progress and notes on stderr, printed by rich. Of the other files only ``keep_display.py`` imports rich."""
+"""Progress and notes on stderr, printed by rich. Besides it only ``keep_display.py``, ``sweep.py`` and ``watching/`` import rich."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Runs as ``gpurun watch`` draws them, made from a seed: the same for the same seed. Run as a program, it draws two on this terminal."""
+"""Runs as ``gpurun watch`` draws them, the same for the same seed. Run as a program, it draws so many on this terminal."""
 
 from __future__ import annotations
 
 import math
 import random
-import time
+import sys
 from typing import Any
 
 from runner.cli.watching.picture import Picture
@@ -86,12 +86,11 @@ def long_curve(points: int) -> Curve:
 def main() -> None:
     from runner.cli.watching.display import Display
 
-    pictures = [picture(1), picture(2)]
+    pictures = [picture(seed) for seed in range(1, int(sys.argv[1]) + 1)]
     with Display() as display:
-        while display.pressed(0.2) != "q":
-            display.draw(pictures, "q leaves; the runs go on")
+        while display.pressed(0.05) != "q":
+            display.draw(pictures, "q leaves, the runs go on")
 
 
 if __name__ == "__main__":
-    time.tzset()
     main()

@@ -30,7 +30,11 @@ def plot(sketch: Sketch, width: int, height: int, first: int, last: int) -> list
     for x, top, bottom in _columns(sketch.pieces, 2 * columns, 4 * height, (first, last), (low, high)):
         for y in range(top, bottom + 1):
             cells[y // 4][x // 2] |= DOTS[x % 2][y % 4]
-    labels = [_label(high), *[""] * (height - 2), *([_label(low)] if height > 1 else [])]
+    labels = [""] * height
+    if low == high:
+        labels[(height - 1) // 2] = _label(low)  # where the line is
+    else:
+        labels[0], labels[-1] = _label(high), _label(low)
     return [
         f"{label:>{LABEL - 1}} " + "".join(chr(BRAILLE + cell) for cell in row)
         for label, row in zip(labels, cells, strict=True)

@@ -20,6 +20,7 @@ class EventsCopy(LocalCopy):
         super().__init__(run)
         start = max(0, self.log_offset - END)
         self._end = os.pread(self._log, END, start)  # what is here already, until more comes
+        self._is_of_box = False
         self.log_offset = 0
         self._generation: str | None = None
 
@@ -32,8 +33,8 @@ class EventsCopy(LocalCopy):
 
     def write_log(self, offset: int, data: bytes) -> bytes:
         """Keeps the end of what is known now; bytes in between may be missing."""
-        before = self._end if offset == self.log_offset else b""
-        self._end, self.log_offset = (before + data)[-END:], offset + len(data)
+        before = self._end if self._is_of_box and offset == self.log_offset else b""
+        self._end, self.log_offset, self._is_of_box = (before + data)[-END:], offset + len(data), True
         return data
 
     def skip_to(self, offset: int) -> None:

@@ -68,8 +68,8 @@ def test_it_fits_every_terminal(seed: int) -> None:
 
 def test_every_size_of_a_terminal_is_drawn() -> None:
     pictures = [picture(seed, 60) for seed in range(3)]
-    for width in range(40, 241, 3):
-        for height in (10, 11, 13, 17, 24, 37, 50, 70):
+    for width in range(40, 241, 7):
+        for height in (10, 13, 24, 37, 70):
             lines = [plain(row) for row in screen(pictures, width, height, "q leaves")]
             assert len(lines) <= height and max(map(cell_len, lines)) <= width
 
