@@ -87,6 +87,7 @@ CASES = [
     ("status", ["status"], "RunNow", 0),
     ("logs", ["logs"], "Logs", 0),
     ("wait", ["wait"], "Run", 0),
+    ("watch", ["watch", "--once"], "Watch", 0),
     ("checkpoints", ["checkpoints"], "Checkpoints", 0),
     ("sample", ["sample", "--prompt", "a", "--on-box"], "Sample", 0),
     ("fetch", ["fetch", "--into", "../target"], "Fetch", 0),
