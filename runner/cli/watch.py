@@ -124,7 +124,7 @@ class Pictures:
 
     def __init__(self, watch: Watch, *, retries: bool = True) -> None:
         self._watch = watch
-        self._again = "; trying again" if retries else ""
+        self._again = ", trying again" if retries else ""
         self._pictures: dict[str, Picture] = {}
         self._looked_home = float("-inf")
 
@@ -154,7 +154,8 @@ class Pictures:
         if not watched.trouble:
             return "" if watched.seen.status else CONNECTING
         at = watched.seen.at
-        return f"{f'as of {figures.second(at)}: ' if at else ''}{watched.trouble}{self._again}"
+        since = f"as of {figures.second(at)}" if at else "nothing heard yet"
+        return f"{since}{self._again}: {watched.trouble}"
 
 
 def _end(watch: Watch, as_json: bool) -> None:
