@@ -27,9 +27,10 @@ from runner.workflow import publish
 from runner.workflow.dealing import several as several  # before hosts are replaced in what it imports
 from runner.workflow.exporting import export
 from runner.workflow.exporting.export import Export
-from runner.workflow.inference import evaluate, predict, smoke
+from runner.workflow.inference import evaluate, predict, smoke, targets
 from runner.workflow.inference.evaluate import Compared, Outcome, Results
 from runner.workflow.inference.predict import Prediction
+from runner.workflow.inference.targets import TargetHere
 from runner.workflow.publish import Published
 from runner.workflow.scripting import beside
 from runner.workflow.tensorboard import serve
@@ -163,6 +164,8 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setattr(serve, "show", lambda runs, report, answers: answers("http://127.0.0.1:6006/"))
         # stand_in for OpenSSH and the box behind it; tests/e2e/test_scripts.py has both
         patch.setattr(beside, "session_argv", lambda *args, **options: ["true"])
+        trained = TargetHere("best", Path("x/best"), store.load(recording.run_id))
+        patch.setattr(targets, "trained_target", lambda named: trained)
         patch.setattr(export, "export", lambda *args, **options: [EXPORTED])
         patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
         patch.setattr(predict, "predict", lambda *args, **options: PREDICTED)
