@@ -40,7 +40,9 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="The export's folder. Without it NAME-export, here, as of gpurun export.",
 )
 @click.option("--evaluation", type=FOLDER, metavar="DIR", help="Put the table of this gpurun evaluate into the card.")
-@click.option("--on-box", is_flag=True, help="Publish a run's models/best from its box: nothing comes home.")
+@click.option(
+    "--on-box", is_flag=True, help="Publish a run's model, or RUN:CHECKPOINT, from its box: no weights come home."
+)
 @click.option("--dry-run", is_flag=True, help="List what would be published, and upload nothing.")
 @options.json_option
 def command(
@@ -55,7 +57,6 @@ def command(
     token that writes is HF_PUBLISH_TOKEN, or it is asked for; it is kept nowhere.
     """
     from remote_payload.publish.publication import Wish
-    from runner import store
     from runner.domain.errors import UserError
     from runner.workflow.exporting.export import default_folder
     from runner.workflow.inference.targets import trained_target
@@ -71,8 +72,7 @@ def command(
             raise UserError(
                 "--merged, --gguf and --evaluation name what lies on this machine", hint="Leave these or --on-box out."
             )
-        run = store.find_started(target)
-        done = publish_on_box(run, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
+        done = publish_on_box(target, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
     else:
         model = trained_target(target)
         forms = exported(exports or default_folder(model), merged=merged, gguf=gguf)

@@ -38,7 +38,7 @@ from runner.workflow.connect import connect_to_run
 from runner.workflow.exporting.export import MERGED
 from runner.workflow.exporting.merged import finish
 from runner.workflow.inference.base_model import bring_base
-from runner.workflow.inference.targets import TargetHere
+from runner.workflow.inference.targets import TargetHere, meaning_of, path_in_outputs
 
 if TYPE_CHECKING:
     from remote_payload.publish.problem import Kind, PublishProblem
@@ -135,7 +135,7 @@ def publish_here(
 
 
 def publish_on_box(
-    run: Run,
+    target: str,
     repository: str,
     report: Reporter,
     typed: Callable[[], str | None],
@@ -144,7 +144,7 @@ def publish_on_box(
     update: bool,
     dry_run: bool,
 ) -> Published:
-    """Publishes ``models/best`` of a run from its box: the weights do not come home.
+    """Publishes ``models/best`` of a run, or its checkpoint ``RUN:CHECKPOINT``, from its box: the weights do not come home.
 
     The token travels on the standard input of the process there, and is in no file, argument or environment. Raises as
     ``publish_here``, and HostErrors.
@@ -152,9 +152,14 @@ def publish_on_box(
     from remote_payload.recipes.publish import Order
 
     _check_name(repository)
+    meant = meaning_of(target)
+    run = meant.run
+    if run is None or meant.folder:
+        raise UserError(f"{target} is no run, so no box has it", hint="Leave --on-box out, or name a run: gpurun list.")
+    path = path_in_outputs(meant)
     token = find_token() if dry_run else write_identity(typed).token
     with connect_to_run(run, report) as link:
-        folder = f"{link.paths.run(run.run_id).outputs}/models/best"
+        folder = f"{link.paths.run(run.run_id).outputs}/{path}"
         title = repository.rpartition("/")[2]
         order = Order(folder, repository, title, endpoint(), token, public, update, dry_run)
         line = json.dumps(asdict(order)).encode() + b"\n"
@@ -162,7 +167,7 @@ def publish_on_box(
             found = _answer(link.agent.sample(run.run_id, MODULE, [], [line]))
     if found.repository != repository:
         raise ArtifactError(f"the box says that it published to {found.repository}, not to {repository}")
-    return _published(run, "models/best", found, report)
+    return _published(run, path, found, report)
 
 
 def as_error(problem: PublishProblem) -> UserError | HostError:

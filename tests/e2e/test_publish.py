@@ -21,7 +21,7 @@ def test_a_run_publishes_at_its_end_and_later_from_its_box(
     gpurun: Gpurun, gated: Hub, legal: Path, tmp_path: Path
 ) -> None:
     with_hub(gpurun, gated, TOKEN)
-    gated.add_account(WRITER, "ada", "write", granted=("ada/legal", "ada/other", MODEL))
+    gated.add_account(WRITER, "ada", "write", granted=("ada/legal", "ada/other", "ada/early", MODEL))
     gated.xet = tmp_path / "xet"
     gated.xet.mkdir()
     wanted = overrides("settings.publish.repository=ada/legal")
@@ -52,6 +52,22 @@ def test_a_run_publishes_at_its_end_and_later_from_its_box(
     same = {name: content for name, content in gated.files("ada/legal").items() if name != "README.md"}
     assert same.items() <= gated.files("ada/other").items()
     assert "nothing to upload" in gpurun("publish", "fineweb-legal", "ada/other", "--on-box").stdout
+    # The one checkpoint has the weights of the finished model: converted on the box, it is the same files. Nothing of it came home.
+    (step, _) = gpurun.json("checkpoints", "fineweb-legal")["checkpoints"]
+    assert not step["here"]
+    gpurun("publish", f"fineweb-legal:{step['name']}", "ada/early", "--on-box")
+    early, legal_ = gated.files("ada/early"), gated.files("ada/legal")
+    assert early.keys() == legal_.keys() and not {"state.json", "manifest.json"} & early.keys()
+    for name in (
+        "adapter_model.safetensors",
+        "head.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "smoke/inputs.jsonl",
+    ):
+        assert early[name] == legal_[name], name
+    told = gpurun("publish", "fineweb-legal:step-009999", "ada/early", "--on-box", check=2).stderr
+    assert "no complete checkpoint step-009999 on the box" in told
     gpurun.env["HF_PUBLISH_TOKEN"] = TOKEN
     assert "may only read" in gpurun("publish", "fineweb-legal", "ada/other", "--on-box", check=3).stderr
     assert found(gpurun.home, WRITER.encode()) == [] and found(Path("/dev/shm"), WRITER.encode()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from remote_payload.train.files import write_json, write_json_lines
 from remote_payload.train.model.causal_files import load_causal
@@ -20,8 +21,9 @@ from remote_payload.train.model.greedy_decoding import SmokePrompt, decode_greed
 
 def write_causal_smoke(
     folder: Path, base_path: str | None, inputs: Sequence[SmokePrompt], end_tokens: Sequence[int], device: torch.device
-) -> None:
-    """Loads the model in ``folder`` again as the other machine will, in fp32, and stores its predictions for the inputs."""
+) -> Tensor:
+    """Loads the model in ``folder`` again as the other machine will, in fp32, and stores its predictions for the inputs; gives the logits
+    after each."""
     network, tokenizer = load_causal(folder, base_path, device, torch.float32)
     logits, tokens = decode_greedily(network, tokenizer, inputs, end_tokens)
     smoke = folder / "smoke"
@@ -30,3 +32,4 @@ def write_causal_smoke(
     save_file({"logits": logits, "tokens": tokens}, smoke / "expected.safetensors")
     facts = {"dtype": "float32", "device": device.type, "rows": len(inputs), "end_tokens": list(end_tokens)}
     write_json(smoke / "about.json", facts)
+    return logits

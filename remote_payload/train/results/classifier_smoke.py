@@ -22,7 +22,7 @@ from remote_payload.train.model.model_facts import read_model_facts
 ROWS_AT_ONCE = 8
 
 
-def write_classifier_smoke(folder: Path, base_path: str, texts: Sequence[str], device: torch.device) -> Tensor:
+def write_classifier_smoke(folder: Path, base_path: str | None, texts: Sequence[str], device: torch.device) -> Tensor:
     """Loads the model in ``folder`` again as the other machine will, in fp32, and stores the logits of the texts, which it returns."""
     model, tokenizer = load_classifier(folder, base_path, str(device), torch.float32)
     about = read_model_facts(folder, "classifier")

@@ -27,6 +27,13 @@ from remote_payload.train.state.best import Weights, write_metrics
 from remote_payload.train.state.progress import EvaluationResult
 
 CONFIG = "adapter_config.json"
+# What a model is asked that has no rows of its run.
+TEXTS = (
+    "The licensor grants you a licence to copy, modify and distribute the work, without warranty of any kind.",
+    "The ship left London in the spring of 1823.",
+    "Install the package, import it, and look at the figures it prints.",
+    "Who was the mayor of the town in 1901?",
+)
 CARD = """\
 ---
 {metadata}

@@ -10,16 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from remote_payload.train.results.finished_model import TEXTS
 from runner.local_model.messages import SmokeRequest
 from runner.local_model.worker import Refused
 
 MAX_TOKENS = 4096
-BUILT_IN = (
-    "The licensor grants you a licence to copy, modify and distribute the work, without warranty of any kind.",
-    "The ship left London in the spring of 1823.",
-    "Install the package, import it, and look at the figures it prints.",
-    "Who was the mayor of the town in 1901?",
-)
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Input:
 def read_inputs(request: SmokeRequest) -> list[Input]:
     """The rows to predict: the box's own, the user's, or a few built-in ones. Raises Refused naming a bad line."""
     if request.inputs is None:
-        return [Input(text) for text in BUILT_IN]
+        return [Input(text) for text in TEXTS]
     field = "prompt" if request.kind == "causal_lm" else "text"
     with open(request.inputs, encoding="utf-8") as file:
         rows = [_input(line, field, request.inputs, number) for number, line in enumerate(file, 1)]

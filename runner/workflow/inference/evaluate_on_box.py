@@ -15,7 +15,7 @@ from runner.local_model.model_folder import read_model_folder
 from runner.workflow.follow_up import Display, first_error, follow_up
 from runner.workflow.inference.evaluate import Asked, Outcome, begin, finish, read_results
 from runner.workflow.inference.evaluation_settings import evaluation_settings
-from runner.workflow.inference.targets import BEST, Meant, meaning_of
+from runner.workflow.inference.targets import Meant, meaning_of, path_in_outputs
 from runner.workflow.submit import Options, submit
 
 REPORTS = "reports"
@@ -101,8 +101,7 @@ def _source(meant: Meant) -> str:
     """Where the model is sent from: what a run wrote is taken on its own box."""
     if meant.folder or meant.run is None:
         return str(meant.folder)
-    path = "models/best" if meant.checkpoint == BEST else f"checkpoints/{meant.checkpoint}"
-    return f"run:{meant.run.run_id}/{path}"
+    return f"run:{meant.run.run_id}/{path_in_outputs(meant)}"
 
 
 def _base_of(meant: Meant) -> BaseModel | None:

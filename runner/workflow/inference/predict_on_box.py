@@ -16,36 +16,43 @@ from remote_payload.settings.predict import PredictJob, PredictSettings
 from remote_payload.train.data.records import find_files
 from remote_payload.train.errors import InputError
 from remote_payload.train.inference.rows import SUFFIXES
+from runner import store
 from runner.domain.answers.reading import Impossible
-from runner.domain.errors import ArtifactError, UserError
+from runner.domain.errors import ArtifactError, RunLost, UserError
 from runner.domain.job import DataFrom, Hub, Job, Resources, SmokeTest
 from runner.domain.progress import Reporter
+from runner.domain.run import Run
 from runner.local_model.lines import read_predicted
+from runner.workflow.connect import connect_to_run
 from runner.workflow.follow_up import Display, first_error, follow_up
 from runner.workflow.inference.evaluate_on_box import Sent
 from runner.workflow.inference.predict import Prediction, answering, check_output
 from runner.workflow.inference.targets import Meant, meaning_of
+from runner.workflow.status import query_box
+from runner.workflow.submission.plan import make_plan
+from runner.workflow.submission.resumption import Resumption
 from runner.workflow.submit import Options, submit
 
-SUMMARY = "predicted.json"
+SUMMARY, REPORTS = "predicted.json", "reports"
 
 
 def predict_on(
     host: str, word: str, settings: PredictSettings, told: Mapping[str, object], report: Reporter, display: Display, *,
     device: str, gpus: int,
 ) -> Prediction:  # fmt: skip
-    """Predicts the files on the box with ``gpus`` GPUs, and brings the output here. Raises what ``submit`` and ``fetch`` raise, and
-    RunFailed."""
+    """Predicts the files on the box with ``gpus`` GPUs, and brings the output here. What an earlier run there has of the same prediction
+    is not predicted again. Raises what ``submit`` and ``fetch`` raise, and RunFailed."""
     check_output(settings)
     meant = meaning_of(word)
     settings = replace(settings, answering=answering(meant.run, told))
     job = job_of(meant, settings, device=device, gpus=gpus)
-    (run,) = submit([(job, None)], host, report, Options())
-    followed = follow_up([run], report, display)
-    if error := first_error(followed):
-        raise error
-    reports = followed[0].run.outputs_here / "reports"
     output = Path(settings.output)
+    run = _run_of(job, host, report)
+    reports = run.outputs_here / REPORTS
+    if not _is_home(run):
+        error = first_error(follow_up([run], report, display))
+        if error:
+            raise error
     beside = output.with_name(f".{output.name}.coming")
     shutil.copyfile(reports / output.name, beside)
     os.rename(beside, output)
@@ -54,6 +61,56 @@ def predict_on(
         return Prediction(word, str(said["kind"]), str(said["dtype"]), settings, read_predicted(said))
     except (OSError, ValueError, KeyError, TypeError, Impossible) as error:
         raise ArtifactError(f"{reports / SUMMARY}: {error}", meaning=f"{output} is here and complete.") from None
+
+
+def _run_of(job: Job, host: str, report: Reporter) -> Run:
+    """The run that makes this prediction: one that does so already or has done it, one that goes on after the windows of one that was
+    ended, or else a new one."""
+    earlier = _earlier(job, host)
+    if earlier is None:
+        return submit([(job, None)], host, report, Options())[0]
+    if _is_home(earlier):
+        return earlier
+    try:
+        with connect_to_run(earlier, report) as link:
+            seen = query_box(link, earlier)
+    except RunLost:
+        return submit([(job, None)], host, report, Options())[0]
+    options = Options(volume=earlier.volume, engine=earlier.engine)
+    if seen.status is None or seen.not_there:
+        return submit([(job, None)], host, report, options)[0]
+    if not seen.status.finished or _succeeded(earlier):
+        report.note(
+            f"{earlier.run_id} {'has predicted' if seen.status.finished else 'predicts'} this: no run is started"
+        )
+        return earlier
+    return submit([(job, None)], host, report, options, Resumption(earlier, "auto"))[0]
+
+
+def _earlier(job: Job, host: str) -> Run | None:
+    """The newest run on this host that was to predict the same rows with the same model and settings."""
+    runs = [
+        run for run in store.load_all()[0] if run.host == host and run.may_be_there and _asks(run.job) == _asks(job)
+    ]
+    if not runs:
+        return None
+    sent = {tree.name: tree.key for tree in make_plan(job).data}
+    return next((run for run in reversed(runs) if sent.items() <= run.data.items()), None)
+
+
+def _asks(job: Job) -> tuple[object, ...]:
+    """What makes two predictions the same, but for the content of files. After a bad row ended one, it may go on with such rows marked."""
+    files = {**job.setting("files"), "bad_rows": None} if isinstance(job.setting("files"), dict) else None
+    return job.recipe, files, job.settings.get("model"), job.settings.get("device"), job.run_outputs
+
+
+def _is_home(run: Run) -> bool:
+    """Whether its complete output was fetched."""
+    return _succeeded(run) and (run.outputs_here / REPORTS / str(run.job.setting("files", "output"))).is_file()
+
+
+def _succeeded(run: Run) -> bool:
+    return run.status is not None and run.status.finished and run.status.outcome == "succeeded"
 
 
 def job_of(meant: Meant, settings: PredictSettings, *, device: str, gpus: int) -> Job:
@@ -78,7 +135,7 @@ def job_of(meant: Meant, settings: PredictSettings, *, device: str, gpus: int) -
         data=(*data, *sent.data),
         hub=Hub(models=tuple(dict.fromkeys(sent.hub))),
         resources=Resources(gpus=0 if device == "cpu" else gpus),
-        outputs=("reports", "logs"),
+        outputs=(REPORTS, "logs"),
         smoke_test=SmokeTest(enabled=False),
     )
     return job.at(Path.cwd())

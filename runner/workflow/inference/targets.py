@@ -88,6 +88,11 @@ def meaning_of(named: str) -> Meant:
         return Meant(named, repository=model, revision=revision or None)
 
 
+def path_in_outputs(meant: Meant) -> str:
+    """Where the model of a run, or its checkpoint, lies in the run's outputs."""
+    return "models/best" if meant.checkpoint == BEST else f"checkpoints/{meant.checkpoint}"
+
+
 def find_target(named: str, report: Reporter) -> TargetHere:
     """The model that ``named`` means, on this machine; one of the Hub is brought here.
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from remote_payload.settings.training import WRITE_TOKEN
 from runner.domain.job import Job
 from runner.domain.progress import Reporter
+
+PLACES = {
+    "folder": "revision",
+    "base": "base_revision",
+}  # of a model that is not trained: its name, and where its revision stands
 
 
 def require(job: Job, report: Reporter) -> str | None:
@@ -17,14 +23,27 @@ def require(job: Job, report: Reporter) -> str | None:
         return None
     from runner import hub
 
-    own = job.settings.get("model")  # of pretrain it is a shape, which no model of the hub equals
-    models = [(model, job.settings.get("revision") if model == own else None) for model in job.hub.models]
+    wanted = set(_revisions(job))
+    named = {model for model, _ in wanted}
+    models = [each for each in sorted(wanted, key=str) if each[0] in job.hub.models]
+    models += [(model, None) for model in job.hub.models if model not in named]
     with report.stage("Hugging Face access") as stage:
         identity, _ = hub.require_access(models, report, allow_write_token=job.hub.allow_write_token)
         stage.update(
             note=f"{len(models)} model{'s' * (len(models) > 1)}, as {identity.name if identity else 'anonymous'}"
         )
     return identity.token if identity else None
+
+
+def _revisions(job: Job) -> Iterator[tuple[str, str | None]]:
+    """Each model that the settings name, with the revision that they ask for: what a recipe trains, or what is measured or predicts."""
+    own = job.settings.get("model")  # of pretrain it is a shape
+    if isinstance(own, str):
+        yield own, job.settings.get("revision")
+    several = job.settings.get("models")
+    for each in (own, *(several if isinstance(several, list) else ())):
+        if isinstance(each, dict):
+            yield from ((str(each[name]), each.get(at)) for name, at in PLACES.items() if each.get(name))
 
 
 def _require_publishing(job: Job, report: Reporter) -> None:
@@ -65,7 +84,7 @@ class Tokens:
         publishes = (
             bool(job.setting("publish", "repository")) and not job.has_own_recipe
         )  # to whichever: the token is the same
-        key = repr((job.hub, job.secrets, publishes, *map(job.settings.get, ("model", "revision"))))
+        key = repr((job.hub, job.secrets, publishes, *map(job.settings.get, ("model", "models", "revision"))))
         with self._asking:
             if key not in self._tokens:
                 self._tokens[key] = require(job, self._report)
