@@ -84,6 +84,7 @@ def test_typed_again_it_goes_on_after_the_windows_that_are_done(gpurun: Gpurun, 
     assert second["status"]["outcome"] == "succeeded" and first["status"]["outcome"] != "succeeded"
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_finds_its_run_again(gpurun: Gpurun, tmp_path: Path) -> None:
     folder = classifier_run(tmp_path, "bert", rank=0)
     texts = write(tmp_path / "texts.jsonl", [*CORPUS] * 5)
@@ -144,5 +145,33 @@ def test_a_run_its_checkpoint_and_a_revision_of_the_hub_predict_there_what_they_
             assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
         found.append([row["probability"] for row in here])
     assert found[0] != found[1] and found[2] != found[3]
-    words = ["--input", "texts.jsonl", "--output", "x.jsonl", "--host", "local"]
+    words = ["--input", "texts.jsonl", "--output", "x.jsonl", "--device", "cpu", "--host", "local"]
     assert "v9" in gpurun("predict", "acme/classifier@v9", *words, cwd=tmp_path, check=3).stderr
+
+
+@pytest.mark.slow
+def test_a_revision_of_the_hub_is_measured_on_a_box_as_here(gpurun: Gpurun, hub: Hub, tmp_path: Path) -> None:
+    gpurun.env |= {"HF_ENDPOINT": hub.endpoint}
+    for seed, tag in enumerate(("v1", "")):
+        hub.add_model("acme/lm", save_tiny_model("qwen2", tmp_path / f"lm{seed}", seed=seed), tag=tag)
+    asked = [{"prompt": text[:12], "completion": text[12:]} for text in CORPUS]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = [
+        "--data",
+        "asked.jsonl",
+        "--device",
+        "cpu",
+        "--grid",
+        "max_new_tokens=4",
+        "--set",
+        "answer_field=completion",
+    ]
+    found = [
+        gpurun.json("evaluate", target, *words, *more, "--output", f"found{number}", cwd=tmp_path)["columns"][0][
+            "metrics"
+        ]["loss"]
+        for number, (target, more) in enumerate(
+            (("acme/lm@v1", ["--host", "local"]), ("acme/lm@v1", []), ("acme/lm", []))
+        )
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5) != found[2]

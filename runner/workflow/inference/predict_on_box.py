@@ -18,16 +18,18 @@ from remote_payload.train.errors import InputError
 from remote_payload.train.inference.rows import SUFFIXES
 from runner import store
 from runner.domain.answers.reading import Impossible
+from runner.domain.answers.status import Status
 from runner.domain.errors import ArtifactError, RunLost, UserError
 from runner.domain.job import DataFrom, Hub, Job, Resources, SmokeTest
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
+from runner.local_model.base import COMMIT
 from runner.local_model.lines import read_predicted
 from runner.workflow.connect import connect_to_run
 from runner.workflow.follow_up import Display, first_error, follow_up
 from runner.workflow.inference.evaluate_on_box import Sent
 from runner.workflow.inference.predict import Prediction, answering, check_output
-from runner.workflow.inference.targets import Meant, meaning_of
+from runner.workflow.inference.targets import BEST, Meant, meaning_of
 from runner.workflow.status import query_box
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.resumption import Resumption
@@ -47,7 +49,7 @@ def predict_on(
     settings = replace(settings, answering=answering(meant.run, told))
     job = job_of(meant, settings, device=device, gpus=gpus)
     output = Path(settings.output)
-    run = _run_of(job, host, report)
+    run = _run_of(job, meant, host, report)
     reports = run.outputs_here / REPORTS
     if not _is_home(run):
         error = first_error(follow_up([run], report, display))
@@ -63,28 +65,48 @@ def predict_on(
         raise ArtifactError(f"{reports / SUMMARY}: {error}", meaning=f"{output} is here and complete.") from None
 
 
-def _run_of(job: Job, host: str, report: Reporter) -> Run:
+def _run_of(job: Job, meant: Meant, host: str, report: Reporter) -> Run:
     """The run that makes this prediction: one that does so already or has done it, one that goes on after the windows of one that was
     ended, or else a new one."""
     earlier = _earlier(job, host)
     if earlier is None:
         return submit([(job, None)], host, report, Options())[0]
-    if _is_home(earlier):
+    is_same = earlier.job.setting("files", "bad_rows") == job.setting("files", "bad_rows")
+    if _is_home(earlier) and is_same and not _may_change(meant):
         return earlier
-    try:
-        with connect_to_run(earlier, report) as link:
-            seen = query_box(link, earlier)
-    except RunLost:
-        return submit([(job, None)], host, report, Options())[0]
     options = Options(volume=earlier.volume, engine=earlier.engine)
-    if seen.status is None or seen.not_there:
+    status = _status(earlier, report)
+    if status is None:
         return submit([(job, None)], host, report, options)[0]
-    if not seen.status.finished or _succeeded(earlier):
-        report.note(
-            f"{earlier.run_id} {'has predicted' if seen.status.finished else 'predicts'} this: no run is started"
-        )
+    if not status.finished and is_same:
+        report.note(f"{earlier.run_id} predicts this already: it is followed")
         return earlier
-    return submit([(job, None)], host, report, options, Resumption(earlier, "auto"))[0]
+    if not _succeeded(earlier):  # one that still predicts in another way is named, and nothing is started
+        return submit([(job, None)], host, report, options, Resumption(earlier, "auto"))[0]
+    if is_same and not _may_change(meant):
+        report.note(f"{earlier.run_id} has predicted this: its output is brought home")
+        return earlier
+    return submit([(job, None)], host, report, options)[0]
+
+
+def _status(run: Run, report: Reporter) -> Status | None:
+    """The run's status, from its box; None where that knows no such run any more."""
+    try:
+        with connect_to_run(run, report) as link:
+            seen = query_box(link, run)
+    except RunLost:
+        return None
+    return None if seen.not_there else seen.status
+
+
+def _may_change(meant: Meant) -> bool:
+    """Whether the target may be another model than it was: a branch or tag of the Hub, the best model of a run that may go on. Folders and
+    checkpoints are known by their content."""
+    if meant.folder:
+        return False
+    if meant.repository:
+        return not COMMIT.fullmatch(meant.revision or "")
+    return meant.run is not None and meant.checkpoint == BEST and not (meant.run.status and meant.run.status.finished)
 
 
 def _earlier(job: Job, host: str) -> Run | None:
