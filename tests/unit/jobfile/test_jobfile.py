@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,7 +243,20 @@ def test_every_field_of_a_job_survives_its_record(folder: Path) -> None:
         time_limit=90.0, cost_limit=3.0, secrets=("WANDB_API_KEY",), sweep={"settings.seed": (1, 2)}, keep_finished=2, queue=True,
         slurm=Slurm("p", "a", "q", "c", "r", "n", "x", "g", "1G", "2G", 1, 2, "i", True),
     )  # fmt: skip
+    assert same_as_default(job) == [], "a field that this test does not set may be lost in the record"
     assert read_job(json.loads(json.dumps(job.wire())), folder).wire() == job.wire()
+
+
+def same_as_default(value: Any, inside: str = "") -> list[str]:
+    """The fields of a job file that have their default there, with those of the types inside."""
+    found: list[str] = []
+    for each in (each for each in dataclasses.fields(value) if each.init):
+        given, name = getattr(value, each.name), f"{inside}{each.name}"
+        if dataclasses.is_dataclass(given):
+            found += same_as_default(given, f"{name}.")
+        elif given in (each.default, None):
+            found.append(name)
+    return found
 
 
 def test_overrides_win_and_their_errors_name_the_key(folder: Path) -> None:
