@@ -16,11 +16,12 @@ from runner.cli import options, output
 def command(name: str | None, as_json: bool) -> None:
     """Write a commented job file for the code in this folder.
 
-    The file is jobs/NAME.yaml, or NAME.yaml if there is no folder jobs.
+    The file is jobs/NAME.yaml, or NAME.yaml if there is no folder jobs. Command, packages, data and outputs are guessed from the names of
+    files and from the source of your program, which is read and not run.
     """
     from pathlib import Path
 
-    from runner.jobfile.draft import write_draft
+    from runner.jobfile.drafting.draft import write_draft
 
     file, findings = write_draft(Path.cwd(), name)
     if as_json:

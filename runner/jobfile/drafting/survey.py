@@ -1,8 +1,8 @@
-"""A guess at the job for the code in a folder, from file names and the source of its training script."""
+"""A guess at the job for the code in a folder, from file names and the source of its script and of what that imports from beside it."""
 
 from __future__ import annotations
 
-import ast
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.domain.job_fields import NAME, OUTPUT, is_repository
+from runner.jobfile.drafting.source import Source, read_source
 from runner.jobfile.requirement_lines import PACKAGES, refusal
 from runner.jobfile.requirements import without_comment
 
@@ -25,6 +26,14 @@ _SCRIPTS = (
 )
 _DATA = ("data", "dataset", "datasets", "corpus")
 _OUTPUTS = ("outputs", "output", "models", "checkpoints", "results", "logs", "runs")
+# Frameworks by what is imported, whose checkpoints gpurun knows (docs/checkpoints.md).
+_FRAMEWORKS = {
+    "trl": "TRL",
+    "transformers": "transformers",
+    "lightning": "Lightning",
+    "pytorch_lightning": "Lightning",
+    "accelerate": "accelerate",
+}
 _READ = 1 << 20
 
 
@@ -35,6 +44,7 @@ class Findings:
     name: str
     script: str | None = None
     launcher: str = "python"
+    framework: str | None = None
     requirements: str | list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -48,11 +58,14 @@ def survey(folder: Path, name: str | None = None) -> Findings:
     findings = Findings(name or _name(folder))
     findings.script = _script(folder)
     text = _text(folder / findings.script) if findings.script else ""
-    imports = _imports(text)
+    script = read_source(text)
+    sources = [script, *_beside(folder, findings.script, script)]
+    imports = {name for each in sources for name in each.imports}
     findings.launcher = _launcher(text, imports)
+    findings.framework = next((name for module, name in _FRAMEWORKS.items() if module in imports), None)
     findings.requirements = _requirements(folder, imports)
-    findings.data = [name for name in _DATA if (folder / name).is_dir() and not (folder / name).is_symlink()]
-    findings.outputs = _outputs(folder, text, findings.data)
+    findings.data = _data(folder, sources)
+    findings.outputs = _outputs(folder, text, sources, findings.data)
     findings.models = _models(folder, text)
     findings.secrets = ["WANDB_API_KEY"] if "wandb" in imports else []
     findings.notes = list(_notes(findings))
@@ -82,20 +95,18 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _imports(text: str) -> set[str]:
-    """The top-level modules that a script imports."""
-    try:
-        nodes = list(ast.walk(ast.parse(text)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    from_ = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    return {name.partition(".")[0] for name in plain | from_}
+def _beside(folder: Path, script: str | None, source: Source) -> list[Source]:
+    """The sources of the modules that the script imports from its own folder: arguments often stand in a file of their own."""
+    own = (folder / script).parent if script else folder
+    files = [own / f"{name}.py" for name in sorted(source.imports)]
+    return [read_source(_text(file)) for file in files if file.is_file()]
 
 
 def _launcher(text: str, imports: set[str]) -> str:
     if "accelerate" in imports:
         return "accelerate"
+    if "deepspeed" in imports:
+        return "torchrun"
     return "torchrun" if re.search(r"torch\.distributed|init_process_group|LOCAL_RANK", text) else "python"
 
 
@@ -128,13 +139,55 @@ def _declared(path: Path) -> list[str]:
     return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
 
 
-def _outputs(folder: Path, text: str, data: list[str]) -> list[str]:
-    """Names of folders that the script mentions; not packages of the code itself."""
+def _data(folder: Path, sources: list[Source]) -> list[str]:
+    """Folders with a usual name, and what the program reads by its own defaults, as far as it is there."""
+    named = [name for name in _DATA if _has_files(folder / name)]
+    for path in (_relative(path) for source in sources for path in source.read):
+        if path and not _is_below(path, named) and _has_files(folder / path):
+            named.append(path)
+    return named
+
+
+def _has_files(path: Path) -> bool:
+    """Whether it is a file, or a folder with a file in it, and no link."""
+    try:
+        if path.is_symlink() or any(above.is_symlink() for above in path.parents if len(above.parts) > 1):
+            return False
+        return path.is_file() or (path.is_dir() and any(names for _, _, names in os.walk(path)))
+    except OSError:
+        return False
+
+
+def _outputs(folder: Path, text: str, sources: list[Source], data: list[str]) -> list[str]:
+    """What the program writes by its own defaults; else folders with a usual name that it mentions. Not packages of the code itself."""
     mentioned = re.findall(r"""["']\.?/?([A-Za-z0-9._-]+)[/"']""", text)
-    named = [
-        name for name in _OUTPUTS if name in mentioned and name not in data and not list((folder / name).glob("*.py"))
-    ]
-    return [name for name in named if OUTPUT.fullmatch(name)] or ["outputs"]
+    written = [_relative(path) for source in sources for path in source.written]
+    for names in (written, [name for name in _OUTPUTS if name in mentioned]):
+        found = [name for name in names if name and not _is_below(name, data) and not _is_below_any(data, name)]
+        found = [name for name in found if not _is_code(folder / name)]
+        top = [name for name in dict.fromkeys(found) if not _is_below(name, [each for each in found if each != name])]
+        if top:
+            return top
+    return ["outputs"]
+
+
+def _relative(path: str) -> str:
+    """A path in the working directory as a job names it; empty for any other."""
+    plain = path.strip().removeprefix("./").rstrip("/")
+    parts = plain.split("/")
+    return plain if all(OUTPUT.fullmatch(part) and part not in (".", "..") for part in parts) else ""
+
+
+def _is_below(path: str, folders: list[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def _is_below_any(paths: list[str], folder: str) -> bool:
+    return any(_is_below(path, [folder]) for path in paths)
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix in (".py", ".sh") or bool(list(path.glob("*.py")))
 
 
 def _models(folder: Path, text: str) -> list[str]:
@@ -150,6 +203,9 @@ def _notes(findings: Findings) -> list[str]:
     notes = []
     if findings.script:
         notes.append(f"script: {findings.script}, started by {findings.launcher}")
+        if findings.framework:
+            notes.append(f"framework: {findings.framework}, whose checkpoints gpurun recognises")
+        notes.append(f"outputs, by the script's own defaults: {', '.join(findings.outputs)}")
     else:
         notes.append("no single training script here: the command is a placeholder, put yours in")
     if isinstance(findings.requirements, str):

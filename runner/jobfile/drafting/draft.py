@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from runner.domain.errors import UserError
 from runner.domain.flow import flow
 from runner.domain.job_fields import NAME
-from runner.jobfile.load import load
-from runner.jobfile.problems import InvalidJobFile, quoted
-from runner.jobfile.survey import Findings, survey
+from runner.jobfile.drafting.survey import Findings, survey
+from runner.jobfile.load import examine
+from runner.jobfile.problems import InvalidJobFile, Problem, quoted
 
 _TEMPLATE = """\
 # A gpurun job. Check it: gpurun validate {file}
@@ -68,6 +71,10 @@ _COMMANDS = {
     "torchrun": ["torchrun", "--standalone", "--nproc-per-node", "{processes}"],
     "accelerate": ["accelerate", "launch", "--num_processes", "{processes}"],
 }
+# What is left of a finding that does not validate.
+_PLAIN: dict[str, Any] = {
+    "requirements": [], "models": [], "data": [], "outputs": ["outputs"], "secrets": [], "script": None
+}  # fmt: skip
 _PLACEHOLDER = ["python", "-c", "print('put your own program here')"]
 
 
@@ -84,9 +91,25 @@ def write_draft(folder: Path, name: str | None = None) -> tuple[Path, Findings]:
     jobs = folder / "jobs"
     below = Path("jobs") if jobs.is_dir() else Path()
     file = below / f"{findings.name}.yaml"
-    text = draft(findings, file, ".." if below.name else ".")
-    _write_new(folder, file, text)
+    findings = _that_validate(folder, file, findings, ".." if below.name else ".")
+    _write_new(folder, file, draft(findings, file, ".." if below.name else "."))
     return file, findings
+
+
+def _that_validate(folder: Path, file: Path, findings: Findings, code_path: str) -> Findings:
+    """The findings without those for which the job file would not validate. Raises InvalidJobFile where it does not without all of them."""
+    problems = _problems(folder, file, draft(findings, file, code_path))
+    for name, plain in _PLAIN.items():
+        if not problems:
+            break
+        simpler = replace(findings, **{name: plain})
+        left = _problems(folder, file, draft(simpler, file, code_path))
+        if len(left) < len(problems):
+            note = f"{name}: left out what does not validate: {problems[0].message}"
+            findings, problems = replace(simpler, notes=[*findings.notes, note]), left
+    if problems:
+        raise InvalidJobFile(problems)
+    return findings
 
 
 def draft(findings: Findings, file: Path, code_path: str) -> str:
@@ -107,29 +130,34 @@ def draft(findings: Findings, file: Path, code_path: str) -> str:
 
 
 def _write_new(folder: Path, file: Path, text: str) -> None:
-    """Writes under a temporary name first. Raises UserError when the final name is taken, InvalidJobFile when the text is no valid job."""
-    final = folder / file
-    descriptor, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{file.name}.", suffix=".tmp")
+    """Writes under a temporary name first. Raises UserError when the final name is taken."""
+    with _beside(folder / file, text) as temporary:
+        try:
+            os.chmod(temporary, 0o644)
+            os.link(temporary, folder / file)
+        except FileExistsError:
+            raise UserError(
+                f"{file} is there already, and stays as it is.",
+                hint=f"gpurun init ANOTHER-NAME, or look at it: gpurun validate {file}",
+            ) from None
+
+
+def _problems(folder: Path, file: Path, text: str) -> list[Problem]:
+    """What is wrong with the text as that job file."""
+    with _beside(folder / file, text) as temporary:
+        found = examine(temporary, [])[1]
+    return [replace(problem, path=str(file)) if problem.path == temporary else problem for problem in found]
+
+
+@contextmanager
+def _beside(final: Path, text: str) -> Iterator[str]:
+    """The path of a file with the text beside ``final``; it is gone afterwards."""
+    descriptor, temporary = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             opened.write(text)
             opened.flush()
             os.fsync(opened.fileno())
-        _validate(temporary, file)
-        os.chmod(temporary, 0o644)
-        os.link(temporary, final)
-    except FileExistsError:
-        raise UserError(
-            f"{file} is there already, and stays as it is.",
-            hint=f"gpurun init ANOTHER-NAME, or look at it: gpurun validate {file}",
-        ) from None
+        yield temporary
     finally:
         os.unlink(temporary)
-
-
-def _validate(temporary: str, file: Path) -> None:
-    try:
-        load(temporary)
-    except InvalidJobFile as error:
-        own = [replace(problem, path=str(file)) if problem.path == temporary else problem for problem in error.problems]
-        raise InvalidJobFile(own) from None
