@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import figures, options, output
+from runner.cli.audience import is_person
 from runner.domain.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -41,15 +42,15 @@ def command(names: tuple[str, ...], once: bool, as_json: bool) -> None:
     from runner.workflow.sweeping.find import as_sweep, find_started_runs
     from runner.workflow.watching.watch import Watch
 
-    is_terminal = sys.stdout.isatty() and not as_json
-    if len(names) == 1 and (is_terminal or once) and not as_json and (sweep := as_sweep(names[0])):
+    on_screen = is_person(sys.stdout) and not as_json
+    if len(names) == 1 and (on_screen or once) and not as_json and (sweep := as_sweep(names[0])):
         return _sweep(sweep, once)
     try:
         with Watch(find_started_runs(names).runs) as watch:
             if once:
                 watch.look_once()
                 return _once(watch, as_json)
-            left = _terminal(watch) if is_terminal else _lines(watch, quiet=as_json)
+            left = _terminal(watch) if on_screen else _lines(watch, quiet=as_json)
     except KeyboardInterrupt:
         raise Interrupted(f"The runs go on: {_again(names)}") from None
     if left:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.cli.audience import AGENT_VARIABLES
 from tests.support.cli import REPOSITORY
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: apt install tmux")
@@ -49,7 +50,7 @@ class Tmux:
 def terminal(folder: Path, columns: int, rows: int, **environment: str) -> Iterator[Tmux]:
     """A terminal of this size with a shell in the repository. Its prompt is ``$``."""
     kept = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8", "PS1": "$ ", "HISTFILE": "/dev/null", **environment}
-    kept.pop("TMUX", None)
+    kept = {name: value for name, value in kept.items() if name not in ("TMUX", *AGENT_VARIABLES)}  # a person sits here
     socket = folder / "tmux"
     shell = ["new-session", "-d", "-x", str(columns), "-y", str(rows), "bash", "--norc", "--noprofile"]
     subprocess.run(["tmux", "-u", "-f", "/dev/null", "-S", str(socket), *shell], env=kept, cwd=REPOSITORY, check=True)

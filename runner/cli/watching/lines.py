@@ -6,6 +6,7 @@ from runner.cli import figures
 from runner.cli.watching.picture import Picture
 from runner.workflow.listing import describe, step_of
 
+QUIET = ("phase", "ended")  # the first are many, the second is told as the run's state
 EVERY = 60.0  # seconds between two lines about a run of which nothing else is told
 
 
@@ -23,7 +24,7 @@ class Lines:
         """The lines that are due at ``now`` (epoch seconds)."""
         first = self._told_at is None
         changes, news = self._changes(picture), self._news(picture)
-        told = changes if first else [*changes, *news]
+        told = changes if first else [*news, *changes]
         if not told and now - (self._told_at or 0.0) >= EVERY:
             told = [_summary(picture)]
         if told:
@@ -44,7 +45,7 @@ class Lines:
 
     def _news(self, picture: Picture) -> list[str]:
         """Checkpoints, flags and evaluations since the last time."""
-        marks = [mark for mark in picture.history.marks if mark.at > self._marks and mark.kind != "phase"]
+        marks = [mark for mark in picture.history.marks if mark.at > self._marks and mark.kind not in QUIET]
         self._marks = max([self._marks, *(mark.at for mark in picture.history.marks)])
         found = [f"{mark.kind} {mark.text}" for mark in marks]
         by_step: dict[tuple[str, int], list[str]] = {}

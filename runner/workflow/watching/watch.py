@@ -94,9 +94,11 @@ class Watched:
         self.run.status, self.run.status_at = status, now
 
     def lost(self, error: GpurunError) -> None:
-        """Its box cannot be asked. What is known to have ended is not waited for."""
-        self.trouble = error.message
+        """Its box cannot be asked. What is known to have ended is not waited for, nor what another try does not mend."""
         self.over = bool(self.run.status and self.run.status.finished)
+        if not (self.over or error.retryable):
+            return self.give_up(error)
+        self.trouble = error.message
         self.follow_record()
 
     def give_up(self, error: GpurunError) -> None:
@@ -164,10 +166,10 @@ class Watch:
                 self._visit(place)
                 pause = FIRST_PAUSE
             except ConnectFailed as error:
-                for watched in runs:
-                    watched.lost(error) if error.retryable else watched.give_up(error)
-                if any(not watched.trouble for watched in runs):
+                if any(not watched.trouble for watched in runs):  # it was there until now
                     pause = FIRST_PAUSE
+                for watched in runs:
+                    watched.lost(error)
             except GpurunError as error:
                 for watched in runs:
                     watched.give_up(error)
