@@ -1,5 +1,5 @@
 """The agent's entry point: ``serve`` answers one laptop over stdin and stdout, ``supervise`` guards one run, ``batch`` does it as a job of
-Slurm's, ``beside`` becomes a program of the user's in a run's folder."""
+Slurm's, ``progress`` reads the log of a run for steps, ``beside`` becomes a program of the user's in a run's folder."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from remote_payload.agent.box import badge
 
 
 def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
-    """Runs ``serve NONCE [ROOT]``, ``supervise RUN``, ``batch ROOT RUN`` or ``beside ROOT RUN WORDS``; exits without waiting
-    for threads that hang in a driver.
+    """Runs ``serve NONCE [ROOT]``, ``supervise RUN``, ``progress FOLDER``, ``batch ROOT RUN`` or ``beside ROOT RUN WORDS``; exits without
+    waiting for threads that hang in a driver.
 
     ``serve`` never ends with status 1, 2, 97, 126 or 127: to the bootstrap's shell these mean that this Python did not start.
     """
@@ -27,6 +27,10 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
             from remote_payload.agent.run.supervisor import supervise
 
             status = supervise()
+        elif words[:1] == ["progress"] and len(words) == 2:
+            from remote_payload.agent.run.progress.reader import read_progress
+
+            status = read_progress(words[1])
         elif words[:1] == ["batch"] and len(words) == 3:
             from remote_payload.agent.run.slurm.batch import batch
 
@@ -36,7 +40,8 @@ def main(arguments: Optional[List[str]] = None, early: bytes = b"") -> NoReturn:
 
             status = become(*words[1:])
         else:
-            print("usage: serve NONCE [ROOT] | supervise RUN | batch ROOT RUN | beside ROOT RUN WORDS", file=sys.stderr)
+            usage = "serve NONCE [ROOT] | supervise RUN | progress FOLDER | batch ROOT RUN | beside ROOT RUN WORDS"
+            print("usage: " + usage, file=sys.stderr)
     except BaseException as error:
         print("gpurun agent: %s: %s" % (type(error).__name__, error), file=sys.stderr)
         status = 70

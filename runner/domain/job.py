@@ -224,6 +224,9 @@ class Job:
     """What comes home: names in the working directory. By default all that a recipe writes."""
     checkpoints: Checkpoints | None = None
     """How the checkpoints of your own program are recognised while it runs, where gpurun does not know their form."""
+    progress: tuple[str, ...] | None = None
+    """How steps are read from the log of your own program: trainer, nanogpt, lightning, tqdm, a regular expression with groups such as
+    (?P<step>\\d+), (?P<total>\\d+) and (?P<loss>\\S+), or a list of these; off; by default auto, the forms that gpurun knows."""
     smoke_test: SmokeTest = SmokeTest()
     """The test of the fetched model on this machine."""
     price_per_hour: float | None = field(default=None, metadata={"ge": 0, "le": 100_000})

@@ -62,6 +62,7 @@ def read_job(value: object, folder: Path, file: Path | None = None, overrides: t
         resources=job("resources", otherwise(Resources(), _resources)),
         outputs=job("outputs", optional(list_of(single_line))),
         checkpoints=job("checkpoints", optional(_checkpoints)),
+        progress=job("progress", optional(list_of(string))),
         smoke_test=job("smoke_test", otherwise(SmokeTest(), _smoke_test)),
         price_per_hour=job("price_per_hour", optional(finite_number)),
         cost_limit=job("cost_limit", optional(finite_number)),

@@ -19,6 +19,7 @@ from runner.jobfile.fields import check_fields, with_lists
 from runner.jobfile.folder_checks import FolderChecks
 from runner.jobfile.overrides import apply_overrides
 from runner.jobfile.problems import InvalidJobFile, Place, Problem
+from runner.jobfile.progress_rule import check_progress
 from runner.jobfile.requirements import RequirementsReader
 from runner.jobfile.settings.paths import resolve_settings_paths
 from runner.jobfile.settings.publish import check_repository, with_repository
@@ -89,6 +90,7 @@ def examine(path: str, overrides: list[str]) -> tuple[Job | None, list[Problem]]
     problems += _cost_limit(job, tree, path)
     problems += check_boxes(job, tree, path)
     problems += check_checkpoints(job, tree, path)
+    problems += check_progress(job, tree, path)
     checks = FolderChecks(tree, path, _folder(tree, path))
     if not checks.folder_is_there():
         return None, problems + checks.problems

@@ -63,9 +63,11 @@ def in_words(status: Status) -> str:
 
 
 def step_of(run: Run) -> str:
-    """``46/68``, empty before the first step."""
+    """``46/68``, or ``46`` where nobody has said how many there will be; empty before the first step."""
     step = (run.status.progress.get("step") if run.status else None) or {}
-    return f"{step.get('step')}/{step.get('total')}" if step.get("step") is not None else ""
+    if step.get("step") is None:
+        return ""
+    return f"{step['step']}/{step['total']}" if step.get("total") is not None else f"{step['step']}"
 
 
 def checkpoint_names(run: Run) -> list[str]:

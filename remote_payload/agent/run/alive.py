@@ -29,6 +29,7 @@ OUTPUT = (1, 2)  # descriptors
 # Seconds after which a run that another box has shows no sign of life. It writes every five; the clocks of two boxes differ, and a network
 # volume may show a change late.
 ELSEWHERE = 120.0
+LOG_READER = "progress"  # the verb of the agent's process beside a supervisor, ``progress/process.py``
 LOGIN_SERVERS = re.compile(r"sshd(-[a-z]+)?|dropbear")
 
 
@@ -138,7 +139,8 @@ class Box:
         supervisor = self.supervisor(run_id, recorded)
         if supervisor is not None:
             spared.add(supervisor.pid)
-            seeds |= processes.descendants(everything, supervisor.pid)
+            own = {pid for pid in _children(everything, supervisor) if _is_log_reader(pid)}
+            seeds |= processes.descendants(everything, supervisor.pid) - own
         return processes.family(everything, seeds | self._session(recorded), spared)
 
     def supervisor(self, run_id: str, recorded: Optional[Owner]) -> Optional[Process]:
@@ -188,6 +190,14 @@ class Box:
             return {main.pid} if main.start == payload.start else set()
         found = {each.pid for each in self.everything.values() if each.session == payload.pid}
         return {pid for pid in found if payload.autogroup and processes.autogroup(pid) == payload.autogroup}
+
+
+def _children(everything: Dict[int, Process], parent: Process) -> List[int]:
+    return [process.pid for process in everything.values() if process.parent == parent.pid]
+
+
+def _is_log_reader(pid: int) -> bool:
+    return processes.command(pid).split()[-2:-1] == [LOG_READER] and processes.is_agent(pid)
 
 
 def _changed_at(path: str) -> float:

@@ -29,7 +29,10 @@ def append(path: str, kind: str, **fields: Any) -> None:
 
 
 def last(path: str) -> Dict[str, Dict[str, Any]]:
-    """The last event of each type, by type. Incomplete lines, lines over MAX_EVENT and lines that are no events are skipped."""
+    """The last event of each type, by type. Incomplete lines, lines over MAX_EVENT and lines that are no events are skipped.
+
+    A step that was read from a log whose bar shows no loss has the loss, and what was told with it, of the last step that has one.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -40,12 +43,17 @@ def last(path: str) -> Dict[str, Dict[str, Any]]:
     found: Dict[str, Dict[str, Any]] = {}
     for line in reversed(lines):
         kind = TYPE.search(line) if len(line) <= MAX_EVENT else None
-        if kind is None or kind.group(1).decode("ascii") in found:
+        if kind is None or (kind.group(1).decode("ascii") in found and not _lacks_loss(kind.group(1), found)):
             continue
         try:
             event = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and isinstance(event.get("type"), str) and len(found) < MAX_TYPES:
-            found.setdefault(event["type"], event)
+            earlier = event if event["type"] == "step" and "loss" in event and _lacks_loss(b"step", found) else {}
+            found[event["type"]] = {**earlier, **found.get(event["type"], event)}
     return found
+
+
+def _lacks_loss(kind: bytes, found: Dict[str, Dict[str, Any]]) -> bool:
+    return kind == b"step" and "log" in found.get("step", {}) and "loss" not in found["step"]

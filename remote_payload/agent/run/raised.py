@@ -65,8 +65,12 @@ def root(lines: Sequence[str]) -> Optional[Raised]:
         return None
     if not is_launched(lines, found):
         return found[-1]
-    first = _first_rank(lines)
+    first, table = _first_rank(lines), _root_cause(lines)
     own = [each for each in found if each.rank == first] if first is not None else []
+    if (
+        not own and table is not None
+    ):  # that rank's output is in a file (--redirects): its @record has brought its error here
+        own = [each for each in found if each.at > table]
     for some in (own, found):
         firsthand = [each for each in some if not CONSEQUENCE.search(each.line)]
         if firsthand:
@@ -85,16 +89,22 @@ def belongs(lines: Sequence[str], at: int, cause: Optional[Raised]) -> bool:
 
 
 def end_message(lines: Sequence[str]) -> Optional[str]:
-    """The end of a log without an exception: a launcher's message on how its worker ended, else the last line."""
+    """The end of a log without an exception: a launcher's message on how its worker ended (the first one), else the last line."""
+    first = lines[_root_cause(lines) or 0 :]
     for pattern in END_MESSAGES:
-        for line in reversed(lines):
+        for line in reversed(first):
             if pattern.search(line):
                 return line
     return lines[-1] if lines else None
 
 
+def _root_cause(lines: Sequence[str]) -> Optional[int]:
+    """Where torchrun's table tells of the worker that failed first; None without one."""
+    return max((at for at, line in enumerate(lines) if ROOT_CAUSE.search(line)), default=None)
+
+
 def _first_rank(lines: Sequence[str]) -> Optional[int]:
-    start = max((at for at, line in enumerate(lines) if ROOT_CAUSE.search(line)), default=None)
+    start = _root_cause(lines)
     ranks = (ROOT_RANK.match(line) for line in lines[start:]) if start is not None else iter(())
     return next((int(rank.group(1)) for rank in ranks if rank), None)
 

@@ -32,6 +32,7 @@ from remote_payload.agent.run.causes import Explanation
 from remote_payload.agent.run.finished import ended, own_logs, surplus
 from remote_payload.agent.run.order import NO_LOCK, LaunchFile, Order, Start, decode_order, read_launch
 from remote_payload.agent.run.owner import Payload
+from remote_payload.agent.run.progress.process import LogReader
 from remote_payload.agent.run.queue import allotment
 from remote_payload.agent.run.queue.allotment import Allotment
 from remote_payload.agent.run.queue.choice import Needs
@@ -104,6 +105,7 @@ class Supervisor:
         self._log_size = 0  # that was noted with its time
         self._over = threading.Event()
         self._together = Together(launch.boxes)
+        self._reader = LogReader(run)
 
     # The start
 
@@ -186,6 +188,7 @@ class Supervisor:
             self._enforce_grace()
             self._enforce_quota(quota)
             self._note_log_size()
+            self._reader.start()
 
     def _collect_children(self) -> None:
         """Collects every child that ended; the exit status of the payload is recorded at once."""
@@ -196,6 +199,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self._reader.collected(pid, status)
             if self._payload is not None and pid == self._payload.pid:
                 self._exit = self._read_status(status)
                 self._record_end(self._exit)
@@ -300,6 +304,7 @@ class Supervisor:
         self._together.tell_ended(record, lambda: ended.explain(self.run, record, self._owner))
         survivors = self._end_leftovers()
         self._note_log_size()
+        self._reader.finish(self._collect_children)
         why = ended.explain(self.run, record, self._owner)
         self._note_gpus(record, why)
         self._release_gpus(survivors)

@@ -62,6 +62,9 @@ outputs: {outputs}
 # name of a file that is written last, or a time without any change):
 # checkpoints: {{pattern: {pattern}, complete_when: DONE}}
 
+# Steps and losses are read from what the Trainer, nanoGPT, Lightning and tqdm print; of other lines with named groups:
+# progress: 'step (?P<step>\\d+)/(?P<total>\\d+) loss (?P<loss>\\S+)'
+
 # time_limit: 12h                 # then the run is ended
 # price_per_hour: 0.22            # for the cost in `gpurun status`
 # cost_limit: 5                   # at that price; then the run is ended

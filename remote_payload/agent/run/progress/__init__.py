@@ -1,0 +1,1 @@
+"""What the log of a program of the user's own tells of its training: lines become events."""
