@@ -79,6 +79,14 @@ def test_every_command_that_is_written_stands_in_one_group_of_the_help() -> None
     ]
 
 
+def test_the_readme_names_every_command_in_its_table() -> None:
+    from runner.cli.group import COMMANDS
+
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    table = readme.partition("| to | commands |")[2].partition("\n\n")[0]
+    assert [name for name in COMMANDS if not re.search(rf"`{name}\b", table)] == []
+
+
 def test_a_number_that_is_none_is_said_in_words() -> None:
     from runner.cli.logs import command
 
