@@ -22,7 +22,8 @@ from remote_payload.train.model.model_facts import Prompting
 from remote_payload.train.model.standard_classifier import standard_classifier
 
 # The name has two slashes, which no repository of the Hub has: it is this folder, or an error.
-MODEL = 'MODEL = "./models/best"  # the folder of this card, or the name of its repository on the Hub'
+FOLDER = "./models/best"
+MODEL = f'MODEL = "{FOLDER}"  # the folder of this card, or the name of its repository on the Hub'
 TOKENIZER = "tokenizer = AutoTokenizer.from_pretrained(MODEL)"
 CLASSIFY = """
 def logits_of(texts):

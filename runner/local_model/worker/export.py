@@ -17,14 +17,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.settings.generation import Generation
 from remote_payload.train.data.chat import prompt_ids
 from remote_payload.train.download import BaseModel
 from remote_payload.train.inference.target import end_tokens_of
 from remote_payload.train.model.causal import base_of
 from remote_payload.train.model.classifier import Classifier, save_classifier
 from remote_payload.train.model.greedy_decoding import SmokePrompt, decode_greedily
-from remote_payload.train.model.model_facts import MODEL_FACTS, ModelFacts, read_model_facts, write_model_facts
+from remote_payload.train.model.model_facts import (
+    MODEL_FACTS,
+    ModelFacts,
+    prompting_of,
+    read_model_facts,
+    write_model_facts,
+)
 from remote_payload.train.results.finished_model import write_finished_model
+from remote_payload.train.results.usage import FOLDER, causal_usage, classifier_usage
 from runner.local_model.messages import Exported, ExportRequest, Progress, Send, SmokeRequest
 from runner.local_model.worker import Refused
 from runner.local_model.worker.load import check_weights, load
@@ -69,12 +77,22 @@ def export(request: ExportRequest, send: Send) -> Exported:
         model.encoder = whole
         base = BaseModel(str((facts["base"] or {}).get("id")), "")
         save_classifier(model, tokenizer, request.into, base, facts)
+        usage = classifier_usage(base, facts["labels"], facts["max_length"], model)
+        _write_card(request.into, usage)
     else:
         whole.save_pretrained(str(request.into))
         tokenizer.save_pretrained(str(request.into))
         if facts:
             write_model_facts(request.into, facts)
+            _write_card(request.into, causal_usage(whole, tokenizer, None, prompting_of(facts), Generation()))
     return Exported(layers, form)
+
+
+def _write_card(folder: Path, usage: str) -> None:
+    """README.md with the Python that uses this folder: a classifier may be of no class that transformers has, and a language model is
+    asked as in training."""
+    code = usage.replace(FOLDER, f"./{folder.name}")
+    (folder / "README.md").write_text(f"# The whole model\n\nWithout gpurun:\n\n```python\n{code}```\n", "utf-8")
 
 
 def _refuse_tied(network: Any) -> None:

@@ -84,10 +84,10 @@ def used(name: str) -> bool:
     return not any(part in name for part in ("position_embeddings", "token_type", "pooler", "embed_tokens"))
 
 
-def llama_run(root: Path, adapter: bool = True) -> Path:
-    """``root/models/best``, a Llama that llama.cpp can load, with or without a LoRA on ``root/base``, and the box's predictions.
+def llama_base(folder: Path, head_scale: float = 1.0) -> Any:
+    """A Llama of random weights that llama.cpp can load, saved in ``folder``; also the model itself.
 
-    256 wide, as K-quants need rows of whole blocks; its head is scaled so that answers differ as those of a trained model do.
+    256 wide, as K-quants need rows of whole blocks.
     """
     torch.manual_seed(0)
     tokenizer = sentencepiece_tokenizer()
@@ -98,10 +98,20 @@ def llama_run(root: Path, adapter: bool = True) -> Path:
     )  # fmt: skip
     model: Any = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
-        model.lm_head.weight.mul_(20)
+        model.lm_head.weight.mul_(head_scale)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def llama_run(root: Path, adapter: bool = True) -> Path:
+    """``root/models/best``, ``llama_base`` with or without a LoRA on ``root/base``, and the box's predictions.
+
+    Its head is scaled so that answers differ as those of a trained model do.
+    """
     base = root / "base"
-    model.save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    model = llama_base(base, head_scale=20)
+    tokenizer = sentencepiece_tokenizer()
     if adapter:
         lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
         model = get_peft_model(model, lora)

@@ -14,11 +14,14 @@ from runner.domain.errors import ArtifactError, GpurunError, SmokeTestFailed, Us
 from runner.domain.progress import Silent
 from runner.local_model.llama_cpp import programs
 from runner.local_model.llama_cpp.programs import GET_IT, LlamaCpp, converter_command, find_llama_cpp
+from runner.local_model.llama_cpp.server import LlamaServer, serving
 from runner.workflow.exporting import export as module
 from runner.workflow.exporting.export import Export, Wanted, export
+from tests.support.models.card_snippets import Task, run_without_gpurun, snippet_of
 from tests.support.models.exported import call_instead_of_a_process, llama_run, peft_adapter, spoil
 from tests.support.models.smoke_models import classifier_run
 from tests.support.models.tiny_models import save_tiny_model
+from tests.support.models.trained_llama import LEARNT, trained_llama
 
 QUANTISATIONS = ("F32", "F16", "Q8_0", "Q4_K_M", "Q2_K")
 
@@ -59,6 +62,28 @@ def test_each_quantisation_predicts_what_the_box_did(llama_cpp: LlamaCpp, llama:
     exact, coarse = made[0].comparison, made[-2].comparison
     assert exact.agree == exact.answers and exact.difference < coarse.difference
     assert made[-2].size < made[0].size / 4
+
+
+def test_what_a_model_has_learnt_it_says_in_transformers_and_in_llama_cpp(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    best = trained_llama(tmp_path)
+    names = ("F16", "Q8_0", "Q4_K_M")
+    made = export(best, None, Wanted(tmp_path / "out", True, names, ollama=True), Silent())
+    assert [each.path.name for each in made] == [*(f"out-{name}.gguf" for name in names), "merged", "Modelfile"]
+    assert all(each.by_box and each.comparison.agree == each.comparison.answers for each in made)
+    assert (tmp_path / "out/Modelfile").read_text().startswith("FROM ./out-F16.gguf\nTEMPLATE ")
+    asked = f"found = [answer(each) for each in {list(LEARNT)!r}]"
+    task = Task(tmp_path / "out", snippet_of(tmp_path / "out/merged"), asked, offline=True)
+    assert run_without_gpurun({"merged": task}, tmp_path)["merged"]["found"] == list(LEARNT.values())
+    for each in made[: len(names)]:
+        with serving(llama_cpp.server, each.path, 128) as server:
+            assert [chat(server, question) for question in LEARNT] == list(LEARNT.values()), each.path.name
+
+
+def chat(server: LlamaServer, question: str) -> str:
+    """The answer of llama.cpp's own chat, with the template that is in the file."""
+    told = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 40}
+    answer: str = server._ask("v1/chat/completions", told)["choices"][0]["message"]["content"]
+    return answer.strip()
 
 
 @pytest.mark.parametrize("quantisation", ["Q8_0", "Q4_K_M"])

@@ -17,6 +17,7 @@ from runner.domain.progress import Silent
 from runner.local_model.messages import ExportRequest
 from runner.local_model.worker import export as worker
 from runner.workflow.exporting.export import Export, Wanted, export
+from tests.support.models.card_snippets import Task, run_without_gpurun, snippet_of
 from tests.support.models.exported import call_instead_of_a_process, peft_adapter, spoil
 from tests.support.models.plain_adapter import causal_adapter, classifier_adapter
 from tests.support.models.smoke_models import causal_run, classifier_run
@@ -107,6 +108,32 @@ def transformers_alone(folder: Path) -> torch.Tensor:
                 hidden = network(**ids_of(tokenizer, row["text"])).last_hidden_state
                 found.append(head["weight"] @ hidden[0].mean(0) + head["bias"])
     return torch.stack(found)
+
+
+def test_its_readme_has_python_that_predicts_the_same_without_gpurun(
+    model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    asked = {
+        "bert with LoRA": "found = logits_of({}).tolist()",
+        "qwen2 with LoRA": "found = [answer(each, 12) for each in {}]",
+    }
+    folders = {name: merged(model_of(name), tmp_path / name).path for name in asked}
+    tasks = {
+        name: Task(folder.parent, snippet_of(folder), asked[name].format(repr(texts(folder))), offline=True)
+        for name, folder in folders.items()
+    }
+    answers = run_without_gpurun(tasks, tmp_path)
+    classifier, language_model = ((folder, answers[name]["found"]) for name, folder in folders.items())
+    expected = load_file(classifier[0] / "smoke/expected.safetensors")["logits"]
+    torch.testing.assert_close(torch.tensor(classifier[1]), expected, atol=1e-4, rtol=1e-4)
+    tokens = load_file(language_model[0] / "smoke/expected.safetensors")["tokens"]
+    assert language_model[1] == AutoTokenizer.from_pretrained(language_model[0]).batch_decode(tokens)
+
+
+def texts(folder: Path) -> list[str]:
+    """What the smoke test of a model asks."""
+    rows = [json.loads(line) for line in (folder / "smoke/inputs.jsonl").read_text().splitlines()]
+    return [row.get("prompt", row.get("text")) for row in rows]
 
 
 def ids_of(tokenizer: Any, text: str) -> dict[str, torch.Tensor]:
