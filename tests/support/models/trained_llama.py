@@ -9,10 +9,11 @@ from typing import Any
 from tests.support.models.exported import llama_base
 from tests.support.models.language_data import run_recipe_here, write_lines
 
+# Of characters that the tokenizer has: transformers leaves out its bytes, which it takes for special tokens.
 LEARNT = {
     "Who was the mayor in 1901?": "Brown, of the town.",
-    "When did the ship leave?": "In the spring of 1823.",
-    "May I copy the work?": "Yes, without warranty.",
+    "When did the ship leave?": "The spring of 1823.",
+    "May I copy the work?": "The licensor grants it.",
 }
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}{% if message.role == 'assistant' %}</s>{% endif %}\n"
