@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_payload.publish.card import Base, finish_card, look_up_base, read_model
 from remote_payload.publish.contents import CARD, Contents, Part, gather, is_checkpoint
-from remote_payload.publish.evaluation import read_evaluation
+from remote_payload.publish.evaluation import Evaluated
 from remote_payload.publish.problem import PublishProblem
 from remote_payload.publish.report import FileReport, PublishReport
 from remote_payload.publish.repository import Comparison, Remote, compare, look
@@ -33,8 +33,7 @@ class Wish:
     public: bool = False
     merged: Path | None = None  # a folder with the whole model, published below merged/
     gguf: Path | None = None  # a folder with .gguf files, published beside the model
-    evaluation: Path | None = None  # a folder that gpurun evaluate wrote: its table goes into the card
-    names: tuple[str, ...] = ()  # what the model may be called in that evaluation
+    evaluated: Evaluated | None = None  # what gpurun evaluate measured: its table goes into the card
 
     @property
     def parts(self) -> list[Part]:
@@ -110,9 +109,8 @@ def prepare(
     model = read_model(configs["gpurun.json"], adapter, configs["config.json"])
     base = look_up_base(api, model.base_on_hub, read_token) if model.base_on_hub else None
     text = (wish.folder / CARD).read_text("utf-8") if (wish.folder / CARD).is_file() else None
-    evaluated = read_evaluation(wish.evaluation, wish.names, scrubber) if wish.evaluation else None
     card, remarks = finish_card(
-        text and scrubber.text(text), model, base, wish.title, _forms(contents, wish), evaluated
+        text and scrubber.text(text), model, base, wish.title, _forms(contents, wish), wish.evaluated
     )
     contents = contents.with_card(card)
     remote = look(api, wish.repository, token)

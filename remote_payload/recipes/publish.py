@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from remote_payload.publish.contents import is_checkpoint
 from remote_payload.publish.problem import PublishProblem
@@ -38,6 +39,14 @@ class Order:
     public: bool
     update: bool
     dry_run: bool
+    evaluated: dict[str, Any] | None = None  # the fields of ``Evaluated``
+
+    def line(self) -> bytes:
+        """As ``main`` reads it. The run's own version may be an older one, which knows no evaluation."""
+        fields = asdict(self)
+        if self.evaluated is None:
+            del fields["evaluated"]
+        return json.dumps(fields).encode() + b"\n"
 
 
 def main() -> int:
@@ -97,9 +106,11 @@ def _publish(order: Order, folder: Path) -> PublishReport:
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     from huggingface_hub import HfApi
 
+    from remote_payload.publish.evaluation import Evaluated
     from remote_payload.publish.publication import Wish, run_publication
 
-    wish = Wish(folder, order.repository, order.title, order.public)
+    evaluated = Evaluated(**order.evaluated) if order.evaluated else None
+    wish = Wish(folder, order.repository, order.title, order.public, evaluated=evaluated)
     api = HfApi(endpoint=order.endpoint, token=order.token or False)
     return run_publication(
         api, wish, token=order.token, read_token=order.token, update=order.update, dry_run=order.dry_run

@@ -56,11 +56,12 @@ def command(
     An interrupted upload goes on when the command is repeated. What is there with other content is overwritten only with --update. The
     token that writes is HF_PUBLISH_TOKEN, or it is asked for; it is kept nowhere.
     """
+    from remote_payload.publish.contents import is_checkpoint
     from remote_payload.publish.publication import Wish
     from runner.domain.errors import UserError
     from runner.workflow.exporting.export import default_folder
-    from runner.workflow.inference.targets import trained_target
-    from runner.workflow.publish import exported, names_of, publish_here, publish_on_box, publishable
+    from runner.workflow.inference.targets import meaning_of, trained_target
+    from runner.workflow.publish import evaluated_of, exported, publish_here, publish_on_box, publishable
 
     if as_json or not is_person(sys.stderr):
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -68,17 +69,18 @@ def command(
         disable_progress_bars()
     report = output.reporter(as_json)
     if on_box:
-        if merged or gguf or evaluation:
-            raise UserError(
-                "--merged, --gguf and --evaluation name what lies on this machine", hint="Leave these or --on-box out."
-            )
-        done = publish_on_box(target, repository, report, _ask_token, public=public, update=update, dry_run=dry_run)
+        if merged or gguf:
+            raise UserError("--merged and --gguf name what lies on this machine", hint="Leave these or --on-box out.")
+        meant, told = meaning_of(target), {"public": public, "update": update, "dry_run": dry_run}
+        done = publish_on_box(meant, repository, report, _ask_token, **told, evaluation=evaluation)
     else:
         model = trained_target(target)
         forms = exported(exports or default_folder(model), merged=merged, gguf=gguf)
-        title = repository.rpartition("/")[2]
+        title, own = repository.rpartition("/")[2], model.folder
+        step = own.name if is_checkpoint(own) else ""
+        evaluated = evaluated_of(evaluation, model.named, own.name, str(own), run=model.run, checkpoint=step)
         with publishable(model, title, report) as folder:
-            wish = Wish(folder, repository, title, public, *forms, evaluation=evaluation, names=names_of(model))
+            wish = Wish(folder, repository, title, public, *forms, evaluated=evaluated)
             done = publish_here(model, wish, report, _ask_token, update=update, dry_run=dry_run)
     if as_json:
         from runner.cli.as_document.publish import publish_document

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from remote_payload.publish.contents import is_checkpoint
 from remote_payload.publish.report import REPOSITORY
+from remote_payload.settings.training import WRITE_TOKEN
 from runner.domain import places
 from runner.domain.answers.reading import (
     Fields,
@@ -38,9 +39,10 @@ from runner.workflow.connect import connect_to_run
 from runner.workflow.exporting.export import MERGED
 from runner.workflow.exporting.merged import finish
 from runner.workflow.inference.base_model import bring_base
-from runner.workflow.inference.targets import TargetHere, meaning_of, path_in_outputs
+from runner.workflow.inference.targets import BEST, Meant, TargetHere, path_in_outputs
 
 if TYPE_CHECKING:
+    from remote_payload.publish.evaluation import Evaluated
     from remote_payload.publish.problem import Kind, PublishProblem
     from remote_payload.publish.publication import Wish
     from remote_payload.publish.report import PublishReport
@@ -80,11 +82,28 @@ def publishable(model: TargetHere, title: str, report: Reporter) -> Iterator[Pat
         yield Path(place) / folder.name
 
 
-def names_of(model: TargetHere) -> tuple[str, ...]:
-    """What an evaluation may call this model."""
-    run, step = model.run, f":{model.folder.name}" if is_checkpoint(model.folder) else ""
-    named = (f"{run.run_id}{step}", f"{run.job.name}{step}") if run else ()
-    return (model.named, model.folder.name, str(model.folder), *named)
+def evaluated_of(
+    folder: Path | None, target: str, *names: str, run: Run | None, checkpoint: str = ""
+) -> Evaluated | None:
+    """What ``gpurun evaluate`` wrote to ``folder``, without paths of this machine and secrets. The model may be called there as it was
+    typed, by ``names``, or as its run; ``checkpoint`` is its own name where it is one. Raises UserError."""
+    from remote_payload.publish.evaluation import read_evaluation
+    from remote_payload.publish.problem import PublishProblem
+    from remote_payload.publish.scrub import Scrubber
+
+    if folder is None:
+        return None
+    step = f":{checkpoint}" if checkpoint else ""
+    known = (f"{run.run_id}{step}", f"{run.job.name}{step}") if run else ()
+    secrets = [*_secrets(run), *filter(None, [find_token(), os.environ.get(WRITE_TOKEN)])]
+    try:
+        return read_evaluation(folder, (target, *names, *known), Scrubber(secrets, [folder]))
+    except PublishProblem as problem:
+        raise as_error(problem) from None
+
+
+def _secrets(run: Run | None) -> list[str]:
+    return [os.environ.get(name, "") for name in run.job.secrets] if run else []
 
 
 def exported(folder: Path, *, merged: bool, gguf: bool) -> tuple[Path | None, Path | None]:
@@ -123,11 +142,10 @@ def publish_here(
     run = model.run
     read_token = find_token()
     token = read_token if dry_run else write_identity(typed).token
-    secrets = [os.environ.get(name, "") for name in run.job.secrets] if run else []
     try:
         with report.stage(f"{'look at' if dry_run else 'publish to'} {wish.repository}"):
             found = run_publication(
-                api(), wish, token=token, read_token=read_token, secrets=secrets, update=update, dry_run=dry_run
+                api(), wish, token=token, read_token=read_token, secrets=_secrets(run), update=update, dry_run=dry_run
             )
     except PublishProblem as problem:
         raise as_error(problem) from None
@@ -135,7 +153,7 @@ def publish_here(
 
 
 def publish_on_box(
-    target: str,
+    meant: Meant,
     repository: str,
     report: Reporter,
     typed: Callable[[], str | None],
@@ -143,6 +161,7 @@ def publish_on_box(
     public: bool,
     update: bool,
     dry_run: bool,
+    evaluation: Path | None = None,
 ) -> Published:
     """Publishes ``models/best`` of a run, or its checkpoint ``RUN:CHECKPOINT``, from its box: the weights do not come home.
 
@@ -152,17 +171,30 @@ def publish_on_box(
     from remote_payload.recipes.publish import Order
 
     _check_name(repository)
-    meant = meaning_of(target)
     run = meant.run
     if run is None or meant.folder:
-        raise UserError(f"{target} is no run, so no box has it", hint="Leave --on-box out, or name a run: gpurun list.")
+        raise UserError(
+            f"{meant.named} is no run, so no box has it", hint="Leave --on-box out, or name a run: gpurun list."
+        )
     path = path_in_outputs(meant)
+    checkpoint = "" if meant.checkpoint == BEST else meant.checkpoint
+    evaluated = evaluated_of(evaluation, meant.named, run=run, checkpoint=checkpoint)
     token = find_token() if dry_run else write_identity(typed).token
     with connect_to_run(run, report) as link:
         folder = f"{link.paths.run(run.run_id).outputs}/{path}"
         title = repository.rpartition("/")[2]
-        order = Order(folder, repository, title, endpoint(), token, public, update, dry_run)
-        line = json.dumps(asdict(order)).encode() + b"\n"
+        order = Order(
+            folder,
+            repository,
+            title,
+            endpoint(),
+            token,
+            public,
+            update,
+            dry_run,
+            asdict(evaluated) if evaluated else None,
+        )
+        line = order.line()
         with report.stage(f"{'look at' if dry_run else 'publish to'} {repository}, on the box"):
             found = _answer(link.agent.sample(run.run_id, MODULE, [], [line]))
     if found.repository != repository:

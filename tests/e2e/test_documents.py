@@ -170,7 +170,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setattr(evaluate, "evaluate", lambda *args: WORSE)
         patch.setattr(predict, "predict", lambda *args, **options: PREDICTED)
         patch.setattr(
-            publish, "publish_on_box", lambda run, *args, **options: Published(run, "models/best", "x", REPORT)
+            publish, "publish_on_box", lambda meant, *args, **options: Published(meant.run, "models/best", "x", REPORT)
         )
         found = []
         for entry, words, document, expected in CASES:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from remote_payload.recipes.evaluated import Column, Evaluation
+from remote_payload.train.files import write_json
 from tests.e2e.test_hub_line import MODEL, TOKEN, found, overrides, with_hub
 from tests.e2e.test_hub_line import gated as gated
 from tests.e2e.test_hub_line import legal as legal
@@ -14,6 +16,8 @@ from tests.support.cli import Gpurun
 from tests.support.document_types import TYPES, differences
 from tests.support.hub import Hub
 
+COLUMN = Column("it", "fineweb-legal", False, "", "classifier", "cpu", "float32", "x", {"accuracy": 0.75})
+MEASURED = Evaluation("/home/ada/test.jsonl", "0" * 64, 12, [COLUMN])
 WRITER = "hf_" + "W8riterW8riterW8riterW8riterW8riterW"[:34]
 
 
@@ -55,7 +59,9 @@ def test_a_run_publishes_at_its_end_and_later_from_its_box(
     # The one checkpoint has the weights of the finished model: converted on the box, it is the same files. Nothing of it came home.
     (step, _) = gpurun.json("checkpoints", "fineweb-legal")["checkpoints"]
     assert not step["here"]
-    gpurun("publish", f"fineweb-legal:{step['name']}", "ada/early", "--on-box")
+    write_json(tmp_path / "found/evaluation.json", MEASURED.as_json())
+    evaluated = ["--evaluation", str(tmp_path / "found")]
+    gpurun("publish", f"fineweb-legal:{step['name']}", "ada/early", "--on-box", *evaluated)
     early, legal_ = gated.files("ada/early"), gated.files("ada/legal")
     assert early.keys() == legal_.keys() and not {"state.json", "manifest.json"} & early.keys()
     for name in (
@@ -66,6 +72,7 @@ def test_a_run_publishes_at_its_end_and_later_from_its_box(
         "smoke/inputs.jsonl",
     ):
         assert early[name] == legal_[name], name
+    assert b"| accuracy | 0.7500 |" in early["README.md"] and b"/home/ada" not in early["README.md"]
     told = gpurun("publish", "fineweb-legal:step-009999", "ada/early", "--on-box", check=2).stderr
     assert "no complete checkpoint step-009999 on the box" in told
     gpurun.env["HF_PUBLISH_TOKEN"] = TOKEN
