@@ -59,8 +59,8 @@ def test_a_run_publishes_at_its_end_and_later_from_its_box(
     # The one checkpoint has the weights of the finished model: converted on the box, it is the same files. Nothing of it came home.
     (step, _) = gpurun.json("checkpoints", "fineweb-legal")["checkpoints"]
     assert not step["here"]
-    write_json(tmp_path / "found/evaluation.json", MEASURED.as_json())
-    evaluated = ["--evaluation", str(tmp_path / "found")]
+    write_json(tmp_path / "evaluation.json", MEASURED.as_json())
+    evaluated = ["--evaluation", str(tmp_path)]
     gpurun("publish", f"fineweb-legal:{step['name']}", "ada/early", "--on-box", *evaluated)
     early, legal_ = gated.files("ada/early"), gated.files("ada/legal")
     assert early.keys() == legal_.keys() and not {"state.json", "manifest.json"} & early.keys()
