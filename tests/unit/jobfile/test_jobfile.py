@@ -241,7 +241,7 @@ def test_every_field_of_a_job_survives_its_record(folder: Path) -> None:
         hub=Hub(("a/b",), True), resources=Resources("all", 2, 1 << 30, 1 << 31, 4), outputs=("models",),
         checkpoints=Checkpoints("out/step_*", "DONE"), smoke_test=SmokeTest(False, Tolerances(0.1, 0.2, 0.3)), price_per_hour=0.5,
         time_limit=90.0, cost_limit=3.0, secrets=("WANDB_API_KEY",), sweep={"settings.seed": (1, 2)}, keep_finished=2, queue=True,
-        slurm=Slurm("p", "a", "q", "c", "r", "n", "x", "g", "1G", "2G", 1, 2, "i", True),
+        slurm=Slurm("p", "a", "q", "c", "r", "n", "x", "g", "1G", "2G", 1, 2, "i", True), progress=("tqdm",),
     )  # fmt: skip
     assert same_as_default(job) == [], "a field that this test does not set may be lost in the record"
     assert read_job(json.loads(json.dumps(job.wire())), folder).wire() == job.wire()
