@@ -43,6 +43,8 @@ class Watched:
         self._begin(run)
         known = run.status is not None and run.status.finished
         self.over = known and any(mark.kind == "ended" for mark in self.history().marks)  # all of it is here
+        if self.over:
+            self.follow_record()
 
     def _begin(self, run: Run) -> None:
         self.run = run

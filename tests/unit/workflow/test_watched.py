@@ -64,3 +64,7 @@ def test_a_run_whose_end_is_here_is_asked_no_more_and_has_failed_as_it_did() -> 
     (places.run_folder(run.run_id) / "events.jsonl").write_text(ended + "\n")
     watched = Watched(run)
     assert watched.over and isinstance(watched.failure, RunFailed) and watched.log == ["one", "two"]
+    later = a_run("two", parent=run.run_id)
+    store.update(run, went_on_as=later.run_id)
+    watched = Watched(run)
+    assert watched.run.run_id == later.run_id and not watched.over and watched.failure is None
