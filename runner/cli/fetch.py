@@ -89,6 +89,8 @@ def show(fetched: Fetched) -> None:
         )
     else:
         click.echo("The run left nothing to fetch.")
+    if fetched.page:
+        click.echo(f"report: {fetched.page}")
     for left in fetched.left_out[:SHOWN]:
         click.echo(f"not fetched: {left}", err=True)
     if len(fetched.left_out) > SHOWN:

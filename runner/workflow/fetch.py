@@ -35,6 +35,7 @@ from runner.workflow.fetching.long_names import refuse_long_names
 from runner.workflow.fetching.receipt import Receipt
 from runner.workflow.fetching.staging import Staging, refuse_link
 from runner.workflow.fetching.verify import Verifier
+from runner.workflow.reporting.write import leave_page
 
 PAUSES = (0.5, 2.0)  # seconds before a broken copy is tried again
 CHANGED = (ChecksumMismatch, FilesChanged)
@@ -43,13 +44,17 @@ LISTINGS = 3  # how often a run that goes on is asked for its files, when they c
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did: where to, which files are new, how many were here already, what is never sent, and whether the run is over."""
+    """What a fetch did: where to, which files are new, how many were here already, what is never sent, and whether the run is over.
+
+    ``page`` is the run's report that was written after it.
+    """
 
     into: Path
     new: tuple[Artifact, ...]
     kept: int
     complete: bool
     left_out: tuple[LeftOut, ...] = ()
+    page: Path | None = None
 
     @property
     def bytes(self) -> int:
@@ -70,7 +75,7 @@ def fetch(run: Run, report: Reporter, *, into: Path | None = None, best: bool = 
 
 
 def fetch_over(link: Link, run: Run, report: Reporter, *, into: Path | None = None, best: bool = False) -> Fetched:
-    """The same over a link that is there."""
+    """The same over a link that is there. The run's report is written too."""
     target = into.expanduser().absolute() if into else run.outputs_here
     with exclusively(run):
         wanted = {"select": only_chosen} if best else {}
@@ -79,7 +84,8 @@ def fetch_over(link: Link, run: Run, report: Reporter, *, into: Path | None = No
         store.update(run, fetched_into=str(target))  # what is not home stays so
     else:
         store.update(run, fetched_into=str(target), fetched_at=time.time() if manifest.complete else None)
-    return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out)
+    page = leave_page(run, report, link)
+    return Fetched(target, tuple(new), len(manifest.files) - len(new), manifest.complete, manifest.left_out, page)
 
 
 def _fetch_all(

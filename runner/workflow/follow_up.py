@@ -12,6 +12,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.fetch import Fetched, fetch
 from runner.workflow.logs import show
+from runner.workflow.reporting.write import leave_page
 from runner.workflow.status import raise_for
 from runner.workflow.submission.records import interruption_explained
 
@@ -71,7 +72,10 @@ def _follow(followed: FollowedRun, report: Reporter, display: Display) -> None:
         raise_for(status)
     removed = any(each.why.startswith(REASON) for each in followed.fetched.left_out)  # another run's model was kept
     if run.job.recipe and run.job.smoke_test.enabled and not removed:
-        _smoke_test(followed, report, display)
+        try:
+            _smoke_test(followed, report, display)
+        finally:
+            leave_page(run, report)  # with the verdict
 
 
 def _smoke_test(followed: FollowedRun, report: Reporter, display: Display) -> None:

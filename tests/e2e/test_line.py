@@ -57,6 +57,16 @@ def test_submit_logs_fetch_status_list_done(gpurun: Gpurun, job: Any, tmp_path: 
     assert gpurun.json("done")["safe_to_destroy"]
 
 
+def test_a_fetch_leaves_a_page_about_the_run(gpurun: Gpurun, job: Any) -> None:
+    """Though nothing of its log or events was here before."""
+    run_id = gpurun.submit(job(TRAIN))
+    gpurun("wait")
+    fetched = gpurun.json("fetch")
+    page = Path(fetched["report"]).read_text("utf-8")
+    assert "succeeded" in page and f"hello from {run_id}" in page and "<figcaption>loss</figcaption>" in page
+    assert gpurun.json("report") == {"path": fetched["report"], "bytes": len(page.encode()), "notes": []}
+
+
 def test_the_log_comes_home_with_the_outputs_and_its_lines_have_times_on_demand(gpurun: Gpurun, job: Any) -> None:
     run_id = gpurun.submit(job(TRAIN, outputs=["models", "logs"]))
     begun = time.time()

@@ -29,6 +29,7 @@ def fetched_part(fetched: Fetched) -> documents.Fetched:
         "kept": fetched.kept,
         "bytes": fetched.bytes,
         "left_out": _left_out(fetched.left_out),
+        "report": str(fetched.page) if fetched.page else None,
     }
 
 

@@ -25,6 +25,7 @@ class Fetched(TypedDict):
     kept: int
     bytes: int
     left_out: list[LeftOut]
+    report: str | None
 
 
 class Fetch(Run, Fetched):

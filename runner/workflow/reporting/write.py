@@ -13,6 +13,7 @@ from runner.domain import places
 from runner.domain.errors import GpurunError, HostError
 from runner.domain.job import SECRET_NAME
 from runner.domain.progress import Reporter
+from runner.domain.quantities import format_size
 from runner.domain.run import Run
 from runner.files import write_text
 from runner.report.page import render
@@ -25,6 +26,7 @@ from runner.workflow.reporting.several_runs import page_of_several
 if TYPE_CHECKING:
     from runner.transport.link import Link
 
+QUICK = 32 << 20  # bytes of a log that a fetch brings beside the outputs
 TAIL = 4096  # bytes at the end of the events, where a finished run has its last one
 
 
@@ -73,20 +75,33 @@ def _secrets(runs: Sequence[Run]) -> list[str]:
     return found + [value for name, value in variables if SECRET_NAME.search(name)]
 
 
-def leave_page(run: Run, report: Reporter, link: Link | None = None) -> None:
-    """Writes the run's page beside its record, from what is here and what ``link`` brings. Whatever goes wrong is a warning: the page
-    can be made again."""
+def leave_page(run: Run, report: Reporter, link: Link | None = None) -> Path | None:
+    """Writes the run's page beside its record, from what is here and what ``link`` brings quickly; gives its place.
+
+    Whatever goes wrong is a warning, since the page can be made again: None then.
+    """
     try:
-        notes = []
-        if link is not None and is_behind(run):
-            try:
-                catch_up(link, run)
-            except GpurunError as error:
-                notes = [error.message]
-        write([run], own_place(run), notes)
+        with report.stage("write the report"):
+            notes = _bring_quickly(link, run) if link is not None and is_behind(run) else []
+            return write([run], own_place(run), notes).path
     except Exception as error:  # also a mistake of ours: what was asked for was something else, and is done
         told = error.message if isinstance(error, GpurunError) else f"{type(error).__name__}: {error}"
         report.warn(f"the report of {run.run_id} was not written: {told}")
+        return None
+
+
+def _bring_quickly(link: Link, run: Run) -> list[str]:
+    """Log and events, unless much of the log is missing; a sentence where not all is here now."""
+    try:
+        missing = link.agent.status(run.run_id).log_size - log_size(run)
+        if missing > QUICK:
+            return [
+                f"{format_size(missing)} of the log are still on the box, and what came with them: gpurun report brings it."
+            ]
+        catch_up(link, run)
+    except GpurunError as error:
+        return [f"This is what was here: {error.message}"]
+    return []
 
 
 def refresh(runs: Sequence[Run], report: Reporter) -> list[str]:
@@ -121,11 +136,18 @@ def is_behind(run: Run) -> bool:
         return False
     if run.status is None or not run.status.finished:
         return True
-    folder = places.run_folder(run.run_id)
     try:
-        with (folder / "events.jsonl").open("rb") as events:
+        with (places.run_folder(run.run_id) / "events.jsonl").open("rb") as events:
             events.seek(max(0, events.seek(0, os.SEEK_END) - TAIL))
             ended = b'"ended"' in events.read()
-        return not ended or (folder / "log").stat().st_size < run.status.log_size
     except OSError:
         return True
+    return not ended or log_size(run) < run.status.log_size
+
+
+def log_size(run: Run) -> int:
+    """Bytes of this machine's copy of the log."""
+    try:
+        return (places.run_folder(run.run_id) / "log").stat().st_size
+    except OSError:
+        return 0
