@@ -88,6 +88,19 @@ def test_the_page_fits_a_phone(browser: browsers.Browser, tmp_path: Path) -> Non
     assert_quiet(browser, file)
 
 
+def test_on_paper_all_charts_are_drawn_and_light(browser: browsers.Browser, tmp_path: Path) -> None:
+    file = write([report_runs.a_good_run()], tmp_path / "page.html").path
+    opened(browser, file, dark=True)
+    figures = browser.ask("document.querySelectorAll('figure').length")
+    assert browser.ask("document.querySelectorAll('canvas').length") < figures  # the others are not in view
+    browser.ask("dispatchEvent(new Event('beforeprint'))")
+    assert browser.ask("document.querySelectorAll('canvas').length") == figures
+    assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    browser.ask("dispatchEvent(new Event('afterprint'))")
+    assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
+    assert_quiet(browser, file)
+
+
 def test_a_zoom_and_the_cursor_are_those_of_all_charts(browser: browsers.Browser, tmp_path: Path) -> None:
     file = write([report_runs.a_good_run()], tmp_path / "page.html").path
     opened(browser, file)
