@@ -14,6 +14,7 @@ from remote_payload.agent.wire.redact import redact
 from runner.domain.errors import ArtifactError
 from runner.domain.terminal import clean_lines
 from runner.files import read_json
+from runner.local_model.model_folder import CONFIG
 from runner.local_model.process import worker_environment
 
 # What each quantisation may change: the largest difference of a log-probability as a share of the largest logit (at least 1). The first
@@ -25,6 +26,7 @@ TOLERANCE = {
 }  # fmt: skip
 WIDE = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 TOKENIZER_CONFIG = "tokenizer_config.json"
+BESIDE = ("  ", "Traceback", "INFO:", "WARNING:")  # lines of a program that fails which do not say why
 TEXTS = ("*.json", "*.model", "*.txt", "*.jinja")  # what describes a model, and its tokenizer
 
 
@@ -43,9 +45,13 @@ def check_tokenizer(converter: Sequence[str], model: Path, base: Path | None) ->
             for path in (found for pattern in TEXTS for found in source.glob(pattern)):
                 if not path.name.endswith(".index.json"):
                     (folder / path.name).write_bytes(path.read_bytes())
-        _plain_tokenizer_class(folder)
+        _as_version_4_writes(folder)
         words = ["--vocab-only", "--outfile", f"{scratch}/vocabulary.gguf"]
-        _run([*converter, str(folder), *words], "llama.cpp's converter does not know this model's tokenizer")
+        _run(
+            [*converter, str(folder), *words], "llama.cpp's converter does not know this model's tokenizer",
+            hint="A newer llama.cpp may know it, unless it was trained for this model alone. gpurun export --merged writes the model for "
+            "transformers.",
+        )  # fmt: skip
 
 
 def convert(converter: Sequence[str], whole: Path, dtype: str, into: Path) -> None:
@@ -55,7 +61,7 @@ def convert(converter: Sequence[str], whole: Path, dtype: str, into: Path) -> No
         folder.mkdir()
         for path in whole.iterdir():
             os.symlink(path.absolute(), folder / path.name)
-        _plain_tokenizer_class(folder)
+        _as_version_4_writes(folder)
         words = ["--outtype", WIDE[dtype].lower(), "--outfile", str(into.absolute())]
         _run([*converter, str(folder), *words], "llama.cpp's converter cannot convert this model")
 
@@ -68,17 +74,25 @@ def quantize(program: Path, file: Path, dtype: str, quantisation: str, into: Pat
         _run([str(program), str(file.absolute()), str(into.absolute()), quantisation], "llama-quantize failed")
 
 
-def _plain_tokenizer_class(folder: Path) -> None:
-    """transformers 5 names a class for every tokenizer that version 4, which the converter asks for, does not have."""
-    file = folder / TOKENIZER_CONFIG
-    config = read_json(file) if file.is_file() else {}
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        file.unlink()  # it may be a link to the model's own
-        file.write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8")
+def _as_version_4_writes(folder: Path) -> None:
+    """transformers 5 names a class for every tokenizer that version 4, which the converter asks for, does not have; and it leaves out
+    GPT-2's ``n_ctx``, which the converter reads and which is ``n_positions``."""
+    _change(folder / TOKENIZER_CONFIG, "tokenizer_class", "TokenizersBackend", "PreTrainedTokenizerFast")
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if config.get("model_type") == "gpt2":
+        _change(folder / CONFIG, "n_ctx", None, config.get("n_positions"))
 
 
-def _run(command: list[str], failed: str) -> str:
-    """What the program printed. Without a token, offline, outside of gpurun's own packages."""
+def _change(file: Path, field: str, old: object, new: object) -> None:
+    """The JSON file with a value replaced, where the field has the old one (None: where it is missing)."""
+    values = read_json(file) if file.is_file() else {}
+    if values.get(field) == old:
+        file.unlink(missing_ok=True)  # it may be a link to the model's own
+        file.write_text(json.dumps({**values, field: new}), "utf-8")
+
+
+def _run(command: list[str], failed: str, hint: str = "") -> str:
+    """What the program printed. Without a token, offline, outside of gpurun's own packages. Raises ArtifactError with its last words."""
     with tempfile.TemporaryDirectory(prefix="gpurun-llama-cpp-") as empty:
         environment = worker_environment(empty)
         del environment["PYTHONPATH"]
@@ -86,6 +100,7 @@ def _run(command: list[str], failed: str) -> str:
             command, cwd=empty, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )  # fmt: skip
     if done.returncode:
-        last = "\n".join([line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:])
-        raise ArtifactError(f"{failed}:\n{redact(clean_lines(last, 900))}", meaning="Nothing was exported.")
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        last = "\n".join([line for line in said if not line.startswith(BESIDE)][-3:])
+        raise ArtifactError(f"{failed}:\n{redact(clean_lines(last, 900))}", meaning="Nothing was exported.", hint=hint)
     return done.stdout + done.stderr

@@ -107,8 +107,10 @@ def test_a_tokenizer_and_an_architecture_that_llama_cpp_does_not_know_are_refuse
 ) -> None:
     monkeypatch.setattr("runner.workflow.exporting.export.merge", lambda *_, **__: pytest.fail("it was merged"))
     own = peft_adapter(tmp_path / "own", "gpt2", ["c_attn"], tied=True)  # its tokenizer was trained here
-    with pytest.raises(ArtifactError, match="does not know this model's tokenizer"):
+    with pytest.raises(ArtifactError, match="does not know this model's tokenizer") as raised:
         exported(own, tmp_path / "out", "Q8_0")
+    assert "pre-tokenizer was not recognized" in raised.value.message and 'File "' not in raised.value.message
+    assert raised.value.hint and "--merged" in raised.value.hint
     strange = save_tiny_model("llama", tmp_path / "strange")
     config = json.loads((strange / "config.json").read_text())
     (strange / "config.json").write_text(json.dumps({**config, "architectures": ["StrangeForCausalLM"]}))
