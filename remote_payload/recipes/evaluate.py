@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from remote_payload.recipes.evaluated import SUMMARY, Column, Evaluation
 from remote_payload.settings.evaluate import Asking, EvaluateSettings, ModelToMeasure
 from remote_payload.train.data.records import read_json
 from remote_payload.train.download import local_model
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, UnusableModel
 from remote_payload.train.evaluation.json_schemas import check_schema, read_schema
 from remote_payload.train.files import sha256_of, write_json, write_json_lines
 from remote_payload.train.inference.footprint import forget_peak, peak_bytes
@@ -55,11 +54,15 @@ def main(run: Run[Any]) -> None:
 
 
 def with_folders(run: Run[Any], model: ModelToMeasure) -> ModelToMeasure:
-    """The model with its folder here, and that of its base."""
-    folder = model.folder if Path(model.folder).is_dir() else local_model(run, model.folder, model.revision).path
-    base = model.base
-    if base is not None and not Path(base).is_dir():
-        base = local_model(run, base, model.base_revision).path
+    """The model with its folder here, and that of its base. Raises InputError naming the model."""
+    folder, base = model.folder, model.base
+    try:
+        if not Path(folder).is_dir():
+            folder = local_model(run, folder, model.revision).path
+        if base is not None and not Path(base).is_dir():
+            base = local_model(run, base, model.base_revision).path
+    except UnusableModel as error:
+        raise InputError(f"{model.name}: {error.reason}") from None
     return replace(model, folder=folder, base=base)
 
 
@@ -128,7 +131,7 @@ class Work:
         self._ask(target, own or self.prompting, loaded, base=False)
         if not self.settings.base:
             return
-        if isinstance(target.model, PeftModel):
+        if target.holds_base:
             with target.model.disable_adapter():
                 self._ask(target, own or self.prompting, {}, base=True, identity=str(model.base))
         elif model.base:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import List, Literal, Optional
 
 from remote_payload.settings import sft
+from remote_payload.settings.generation import Answering
 from remote_payload.settings.setting import required, setting
 
 # Which way is better, of everything that an evaluation may be held to; what is not here (lengths, times) is only shown.
@@ -40,15 +41,10 @@ class ModelToMeasure:
 
 
 @dataclass
-class Asking:
+class Asking(Answering):
     """One way to ask a language model: a cell of the grid."""
 
     name: str = setting("", "What it is called in the results; empty where there is only one.")
-    max_new_tokens: int = setting(256, "Longest answer, in tokens.", ge=1)
-    temperature: float = setting(0.0, "0 takes the most probable token each time; higher is more varied.", ge=0)
-    top_p: float = setting(1.0, "Sample among the most probable tokens that make up this share.", gt=0, le=1)
-    repetition_penalty: float = setting(1.0, "Above 1 makes tokens that are already in the answer less probable.", gt=0)
-    system_prompt: Optional[str] = setting(None, "The system message of conversations that have none of their own.")
 
 
 @dataclass

@@ -6,19 +6,8 @@ from dataclasses import dataclass
 from typing import List, Literal, Optional
 
 from remote_payload.settings.evaluate import ModelToMeasure
+from remote_payload.settings.generation import Answering
 from remote_payload.settings.setting import group, required, setting
-
-
-@dataclass
-class Answering:
-    """How a language model answers."""
-
-    max_new_tokens: int = setting(256, "Longest answer, in tokens.", ge=1)
-    temperature: float = setting(0.0, "0 takes the most probable token each time; higher is more varied.", ge=0)
-    top_p: float = setting(1.0, "Sample among the most probable tokens that make up this share.", gt=0, le=1)
-    repetition_penalty: float = setting(1.0, "Above 1 makes tokens that are already in the answer less probable.", gt=0)
-    seed: int = setting(0, "The same seed gives the same answers.", ge=0)
-    system_prompt: Optional[str] = setting(None, "A system message to ask with, other than the one of training.")
 
 
 @dataclass
@@ -35,6 +24,7 @@ class PredictSettings:
         "stop", "A row that cannot be read or lacks the field ends the command, or is written with the reason as error."
     )
     answering: Answering = group(Answering, "How a language model answers.")
+    seed: int = setting(0, "The same seed gives the same answers.", ge=0)
 
 
 @dataclass

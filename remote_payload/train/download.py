@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, UnusableModel
 from remote_payload.train.files import sha256_of, shown_path
 from remote_payload.train.run import Run
 
@@ -80,24 +80,24 @@ def base_source(base: BaseFacts, base_path: str | Path | None) -> tuple[str, str
 
 
 def local_model(run: Run, name: str, revision: str | None = None) -> BaseModel:
-    """The base model as a folder of this machine, on every rank. Raises InputError if it does not exist or may not be read."""
+    """The base model as a folder of this machine, on every rank. Raises UnusableModel if it does not exist or may not be read."""
     model: BaseModel | None = None
     problem: str | None = None
     if run.world.main:
         try:
             model = _folder(name) if Path(name).is_dir() else _from_hub(run, name, revision)
-        except InputError as error:
-            problem = str(error)
+        except UnusableModel as error:
+            problem = error.reason
     model, problem = run.world.broadcast((model, problem))
     if model is None:
-        raise InputError(problem or "")
+        raise UnusableModel(problem or "")
     return model
 
 
 def _folder(name: str) -> BaseModel:
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        raise InputError(f"settings.model: {name} is a folder without config.json, so not a model")
+        raise UnusableModel(f"{name} is a folder without config.json, so not a model")
     weights = folder / "model.safetensors"
     sha256 = sha256_of(weights) if weights.is_file() else None
     return BaseModel(name, str(folder), sha256=sha256, licence=_licence_in(folder / "README.md"))
@@ -122,11 +122,9 @@ def _from_hub(run: Run, name: str, revision: str | None) -> BaseModel:
         run.telemetry.flag("download_stalled", f"no byte of {name} for {STALLED_AFTER:.0f} s; trying again without Xet")
         found = _download(run, name, revision, {**os.environ, "HF_HUB_DISABLE_XET": "1"})
     if found is None:
-        raise InputError(
-            f"settings.model: the download of {name} stalled twice; is the Hub reachable from this machine?"
-        )
+        raise UnusableModel(f"the download of {name} stalled twice; is the Hub reachable from this machine?")
     if found.error:
-        raise InputError(f"settings.model: {name}: {found.error}")
+        raise UnusableModel(f"{name}: {found.error}")
     return BaseModel(name, found.path, revision=found.revision, licence=found.licence)
 
 

@@ -7,6 +7,15 @@ class InputError(Exception):
     """Data, settings or a model that cannot be used; the message names the file and line, or the setting. Exit code 2."""
 
 
+class UnusableModel(InputError):
+    """A model that is missing or cannot be loaded, and the reason. In a job it is the one that ``settings.model`` names; who loads another
+    says which."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"settings.model: {reason}")
+        self.reason = reason
+
+
 class TrainingError(Exception):
     """The run cannot go on: a loss that is NaN, a row that does not fit in memory, a full disk. Exit code 1."""
 

@@ -104,6 +104,33 @@ def hosts_option(function: F) -> F:
     )(function)
 
 
+def answering_options(function: F) -> F:
+    """How a language model answers: what is not given (None) is as in its training. The names are those of ``Answering``."""
+    for option in (
+        click.option(
+            "--system-prompt", metavar="TEXT|@FILE", help="Ask with this system message, not with that of training."
+        ),
+        click.option("--repetition-penalty", type=number(click.FloatRange(0, min_open=True)), help="1 is none."),
+        click.option(
+            "--top-p",
+            type=number(click.FloatRange(0, 1, min_open=True)),
+            help="Choose among the most likely tokens of this probability.",
+        ),
+        click.option("--temperature", type=number(click.FloatRange(0)), help="0 always takes the most likely token."),
+        click.option("--max-new-tokens", type=number(click.IntRange(1)), help="The most tokens of an answer."),
+    ):
+        function = option(function)
+    return function
+
+
+def seed_option(function: F) -> F:
+    """``--seed``."""
+    bounds = number(click.IntRange(0))
+    return click.option(
+        "--seed", type=bounds, default=0, show_default=True, help="The same seed gives the same answers."
+    )(function)
+
+
 def moved_host_option(function: F) -> F:
     """``--host`` of a command about a run that exists: the address that its box has now."""
     text = "The box's new address, where it has changed; the run's record follows."

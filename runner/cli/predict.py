@@ -40,16 +40,8 @@ if TYPE_CHECKING:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="The device."
 )
-@click.option("--max-new-tokens", type=options.number(click.IntRange(1)), help="The most tokens of an answer.")
-@click.option("--temperature", type=options.number(click.FloatRange(0)), help="0 always takes the most likely token.")
-@click.option(
-    "--top-p",
-    type=options.number(click.FloatRange(0, 1, min_open=True)),
-    help="Choose among the most likely tokens of this probability.",
-)
-@click.option("--repetition-penalty", type=options.number(click.FloatRange(0, min_open=True)), help="1 is none.")
-@click.option("--seed", type=int, help="The same seed gives the same answers.")
-@click.option("--system-prompt", metavar="TEXT", help="Ask with this system message, not with that of training.")
+@options.answering_options
+@options.seed_option
 @options.host_option(required=False)
 @click.option(
     "--gpus", type=options.number(click.IntRange(1)), default=1, show_default=True, help="With --host: how many GPUs."
@@ -58,7 +50,7 @@ if TYPE_CHECKING:
 @options.json_option
 def command(
     target: str, files: tuple[str, ...], written: str, field: str | None, keep: tuple[str, ...], bad_rows: str, device: str,
-    host: str | None, gpus: int, dry_run: bool, as_json: bool, **told: object,
+    seed: int, host: str | None, gpus: int, dry_run: bool, as_json: bool, **told: object,
 ) -> None:  # fmt: skip
     """Write a model's prediction for each row of files of any size.
 
@@ -70,7 +62,7 @@ def command(
     from runner.domain.errors import UserError
     from runner.workflow.inference.predict import predict
 
-    settings = PredictSettings(list(files), written, field, list(keep), bad_rows)  # type: ignore[arg-type]
+    settings = PredictSettings(list(files), written, field, list(keep), bad_rows, seed=seed)  # type: ignore[arg-type]
     report = output.reporter(as_json)
     if host and dry_run:
         raise UserError("--dry-run reads the rows on this machine: leave --host out")

@@ -14,19 +14,19 @@ from runner.cli import options, output
 @click.command(
     "sample",
     epilog="\b\nExamples:\n"
-    '  gpurun sample --prompt "In the year 1834,"\n'
-    "  gpurun sample --checkpoint best --prompts prompts.txt\n"
-    "  gpurun sample --checkpoint step-000500 --interactive --on-box\n"
-    "  gpurun sample --base --prompt Hello       the model that training began with",
+    '  gpurun sample --prompt "In the year 1834,"       the newest run\n'
+    "  gpurun sample brie:step-000500 --interactive --on-box\n"
+    "  gpurun sample brie --prompts prompts.txt --base  the base model beside it\n"
+    '  gpurun sample brie --prompt "Hello" --samples 3 --system-prompt @persona.txt\n'
+    '  gpurun sample legal --prompt "The licensee shall"\n'
+    '  gpurun sample ./adapter --prompt "Hello" --temperature 0.3',
 )
-@options.run_argument
+@click.argument("target", metavar="[TARGET]", required=False, shell_complete=options.complete_run)
 @click.option(
     "--checkpoint",
-    default="latest",
-    show_default=True,
     metavar="NAME",
     shell_complete=options.complete_checkpoint,
-    help="latest, best, or the name of a checkpoint.",
+    help="latest, best, or the name of a checkpoint. As RUN:NAME.  [default: latest]",
 )
 @click.option(
     "--prompt", "given", multiple=True, help="A prompt. May be repeated. Without any, the prompts of the job are used."
@@ -36,73 +36,54 @@ from runner.cli import options, output
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help='One prompt a line, or JSON Lines with "prompt".',
+    help='One prompt a line, or JSON Lines with "prompt" or "text".',
 )
-@click.option("--interactive", is_flag=True, help="Read prompts from the terminal, one a line.")
-@click.option("--base", is_flag=True, help="Use the model that training began with.")
-@click.option("--on-box", is_flag=True, help="Generate on the box even if the checkpoint is on this machine.")
+@click.option("--interactive", is_flag=True, help="Read prompts from the terminal or a pipe, one a line.")
+@click.option("--base", is_flag=True, help="Show the answers of the model that training began with beside them.")
+@click.option(
+    "--samples",
+    type=options.number(click.IntRange(1)),
+    default=1,
+    show_default=True,
+    help="Answers to each prompt; the second has the next seed, and so on.",
+)
+@click.option("--on-box", is_flag=True, help="Answer on the run's box even if the checkpoint is on this machine.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="The device."
 )
-@click.option(
-    "--max-new-tokens",
-    type=options.number(click.IntRange(1)),
-    default=128,
-    show_default=True,
-    help="The most tokens of an answer.",
-)
-@click.option(
-    "--temperature",
-    type=options.number(click.FloatRange(0)),
-    default=0.8,
-    show_default=True,
-    help="0 always takes the most likely token.",
-)
-@click.option(
-    "--top-p",
-    type=options.number(click.FloatRange(0, 1, min_open=True)),
-    default=0.95,
-    show_default=True,
-    help="Choose among the most likely tokens of this probability.",
-)
-@click.option(
-    "--repetition-penalty",
-    type=options.number(click.FloatRange(0, min_open=True)),
-    default=1.1,
-    show_default=True,
-    help="1 is none.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
+@options.answering_options
+@options.seed_option
 @options.json_option
 def command(
-    run: str | None, checkpoint: str, given: tuple[str, ...], file: Path | None, interactive: bool, base: bool,
-    on_box: bool, device: str, max_new_tokens: int, temperature: float, top_p: float, repetition_penalty: float,
-    seed: int, as_json: bool,
+    target: str | None, checkpoint: str | None, given: tuple[str, ...], file: Path | None, interactive: bool, base: bool,
+    samples: int, on_box: bool, device: str, seed: int, as_json: bool, **told: object,
 ) -> None:  # fmt: skip
-    """Generate text with a checkpoint of a run, while it trains or after it.
+    """Try a model with a few prompts.
 
-    The checkpoint runs on this machine if it was fetched, otherwise on the box.
+    TARGET is a run (its latest checkpoint, while it trains or after), RUN:CHECKPOINT, a folder with a model or an adapter, or a model of
+    the Hub. Without one it is the newest run. What was not fetched is asked on the run's box.
+
+    A language model answers, generated as in its run's own reports unless an option says otherwise. A classifier says how probable each
+    class is.
     """
-    from runner import store
+    from remote_payload.settings.sample import SampleSettings
+    from runner.cli.sample_display import show
     from runner.domain.errors import UserError
-    from runner.local_model.messages import Sampling
-    from runner.workflow.inference.sample import SampleOptions, is_here, read_prompts, sample
+    from runner.workflow.inference.sample import choose, prompts_of, read_prompts, trying
 
-    record = store.find_started(run)
-    own = record.job.setting("prompts") or []
-    prompts = [*given, *(read_prompts(file) if file else [])] or [str(prompt) for prompt in own]
+    chosen = choose(target, checkpoint, on_box=on_box)
+    prompts = [*given, *(read_prompts(file) if file else [])] or prompts_of(chosen.meant.run)
     if not prompts and not interactive:
         raise UserError("there is no prompt", hint="Give --prompt TEXT, --prompts FILE or --interactive.")
-    sampling = Sampling(max_new_tokens, temperature, top_p, repetition_penalty, seed)
-    chosen = SampleOptions(checkpoint, base, device, sampling)
-    there = on_box or not is_here(record, checkpoint)
-    answers = sample(record, chosen, typed() if interactive else prompts, output.reporter(as_json), on_box=there)
-    if as_json:
-        from runner.cli.as_document.models import sample_document
+    settings = SampleSettings(base, samples, seed, device)  # type: ignore[arg-type]
+    asked = typed() if interactive else prompts
+    with trying(chosen, settings, told, asked, output.reporter(as_json)) as tried:
+        if as_json:
+            from runner.cli.as_document.models import sample_document
 
-        return output.print_document(sample_document(record, answers, on_box=there))
-    for answer in answers:
-        show(answer.prompt, answer.text, interactive)
+            return output.print_document(sample_document(chosen, tried))
+        for each in tried.answered:
+            show(each, tried.loaded, echo=not interactive)
 
 
 def typed() -> Iterator[str]:
@@ -115,12 +96,3 @@ def typed() -> Iterator[str]:
             return
         if line.strip():
             yield line.rstrip("\n")
-
-
-def show(prompt: str, text: str, interactive: bool) -> None:
-    """Prints an answer for a person, without control sequences: a model can generate any text."""
-    from runner.domain.terminal import clean_lines
-
-    if not interactive:
-        click.secho(clean_lines(prompt, 2000), bold=True)
-    click.echo(clean_lines(text, 100_000) + "\n")

@@ -113,15 +113,13 @@ def _local(named: str, job: Job | None) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def choose_dtype(
-    model: ModelFolder, base: Path | None, report: Reporter, *, elsewhere: str, ask_base: bool = False
-) -> str:
+def choose_dtype(model: ModelFolder, base: Path | None, report: Reporter, *, elsewhere: str) -> str:
     """float32, so that the device differs and not the rounding; where that needs too much memory the model's own dtype, with a warning.
 
-    With ``ask_base`` the base alone is loaded. Raises SmokeTestFailed when even the model's own dtype does not fit; ``elsewhere`` is
+    Raises SmokeTestFailed when even the model's own dtype does not fit; ``elsewhere`` is
     then the hint.
     """
-    numbers = (0 if ask_base else model.inspected.elements) + (_elements(base) if base else 0)
+    numbers = model.inspected.elements + (_elements(base) if base else 0)
     available = SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     narrow = model.dtype if model.dtype != "float32" else "bfloat16"
     for dtype in ("float32", narrow):

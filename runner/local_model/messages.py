@@ -2,7 +2,7 @@
 
 gpurun sends one request, and after a ``SampleRequest`` the prompts, one at a time. The process sends ``Progress`` lines and then, for a
 ``SmokeRequest``, one ``SmokeResult``; for a ``PredictRequest``, one ``PredictResult``; for an ``ExportRequest`` one ``Exported``; for an
-``EvaluateRequest`` one ``Evaluated``; for a ``SampleRequest`` ``Loaded`` and an ``Answer`` to each prompt. It sends a ``Failure`` instead
+``EvaluateRequest`` one ``Evaluated``; for a ``SampleRequest`` ``Loaded`` and an ``Answered`` to each prompt. It sends a ``Failure`` instead
 of any of them and ends. ``gpurun sample --on-box`` reads the same lines from the box.
 """
 
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from remote_payload.recipes.answers import Answer, Loaded
+from remote_payload.recipes.answers import Answered, Loaded, Seconds, Verbatim
 from remote_payload.settings.predict import PredictSettings
+from remote_payload.settings.sample import SampleSettings
 
 
 @dataclass(frozen=True)
@@ -33,37 +34,25 @@ class SmokeRequest:
     adapter: bool
     device: str
     dtype: str
-    labels: tuple[str, ...]
+    labels: tuple[Verbatim, ...]
     max_length: int
     inputs: Path | None
     expected: Path | None
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 takes the most probable one."""
-
-    max_new_tokens: int = 128
-    temperature: float = 0.8
-    top_p: float = 0.95
-    repetition_penalty: float = 1.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class SampleRequest:
-    """Load the model in ``folder``, or with ``ask_base`` the model that its training began with, and answer prompts.
+    """Load the model in ``folder`` and answer prompts as ``settings`` says.
 
-    ``base`` is the folder of the base model, for an adapter and for ``ask_base``. ``dtype`` is used on every device but CUDA,
-    where it is bfloat16.
+    ``base`` is the folder of the base model, for an adapter and where the base is asked too. ``dtype`` is used on every device but
+    CUDA, where it is bfloat16. ``name`` is for messages.
     """
 
+    name: str
     folder: Path
     base: Path | None
-    ask_base: bool
-    device: str
     dtype: str
-    sampling: Sampling
+    settings: SampleSettings
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,7 @@ class ExportRequest:
     dtype: str
     questions: Path | None = None
     form: bool = False
-    title: str | None = None
+    title: Verbatim | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +130,8 @@ class RowDifference:
 
     difference: float
     gap: float | None
-    here: str = ""
-    there: str = ""
+    here: Verbatim = ""
+    there: Verbatim = ""
 
 
 @dataclass(frozen=True)
@@ -159,7 +148,7 @@ class Measured:
 class Labelled:
     """The class that was chosen for one text, and its probability."""
 
-    label: str
+    label: Verbatim
     probability: float
 
 
@@ -173,10 +162,10 @@ class Predictions:
     """
 
     samples: int
-    seconds: float
+    seconds: Seconds
     counts: tuple[int, ...] | None = None
     tokens: int | None = None
-    texts: tuple[str, ...] = ()
+    texts: tuple[Verbatim, ...] = ()
     comparison: Measured | None = None
     labelled: tuple[Labelled, ...] = ()
 
@@ -188,7 +177,7 @@ class SmokeResult:
     device: str
     device_name: str
     torch: str
-    load_seconds: float
+    load_seconds: Seconds
     peak_memory: int
     predictions: Predictions
 
@@ -204,18 +193,18 @@ class PredictResult:
     cut: int
     counts: dict[str, int]
     predicted: int
-    seconds: float
+    seconds: Seconds
     peak_memory: int
-    problems: tuple[str, ...] = ()
+    problems: tuple[Verbatim, ...] = ()
 
 
 @dataclass(frozen=True)
 class PromptForm:
     """How a language model is asked, for Ollama: a template of Go's, the system message (empty: none), texts at which answers end."""
 
-    template: str
-    system: str
-    stop: tuple[str, ...]
+    template: Verbatim
+    system: Verbatim
+    stop: tuple[Verbatim, ...]
 
 
 @dataclass(frozen=True)
@@ -233,5 +222,5 @@ class Evaluated:
     columns: int
 
 
-Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answer | PredictResult | Exported | Evaluated
+Message: TypeAlias = Progress | Failure | SmokeResult | Loaded | Answered | PredictResult | Exported | Evaluated
 Send: TypeAlias = Callable[[Message], None]

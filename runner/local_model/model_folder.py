@@ -61,9 +61,8 @@ def find_models(root: Path) -> list[Path]:
     Folders with a gpurun.json come first: where there is one, others are only parts of a run. Raises SmokeTestFailed when
     there is none.
     """
-    for name in (DESCRIPTION, CONFIG, ADAPTER):
-        if (root / name).is_file():
-            return [root]
+    if is_model(root):
+        return [root]
     folders = list(_folders(root, DEEPEST))
     for marks in ((DESCRIPTION,), (CONFIG, ADAPTER)):
         found = [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
@@ -77,6 +76,11 @@ def find_models(root: Path) -> list[Path]:
         meaning=f"A model is a folder with {DESCRIPTION}, {CONFIG} or {ADAPTER} in it.",
         hint="Bring it home first: gpurun fetch. A run that still trains has none yet.",
     )
+
+
+def is_model(folder: Path) -> bool:
+    """Whether the folder itself says that it is a model."""
+    return any((folder / name).is_file() for name in (DESCRIPTION, CONFIG, ADAPTER))
 
 
 def not_loadable(weights: list[Path]) -> SmokeTestFailed:

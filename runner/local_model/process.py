@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from remote_payload.agent.wire.redact import redact
-from remote_payload.recipes.answers import Answer, Loaded
+from remote_payload.recipes.answers import Answered, Loaded
 from runner.domain.answers.reading import Impossible
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Stage
@@ -58,7 +58,7 @@ KEPT = (
 KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "CUDA_", "DYLD_", "PYTORCH_", "TORCH_")
 
 ShowProgress = Callable[[Progress], None]
-T = TypeVar("T", SmokeResult, Exported, Loaded, Answer, Evaluated, PredictResult)
+T = TypeVar("T", SmokeResult, Exported, Loaded, Answered, Evaluated, PredictResult)
 
 
 class ModelProcess:

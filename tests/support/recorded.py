@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from remote_payload.agent.wire import protocol
+from remote_payload.recipes import answers
 from runner import store, workflow
 from runner.cli.group import run
 from runner.domain.host import Host
@@ -75,9 +76,12 @@ LISTENING = {
     "interfaces": [{"name": "eth1", "address": "10.88.0.1"}],
     "cluster": {"NODE_RANK": "0"},
 }
+WRITTEN = answers.Answer(False, 1, "b", 3, 0.5, True)
+SCORED = answers.Classified("x", 1.0, {"x": 1.0}, None, None, False, 0.5)
 SAMPLED = [
-    {"line": json.dumps({"loaded": {"model": "best", "device": "cpu", "metrics": {"loss": 1.5}, "base": False}})},
-    {"line": json.dumps({"prompt": "a", "text": "b", "tokens": 3, "seconds": 0.5, "ended": True})},
+    {"line": json.dumps({"ready": True})},
+    {"line": answers.to_line(answers.Loaded("best", "causal_lm", "cpu", metrics={"loss": 1.5}))},
+    {"line": answers.to_line(answers.Answered("a", (WRITTEN,), SCORED))},
 ]
 
 

@@ -67,7 +67,7 @@ def _command(run: RunPaths, launched: LaunchFile, asked: Fields) -> List[str]:
         raise AgentError(
             "LaunchError",
             "run %s is of a program of your own, so gpurun does not know how to ask its model" % run.run_id,
-            "Try the fetched files with your own code.",
+            "Bring it home with gpurun fetch: what transformers or peft saved is then asked on this machine.",
         )
     return [argv[0], "-m", module, *asked.texts("arguments")]
 

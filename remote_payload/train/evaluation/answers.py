@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from remote_payload.settings.generation import Generation
 from remote_payload.train.data.chat import Example
 from remote_payload.train.distributed import World
-from remote_payload.train.evaluation.generation import Answer, Sampling, generate, measure_latency
+from remote_payload.train.evaluation.generation import Answer, generate, measure_latency, sampling_of
 from remote_payload.train.evaluation.json_metrics import json_metrics
 from remote_payload.train.evaluation.text_metrics import length_distribution, reference_metrics, vocabulary_richness
 from remote_payload.train.files import write_json, write_json_lines, write_text
@@ -48,11 +48,6 @@ class Answers:
 
     texts: list[str]
     scores: Scores = field(default_factory=dict)
-
-
-def sampling_of(settings: Generation, seed: int) -> Sampling:
-    """The settings that decide how tokens are chosen."""
-    return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.repetition_penalty, seed)
 
 
 def ask(

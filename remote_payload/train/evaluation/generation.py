@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from remote_payload.settings.generation import Answering
 from remote_payload.train.data.batching import length_batches
 from remote_payload.train.distributed import copied
 
@@ -28,6 +29,11 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int = 0
+
+
+def sampling_of(settings: Answering, seed: int) -> Sampling:
+    """The settings that decide how tokens are chosen."""
+    return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.repetition_penalty, seed)
 
 
 @dataclass(frozen=True)

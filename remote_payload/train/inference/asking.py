@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from remote_payload.settings.generation import Answering
 from remote_payload.train.data.chat import PLACEHOLDER, fill_template, prompt_ids
 from remote_payload.train.data.conversation import Conversation, Message, read_messages, render
 from remote_payload.train.data.records import Record
@@ -49,6 +51,13 @@ def prompt_of(target: Target, record: Record, field: str | None) -> str:
     if field is None and template and not target.prompting.get("chat"):
         return fill_template(template, record)
     return as_asked(target.tokenizer, record.field(name), target.prompting)[0]
+
+
+def told_to(target: Target, answering: Answering) -> Target:
+    """The target, asked with the system message that ``answering`` names; an empty one is none. Without one it stays that of training."""
+    if answering.system_prompt is None:
+        return target
+    return replace(target, prompting={**target.prompting, "system_prompt": answering.system_prompt})
 
 
 def prompt_tokens(target: Target, text: str) -> list[int]:

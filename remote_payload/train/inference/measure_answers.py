@@ -16,7 +16,7 @@ from remote_payload.train.evaluation.answers import measured, text_scores
 from remote_payload.train.evaluation.continuations import with_room
 from remote_payload.train.evaluation.document_scores import DocumentScore, score_documents
 from remote_payload.train.evaluation.evaluation_sets import summarise
-from remote_payload.train.evaluation.generation import Answer, Sampling, generate, measure_latency
+from remote_payload.train.evaluation.generation import Answer, generate, measure_latency, sampling_of
 from remote_payload.train.evaluation.json_metrics import json_metrics
 from remote_payload.train.evaluation.right_answers import contains_right, is_right
 from remote_payload.train.evaluation.text_metrics import reference_metrics
@@ -108,9 +108,7 @@ def measure_answers(
     given: list[list[Answer]] = [[] for _ in questions]
     latency: Metrics = {}
     if settings.generate:
-        sampling = Sampling(
-            asking.max_new_tokens, asking.temperature, asking.top_p, asking.repetition_penalty, settings.seed
-        )
+        sampling = sampling_of(asking, settings.seed)
         prompts = [with_room(network, question.ids) for question in questions]
         repeated = [prompt for prompt in prompts for _ in range(settings.samples)]
         answers = iter(generate(network, tokenizer, repeated, sampling, end_tokens))

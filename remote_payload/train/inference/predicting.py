@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from remote_payload.settings.predict import PredictSettings
 from remote_payload.train.data.records import Record, find_files
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
-from remote_payload.train.evaluation.generation import Sampling
-from remote_payload.train.inference.asking import answers, prompt_of, prompt_tokens
+from remote_payload.train.evaluation.generation import sampling_of
+from remote_payload.train.inference.asking import answers, prompt_of, prompt_tokens, told_to
 from remote_payload.train.inference.rows import SUFFIXES, Row, Window, windows
 from remote_payload.train.inference.scores import probabilities, tokens_of
 from remote_payload.train.inference.target import Target
@@ -69,9 +69,7 @@ def predict_files(
 ) -> Predicted:
     """Writes ``settings.output``. Raises InputError for files, rows and fields that cannot be used, with file and line, and OSError
     when the disk is full; what was predicted until then is kept for the next attempt."""
-    system = settings.answering.system_prompt
-    if system is not None:
-        target = replace(target, prompting={**target.prompting, "system_prompt": system})
+    target = told_to(target, settings.answering)
     output, files = Path(settings.output), input_files(settings)
     check_output(output, settings.keep, target)
     unfinished = Unfinished(output)
@@ -190,13 +188,9 @@ def _classify(target: Target, settings: PredictSettings, texts: Sequence[str], w
 
 
 def _answer(target: Target, settings: PredictSettings, texts: Sequence[str], window: Window) -> Made:
-    told = settings.answering
     prompts = [prompt_tokens(target, text) for text in texts]
     there = [index for index, ids in enumerate(prompts) if ids]
-    sampling = Sampling(
-        told.max_new_tokens, told.temperature, told.top_p, told.repetition_penalty,
-        told.seed + window.number * WINDOW_ROWS["causal_lm"],
-    )  # fmt: skip
+    sampling = sampling_of(settings.answering, settings.seed + window.number * WINDOW_ROWS["causal_lm"])
     made: list[dict[str, Any] | None] = [None] * len(texts)
     if there:
         for index, each in zip(there, answers(target, [prompts[index] for index in there], sampling), strict=True):

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from remote_payload.train.download import BaseFacts
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, UnusableModel
 from remote_payload.train.inference.plain_model import ADAPTER_WEIGHTS, check_adapter, load_plain
 from remote_payload.train.model.causal_files import own_tokenizer
 from remote_payload.train.model.classifier import load_classifier
@@ -60,6 +61,12 @@ class Target:
         return found.float()
 
     @property
+    def holds_base(self) -> bool:
+        """Whether the network with its adapter switched off is the base; peft cannot switch off biases that were trained."""
+        configs = self.model.peft_config.values() if isinstance(self.model, PeftModel) else ()
+        return bool(configs) and all(getattr(config, "bias", "none") == "none" for config in configs)
+
+    @property
     def end_tokens(self) -> list[int]:
         """The tokens at which a language model's answer ends: those of its training, else what the model itself says."""
         return list(self.prompting.get("end_tokens") or end_tokens_of(self.model, self.tokenizer))
@@ -91,7 +98,10 @@ def load_target(
     path = str(base_path) if base_path else None
     name = name or folder.name
     load = _own if (folder / MODEL_FACTS).is_file() else _plain
-    target = load(name, folder, path, device, dtype, ask_base)
+    try:
+        target = load(name, folder, path, device, dtype, ask_base)
+    except UnusableModel as error:
+        raise InputError(f"{name}: {error.reason}") from None
     if (folder / MODEL_FACTS).is_file() and (folder / ADAPTER_WEIGHTS).is_file() and not ask_base:
         check_adapter(target.model, folder)
     return replace(target, identity=_identity(folder))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from remote_payload.train.download import BaseModel, base_source
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, UnusableModel
 from remote_payload.train.files import read_json_object
 from remote_payload.train.model.attention import ATTENTION
 from remote_payload.train.model.causal import Network, plain_head
@@ -56,7 +56,7 @@ def load_tokenizer(
     with _explained(model):
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     if not tokenizer.is_fast:
-        raise InputError(f"settings.model: {model} has no fast tokenizer, so its tokens cannot be traced to the text")
+        raise UnusableModel(f"{model} has no fast tokenizer, so its tokens cannot be traced to the text")
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise InputError(f"settings.pad_token: {pad_token!r} is not in the vocabulary of {model}")
@@ -65,7 +65,7 @@ def load_tokenizer(
         example = f", for example {tokenizer.eos_token!r}" if tokenizer.eos_token else ""
         raise InputError(f"settings.pad_token: the tokenizer of {model} has no padding token; name one{example}")
     if tokenizer.eos_token_id is None:
-        raise InputError(f"settings.model: the tokenizer of {model} has no end token, so no answer would ever end")
+        raise UnusableModel(f"the tokenizer of {model} has no end token, so no answer would ever end")
     if chat_template is not None:
         tokenizer.chat_template = _read_template(chat_template)
     if chat and not tokenizer.chat_template:
@@ -189,9 +189,9 @@ def load_causal(
 
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
-    """Turns transformers' errors about a model that cannot be loaded into one line about ``settings.model``."""
+    """Turns transformers' errors about a model that cannot be loaded into one line."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"settings.model: {model} cannot be loaded: {first}") from error
+        raise UnusableModel(f"{model} cannot be loaded: {first}") from error

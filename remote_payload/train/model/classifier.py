@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseFacts, BaseModel, base_source
-from remote_payload.train.errors import InputError
+from remote_payload.train.errors import InputError, UnusableModel
 from remote_payload.train.files import sha256_of
 from remote_payload.train.model.lora import add_lora, save_adapter
 from remote_payload.train.model.model_facts import FORMAT, ModelFacts, read_model_facts, write_model_facts
@@ -62,7 +62,7 @@ def load_encoder(path: str, dtype: torch.dtype, **options: Any) -> Any:
     try:
         encoder = AutoModel.from_pretrained(path, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"settings.model: {path} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise UnusableModel(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
     return _plain_encoder(encoder)
 
 
@@ -87,14 +87,10 @@ def load_tokenizer(path: str, **options: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"settings.model: the tokenizer of {path} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from None
+        raise UnusableModel(f"the tokenizer of {path} cannot be loaded: {str(error).splitlines()[0]}") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise InputError(
-                f"settings.model: the tokenizer of {path} has neither a pad token nor an end token to pad with"
-            )
+            raise UnusableModel(f"the tokenizer of {path} has neither a pad token nor an end token to pad with")
         tokenizer.pad_token = tokenizer.eos_token  # the mask hides it
     tokenizer.padding_side = "right"
     return tokenizer

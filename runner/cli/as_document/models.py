@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner.cli.as_document.runs import run_document
-
 if TYPE_CHECKING:
-    from remote_payload.recipes.answers import Answer
+    from remote_payload.recipes.answers import Answer, Classified
     from runner.cli.documents import models as documents
     from runner.domain.run import Run
     from runner.local_model.compare import Comparison
     from runner.local_model.report import SmokeReport
     from runner.workflow.exporting.export import Export
     from runner.workflow.inference.predict import Prediction
+    from runner.workflow.inference.sample import Chosen, Tried
 
 
 def smoke_test_document(run: Run | None, reports: Sequence[SmokeReport]) -> documents.SmokeTest:
@@ -95,15 +94,51 @@ def predict_document(found: Prediction, *, dry_run: bool) -> documents.Predict:
     }
 
 
-def sample_document(run: Run, answers: Iterable[Answer], *, on_box: bool) -> documents.Sample:
-    return {**run_document(run), "on_box": on_box, "answers": [_answer(each) for each in answers]}
-
-
-def _answer(answer: Answer) -> documents.Answer:
+def sample_document(chosen: Chosen, tried: Tried) -> documents.Sample:
+    loaded, settings, how = tried.loaded, tried.settings, tried.settings.answering
+    answered = list(tried.answered)
     return {
-        "prompt": answer.prompt,
+        "target": chosen.name,
+        "run_id": chosen.meant.run.run_id if chosen.meant.run else None,
+        "on_box": chosen.on_box,
+        "kind": loaded.kind,
+        "device": loaded.device,
+        "step": loaded.step,
+        "metrics": loaded.metrics,
+        "threshold": loaded.threshold,
+        "answering": {
+            "max_new_tokens": how.max_new_tokens,
+            "temperature": how.temperature,
+            "top_p": how.top_p,
+            "repetition_penalty": how.repetition_penalty,
+            "system_prompt": how.system_prompt,
+            "seed": settings.seed,
+        },
+        "answers": [_answer(each.prompt, answer) for each in answered for answer in each.answers],
+        "classified": [_classified(each.prompt, each.classified) for each in answered if each.classified],
+    }
+
+
+def _answer(prompt: str, answer: Answer) -> documents.Answer:
+    return {
+        "prompt": prompt,
+        "base": answer.base,
+        "sample": answer.sample,
         "text": answer.text,
         "tokens": answer.tokens,
         "seconds": answer.seconds,
         "ended": answer.ended,
+    }
+
+
+def _classified(prompt: str, found: Classified) -> documents.Classified:
+    return {
+        "prompt": prompt,
+        "prediction": found.prediction,
+        "probability": found.probability,
+        "probabilities": found.probabilities,
+        "positive": found.positive,
+        "positive_probability": found.positive_probability,
+        "cut": found.cut,
+        "seconds": found.seconds,
     }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from runner.cli.documents.runs import Run
-
 
 class Comparison(TypedDict):
     rows: int
@@ -65,10 +63,32 @@ class Export(TypedDict):
 
 class Answer(TypedDict):
     prompt: str
+    base: bool
+    sample: int
     text: str
     tokens: int
     seconds: float
     ended: bool
+
+
+class Classified(TypedDict):
+    prompt: str
+    prediction: str
+    probability: float
+    probabilities: dict[str, float]
+    positive: bool | None
+    positive_probability: float | None
+    cut: bool
+    seconds: float
+
+
+class Answering(TypedDict):
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    system_prompt: str | None
+    seed: int
 
 
 class Predict(TypedDict):
@@ -88,6 +108,15 @@ class Predict(TypedDict):
     problems: list[str]
 
 
-class Sample(Run):
+class Sample(TypedDict):
+    target: str
+    run_id: str | None
     on_box: bool
+    kind: str
+    device: str
+    step: int | None
+    metrics: dict[str, float]
+    threshold: int | None
+    answering: Answering
     answers: list[Answer]
+    classified: list[Classified]

@@ -19,7 +19,7 @@ from runner.local_model.messages import (
 )
 from runner.local_model.worker import Refused
 
-ON_BOX = "Try it on the box: gpurun sample --on-box"
+ON_BOX = "A run's model can be tried on its box: gpurun sample RUN --on-box"
 INSTALL = "Install them beside gpurun: pip install 'gpurun[smoke]'"
 INSTALL_METRICS = "Install them beside gpurun: pip install 'gpurun[train]'"
 

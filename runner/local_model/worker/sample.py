@@ -1,4 +1,4 @@
-"""``gpurun sample`` on this machine: loads a checkpoint as the box does, and answers prompts as they come."""
+"""``gpurun sample`` on this machine: loads a model as the box does, and answers prompts as they come."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from remote_payload.recipes import sample as recipe
-from remote_payload.train.evaluation.generation import Sampling
+from remote_payload.train.inference.trying import choose_device, describe, load_trial
 from remote_payload.train.model.causal import base_of
 from runner.local_model.lines import read_prompt
 from runner.local_model.messages import Progress, SampleRequest, Send
@@ -20,20 +19,22 @@ EVERY = 1.0  # seconds between two lines of progress
 
 
 def sample(request: SampleRequest, prompts: IO[bytes], send: Send) -> None:
-    """Sends ``Loaded``, then an ``Answer`` to each line of ``prompts`` until their end. Raises Refused and InputError."""
+    """Sends ``Loaded``, then an ``Answered`` to each line of ``prompts`` until their end. Raises Refused and InputError."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if request.device != "auto":
-        devices.choose(request.device)
-    device = recipe.choose_device(request.device, request.folder)
+    settings = request.settings
+    if settings.device != "auto":
+        devices.choose(settings.device)
+    device = choose_device(settings.device, request.folder, request.base)
     send(Progress(note=f"loading on {device}"))
     dtype = torch.bfloat16 if device.type == "cuda" else getattr(torch, request.dtype)
-    model = recipe.load(request.folder, device, dtype, base=request.ask_base, base_path=request.base)
-    report_while_busy(model.network, send)
-    send(recipe.describe(model))
-    sampling = Sampling(**vars(request.sampling))
+    trial = load_trial(request.folder, settings, device, dtype, name=request.name, base_path=request.base)
+    for target in (trial.target, trial.base):
+        if target is not None and target.kind == "causal_lm":
+            report_while_busy(target.model, send)
+    send(describe(trial, request.folder))
     for line in iter(prompts.readline, b""):
-        send(recipe.answer(model, read_prompt(line), sampling))
+        send(trial.answer(read_prompt(line)))
 
 
 def report_while_busy(network: nn.Module, send: Send) -> None:

@@ -25,8 +25,9 @@ from runner.workflow.exporting.gguf import (
     write_gguf,
 )
 from runner.workflow.exporting.merged import Whole, finish, merge, raise_for
-from runner.workflow.exporting.ollama import MODELFILE, generation_of, modelfile
+from runner.workflow.exporting.ollama import MODELFILE, modelfile
 from runner.workflow.exporting.refusals import refuse_no_checkpoint, refuse_what_cannot_be_merged
+from runner.workflow.inference.answering import answering_of
 from runner.workflow.inference.base_model import bring_base
 from runner.workflow.inference.targets import TargetHere
 
@@ -120,7 +121,7 @@ def export(target: Path, run: Run | None, wanted: Wanted, report: Reporter) -> l
             model, base, folder, wanted.dtype, report, questions=questions if converter else None, form=wanted.ollama
         )
         source = wanted.paths()[0]
-        text = modelfile(source, whole.form, generation_of(run)) if whole.form else None
+        text = modelfile(source, whole.form, answering_of(run)) if whole.form else None
         if converter:
             wide = staging / "wide.gguf"
             with report.stage("convert to GGUF"):

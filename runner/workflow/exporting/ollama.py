@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from remote_payload.settings.generation import Generation
+from remote_payload.settings.generation import Answering
 from runner.domain.errors import ArtifactError
-from runner.domain.run import Run
 from runner.local_model.messages import PromptForm
 
 MODELFILE = "Modelfile"
 
 
-def modelfile(weights: Path, form: PromptForm, generation: Generation | None) -> str:
+def modelfile(weights: Path, form: PromptForm, generation: Answering | None) -> str:
     """The text of the file, for weights that lie beside it; without ``generation`` Ollama's own settings stay.
 
     Raises ArtifactError for a text that the format cannot hold.
@@ -29,18 +28,7 @@ def modelfile(weights: Path, form: PromptForm, generation: Generation | None) ->
     return "\n".join(lines) + "\n"
 
 
-def generation_of(run: Run | None) -> Generation | None:
-    """The settings that the run's own answers were made with, so that Ollama's are like them; None for a folder of no known run."""
-    if run is None:
-        return None
-    given = run.job.setting("generation")
-    known = (
-        {name: value for name, value in given.items() if name in vars(Generation())} if isinstance(given, dict) else {}
-    )
-    return Generation(**known)
-
-
-def _parameters(generation: Generation | None) -> dict[str, float]:
+def _parameters(generation: Answering | None) -> dict[str, float]:
     if generation is None:
         return {}
     found = {"temperature": generation.temperature, "repeat_penalty": generation.repetition_penalty}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from remote_payload.settings.evaluate import Asking, EvaluateSettings
+from remote_payload.settings.evaluate import EvaluateSettings
+from remote_payload.settings.generation import Answering
 from remote_payload.settings.reading import SettingError, read_settings
 from runner.domain.errors import UserError
 from runner.domain.run import Run
+from runner.workflow.inference.answering import NAMES, answering_of, text_of
 
 # Settings of a training job that an evaluation has too, under its own names.
 OF_THE_JOB = {
@@ -25,8 +27,7 @@ OF_THE_JOB = {
     "json_extraction": "json_answers",
     "schema_field": "schema_field",
 }
-WAYS = tuple(field.name for field in dataclasses.fields(Asking) if field.name != "name")
-WAY = re.compile(rf"({'|'.join(WAYS)})=.*", re.DOTALL)
+WAY = re.compile(rf"({'|'.join(NAMES)})=.*", re.DOTALL)
 HELP = "docs/evaluate.md lists them."
 
 
@@ -45,7 +46,11 @@ def evaluation_settings(
     values: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     values |= {name: value for name, value in chosen.items() if value is not None}
     values |= dict(_pair(each, "--set") for each in overrides)
-    values |= {"models": list(models), "data": str(data.absolute()), "asking": ways(grid, _generation_of(run))}
+    values |= {
+        "models": list(models),
+        "data": str(data.absolute()),
+        "asking": ways(grid, asdict(answering_of(run) or Answering())),
+    }
     if values.get("schema"):
         values["schema"] = str(Path(str(values["schema"])).expanduser().absolute())
     try:
@@ -72,9 +77,9 @@ def _axis(word: str) -> tuple[str, list[tuple[str, object]]]:
     """A setting and its values, each with how it is shown: a file of a system prompt by its name."""
     name, _, values = word.partition("=")
     if not WAY.fullmatch(word) or not all(values.split(",")):
-        raise UserError(f"--grid {word}: expected NAME=VALUE,VALUE with a name among {', '.join(WAYS)}")
+        raise UserError(f"--grid {word}: expected NAME=VALUE,VALUE with a name among {', '.join(NAMES)}")
     if name == "system_prompt":
-        return name, [(Path(each).name, _read_text(Path(each).expanduser()).strip()) for each in values.split(",")]
+        return name, [(Path(each).name, text_of(f"@{each}", f"--grid {name}=").strip()) for each in values.split(",")]
     return name, [(each, _number(each, word)) for each in values.split(",")]
 
 
@@ -87,29 +92,13 @@ def _number(text: str, word: str) -> int | float:
     raise UserError(f"--grid {word}: {text!r} is no number")
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the text file {file} cannot be read: {error}",
-            hint="system_prompt= takes names of text files, prompt_template= a text or @FILE.",
-        ) from None
-
-
 def _pair(word: str, option: str) -> tuple[str, object]:
     name, equals, text = word.partition("=")
     if not equals or not name:
         raise UserError(f"{option} {word}: expected KEY=VALUE, such as {option} answer_field=expected", hint=HELP)
     try:
-        if name == "prompt_template" and text.startswith("@"):
-            return name, _read_text(Path(text[1:]).expanduser()).removesuffix("\n")
-        return name, text if name == "prompt_template" else yaml.safe_load(text)
+        if name == "prompt_template":
+            return name, text_of(text, f"{option} {name}=")
+        return name, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{option} {word}: {error}") from None
-
-
-def _generation_of(run: Run | None) -> dict[str, object]:
-    """How the run's own job asks for answers, so that its figures can be repeated."""
-    given = run.job.setting("generation") if run else None
-    return {name: given[name] for name in WAYS if name in given} if isinstance(given, dict) else {}

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_payload.settings.predict import Answering, PredictSettings
+from remote_payload.settings.predict import PredictSettings
 from runner.domain.errors import ArtifactError, UserError
 from runner.domain.progress import Reporter
-from runner.domain.run import Run
 from runner.local_model.base import choose_dtype
 from runner.local_model.messages import PredictRequest, PredictResult
 from runner.local_model.process import model_process, show
+from runner.workflow.inference.answering import answering, answering_of
 from runner.workflow.inference.targets import find_target, make_ready
 
 ELSEWHERE = "Predict on a machine with more memory."
@@ -48,7 +48,7 @@ def predict(
     if kind is None:
         raise ArtifactError(f"{name} is an encoder alone: it has no classes and writes nothing")
     dtype = choose_dtype(model, ready.base, report, elsewhere=ELSEWHERE)
-    settings = dataclasses.replace(settings, answering=answering(run, told))
+    settings = dataclasses.replace(settings, answering=answering(answering_of(run), told))
     request = PredictRequest(
         name, model.folder.absolute(), ready.base, kind, device, dtype, _absolute(settings), dry_run
     )
@@ -64,15 +64,6 @@ def check_output(settings: PredictSettings) -> None:
         raise UserError(f"{settings.output} is there already", hint="Give another --output, or remove it.")
     if not Path(settings.output).absolute().parent.is_dir():
         raise UserError(f"there is no folder {Path(settings.output).absolute().parent}")
-
-
-def answering(run: Run | None, told: Mapping[str, object]) -> Answering:
-    """How a language model answers: as the user says, else as the run's job does in its evaluation, else as its dataclass."""
-    job = (run.job.setting("generation") if run else None) or {}
-    names = {field.name for field in dataclasses.fields(Answering)}
-    from_job = {name: value for name, value in job.items() if name in names}
-    from_user = {name: value for name, value in told.items() if value is not None}
-    return Answering(**{**from_job, **from_user})
 
 
 def _absolute(settings: PredictSettings) -> PredictSettings:

@@ -27,8 +27,9 @@ from runner.local_model.base import COMMIT
 from runner.local_model.lines import read_predicted
 from runner.workflow.connect import connect_to_run
 from runner.workflow.follow_up import Display, first_error, follow_up
+from runner.workflow.inference.answering import answering, answering_of
 from runner.workflow.inference.evaluate_on_box import Sent
-from runner.workflow.inference.predict import Prediction, answering, check_output
+from runner.workflow.inference.predict import Prediction, check_output
 from runner.workflow.inference.targets import BEST, Meant, meaning_of
 from runner.workflow.status import query_box
 from runner.workflow.submission.plan import make_plan
@@ -46,7 +47,7 @@ def predict_on(
     is not predicted again. Raises what ``submit`` and ``fetch`` raise, and RunFailed."""
     check_output(settings)
     meant = meaning_of(word)
-    settings = replace(settings, answering=answering(meant.run, told))
+    settings = replace(settings, answering=answering(answering_of(meant.run), told))
     job = job_of(meant, settings, device=device, gpus=gpus)
     output = Path(settings.output)
     run = _run_of(job, meant, host, report)

@@ -1,7 +1,8 @@
 """What a TARGET on the command line stands for: a model that is used on this machine, and where it and its base lie here.
 
 legal-20260102-142030-7f3a    a run's model (an id, its unique beginning or ending, or a job's name)
-legal:step-000100             one of its checkpoints that was fetched; legal:best is its model
+legal:step-000100             one of its checkpoints that was fetched; legal:best is its model, legal:latest the newest of them
+mine:results/checkpoint-500   of a program of the user's own by its path, where it is a model as transformers or peft saves it
 ./models/best                 a folder: gpurun's, an adapter as peft saves it, a model as transformers saves it
 Qwen/Qwen2.5-0.5B@v2          a model of the Hub; @ a branch, tag or commit
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +21,13 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.hub import fetch_model
 from runner.local_model.base import ON_THE_HUB
-from runner.local_model.model_folder import ModelFolder, find_models, read_model_folder
-from runner.workflow.checkpoints import fetched
+from runner.local_model.model_folder import ModelFolder, find_models, is_model, read_model_folder
+from runner.workflow.checkpoints import fetched, listed_here
 from runner.workflow.inference.base_model import bring_base
 
-BEST = "best"
+BEST, LATEST = "best", "latest"
 FORMS = "TARGET is a fetched run, RUN:CHECKPOINT, a folder, or a model of the Hub such as Qwen/Qwen2.5-0.5B."
-CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
+CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,100}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}){0,9}")
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,16 @@ def find_target(named: str, report: Reporter) -> TargetHere:
 
     Raises as ``meaning_of`` and ``fetch_model`` do, and ArtifactError for what was not fetched.
     """
-    meant = meaning_of(named)
+    return bring(meaning_of(named), report)
+
+
+def bring(meant: Meant, report: Reporter, *, hint: str = "") -> TargetHere:
+    """The same for a model whose name was understood before; ``hint`` is for what was not fetched."""
     if meant.repository is None:
-        return _on_this_machine(meant)
-    with report.stage(f"model {named}", "bytes") as stage:
+        return _on_this_machine(meant, hint)
+    with report.stage(f"model {meant.named}", "bytes") as stage:
         folder = fetch_model(meant.repository, meant.revision, stage)
-    return TargetHere(named, folder, blobs=folder.parent.parent / "blobs")
+    return TargetHere(meant.named, folder, blobs=folder.parent.parent / "blobs")
 
 
 def trained_target(named: str | None) -> TargetHere:
@@ -119,22 +125,23 @@ def trained_target(named: str | None) -> TargetHere:
     return _on_this_machine(meant)
 
 
-def _on_this_machine(meant: Meant) -> TargetHere:
-    if meant.run is None or meant.folder:
+def _on_this_machine(meant: Meant, hint: str = "") -> TargetHere:
+    named, run = meant.named, meant.run
+    if run is None or meant.folder:
         assert meant.folder
-        return TargetHere(meant.named, meant.folder, meant.run)
-    if meant.run.fetched_into and ":" not in meant.named and BEST not in fetched(meant.run):
-        own = _only_model(meant.run.outputs_here, meant.named)  # of a program of the user's own
-        return TargetHere(meant.named, own, meant.run)
-    return TargetHere(meant.named, checkpoint_here(meant.run, meant.checkpoint), meant.run)
+        return TargetHere(named, meant.folder, run)
+    unnamed = ":" not in named and meant.checkpoint in (BEST, LATEST)
+    if unnamed and run.fetched_into and not _is_among(meant.checkpoint, models_here(run)):
+        return TargetHere(named, _only_model(run.outputs_here, named), run)  # of a program of the user's own
+    return TargetHere(named, checkpoint_here(run, meant.checkpoint, hint=hint), run)
 
 
 def checkpoint_here(run: Run, name: str, *, hint: str = "") -> Path:
     """The folder of a checkpoint that was fetched: ``latest`` is the newest one, or the finished model where there is no other, ``best``
     the finished model. Raises ArtifactError naming those that were."""
-    there = fetched(run)
+    there = models_here(run)
     trained = [each for each in there if each != BEST] or list(there)
-    wanted = trained[-1] if name == "latest" and trained else name
+    wanted = trained[-1] if name == LATEST and trained else name
     if wanted not in there:
         bring = f"Bring it home with gpurun fetch {run.run_id}; gpurun checkpoints {run.run_id} lists what the box has."
         raise ArtifactError(
@@ -142,6 +149,28 @@ def checkpoint_here(run: Run, name: str, *, hint: str = "") -> Path:
             hint=hint or bring,
         )
     return there[wanted]
+
+
+def models_here(run: Run) -> dict[str, Path]:
+    """The models of a run that were fetched, by name, the oldest first: checkpoints and the finished one; of a program of the user's own
+    the checkpoints that are folders with a model."""
+    found = fetched(run)
+    for name, kept in sorted(listed_here(run).items(), key=lambda each: (each[1].at or 0.0, each[1].step or 0)):
+        folder = run.outputs_here / kept.path
+        if name not in found and is_model(folder):
+            found[name] = folder
+    return found
+
+
+def is_here(meant: Meant) -> bool:
+    """Whether what is meant of a run is on this machine. Of a program of the user's own it is nowhere else: gpurun cannot ask its model on
+    the box."""
+    run = meant.run
+    return bool(run and ((run.job.command and run.fetched_into) or _is_among(meant.checkpoint, models_here(run))))
+
+
+def _is_among(name: str, there: Mapping[str, Path]) -> bool:
+    return bool(there) if name == LATEST else name in there
 
 
 def make_ready(target: TargetHere, report: Reporter, *, wants_base: bool = False) -> Ready:

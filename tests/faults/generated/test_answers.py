@@ -18,7 +18,6 @@ from remote_payload.agent.wire import protocol
 from runner import store
 from runner.domain.errors import GpurunError
 from runner.domain.places import run_folder
-from runner.domain.progress import Silent
 from runner.transport.agent import Agent
 from tests.support.recorded import PEER, Recording, command, files_outside, record, sandbox, told
 from tests.support.replay import Said
@@ -126,7 +125,7 @@ def lie(frames: list[Said], chance: random.Random) -> tuple[list[Said], str]:
 
 def direct(agent: Agent, verb: str) -> int:
     """Verbs that no command reaches on a machine without a GPU, as a command would call them; the exit code."""
-    from runner.workflow.inference.sample import _read
+    from runner.workflow.inference.sample import read_messages
 
     run_id = store.run_ids()[-1]
 
@@ -142,9 +141,7 @@ def direct(agent: Agent, verb: str) -> int:
         "compare": lambda: agent.compare("x/1", b""),
         "share": lambda: agent.share(run_id, "models/best"),
         "stale": lambda: agent.stale(kill=False, gpus=1),
-        "sample": lambda: list(
-            _read(agent.sample(run_id, "remote_payload.recipes.sample", [], iter([b"{}"])), Silent())
-        ),
+        "sample": lambda: list(read_messages(agent.sample(run_id, "remote_payload.recipes.sample", [], iter([b"{}"])))),
     }
     try:
         calls[verb]()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.recipes.answers import Answer, Loaded, error_line, to_line
-from remote_payload.settings.predict import Answering, PredictSettings
+from remote_payload.recipes.answers import Answer, Answered, Classified, Loaded, error_line, to_line
+from remote_payload.settings.generation import Answering
+from remote_payload.settings.predict import PredictSettings
+from remote_payload.settings.sample import SampleSettings
 from runner.domain.answers.reading import Impossible
 from runner.local_model.lines import (
     message_line,
@@ -19,6 +21,8 @@ from runner.local_model.lines import (
     request_line,
 )
 from runner.local_model.messages import (
+    Evaluated,
+    EvaluateRequest,
     Exported,
     ExportRequest,
     Failure,
@@ -32,7 +36,6 @@ from runner.local_model.messages import (
     Request,
     RowDifference,
     SampleRequest,
-    Sampling,
     SmokeRequest,
     SmokeResult,
 )
@@ -50,11 +53,17 @@ SMOKE = SmokeRequest(
     inputs=Path("/inputs"),
     expected=None,
 )
-SAMPLE = SampleRequest(Path("/model"), Path("/base"), True, "auto", "bfloat16", Sampling(7, 0.5, 0.9, 1.2, -3))
+SAMPLE = SampleRequest(
+    "mine",
+    Path("/model"),
+    Path("/base"),
+    "bfloat16",
+    SampleSettings(True, 3, 7, "auto", Answering(7, 0.5, 0.9, 1.2, "Be\nshort.")),
+)
 EXPORT = ExportRequest(SMOKE, Path("/new/model"), "bfloat16", Path("/questions"), True)
 PREDICT = PredictRequest(
     "mine", Path("/model"), None, "classifier", "cpu", "float32",
-    PredictSettings(["/a b.csv"], "/out.csv", "text", ["id"], "mark", Answering(7, 0.5, 0.9, 1.2, 3, "Be short.")), True,
+    PredictSettings(["/a b.csv"], "/out.csv", "text", ["id"], "mark", Answering(7, 0.5, 0.9, 1.2, "Be short."), 3), True,
 )  # fmt: skip
 PREDICTED = PredictResult("cpu", 9, 1, 2, {"LEGAL": 8}, 4, 0.5, 1 << 40, ("a.csv:7: no",))
 RESULT = SmokeResult(
@@ -72,11 +81,17 @@ RESULT = SmokeResult(
         comparison=Measured((RowDifference(6e38, 0.25, "a", "b"), RowDifference(0.0, None)), 1.5, 1, 2),
     ),
 )
-LOADED = Loaded("step-000004", False, "cpu", 4, {"loss": 1.5})
-ANSWER = Answer("one\ntwo", "ü \u2028", 3, 0.125, True)
+LOADED = Loaded("step-000004", "causal_lm", "cpu", True, None, 4, {"loss": 1.5})
+ANSWER = Answered(
+    "one\ntwo\x1b", (Answer(True, 1, "ü \u2028" * 5000, 3, 0.125, True), Answer(False, 1, "", 0, 0.0, False))
+)
+CLASSES = Answered("", classified=Classified("A", 0.75, {"A": 0.75, "B": 0.25}, True, 0.75, False, 0.5))
+EVALUATE = EvaluateRequest({"models": [{"name": "a"}], "samples": 2}, Path("/out"))
 
 
-@pytest.mark.parametrize("request_", [SMOKE, SAMPLE, PREDICT, EXPORT], ids=["smoke", "sample", "predict", "export"])
+@pytest.mark.parametrize(
+    "request_", [SMOKE, SAMPLE, PREDICT, EXPORT, EVALUATE], ids=["smoke", "sample", "predict", "export", "evaluate"]
+)
 def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
     line = request_line(request_)
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
@@ -95,6 +110,8 @@ def test_a_prompt_is_read_as_it_was_written() -> None:
         PREDICTED,
         LOADED,
         ANSWER,
+        CLASSES,
+        Evaluated(3),
         Failure("no", "do", of_input=True),
         Progress(note="loading"),
         Progress(done=1, total=2),
@@ -123,19 +140,22 @@ def test_other_lines_are_no_messages(line: str) -> None:
     [
         ({"seconds": "x"}, "seconds: 'x'"),
         ({"seconds": float("nan")}, "seconds: nan"),
+        ({"seconds": -1.0}, "seconds: -1.0"),
         ({"tokens": -1}, "tokens: -1"),
         ({"ended": None}, "ended: nothing"),
         ({"text": 7}, "text: 7"),
-        ({"prompt": ["x"]}, "prompt: a list"),
     ],
 )
 def test_a_damaged_answer_is_named(changed: dict[str, object], complaint: str) -> None:
-    value = json.loads(to_line(ANSWER)) | changed
-    with pytest.raises(Impossible, match=complaint):
+    value = json.loads(to_line(ANSWER))
+    value["answered"]["answers"][1] |= changed
+    with pytest.raises(Impossible, match=rf"answered\.answers\[1\]\.{complaint}"):
         read_message(json.dumps(value))
 
 
-@pytest.mark.parametrize("path", ["device", "load_seconds", "predictions", "predictions.samples", "predictions.texts"])
+@pytest.mark.parametrize(
+    "path", ["device", "load_seconds", "predictions", "predictions.samples", "predictions.seconds"]
+)
 def test_a_result_without_one_of_its_fields_is_named(path: str) -> None:
     value = json.loads(message_line(RESULT))
     inner = value["result"]
@@ -147,7 +167,10 @@ def test_a_result_without_one_of_its_fields_is_named(path: str) -> None:
         read_message(json.dumps(value))
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"[]", b'{"sample": {}}', b'{"smoke": {"folder": 3}}'])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{}", b"[]", b'{"sample": {}}', b'{"smoke": {"folder": 3}}', b'{"sample": {"settings": {"samples": 0}}}'],
+)
 def test_a_damaged_request_is_refused(line: bytes) -> None:
     with pytest.raises(Impossible):
         read_request(line)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from remote_payload.recipes.answers import Answer, Loaded
+from remote_payload.recipes.answers import Answer, Answered, Loaded
+from remote_payload.settings.sample import SampleSettings
 from runner.domain.errors import ArtifactError, SmokeTestFailed
 from runner.local_model import process
 from runner.local_model.lines import prompt_line
-from runner.local_model.messages import Progress, SampleRequest, Sampling, SmokeRequest, SmokeResult
+from runner.local_model.messages import Progress, SampleRequest, SmokeRequest, SmokeResult
 from runner.local_model.process import model_process, worker_environment
 
 TOKEN = "hf_" + "Q" * 34
@@ -35,7 +36,7 @@ REQUEST = SmokeRequest(
     inputs=Path("/inputs"),
     expected=None,
 )
-SAMPLE = SampleRequest(Path("/model"), Path("/base"), False, "cpu", "float32", Sampling(seed=-3))
+SAMPLE = SampleRequest("mine", Path("/model"), Path("/base"), "float32", SampleSettings())
 # What every stand-in begins with: `result(text)` sends a result with that text.
 PRELUDE = """
 import json, sys, os, time, signal
@@ -70,7 +71,9 @@ def smoke(progress: Callable[[Progress], None] = lambda _: None) -> str:
 
 
 def test_the_result_and_the_progress_come_through(program: Callable[[str], None]) -> None:
-    program("say(note='loading')\nsay(done=1, total=2)\nresult(request['smoke']['folder'])")
+    program(
+        "say(progress={'note': 'loading'})\nsay(progress={'done': 1, 'total': 2})\nresult(request['smoke']['folder'])"
+    )
     heard: list[Progress] = []
     assert smoke(heard.append) == "/ü\n/model"
     assert heard == [Progress(note="loading"), Progress(done=1, total=2)]
@@ -78,20 +81,22 @@ def test_the_result_and_the_progress_come_through(program: Callable[[str], None]
 
 def test_prompts_are_answered_one_by_one_by_one_process(program: Callable[[str], None]) -> None:
     program(
-        "say(loaded={'model': 'best', 'base': False, 'device': 'cpu', 'step': 4, 'metrics': {'loss': 1.5, 'bad': None}})\n"
+        "say(loaded={'model': 'best', 'kind': 'causal_lm', 'device': 'cpu', 'step': 4, 'metrics': {'loss': 1.5}})\n"
         "for line in iter(sys.stdin.readline, ''):\n"
-        "    say(note='generating')\n"
-        "    say(prompt=json.loads(line)['prompt'], text=str(os.getpid()), tokens=1, seconds=0.1, ended=True)\n"
+        "    say(progress={'note': 'generating'})\n"
+        "    answer = {'base': False, 'sample': 1, 'text': str(os.getpid()), 'tokens': 1, 'seconds': 0.1, 'ended': True}\n"
+        "    say(answered={'prompt': json.loads(line)['prompt'], 'answers': [answer]})\n"
     )
     with model_process(SAMPLE, ArtifactError) as model:
-        assert model.receive(Loaded) == Loaded("best", False, "cpu", 4, {"loss": 1.5})
+        assert model.receive(Loaded) == Loaded("best", "causal_lm", "cpu", step=4, metrics={"loss": 1.5})
         answers = []
         for prompt in ("one", "two"):
             model.send(prompt_line(prompt))
-            answers.append(model.receive(Answer))
+            answers.append(model.receive(Answered))
     assert [answer.prompt for answer in answers] == ["one", "two"]
-    assert answers[0].text == answers[1].text
-    assert not alive(int(answers[0].text))
+    (one,), (other,) = (each.answers for each in answers)
+    assert isinstance(one, Answer) and one.text == other.text
+    assert not alive(int(one.text))
 
 
 def alive(pid: int) -> bool:
@@ -103,7 +108,7 @@ def alive(pid: int) -> bool:
 
 
 def test_the_process_ends_with_the_block_also_after_ctrl_c(program: Callable[[str], None]) -> None:
-    program("say(loaded={'model': str(os.getpid()), 'base': False, 'device': 'cpu'})\ntime.sleep(600)")
+    program("say(loaded={'model': str(os.getpid()), 'kind': 'causal_lm', 'device': 'cpu'})\ntime.sleep(600)")
     pid = 0
     with contextlib.suppress(KeyboardInterrupt), model_process(SAMPLE, ArtifactError) as model:
         pid = int(model.receive(Loaded).model)
@@ -113,12 +118,12 @@ def test_the_process_ends_with_the_block_also_after_ctrl_c(program: Callable[[st
 
 def test_ctrl_c_while_an_answer_is_awaited_ends_the_process_and_the_watchdog(program: Callable[[str], None]) -> None:
     """A watchdog that stayed would keep gpurun from ending until its time is over."""
-    program("say(loaded={'model': str(os.getpid()), 'base': False, 'device': 'cpu'})\ntime.sleep(600)")
+    program("say(loaded={'model': str(os.getpid()), 'kind': 'causal_lm', 'device': 'cpu'})\ntime.sleep(600)")
     with model_process(SAMPLE, ArtifactError) as model:
         pid = int(model.receive(Loaded).model)
         threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            model.receive(Answer)
+            model.receive(Answered)
     assert not alive(pid)
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
@@ -158,7 +163,7 @@ def test_variables_that_libraries_need_are_kept(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_error_is_shown_without_escapes_or_tokens(program: Callable[[str], None]) -> None:
-    program(f"say(error={f'bad {chr(27)}]52;c;aGk={chr(7)} model {TOKEN}'!r}, hint='try')")
+    program(f"say(error={{'message': {f'bad {chr(27)}]52;c;aGk={chr(7)} model {TOKEN}'!r}, 'hint': 'try'}})")
     with pytest.raises(SmokeTestFailed) as failed:
         smoke()
     assert str(failed.value) == "bad  model [redacted]"
@@ -172,12 +177,15 @@ def test_an_error_is_shown_without_escapes_or_tokens(program: Callable[[str], No
         ("os.kill(os.getpid(), signal.SIGKILL)", "was out of memory, or was killed"),
         ("print('not json', flush=True); time.sleep(60)", "printed a line that is not an answer"),
         ("print(json.dumps([1]), flush=True); time.sleep(60)", "printed a line that is not an answer"),
-        ("say(loaded={'device': 'cpu'}); time.sleep(60)", "printed a line that is not an answer"),
+        (
+            "say(loaded={'model': 'm', 'kind': 'causal_lm', 'device': 'cpu'}); time.sleep(60)",
+            "printed a line that is not an answer",
+        ),
         (
             "say(result={'device': 'cpu'}); time.sleep(60)",
             r"printed an impossible value \(result\.device_name: nothing",
         ),
-        ("say(done='x'); time.sleep(60)", r"printed an impossible value \(done: 'x'"),
+        ("say(progress={'done': 'x'}); time.sleep(60)", r"printed an impossible value \(progress.done: 'x'"),
     ],
 )
 def test_a_worker_that_dies_or_prints_nonsense_is_a_failure(
@@ -190,13 +198,13 @@ def test_a_worker_that_dies_or_prints_nonsense_is_a_failure(
 
 
 def test_a_worker_that_dies_between_two_prompts_is_a_failure_of_its_own_kind(program: Callable[[str], None]) -> None:
-    program("say(loaded={'device': 'cpu'})\nsys.stdin.close()\nsys.exit(5)")
+    program("say(loaded={'model': 'm', 'kind': 'causal_lm', 'device': 'cpu'})\nsys.stdin.close()\nsys.exit(5)")
     with model_process(SAMPLE, ArtifactError) as model:
         model.receive(Loaded)
         time.sleep(0.3)
         model.send(prompt_line("x" * 100_000))
         with pytest.raises(ArtifactError, match="ended with code 5") as failed:
-            model.receive(Answer)
+            model.receive(Answered)
     assert type(failed.value) is ArtifactError
 
 
@@ -212,18 +220,18 @@ def test_only_the_wait_for_an_answer_counts_as_silence(
 ) -> None:
     """A user may think about the next prompt for as long as they like."""
     program(
-        "say(loaded={'device': 'cpu'})\nsys.stdin.readline()\n"
-        "say(prompt='', text='here', tokens=1, seconds=0, ended=True)\nsys.stdin.readline()\ntime.sleep(600)"
+        "say(loaded={'model': 'm', 'kind': 'causal_lm', 'device': 'cpu'})\nsys.stdin.readline()\n"
+        "say(answered={'prompt': 'here'})\nsys.stdin.readline()\ntime.sleep(600)"
     )
     with model_process(SAMPLE, ArtifactError) as model:
         model.receive(Loaded)
         monkeypatch.setattr(process, "SILENCE", 1.0)
         time.sleep(1.5)
         model.send(prompt_line("first"))
-        assert model.receive(Answer).text == "here"
+        assert model.receive(Answered).prompt == "here"
         model.send(prompt_line("second"))
         with pytest.raises(ArtifactError, match="was silent for 1 s"):
-            model.receive(Answer)
+            model.receive(Answered)
 
 
 def test_a_flood_on_stderr_does_not_stop_it_or_fill_the_message(program: Callable[[str], None]) -> None:

@@ -105,8 +105,8 @@ def test_each_way_to_ask_is_a_column_and_the_system_prompt_is_asked_with(tmp_pat
     model = save_tiny_model("llama", tmp_path / "model")
     (tmp_path / "prompts.txt").write_text("Who sailed?\n\nWhen?\n", encoding="utf-8")
     ways = [
-        Asking("warm", 8, temperature=2.0), Asking("warm again", 8, temperature=2.0),
-        Asking("brief", 8, system_prompt="Be brief."),
+        Asking(8, 2.0, name="warm"), Asking(8, 2.0, name="warm again"),
+        Asking(8, system_prompt="Be brief.", name="brief"),
     ]  # fmt: skip
     given = EvaluateSettings([ModelToMeasure("model", str(model))], str(tmp_path / "prompts.txt"), asking=ways)
     found = evaluate(given, tmp_path / "out", lambda text: None)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from remote_payload.settings.predict import Answering, PredictSettings
+from remote_payload.settings.generation import Answering
+from remote_payload.settings.predict import PredictSettings
 from remote_payload.train.distributed import World
 from remote_payload.train.errors import InputError
 from remote_payload.train.inference import predicting

@@ -2,19 +2,24 @@
 
 import io
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from remote_payload.recipes import sample
-from remote_payload.recipes.sample import choose_device, find_model
+from remote_payload.recipes.sample import find_model
+from remote_payload.settings.generation import Answering
+from remote_payload.settings.sample import SampleOrder, SampleSettings
 from remote_payload.settings.training import Lora
 from remote_payload.train.download import BaseModel
 from remote_payload.train.errors import InputError
 from remote_payload.train.folders import complete_folder
 from remote_payload.train.inference.asking import as_asked
+from remote_payload.train.inference.trying import choose_device, load_trial
 from remote_payload.train.model.causal_files import load_network, save_causal
 from remote_payload.train.model.lora import add_lora
+from remote_payload.train.model.model_facts import write_model_facts
 from remote_payload.train.results.checkpoint_model import describe_checkpoint
 from tests.support.models.tiny_models import tiny_tokenizer
 
@@ -46,11 +51,21 @@ def outputs(tiny_folder, tmp_path_factory):
     return folder
 
 
-def tried(capsys, *arguments) -> list[dict]:
-    code = sample.main([str(argument) for argument in arguments])
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert code == (2 if "error" in lines[-1] else 0)
-    return lines
+@pytest.fixture
+def tried(outputs, capsys, monkeypatch):
+    """The messages that the module prints for an order and prompts."""
+
+    def run(*prompts, checkpoint="latest", of=outputs, **settings) -> list[dict]:
+        answering = Answering(max_new_tokens=8, temperature=settings.pop("temperature", 0.0))
+        order = SampleOrder(str(of), checkpoint, SampleSettings(answering=answering, **settings))
+        lines = [asdict(order), *({"prompt": prompt} for prompt in prompts)]
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in lines)))
+        code = sample.main()
+        ready, *printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert ready == {"ready": True} and code == (2 if "error" in printed[-1] else 0)
+        return printed
+
+    return run
 
 
 def test_the_latest_the_best_and_a_named_one_are_found(outputs):
@@ -66,32 +81,36 @@ def test_one_that_is_not_there_lists_those_that_are(outputs, tmp_path):
         find_model(tmp_path, "latest")
 
 
-def test_a_checkpoint_says_what_the_same_weights_say_as_a_finished_model(outputs, capsys):
-    common = ["--outputs", outputs, "--temperature", 0, "--max-new-tokens", 8, "--prompt", "The ship"]
-    latest, best, older = (tried(capsys, *common, "--checkpoint", name) for name in ("latest", "best", "step-000002"))
+def test_a_checkpoint_says_what_the_same_weights_say_as_a_finished_model(tried):
+    latest, best, older = (tried("The ship", checkpoint=name) for name in ("latest", "best", "step-000002"))
     assert latest[0]["loaded"] == {
-        "model": "step-000004",
-        "base": False,
-        "device": "cpu",
-        "step": 4,
+        "model": "step-000004", "kind": "causal_lm", "device": "cpu", "chat": False, "threshold": None, "step": 4,
         "metrics": {"loss": 1.0},
-    }
-    assert latest[1]["text"] == best[1]["text"] and latest[1]["prompt"] == "The ship"
+    }  # fmt: skip
+    (one,), (other,) = (each[1]["answered"]["answers"] for each in (latest, best))
+    assert one["text"] == other["text"] and latest[1]["answered"]["prompt"] == "The ship"
     assert older[0]["loaded"]["step"] == 2
 
 
-def test_prompts_come_line_by_line_and_the_same_seed_says_the_same(outputs, capsys, monkeypatch):
-    lines = "".join(json.dumps({"prompt": text}) + "\n" for text in ("The ship", "Who was", "The ship"))
-    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    first, second, third = tried(capsys, "--outputs", outputs, "--max-new-tokens", 6)[1:]
-    assert first["text"] == third["text"] != second["text"]
-    assert first["tokens"] <= 6
+def test_prompts_come_line_by_line_and_the_same_seed_says_the_same(tried):
+    _, first, second, third = (
+        each.get("answered") for each in tried("The ship", "Who was", "The ship", samples=2, temperature=1.0)
+    )
+    texts = [[answer["text"] for answer in each["answers"]] for each in (first, second, third)]
+    assert texts[0] == texts[2] != texts[1] and len(texts[0]) == 2
+    assert all(answer["tokens"] <= 8 for answer in first["answers"])
 
 
-def test_the_base_can_be_tried_and_a_model_from_nothing_has_none(outputs, tiny_folder, capsys, tmp_path):
-    assert tried(capsys, "--outputs", outputs, "--base", "--prompt", "The")[0]["loaded"]["base"] is True
-    save_causal(load_network(str(tiny_folder("gpt2"))), tiny_tokenizer(chat=False), tmp_path, None, ABOUT)
-    assert "trained from nothing" in tried(capsys, "--folder", tmp_path, "--base", "--prompt", "The")[-1]["error"]
+def test_the_base_is_asked_too_and_a_model_from_nothing_has_none(tried, tiny_folder, tmp_path):
+    _, found = tried("The", base=True)
+    assert [each["base"] for each in found["answered"]["answers"]] == [True, False]
+    with complete_folder(tmp_path / "models" / "best") as path:
+        save_causal(load_network(str(tiny_folder("gpt2"))), tiny_tokenizer(chat=False), path, None, ABOUT)
+    assert "began with no other model" in tried("The", base=True, of=tmp_path)[-1]["error"]["message"]
+
+
+def test_an_order_that_makes_no_sense_is_an_error(tried):
+    assert "settings.samples: must be at least 1" in tried("x", samples=0)[-1]["error"]["message"]
 
 
 def test_an_adapter_in_a_checkpoint_is_put_on_its_base(tiny_folder, capsys, tmp_path):
@@ -124,11 +143,12 @@ def test_a_model_that_chats_is_asked_in_its_template():
     assert as_asked(tokenizer, "x", {"prompt_template": "{a} and {b}"}) == ("x", False)
 
 
-def test_a_prompt_longer_than_the_positions_keeps_its_end(tiny_folder, capsys, tmp_path):
+def test_a_prompt_longer_than_the_positions_keeps_its_end(tiny_folder, tmp_path):
     tokenizer = tiny_tokenizer(chat=False)
     save_causal(load_network(str(tiny_folder("gpt2"))), tokenizer, tmp_path, None, {**ABOUT, "max_length": 512})
-    (*_, said) = tried(capsys, "--folder", tmp_path, "--prompt", "word " * 900, "--max-new-tokens", 4)
-    assert said["tokens"] <= 4
+    settings = SampleSettings(answering=Answering(max_new_tokens=4))
+    trial = load_trial(tmp_path, settings, torch.device("cpu"), torch.float32)
+    assert trial.answer("word " * 900).answers[0].tokens <= 4
 
 
 @pytest.mark.stand_in
@@ -141,5 +161,15 @@ def test_a_gpu_that_is_nearly_full_is_left_to_the_run_that_fills_it(outputs, mon
     assert choose_device("cpu", folder).type == "cpu"
 
 
-def test_a_folder_that_is_no_model_is_said(tmp_path, capsys):
-    assert "gpurun.json" in tried(capsys, "--folder", tmp_path, "--prompt", "x")[-1]["error"]
+@pytest.mark.stand_in
+def test_the_base_of_an_adapter_has_to_fit_beside_the_run_too(tiny_folder, tmp_path, monkeypatch):
+    """A base of 3 GiB (a sparse file) leaves no room where its adapter alone would."""
+    base = tmp_path / "base"
+    base.mkdir()
+    with (base / "model.safetensors").open("wb") as weights:
+        weights.truncate(3 * 2**30)
+    write_model_facts(tmp_path, {"base": {"id": "base", "path": str(base)}, "adapter": True})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, kind in ((6 * 2**30, "cpu"), (7 * 2**30, "cuda")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 80 * 2**30))
+        assert choose_device("auto", tmp_path).type == choose_device("auto", tmp_path, base).type == kind
