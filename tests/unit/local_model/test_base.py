@@ -124,9 +124,7 @@ def test_the_dtype_is_the_widest_that_fits(
         assert refused.value.hint == "Rent a larger one."
 
 
-def test_an_optimizers_state_and_a_model_that_is_not_loaded_need_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_optimizers_state_needs_no_memory_and_a_base_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.os, "sysconf", lambda name: 600 if name == "SC_PHYS_PAGES" else 1)
     for name, size in (("checkpoint", 100), ("base", 90)):
         (tmp_path / name).mkdir()
@@ -135,7 +133,6 @@ def test_an_optimizers_state_and_a_model_that_is_not_loaded_need_no_memory(
     save_file({"w": torch.zeros(200)}, tmp_path / "checkpoint/optimizer.safetensors")
     model = read_model_folder(tmp_path / "checkpoint")
     assert choose_dtype(model, None, Silent(), elsewhere="") == "float32"
-    assert choose_dtype(model, tmp_path / "base", Silent(), elsewhere="", ask_base=True) == "float32"
     assert choose_dtype(model, tmp_path / "base", Silent(), elsewhere="") == "bfloat16"
 
 
