@@ -91,8 +91,15 @@ def meaning_of(named: str) -> Meant:
 
 
 def path_in_outputs(meant: Meant) -> str:
-    """Where the model of a run, or its checkpoint, lies in the run's outputs."""
-    return "models/best" if meant.checkpoint == BEST else f"checkpoints/{meant.checkpoint}"
+    """Where the model of a run, or its checkpoint, lies in the run's outputs. Raises UserError for ``latest``, which only the box knows."""
+    if meant.checkpoint == LATEST:
+        raise UserError(
+            f"{meant.named}: which checkpoint is the latest is known here only of fetched ones",
+            hint="Name it as gpurun checkpoints lists it.",
+        )
+    if meant.checkpoint == BEST:
+        return "models/best"
+    return meant.checkpoint if "/" in meant.checkpoint else f"checkpoints/{meant.checkpoint}"
 
 
 def find_target(named: str, report: Reporter) -> TargetHere:

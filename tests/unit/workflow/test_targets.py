@@ -13,7 +13,7 @@ from runner.domain.job import Hub, Job
 from runner.domain.run import Run
 from runner.workflow.inference.evaluate import Asked
 from runner.workflow.inference.evaluate_on_box import job_of
-from runner.workflow.inference.targets import Meant, meaning_of
+from runner.workflow.inference.targets import Meant, meaning_of, path_in_outputs
 
 RUN = "brie-20260102-142030-7f3a"
 
@@ -58,6 +58,15 @@ def test_folders_runs_checkpoints_and_models_of_the_hub_are_told_apart(laptop: P
 def test_what_it_cannot_mean_is_explained(laptop: Path, named: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         meaning_of(named)
+
+
+def test_where_a_checkpoint_lies_in_the_outputs_on_a_box(laptop: Path) -> None:
+    for word, place in (
+        ("brie", "models/best"), ("brie:step-000100", "checkpoints/step-000100"), ("brie:results/checkpoint-5", "results/checkpoint-5"),
+    ):  # fmt: skip
+        assert path_in_outputs(meaning_of(word)) == place
+    with pytest.raises(UserError, match="brie:latest: which checkpoint is the latest"):
+        path_in_outputs(meaning_of("brie:latest"))
 
 
 def test_the_job_reads_on_the_box_what_its_runs_wrote(laptop: Path) -> None:
