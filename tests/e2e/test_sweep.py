@@ -130,8 +130,8 @@ def _compared_as_well(gpurun: Gpurun, sweep: str) -> None:
     """The same figures side by side, without asking a box again; two runs that differ in their seed."""
     shown = gpurun("compare", sweep)
     assert "connect to" not in shown.stderr and "models/best loss" in shown.stdout
-    first, second = gpurun.json("compare", sweep)["runs"][:2]
-    document = gpurun.json("compare", first["run_id"], second["run_id"])
+    first, second = sorted(run["run_id"] for run in gpurun.json("compare", sweep)["runs"])[:2]
+    document = gpurun.json("compare", first, second)
     assert [row["name"] for row in document["settings"]] == ["environment.variables.SEED"]
     assert document["code_files"] == [] and len(document["metrics"]) == 5
 
