@@ -54,7 +54,7 @@ def command(names: tuple[str, ...], everything: bool, with_diff: bool, as_json: 
 
 def _show(found: Compared, diff: Sequence[str] | None, everything: bool) -> None:
     from runner.cli.table import print_rows
-    from runner.workflow.listing import age_of, describe, short_host
+    from runner.workflow.observing.listing import age_of, describe, short_host
 
     heads = [letter(place) for place in range(len(found.runs))]
     rows = [

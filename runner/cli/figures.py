@@ -12,7 +12,7 @@ from runner.domain.terminal import clean
 
 if TYPE_CHECKING:
     from runner.domain.answers.status import Status
-    from runner.workflow.status import Seen
+    from runner.workflow.observing.status import Seen
 
 GIB = 1 << 30
 LARGEST = 1e15  # a number beyond is no step, no byte and no watt: it is left out

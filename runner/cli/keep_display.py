@@ -13,7 +13,7 @@ from runner.cli.output import reporter
 from runner.domain.progress import Reporter
 from runner.domain.terminal import clean, without_controls
 from runner.workflow.keeping.board import KeptRun, Line, would_be_lost
-from runner.workflow.listing import describe, step_of
+from runner.workflow.observing.listing import describe, step_of
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -49,7 +49,7 @@ def command(host: str | None, refresh: bool, everything: bool, as_json: bool) ->
         return output.print_document(
             {"runs": [run_document(run) for run in runs], "damaged": errors, "more": more, "unreachable": unreachable}
         )
-    from runner.workflow.listing import as_stories, recovery_advice, sweeps_of
+    from runner.workflow.observing.listing import as_stories, recovery_advice, sweeps_of
 
     sweeps = sweeps_of(runs)
     rows = [_row(run, goes_on, sweeps) for run, goes_on in as_stories(runs)]
@@ -66,13 +66,13 @@ def command(host: str | None, refresh: bool, everything: bool, as_json: bool) ->
 
 
 def _refresh(runs: Sequence[Run], as_json: bool) -> list[str]:
-    from runner.workflow.status import refresh_all
+    from runner.workflow.observing.status import refresh_all
 
     return refresh_all(runs, output.reporter(as_json))
 
 
 def _row(run: Run, goes_on: bool, sweeps: Collection[str]) -> list[str]:
-    from runner.workflow.listing import age_of, cost, describe, short_host, step_of
+    from runner.workflow.observing.listing import age_of, cost, describe, short_host, step_of
 
     name = f"└ {run.run_id}" if goes_on else run.run_id
     sweep = run.submission if run.submission in sweeps else None
@@ -85,8 +85,8 @@ def _money(price: float | None) -> str:
 
 def _on_host(host: str, as_json: bool) -> None:
     from runner.domain.terminal import clean
-    from runner.workflow.listing import cost, in_words, recovery_advice, set_aside_lines
-    from runner.workflow.status import on_host
+    from runner.workflow.observing.listing import cost, in_words, recovery_advice, set_aside_lines
+    from runner.workflow.observing.status import on_host
 
     found = on_host(host, output.reporter(as_json))
     if as_json:

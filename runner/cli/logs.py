@@ -45,8 +45,8 @@ def command(
     from runner import store
     from runner.cli.output import LogPrinter, Shown
     from runner.domain import places
-    from runner.workflow.logs import show, show_timed, went_on
-    from runner.workflow.status import error_of, raise_for
+    from runner.workflow.observing.logs import show, show_timed, went_on
+    from runner.workflow.observing.status import error_of, raise_for
 
     report = output.reporter(as_json)
     record = options.run_at(store.find_started(run), host, report)
@@ -86,7 +86,7 @@ def command(
 def how_it_ended(run: Run) -> str:
     """How a run ended, how long it took and what it cost."""
     from runner.domain.quantities import format_duration
-    from runner.workflow.listing import cost, describe, elapsed
+    from runner.workflow.observing.listing import cost, describe, elapsed
 
     price = cost(run)
     paid = f", {price:.2f}" if price is not None else ""

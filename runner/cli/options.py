@@ -203,7 +203,7 @@ def complete_sweep(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def complete_run_or_sweep(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell: the runs, then the submissions of several runs."""
     from runner import store
-    from runner.workflow.listing import sweeps_of
+    from runner.workflow.observing.listing import sweeps_of
 
     several = sweeps_of(store.load_all()[0])
     return [
@@ -247,7 +247,7 @@ def _checkpoints(run: str | None) -> list[str]:
     """The latest first; none of a run that is not known here."""
     from runner import store
     from runner.domain.errors import GpurunError
-    from runner.workflow.listing import checkpoint_names
+    from runner.workflow.observing.listing import checkpoint_names
 
     try:
         return checkpoint_names(store.find(run))[::-1]

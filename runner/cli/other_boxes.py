@@ -13,7 +13,7 @@ def show_other_logs(run: Run, report: Reporter) -> None:
     """Of a run that failed: the end of the log of each other box, and where all of it is on this machine."""
     if not run.others or run.status is None or run.status.outcome not in ("failed", "lost", "interrupted"):
         return
-    from runner.workflow.logs import read
+    from runner.workflow.observing.logs import read
     from runner.workflow.several_boxes.logs import bring_logs
 
     for log in bring_logs(run, report):

@@ -88,8 +88,8 @@ def command(
         )
     from runner import store
     from runner.cli.submit import show_started
+    from runner.workflow.observing.status import failures_of
     from runner.workflow.resume import resume
-    from runner.workflow.status import failures_of
 
     report = output.reporter(as_json)
     earlier = store.find_started(run)

@@ -20,7 +20,7 @@ MOST_CLASSES = 12
 def show(answered: Answered, loaded: Loaded, *, echo: bool) -> None:
     """Prints the prompt (with ``echo``), what came of it and an empty line, without control sequences: a model can generate any text."""
     if echo:
-        click.secho(clean_lines(answered.prompt, LONGEST_PROMPT), bold=True)
+        click.secho(clean_lines(answered.prompt, LONGEST_PROMPT, LONGEST_PROMPT), bold=True)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines_of(answered, loaded, width):
         click.echo(line)
@@ -49,7 +49,7 @@ def side_by_side(answers: Sequence[Answer], model: str, width: int) -> list[str]
         table.add_column(Text(name), ratio=1, overflow="fold")
     base, tuned = ([each for each in answers if each.base is which] for which in (True, False))
     for one, other in zip(base, tuned, strict=True):
-        table.add_row(*(Text(clean_lines(each.text, LONGEST)) for each in (one, other)))
+        table.add_row(*(Text(clean_lines(each.text, LONGEST, LONGEST)) for each in (one, other)))
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     with console.capture() as captured:
         console.print(table)
@@ -62,7 +62,7 @@ def _one_below_the_other(answers: Sequence[Answer], model: str) -> Iterator[str]
         if len(answers) > 1:
             names = [("base" if each.base else model)] * answers[0].base + [f"sample {each.sample}"] * several
             yield f"-- {', '.join(names)}"
-        yield clean_lines(each.text, LONGEST)
+        yield clean_lines(each.text, LONGEST, LONGEST)
 
 
 def _classes(found: Classified, threshold: int | None) -> Iterator[str]:

@@ -14,8 +14,8 @@ from runner.domain.errors import RunLost
 
 if TYPE_CHECKING:
     from runner.domain.run import Run
-    from runner.workflow.at_home import AtHome
-    from runner.workflow.status import Seen
+    from runner.workflow.observing.at_home import AtHome
+    from runner.workflow.observing.status import Seen
 
 NAMES = 12  # characters for the name of a value
 BETWEEN = " " * 4  # two commands
@@ -32,7 +32,7 @@ def command(run: str | None, host: str | None, as_json: bool) -> None:
     Memory is in GiB, disk in GB. Exits with 12 if the box does not know the run.
     """
     from runner import store
-    from runner.workflow.status import refresh_status
+    from runner.workflow.observing.status import refresh_status
 
     report = output.reporter(as_json)
     seen = refresh_status(options.run_at(store.find(run), host, report), report)
@@ -41,7 +41,7 @@ def command(run: str | None, host: str | None, as_json: bool) -> None:
 
         output.print_document(run_now_document(seen))
     else:
-        from runner.workflow.at_home import at_home
+        from runner.workflow.observing.at_home import at_home
 
         named = "" if store.run_ids()[-1:] == [seen.run.run_id] else f" {seen.run.run_id}"
         for name, value in facts(seen, at_home(seen.run), named):
@@ -73,7 +73,7 @@ def facts(seen: Seen, home: AtHome, named: str) -> Facts:
 
 def _who(seen: Seen) -> Facts:
     from runner.domain.quantities import format_duration
-    from runner.workflow.listing import describe
+    from runner.workflow.observing.listing import describe
 
     run = seen.run
     told = [("run", run.run_id), ("host", f"{run.host}  {run.address}".strip())]
@@ -100,7 +100,7 @@ def _why_not_started(run: Run) -> Facts:
 
 
 def _trouble(seen: Seen) -> Facts:
-    from runner.workflow.listing import recovery_advice
+    from runner.workflow.observing.listing import recovery_advice
 
     status = seen.status
     if status is None:

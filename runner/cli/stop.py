@@ -27,7 +27,7 @@ def command(runs: tuple[str, ...], everything: bool, grace: float | None, host: 
 
     RUN may be a sweep, by its id or its name: all its runs that are not over. Without RUN, stops the latest run.
     """
-    from runner.workflow.listing import describe
+    from runner.workflow.observing.listing import describe
     from runner.workflow.stop import may_live, stop_all, unfinished
     from runner.workflow.sweeping.find import Chosen, find_started_runs
 

@@ -181,7 +181,7 @@ def _go_on(
         from runner.cli.keep import keep_all
 
         return keep_all(runs, "all", None, as_json)
-    from runner.workflow.status import failures_of
+    from runner.workflow.observing.status import failures_of
 
     failures = failures_of(runs)
     if as_json and not follow:

@@ -150,7 +150,7 @@ def _print_csv(means: Sequence[Mean]) -> None:
 
 def _cells(row: Row) -> list[str]:
     from runner.domain.quantities import format_duration
-    from runner.workflow.listing import age_of, describe, step_of
+    from runner.workflow.observing.listing import age_of, describe, step_of
 
     run, seen = row.run, row.seen
     step = (run.status.progress.get("step") if run.status else None) or {}
@@ -190,7 +190,7 @@ def _total(view: View) -> str:
     from collections import Counter
 
     from runner.domain.quantities import format_size, pluralise
-    from runner.workflow.listing import describe
+    from runner.workflow.observing.listing import describe
 
     states = Counter(describe(row.run).partition(" (")[0] for row in view.rows)
     parts = [f"{pluralise(len(view.rows), 'run')}: " + ", ".join(f"{count} {state}" for state, count in states.items())]

@@ -39,9 +39,9 @@ def command(run: str | None, moment: Moment, timeout: float | None, host: str | 
     A run that is over ends every wait, with the run's exit code: 0 succeeded, 10 failed, 11 cancelled, 12 lost.
     """
     from runner import store
-    from runner.workflow.listing import describe
+    from runner.workflow.observing.listing import describe
+    from runner.workflow.observing.status import error_of, raise_for
     from runner.workflow.scripting.wait import wait
-    from runner.workflow.status import error_of, raise_for
 
     report = output.reporter(as_json)
     record = options.run_at(store.find_started(run), host, report)

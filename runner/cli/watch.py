@@ -65,7 +65,7 @@ def _again(names: tuple[str, ...]) -> str:
 def _sweep(sweep: Sweep, once: bool) -> None:
     """The table of ``gpurun sweep``; afterwards the error of the first run that failed."""
     from runner.cli.sweep import show_table
-    from runner.workflow.status import failures_of
+    from runner.workflow.observing.status import failures_of
 
     view = show_table(sweep, once=once)
     failures = [] if once else failures_of(row.run for row in view.rows)
@@ -137,8 +137,8 @@ class Pictures:
 
     def _picture(self, watched: Watched, look_home: bool) -> Picture:
         from runner.cli.watching.picture import Picture
-        from runner.workflow.at_home import at_home
         from runner.workflow.checkpoints import metric_of
+        from runner.workflow.observing.at_home import at_home
 
         seen, history = watched.seen, watched.history()
         picture = self._pictures.get(seen.run.run_id)

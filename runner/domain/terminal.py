@@ -114,8 +114,8 @@ def clean(text: object, limit: int = 500) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def clean_lines(text: object, limit: int = 4000) -> str:
-    """Untrusted text of several lines, each cleaned; the newest part is kept when it is too long."""
-    lines = [clean(line) for line in str(text).splitlines()]
+def clean_lines(text: object, limit: int = 4000, line_limit: int = 500) -> str:
+    """Untrusted text of several lines, each cleaned and truncated to ``line_limit``; the newest part is kept when it is too long."""
+    lines = [clean(line, line_limit) for line in str(text).splitlines()]
     shown = "\n".join(line for line in lines if line)
     return shown if len(shown) <= limit else "…" + shown[-limit + 1 :]

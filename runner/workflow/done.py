@@ -21,7 +21,7 @@ from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.connect import connect_to_run
 from runner.workflow.fetching.fetched_state import AT_ONCE, FetchedState, compare_with_local, list_holdings
-from runner.workflow.status import not_there
+from runner.workflow.observing.status import not_there
 
 
 @dataclass

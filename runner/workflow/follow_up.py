@@ -11,9 +11,9 @@ from runner.domain.errors import GpurunError
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.workflow.fetch import Fetched, fetch
-from runner.workflow.logs import show
+from runner.workflow.observing.logs import show
+from runner.workflow.observing.status import raise_for
 from runner.workflow.reporting.write import leave_page
-from runner.workflow.status import raise_for
 from runner.workflow.submission.records import interruption_explained
 
 if TYPE_CHECKING:

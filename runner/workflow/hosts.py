@@ -24,8 +24,8 @@ from runner.transport import known_hosts
 from runner.transport.link import Link
 from runner.transport.resolve import resolve
 from runner.workflow.connect import connect, resolve_or_start_host
-from runner.workflow.follow import remember_status
-from runner.workflow.status import NOT_THERE
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.status import NOT_THERE
 
 # Options and headers whose value is a key: --api-key KEY, "Authorization: Bearer KEY".
 _KEY_OPTION = re.compile(r"api[_-]?key[ =:]|authorization:|bearer |token[=:]|password[=:]", re.IGNORECASE)

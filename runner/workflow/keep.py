@@ -22,7 +22,7 @@ from runner.workflow.keeping.host import HostKeeper
 from runner.workflow.keeping.outcome import end_of, tell
 from runner.workflow.keeping.recovering import Recoverer
 from runner.workflow.keeping.rule import Rule
-from runner.workflow.status import error_of
+from runner.workflow.observing.status import error_of
 from runner.workflow.sweeping.find import sweep_of
 
 SHOW_EVERY = 1.0  # seconds

@@ -15,7 +15,7 @@ from runner.domain.run import Run
 from runner.domain.terminal import clean
 from runner.transport.link import Link
 from runner.workflow.each_host import Place, ask_each_host, by_place, place_of
-from runner.workflow.follow import remember_status
+from runner.workflow.observing.follow import remember_status
 
 
 @dataclass(frozen=True)

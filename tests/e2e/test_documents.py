@@ -162,7 +162,7 @@ def printed(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> I
         # stand_in for a model, which needs torch; tests/e2e/test_hub_line.py tests a real one
         patch.setattr(smoke, "smoke_test", lambda *args, **options: [TESTED])
         patch.setattr(serve, "show", lambda runs, report, answers: answers("http://127.0.0.1:6006/"))
-        # stand_in for OpenSSH and the box behind it; tests/e2e/test_scripts.py has both
+        # stand_in for OpenSSH and the box behind it; tests/e2e/observing/test_scripts.py has both
         patch.setattr(beside, "session_argv", lambda *args, **options: ["true"])
         trained = TargetHere("best", Path("x/best"), store.load(recording.run_id))
         patch.setattr(targets, "trained_target", lambda named: trained)

@@ -17,7 +17,7 @@ from tests.support.agent import wait_until
 from tests.support.cli import Gpurun
 from tests.support.figures import Record
 from tests.support.hub import Hub
-from tests.support.hub_state import Hub as State
+from tests.support.hub.state import Hub as State
 
 TOKEN = "hf_" + "C4naryT0kenThatMustBeNowhere" + "y" * 6
 SECRET = "canary-of-the-jobs-own-3141592653"

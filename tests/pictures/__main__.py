@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/pictures again: ``make pictures``. The runs are those of ``tests/support/report_runs.py``."""
+"""Makes the pictures of docs/pictures again: ``make pictures``. The runs are those of ``tests/support/observing/report_runs.py``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from runner.workflow.reporting.write import write
-from tests.support import browser as browsers
-from tests.support import report_runs
 from tests.support.agent import wait_until
+from tests.support.observing import browser as browsers
+from tests.support.observing import report_runs
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 SIZE = (1100, 780)

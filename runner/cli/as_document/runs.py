@@ -6,14 +6,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.workflow.listing import cost, elapsed
+from runner.workflow.observing.listing import cost, elapsed
 
 if TYPE_CHECKING:
     from runner.cli.documents import runs as documents
     from runner.domain.answers import verbs
     from runner.domain.answers.status import Status
     from runner.domain.run import Run
-    from runner.workflow.status import OnHost, Seen
+    from runner.workflow.observing.status import OnHost, Seen
     from runner.workflow.stop import Stopped
 
 

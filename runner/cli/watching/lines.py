@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.cli import figures
 from runner.cli.watching.picture import Picture
-from runner.workflow.listing import describe, step_of
+from runner.workflow.observing.listing import describe, step_of
 
 QUIET = ("phase", "ended")  # the first are many, the second is told as the run's state
 EVERY = 60.0  # seconds between two lines about a run of which nothing else is told

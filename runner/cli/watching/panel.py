@@ -14,7 +14,7 @@ from runner.cli.watching.plot import plot
 from runner.cli.watching.rows import Row, Span, beside, fit, flow
 from runner.domain.quantities import format_duration
 from runner.domain.terminal import clean
-from runner.workflow.listing import describe, short_host
+from runner.workflow.observing.listing import describe, short_host
 
 NARROWEST = 34  # cells of a plot
 LOWEST = 4  # rows of a plot, its title among them

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from runner.cli.watching.sketch import Sketch
 from runner.domain.history import Curve, History
-from runner.workflow.status import Seen
+from runner.workflow.observing.status import Seen
 
 MOST = 16  # curves that are drawn of one run
 NAMES = {

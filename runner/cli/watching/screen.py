@@ -9,7 +9,7 @@ from runner.cli.watching.panel import panel
 from runner.cli.watching.picture import Picture
 from runner.cli.watching.rows import Row, Span, beside, fit
 from runner.domain.quantities import pluralise
-from runner.workflow.listing import describe, step_of
+from runner.workflow.observing.listing import describe, step_of
 
 COLUMN = 38  # cells of a panel, at least
 LOWEST = 10  # rows of a panel, at least, where there is more than one row of them

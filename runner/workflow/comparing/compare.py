@@ -13,7 +13,7 @@ from runner.push import kept_code
 from runner.workflow.comparing.code import diff
 from runner.workflow.comparing.facts import facts_of, measured_here
 from runner.workflow.comparing.record import TrainingRecord
-from runner.workflow.history import history_of
+from runner.workflow.observing.history import history_of
 from runner.workflow.sweeping.find import Part, Sweep
 from runner.workflow.sweeping.look import Row, known, look
 

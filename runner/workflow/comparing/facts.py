@@ -19,8 +19,8 @@ from runner.push.selection import Selection
 from runner.workflow.checkpoints import listed_in
 from runner.workflow.comparing.code import files_of
 from runner.workflow.comparing.record import TrainingRecord
-from runner.workflow.history import history_of
-from runner.workflow.listing import cost, describe, elapsed, step_of
+from runner.workflow.observing.history import history_of
+from runner.workflow.observing.listing import cost, describe, elapsed, step_of
 from runner.workflow.sweeping.look import Row
 
 

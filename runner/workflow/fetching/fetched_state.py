@@ -16,7 +16,7 @@ from runner.domain.quantities import format_size, pluralise
 from runner.domain.run import Run
 from runner.transport.link import Link
 from runner.workflow.fetching.receipt import Receipt
-from runner.workflow.follow import catch_up
+from runner.workflow.observing.follow import catch_up
 
 AT_ONCE = 8  # requests
 

@@ -31,7 +31,7 @@ from runner.workflow.inference.answering import answering, answering_of
 from runner.workflow.inference.evaluate_on_box import Sent
 from runner.workflow.inference.predict import Prediction, check_output
 from runner.workflow.inference.targets import BEST, Meant, meaning_of
-from runner.workflow.status import query_box
+from runner.workflow.observing.status import query_box
 from runner.workflow.submission.plan import make_plan
 from runner.workflow.submission.resumption import Resumption
 from runner.workflow.submit import Options, submit

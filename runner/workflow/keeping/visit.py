@@ -27,12 +27,12 @@ from runner.domain.errors import (
 )
 from runner.domain.quantities import format_size
 from runner.transport.link import Link
-from runner.workflow.follow import catch_up, remember_status
 from runner.workflow.keeping.board import Board, Ended, KeptRun, RunReporter, would_be_lost
 from runner.workflow.keeping.bring import Listing, bring_home, newest_here
 from runner.workflow.keeping.home import Home
 from runner.workflow.keeping.rule import Rule
-from runner.workflow.status import NOT_THERE, not_there
+from runner.workflow.observing.follow import catch_up, remember_status
+from runner.workflow.observing.status import NOT_THERE, not_there
 
 LOOK_EVERY = 3.0  # seconds
 OUTPUTS_EVERY = 60.0  # seconds after which logs and reports come home without a new checkpoint

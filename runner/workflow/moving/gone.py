@@ -10,9 +10,9 @@ from runner.domain.run import BOX, Run
 from runner.transport.link import Link
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.each_host import ask_each_host, by_place
-from runner.workflow.follow import remember_status
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.status import NOT_THERE
 from runner.workflow.recovery.turns import Records
-from runner.workflow.status import NOT_THERE
 from runner.workflow.submission.launch import confirm_start
 
 

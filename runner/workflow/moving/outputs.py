@@ -16,7 +16,7 @@ from runner.domain.run import Run
 from runner.workflow.connect import connect_to_run
 from runner.workflow.moving.from_box import newer_on_box
 from runner.workflow.moving.home import AUTO, Outputs, outputs_at_home
-from runner.workflow.status import query_box
+from runner.workflow.observing.status import query_box
 from runner.workflow.submission.resumption import fail_if_going
 
 PASSING = "passing"  # below the run's folder: files on their way from one box to the other

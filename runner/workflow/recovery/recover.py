@@ -17,7 +17,7 @@ from runner.domain.requests import Wish
 from runner.domain.run import Run, mint_id
 from runner.transport.link import Link
 from runner.workflow.connect import ReconnectingLink, resolve_or_start_host
-from runner.workflow.follow import remember_status
+from runner.workflow.observing.follow import remember_status
 from runner.workflow.recovery.mend import mend_environments, mend_payloads
 from runner.workflow.recovery.turns import READY, Records, Turn, read_records, refuse, turns_of
 from runner.workflow.submission.access import Tokens

@@ -17,12 +17,12 @@ from runner.domain.terminal import without_controls
 from runner.push import kept_code
 from runner.report.blocks import Block, Charts, Facts, Moment, Note, Page, Section, Table, Text, Tone
 from runner.workflow.comparing.facts import chosen_here, recipe_here
-from runner.workflow.history import story_of
 from runner.workflow.inference.smoke_note import noted
-from runner.workflow.listing import age_of, cost, describe, step_of
+from runner.workflow.observing.history import story_of
+from runner.workflow.observing.listing import age_of, cost, describe, step_of
+from runner.workflow.observing.status import Seen
 from runner.workflow.reporting import curves, measured, outputs
 from runner.workflow.reporting.words import in_words, moment
-from runner.workflow.status import Seen
 
 LOG_BYTES = 1 << 16
 LOG_LINES = 60

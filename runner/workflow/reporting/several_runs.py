@@ -19,8 +19,8 @@ from runner.push import kept_code
 from runner.report.blocks import Block, Chart, Charts, Note, Page, Section, Series, Table
 from runner.workflow.comparing.facts import measured_here, recipe_here
 from runner.workflow.comparing.record import TrainingRecord
-from runner.workflow.history import history_of
-from runner.workflow.listing import cost, describe, elapsed, short_host, step_of
+from runner.workflow.observing.history import history_of
+from runner.workflow.observing.listing import cost, describe, elapsed, short_host, step_of
 from runner.workflow.reporting.curves import Figure, Line, points_each, series, training_lines
 from runner.workflow.reporting.one_run import shown_value
 from runner.workflow.reporting.words import figure

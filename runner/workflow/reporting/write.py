@@ -18,8 +18,8 @@ from runner.domain.run import Run
 from runner.files import write_text
 from runner.report.page import render
 from runner.workflow.each_host import Place, ask_each_host, by_place
-from runner.workflow.follow import catch_up
-from runner.workflow.history import history_of
+from runner.workflow.observing.follow import catch_up
+from runner.workflow.observing.history import history_of
 from runner.workflow.reporting.one_run import page_of
 from runner.workflow.reporting.several_runs import page_of_several
 

@@ -14,7 +14,7 @@ from runner.transport import bundle
 from runner.transport.bootstrap.command import beside_command
 from runner.transport.openssh import session_argv
 from runner.workflow.connect import connect, host_of, resolve_or_start_host
-from runner.workflow.status import NOT_THERE, not_there
+from runner.workflow.observing.status import NOT_THERE, not_there
 
 NO_RUN = "-"
 

@@ -10,11 +10,11 @@ from runner.domain.answers.status import Status
 from runner.domain.errors import ConnectFailed, StillGoing
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.workflow.follow import remember_status
-from runner.workflow.listing import describe
-from runner.workflow.logs import went_on
 from runner.workflow.lost_links import through_lost_links
-from runner.workflow.status import NOT_THERE, not_there, recorded_status
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.listing import describe
+from runner.workflow.observing.logs import went_on
+from runner.workflow.observing.status import NOT_THERE, not_there, recorded_status
 
 if TYPE_CHECKING:
     from runner.transport.link import Link

@@ -14,8 +14,8 @@ from runner.domain.requests import BoxesRequest, LaunchRequest, ResumeRequest
 from runner.domain.run import SLURM, Run
 from runner.domain.sweep import group_of
 from runner.transport.link import Link
-from runner.workflow.follow import remember_status
-from runner.workflow.status import query_box
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.status import query_box
 from runner.workflow.submission.plan import Plan, fail_if_job_changed
 from runner.workflow.submission.push import TRIES, Pushed, push_code_anew
 from runner.workflow.submission.resumption import Resumption

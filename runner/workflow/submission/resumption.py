@@ -10,7 +10,7 @@ from runner.domain.progress import Reporter
 from runner.domain.run import Run
 from runner.push.selection import Selection
 from runner.transport.link import Link
-from runner.workflow.status import Seen, not_there, query_box
+from runner.workflow.observing.status import Seen, not_there, query_box
 from runner.workflow.submission.plan import Plan, Tree
 
 VARIABLE = "GPURUN_RESUME"  # what tells a program that it goes on; docs/resume.md

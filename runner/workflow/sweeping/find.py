@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from runner import store
 from runner.domain.errors import NotStarted, UnknownRun
 from runner.domain.run import Run
-from runner.workflow.listing import stories
+from runner.workflow.observing.listing import stories
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from runner.domain.run import Run
 from runner.files import read_json, write_json
 from runner.workflow.checkpoints import metric_of
 from runner.workflow.each_host import Place, ask_each_host, by_place, place_of
-from runner.workflow.follow import remember_status
-from runner.workflow.listing import cost
-from runner.workflow.status import NOT_THERE, Seen
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.listing import cost
+from runner.workflow.observing.status import NOT_THERE, Seen
 from runner.workflow.sweeping.find import Part, Sweep
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 
 from runner.domain.run import Run
 from runner.domain.terminal import clean
-from runner.workflow.follow import LocalCopy
+from runner.workflow.observing.follow import LocalCopy
 
 END = 6000  # bytes of the log that are brought at most, and kept
 

@@ -20,10 +20,10 @@ from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.workflow.connect import connect, resolve_or_start_host
 from runner.workflow.each_host import Place, ask_each_host, by_place, place_of
-from runner.workflow.follow import catch_up
-from runner.workflow.history import LiveHistory
-from runner.workflow.logs import went_on
-from runner.workflow.status import NOT_THERE, Seen, error_of, not_there
+from runner.workflow.observing.follow import catch_up
+from runner.workflow.observing.history import LiveHistory
+from runner.workflow.observing.logs import went_on
+from runner.workflow.observing.status import NOT_THERE, Seen, error_of, not_there
 from runner.workflow.watching.events_copy import EventsCopy
 
 if TYPE_CHECKING:

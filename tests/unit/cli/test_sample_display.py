@@ -40,7 +40,7 @@ def answers(texts: list[tuple[str, str]]) -> Answered:
 
 
 def visible(text: str) -> str:
-    return "".join(clean_lines(text, 100_000).split())
+    return "".join(clean_lines(text, 100_000, 100_000).split())
 
 
 @trials("side by side", quick=20, full=400)
@@ -59,6 +59,12 @@ def test_two_columns_hold_both_texts_whole_within_the_width(chance: random.Rando
     for place in (0, 1):
         column = "".join(cells[place] for line in lines if len(cells := (line + " ").split("│")) == 2)
         assert "".join(column.split()) == visible("".join(pair[place] for pair in texts))
+
+
+def test_a_long_paragraph_is_not_cut() -> None:
+    text = "word " * 2000 + "end."
+    (line,) = lines_of(Answered("Why?", (Answer(False, 1, text, 1, 0.1, True),)), LOADED, None)
+    assert line == text
 
 
 def test_a_pipe_and_a_narrow_terminal_get_one_below_the_other() -> None:

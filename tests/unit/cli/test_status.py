@@ -15,8 +15,8 @@ from runner.cli.status import facts
 from runner.domain.answers.status import OUTCOMES, PHASES, Status
 from runner.domain.job import Job
 from runner.domain.run import OtherBox, Refusal, Run
-from runner.workflow.at_home import AtHome
-from runner.workflow.status import NOT_THERE, Seen
+from runner.workflow.observing.at_home import AtHome
+from runner.workflow.observing.status import NOT_THERE, Seen
 
 RUN_ID = "legal-20260102-142030-7f3a"
 NOTHING = AtHome(None, complete=False, checkpoints=())

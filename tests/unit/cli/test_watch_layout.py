@@ -17,7 +17,7 @@ from runner.cli.watching.screen import screen
 from runner.cli.watching.sketch import PIECES, Sketch
 from runner.domain.history import Curve, History
 from runner.domain.terminal import clean
-from tests.support.watched import NOW, long_curve, picture
+from tests.support.observing.watched import NOW, long_curve, picture
 
 NAMES = ["accuracy", "准确率" * 30, "🎯 f1 👩‍🔬", "e\u0301" * 9, "x" * 300, "\x1b[2Jred", "", "العربية"]
 VALUES: list[Any] = [None, 0.5, -1e308, 1e308, 5e-324, 0, 1 << 60, float("nan"), "x", True]

@@ -11,7 +11,7 @@ import pytest
 from runner.cli.watching.lines import EVERY, Lines
 from runner.cli.watching.picture import Picture
 from runner.domain.history import History
-from tests.support.watched import NOW, picture
+from tests.support.observing.watched import NOW, picture
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import wait_until
-from tests.support.tmux import Tmux, needs_tmux, terminal
+from tests.support.observing.tmux import Tmux, needs_tmux, terminal
 
 PICTURES = Path(__file__).with_name("watched")
 FOOTER = "q leaves, the runs go on"
@@ -23,7 +23,7 @@ SIZES = {"80x24": (1, 80, 24), "200x50": (2, 200, 50)}
 
 def draws(tmux: Tmux, runs: int) -> None:
     """Starts the picture of so many runs, and waits until it is whole: the footer is its last line."""
-    tmux.type(f"clear; exec {sys.executable} -m tests.support.watched {runs}")
+    tmux.type(f"clear; exec {sys.executable} -m tests.support.observing.watched {runs}")
     wait_until(lambda: FOOTER in tmux.lines)
 
 
@@ -53,7 +53,7 @@ def test_the_terminal_is_as_before_however_it_ends(tmp_path: Path, end: str) -> 
     with terminal(tmp_path, 80, 24) as tmux:
         tmux.type(f"stty -g > {before}; echo still here")
         wait_until(lambda: "still here" in tmux.lines)
-        tmux.type(f"(echo $BASHPID > {pid}; exec {sys.executable} -m tests.support.watched 1 2> /dev/null)")
+        tmux.type(f"(echo $BASHPID > {pid}; exec {sys.executable} -m tests.support.observing.watched 1 2> /dev/null)")
         wait_until(lambda: FOOTER in tmux.lines)
         if end == "TERM":
             tmux.press("C-z")  # does nothing: the shell would have a screen that is not its own

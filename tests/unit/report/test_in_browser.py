@@ -12,12 +12,12 @@ import pytest
 from runner.domain import places
 from runner.domain.history import Curve, History
 from runner.report.page import render
-from runner.workflow.history import history_of
+from runner.workflow.observing.history import history_of
 from runner.workflow.reporting.one_run import page_of
 from runner.workflow.reporting.write import write
-from tests.support import browser as browsers
-from tests.support import report_runs
 from tests.support.agent import wait_until
+from tests.support.observing import browser as browsers
+from tests.support.observing import report_runs
 from tests.unit.report.test_page import HOSTILE
 
 pytestmark = pytest.mark.skipif(

@@ -23,7 +23,7 @@ from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run
 from runner.workflow.each_host import Answers, Place
-from runner.workflow.status import NOT_THERE
+from runner.workflow.observing.status import NOT_THERE
 from runner.workflow.sweeping import look as looking
 from runner.workflow.sweeping.find import find_sweep
 from runner.workflow.sweeping.look import View, look, watch

@@ -16,8 +16,8 @@ from runner.domain.run import Run
 from runner.domain.terminal import clean, clean_lines
 from runner.workflow.connect import connect, connect_to_run, resolve_or_start_host
 from runner.workflow.each_host import Place, ask_each_host, by_place
-from runner.workflow.follow import remember_status
-from runner.workflow.listing import cost, elapsed
+from runner.workflow.observing.follow import remember_status
+from runner.workflow.observing.listing import cost, elapsed
 
 if TYPE_CHECKING:
     from runner.transport.link import Link

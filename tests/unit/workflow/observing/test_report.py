@@ -20,8 +20,8 @@ from runner.local_model.compare import Comparison
 from runner.local_model.report import SmokeReport
 from runner.workflow.inference import smoke_note
 from runner.workflow.reporting.write import is_behind, leave_page, own_place, report_of, write
-from tests.support import report_runs
-from tests.support.report_runs import a_run, ended, write_events, write_output
+from tests.support.observing import report_runs
+from tests.support.observing.report_runs import a_run, ended, write_events, write_output
 
 TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF"  # of the form of a token, and of nobody
 

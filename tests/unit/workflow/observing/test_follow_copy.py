@@ -1,4 +1,4 @@
-"""runner/workflow/follow.py: the local copy, whose size is the offset."""
+"""runner/workflow/observing/follow.py: the local copy, whose size is the offset."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from runner.domain import places
 from runner.domain.errors import HostError
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
-from runner.workflow.follow import LocalCopy
+from runner.workflow.observing.follow import LocalCopy
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from runner.domain.recorded_job import read_job
 from runner.domain.run import Run
-from runner.workflow.listing import as_stories
+from runner.workflow.observing.listing import as_stories
 
 
 def made(number: int, parent: Run | None) -> Run:

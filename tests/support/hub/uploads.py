@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.support.hub_state import LARGE, Account, git_blob, large_facts
+from tests.support.hub.state import LARGE, Account, git_blob, large_facts
 
 if TYPE_CHECKING:
-    from tests.support.hub_server import Handler
+    from tests.support.hub.server import Handler
 
 Files = dict[str, bytes]
 

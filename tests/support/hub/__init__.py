@@ -22,8 +22,8 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from tests.support.hub_server import Handler
-from tests.support.hub_state import Hub
+from tests.support.hub.server import Handler
+from tests.support.hub.state import Hub
 
 __all__ = ["Hub", "hub", "running_hub"]
 

@@ -11,8 +11,8 @@ from tests.support.agent import wait_until
 from tests.support.box import Box
 from tests.support.box import box as box
 from tests.support.cli import Gpurun
+from tests.support.observing.tmux import Tmux, needs_tmux, terminal
 from tests.support.proxy import Proxy
-from tests.support.tmux import Tmux, needs_tmux, terminal
 
 # Steps until the file "end" is there, each with 20 KB of log.
 TRAIN = """

@@ -1,4 +1,4 @@
-"""runner/workflow/logs.py and what a terminal shows of a log and of other programs' lines."""
+"""runner/workflow/observing/logs.py and what a terminal shows of a log and of other programs' lines."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ from runner.domain import places
 from runner.domain.job import Job
 from runner.domain.progress import Silent
 from runner.domain.run import Run, mint_id
-from runner.workflow.logs import AGAIN, show
+from runner.workflow.observing.logs import AGAIN, show
 
 LINES = [b"line %d\n" % number for number in range(100)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.domain.run import Run
 from runner.workflow.checkpoints import listed_here
-from runner.workflow.listing import listdir
+from runner.workflow.observing.listing import listdir
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runner.workflow import timed_log
-from runner.workflow.timed_log import LONGEST, TimedLog, in_words
+from runner.workflow.observing import timed_log
+from runner.workflow.observing.timed_log import LONGEST, TimedLog, in_words
 
 
 class Box:

@@ -1,4 +1,4 @@
-"""runner/workflow/listing.py, runner/cli/table.py and completion: what is said of runs from the records here alone."""
+"""runner/workflow/observing/listing.py, runner/cli/table.py and completion: what is said of runs from the records here alone."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from runner.domain import places
 from runner.domain.answers.status import Status
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
-from runner.workflow.listing import cost, elapsed, short_host
+from runner.workflow.observing.listing import cost, elapsed, short_host
 
 HOUR = 3600.0
 

@@ -12,9 +12,9 @@ from runner.domain.answers.status import Status
 from runner.domain.errors import HostError, StateError, UnknownRun
 from runner.domain.progress import Reporter
 from runner.domain.run import Run
-from runner.workflow.follow import Sink, follow
-from runner.workflow.status import recorded_status
-from runner.workflow.timed_log import TimedLog, in_words
+from runner.workflow.observing.follow import Sink, follow
+from runner.workflow.observing.status import recorded_status
+from runner.workflow.observing.timed_log import TimedLog, in_words
 
 CHUNK = 1 << 18
 AGAIN = 10  # lines that come again when a terminal goes on with a log

@@ -12,7 +12,7 @@ from runner.domain.answers.status import Status
 from runner.domain.history import Curve, History
 from runner.domain.job import Job
 from runner.domain.run import Run
-from runner.workflow.status import Seen
+from runner.workflow.observing.status import Seen
 
 NOW = 1_767_362_430.0  # 2026-01-02 14:00:30 UTC
 GIB = 1 << 30

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tests.support import hub_uploads
-from tests.support.hub_state import LARGE, Account, Hub, Seen, git_blob, large_facts
+from tests.support.hub import uploads as hub_uploads
+from tests.support.hub.state import LARGE, Account, Hub, Seen, git_blob, large_facts
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -13,7 +13,7 @@ from runner import store
 from runner.domain import places
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
-from runner.workflow.history import LiveHistory, history_of
+from runner.workflow.observing.history import LiveHistory, history_of
 
 
 @pytest.fixture(autouse=True)
