@@ -239,7 +239,7 @@ def _seen_at(entry: object) -> float:
 
 def complete_checkpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """For the shell: the checkpoints that the run's events name and those that were fetched, the latest first."""
-    names = (str(param.default), *_checkpoints(ctx.params.get("run")))
+    names = (str(param.default or "latest"), *_checkpoints(ctx.params.get("run") or ctx.params.get("target")))
     return [name for name in names if name.startswith(incomplete)]
 
 

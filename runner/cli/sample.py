@@ -24,6 +24,7 @@ from runner.cli import options, output
 @click.argument("target", metavar="[TARGET]", required=False, shell_complete=options.complete_run)
 @click.option(
     "--checkpoint",
+    default=None,
     metavar="NAME",
     shell_complete=options.complete_checkpoint,
     help="latest, best, or the name of a checkpoint. As RUN:NAME.  [default: latest]",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from runner import files, store
-from runner.cli import options
+from runner.cli import options, sample
 from runner.cli.as_document.runs import run_document
 from runner.cli.table import fitted
 from runner.domain import places
@@ -97,3 +97,6 @@ def test_completion_needs_nothing_but_the_records_here(run):
     context, parameter = SimpleNamespace(params={"run": None}), SimpleNamespace(default="latest")
     assert options.complete_checkpoint(context, parameter, "") == ["latest", "step-000200", "step-000100", "best"]
     assert options.complete_checkpoint(context, parameter, "step-0001") == ["step-000100"]
+    (of_sample,) = (each for each in sample.command.params if each.name == "checkpoint")  # its run is called a target
+    context = SimpleNamespace(params={"target": run.run_id})
+    assert options.complete_checkpoint(context, of_sample, "") == ["latest", "step-000200", "step-000100", "best"]
