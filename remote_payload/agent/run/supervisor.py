@@ -304,11 +304,11 @@ class Supervisor:
         self._together.tell_ended(record, lambda: ended.explain(self.run, record, self._owner))
         survivors = self._end_leftovers()
         self._note_log_size()
-        self._reader.finish(self._collect_children)
         why = ended.explain(self.run, record, self._owner)
         self._note_gpus(record, why)
         self._release_gpus(survivors)
         secrets.remove(self.run)
+        self._reader.finish(self._collect_children)  # the next run need not wait for it
         ended.append(self.run, record, self._together.better(why), survivors)
         self._write_manifest()
         ending.forget_grace(self.run)
