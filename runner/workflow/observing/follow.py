@@ -43,7 +43,7 @@ def follow(
     with growing pauses, until ``give_up`` says so before a try.
     Raises the HostErrors that trying again does not mend.
     """
-    copy = LocalCopy(run) if tail is None else TailStream(run, tail)
+    copy = LocalCopy(run) if tail is None else TailStream(tail)
 
     def visit(link: Link) -> Status:
         status = _stream(link, run, copy, sink, until_end)
@@ -109,36 +109,25 @@ def _handle_move(moved: Moved, copy: LocalCopy | TailStream, sink: Sink) -> None
 
 
 def remember_status(run: Run, status: Status) -> None:
-    """Keeps a status in the run's record."""
-    store.update(run, status=status, status_at=time.time(), generation=status.generation or run.generation)
+    """Keeps a status in the run's record. Which file the copy of the log continues is noted where the log is brought, and only there."""
+    store.update(run, status=status, status_at=time.time())
 
 
-class _Copy:
-    """What every copy knows of the file on the box: which one it is (``generation``), as the run's record has it."""
-
-    tail: int | None = None  # only so many of the log's last lines are asked for
-    last_bytes: int | None = None  # no more of the log than that
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def generation(self) -> str | None:
-        return self._run.generation
-
-    def is_of(self, generation: str) -> None:
-        """The log on the box is another file now, or was none before."""
-        store.update(self._run, generation=generation)
-
-
-class TailStream(_Copy):
+class TailStream:
     """The last ``tail`` lines, which are not stored here: only the offset to go on from is kept."""
 
-    def __init__(self, run: Run, tail: int) -> None:
-        super().__init__(run)
-        self.tail = tail
+    last_bytes: int | None = None
+
+    def __init__(self, tail: int) -> None:
+        self.tail: int | None = tail
+        self.generation: str | None = (
+            None  # of the file on the box; the record has that of the copy, which this does not touch
+        )
         self.log_offset = 0
         self.events_offset = 0
+
+    def is_of(self, generation: str) -> None:
+        self.generation = generation
 
     def write_log(self, offset: int, data: bytes) -> bytes:
         data = data if self.tail is not None else data[max(0, self.log_offset - offset) :]
@@ -158,16 +147,27 @@ class TailStream(_Copy):
         self.events_offset = 0
 
 
-class LocalCopy(_Copy):
-    """This machine's copy of one run's log and events."""
+class LocalCopy:
+    """This machine's copy of one run's log and events. Which file on the box it continues (``generation``) stands in the run's record."""
+
+    tail: int | None = None  # only so many of the log's last lines are asked for
+    last_bytes: int | None = None  # no more of the log than that
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run)
+        self._run = run
         self._folder = places.run_folder(run.run_id)
         self._log = _open(self._folder / "log")
         self._events = _open(self._folder / "events.jsonl")
         self.log_offset = os.fstat(self._log).st_size
         self.events_offset = os.fstat(self._events).st_size
+
+    @property
+    def generation(self) -> str | None:
+        return self._run.generation
+
+    def is_of(self, generation: str) -> None:
+        """The log on the box is another file now, or was none before."""
+        store.update(self._run, generation=generation)
 
     def write_log(self, offset: int, data: bytes) -> bytes:
         """Writes what is new of these bytes, and gives it. Raises HostError for bytes that leave a hole."""

@@ -6,10 +6,11 @@ import pytest
 
 from runner import store
 from runner.domain import places
+from runner.domain.answers.status import Status
 from runner.domain.errors import HostError
 from runner.domain.job import Job
 from runner.domain.run import Run, mint_id
-from runner.workflow.observing.follow import LocalCopy
+from runner.workflow.observing.follow import LocalCopy, TailStream, remember_status
 
 
 @pytest.fixture
@@ -51,3 +52,11 @@ def test_two_readers_of_one_run_write_the_same_bytes_to_the_same_places(run: Run
     other.write_log(0, b"abcdef")
     one.write_log(3, b"def")
     assert log_of(run) == b"abcdef"
+
+
+def test_only_who_brings_the_log_says_which_file_the_copy_continues(run: Run) -> None:
+    """Otherwise a log that was replaced on the box would be continued in the middle of the new one."""
+    LocalCopy(run).is_of("1:2")
+    remember_status(run, Status(run.run_id, "running", generation="1:3"))
+    TailStream(5).is_of("1:3")
+    assert store.load(run.run_id).generation == "1:2" == LocalCopy(run).generation
