@@ -80,8 +80,10 @@ def _look(sweep: Sweep, *, quiet: bool, once: bool) -> View:
 
     if quiet or once or not (is_person(sys.stdout) and is_person(sys.stderr)):
         return look(sweep, output.reporter(quiet))
+    from runner.cli.watching.keys import q_interrupts
+
     try:
-        with _drawn() as (report, show):
+        with q_interrupts(), _drawn() as (report, show):
             return watch(sweep, report, show, EVERY)
     except KeyboardInterrupt:
         raise Interrupted(f"The runs go on: gpurun sweep {sweep.id}") from None

@@ -89,6 +89,7 @@ def _once(watch: Watch, as_json: bool) -> None:
 def _terminal(watch: Watch) -> bool:
     """Draws until all runs are over, or ``q`` is pressed: whether it was."""
     from runner.cli.watching.display import Display, size
+    from runner.cli.watching.keys import LEAVE, pressed
 
     pictures, drawn_at, drawn_for = Pictures(watch), 0.0, (0, 0)
     with Display() as display:
@@ -97,7 +98,7 @@ def _terminal(watch: Watch) -> bool:
                 watch.changed.clear()
                 drawn_at, drawn_for = time.monotonic(), size()
                 display.draw(pictures.now(), "q leaves, the runs go on")
-            if display.pressed(TICK) == "q":
+            if pressed(TICK) == LEAVE:
                 return True
     return False
 

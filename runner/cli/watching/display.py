@@ -1,15 +1,9 @@
-"""The terminal that ``gpurun watch`` draws on, and its keys. However it ends, the terminal is as it was before."""
+"""The terminal that ``gpurun watch`` draws on. However it ends, the terminal is as it was before."""
 
 from __future__ import annotations
 
-import os
-import select
 import shutil
 import signal
-import sys
-import termios
-import time
-import tty
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType, TracebackType
@@ -18,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from runner.cli.watching.keys import one_by_one
 from runner.cli.watching.picture import Picture
 from runner.cli.watching.rows import Row
 from runner.cli.watching.screen import screen
@@ -44,9 +39,7 @@ class Display:
         with ExitStack() as stack:
             before = signal.signal(signal.SIGTERM, _terminate)
             stack.callback(signal.signal, signal.SIGTERM, before)
-            if sys.stdin.isatty():
-                stack.callback(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, termios.tcgetattr(sys.stdin))
-                _read_keys_one_by_one()
+            stack.enter_context(one_by_one())
             stack.enter_context(self._live)
             self._stack = stack.pop_all()
         return self
@@ -63,15 +56,6 @@ class Display:
             self._shown = rows
             self._live.update(_text(rows), refresh=True)
 
-    def pressed(self, seconds: float) -> str:
-        """The key that is pressed within so many seconds; empty for none."""
-        if not sys.stdin.isatty():
-            time.sleep(seconds)
-            return ""
-        if not select.select([sys.stdin], [], [], seconds)[0]:
-            return ""
-        return os.read(sys.stdin.fileno(), 64).decode("ascii", "replace")[:1]
-
 
 def _text(rows: Sequence[Row]) -> Text:
     text = Text(no_wrap=True, overflow="crop", end="")
@@ -80,14 +64,6 @@ def _text(rows: Sequence[Row]) -> Text:
         for span in row:
             text.append(span.text, STYLES[span.style])
     return text
-
-
-def _read_keys_one_by_one() -> None:
-    """Without echo and without waiting for Return. Ctrl-Z does nothing: it would leave the shell with this terminal."""
-    tty.setcbreak(sys.stdin)
-    changed = termios.tcgetattr(sys.stdin)
-    changed[6][termios.VSUSP] = os.fpathconf(sys.stdin.fileno(), "PC_VDISABLE").to_bytes(1, "little")
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, changed)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -154,6 +154,11 @@ def test_a_terminal_is_shown_the_runs_until_they_are_over(gpurun: Gpurun, boxes:
     shown.until("grid-lr-0-5-seed-1-2")
     listed = gpurun.json("list", "--refresh")
     assert {run["status"]["phase"] for run in listed["runs"]} == {"running"} and not listed["unreachable"]
+    left = Terminal(gpurun, "watch", sweep)
+    left.until("6 runs: 6 running")
+    left.press("q")
+    left.until(f"The runs go on: gpurun sweep {sweep}")
+    assert left.process.wait(30) == 130
     stopped = gpurun.json("stop", sweep)["runs"]
     assert {run["status"]["outcome"] for run in stopped} == {"cancelled"} and len(stopped) == 6
     shown.until(f"sweep {sweep}; 6 runs: 6 cancelled")
@@ -171,6 +176,9 @@ class Terminal:
         )
         os.close(other)
         self._text = ""
+
+    def press(self, key: str) -> None:
+        os.write(self._end, key.encode())
 
     def until(self, text: str) -> None:
         """Reads on until the text was shown."""

@@ -7,6 +7,7 @@ import random
 import sys
 from typing import Any
 
+from runner.cli.watching.keys import pressed
 from runner.cli.watching.picture import Picture
 from runner.domain.answers.status import Status
 from runner.domain.history import Curve, History
@@ -88,7 +89,7 @@ def main() -> None:
 
     pictures = [picture(seed) for seed in range(1, int(sys.argv[1]) + 1)]
     with Display() as display:
-        while display.pressed(0.05) != "q":
+        while pressed(0.05) != "q":
             display.draw(pictures, "q leaves, the runs go on")
 
 
