@@ -203,4 +203,4 @@ def show_started(run: Run, report: Reporter) -> None:
         )
     else:
         report.note(f"{run.run_id} runs on {run.addresses}. Close the laptop if you like.")
-    report.note("next: gpurun logs -f    gpurun status    gpurun fetch    gpurun stop")
+    report.note("next: gpurun watch    gpurun logs -f    gpurun fetch    gpurun stop")
