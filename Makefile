@@ -36,7 +36,7 @@ check: setup
 
 test: check
 	@# In the order of the folders: files of few long tests first, so that no core waits for one of them at the end.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 faults: setup
 	@# The trials of one random history wait much and are alike: they are dealt out one by one.
