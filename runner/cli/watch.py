@@ -88,15 +88,15 @@ def _once(watch: Watch, as_json: bool) -> None:
 
 def _terminal(watch: Watch) -> bool:
     """Draws until all runs are over, or ``q`` is pressed: whether it was."""
-    from runner.cli.watching.display import Display
+    from runner.cli.watching.display import Display, size
     from runner.cli.watching.keys import LEAVE, pressed
 
-    pictures, drawn_at = Pictures(watch), 0.0
+    pictures, drawn_at, drawn_for = Pictures(watch), 0.0, (0, 0)
     with Display() as display:
         while watch.goes_on():
-            if display.outdated or (watch.changed.is_set() and time.monotonic() - drawn_at >= DRAWN_EVERY):
+            if drawn_for != size() or (watch.changed.is_set() and time.monotonic() - drawn_at >= DRAWN_EVERY):
                 watch.changed.clear()
-                drawn_at = time.monotonic()
+                drawn_at, drawn_for = time.monotonic(), size()
                 display.draw(pictures.now(), "q leaves, the runs go on")
             if pressed(TICK) == LEAVE:
                 return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType, TracebackType
@@ -18,7 +17,6 @@ from runner.cli.watching.picture import Picture
 from runner.cli.watching.rows import Row
 from runner.cli.watching.screen import screen
 
-SETTLED_AFTER = 1.0  # seconds after a change of its size in which a terminal is drawn again and again
 STYLES = {"title": "bold", "warning": "yellow", "dim": "dim", "": ""}
 
 
@@ -36,7 +34,6 @@ class Display:
         self._live = Live(console=self._console, screen=True, auto_refresh=False)
         self._stack = ExitStack()
         self._shown: list[Row] = []
-        self._size, self._resized_at = (0, 0), 0.0
 
     def __enter__(self) -> Display:
         with ExitStack() as stack:
@@ -52,18 +49,10 @@ class Display:
     ) -> None:
         self._stack.close()
 
-    @property
-    def outdated(self) -> bool:
-        """Whether the terminal has another size than what was drawn, or had a moment ago: then it may have mixed up what it was sent."""
-        if size() != self._size:
-            self._size, self._resized_at = size(), time.monotonic()
-        return time.monotonic() - self._resized_at < SETTLED_AFTER
-
     def draw(self, pictures: Sequence[Picture], footer: str) -> None:
         """Shows these runs; writes nothing where that changes nothing."""
-        outdated = self.outdated
-        rows = screen(pictures, *self._size, footer)
-        if outdated or rows != self._shown:
+        rows = screen(pictures, *size(), footer)
+        if rows != self._shown:
             self._shown = rows
             self._live.update(_text(rows), refresh=True)
 

@@ -50,7 +50,8 @@ class Tmux:
 def terminal(folder: Path, columns: int, rows: int, **environment: str) -> Iterator[Tmux]:
     """A terminal of this size with a shell in the repository. Its prompt is ``$``."""
     kept = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8", "PS1": "$ ", "HISTFILE": "/dev/null", **environment}
-    kept = {name: value for name, value in kept.items() if name not in ("TMUX", *AGENT_VARIABLES)}  # a person sits here
+    # A person sits here. pytest-xdist exports COLUMNS: a program would believe that rather than its terminal.
+    kept = {name: value for name, value in kept.items() if name not in ("TMUX", "COLUMNS", "LINES", *AGENT_VARIABLES)}
     socket = folder / "tmux"
     shell = ["new-session", "-d", "-x", str(columns), "-y", str(rows), "bash", "--norc", "--noprofile"]
     subprocess.run(["tmux", "-u", "-f", "/dev/null", "-S", str(socket), *shell], env=kept, cwd=REPOSITORY, check=True)

@@ -33,7 +33,8 @@ def shows(tmux: Tmux, name: str) -> None:
     wanted = (PICTURES / name).read_text("utf-8").split("\n")
     with contextlib.suppress(AssertionError):
         wait_until(lambda: tmux.lines == wanted, limit=20)
-    assert tmux.lines == wanted
+    got = tmux.lines
+    assert got == wanted, "\n".join(got)
 
 
 @needs_tmux
