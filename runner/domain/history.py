@@ -145,12 +145,12 @@ class History:
         step = _step(event.get("step"), -1)
         if step < 0:
             return
-        if step <= self.step and "loss" in self.training:  # a requeued run repeats what came after its checkpoint
+        if step < self.step:  # a requeued run repeats what came after its checkpoint
             self._go_back_to(step)
         self.step = step
         total = _step(event.get("total"), -1)
         self.total = total if total >= 0 else self.total
-        _append(self.training, step, at, event)
+        _append_newest(self.training, step, at, event)
 
     def _go_back_to(self, step: int) -> None:
         for curves in (self.training, self.epochs, *self.evaluations.values()):
@@ -163,12 +163,12 @@ class History:
             return
         name = clean(name, 200)
         if name in self.evaluations or len(self.evaluations) < MAX_CURVES:
-            _append(self.evaluations.setdefault(name, {}), _step(event.get("step"), self.step), at, metrics)
+            _append_newest(self.evaluations.setdefault(name, {}), _step(event.get("step"), self.step), at, metrics)
 
     def _add_epoch(self, at: float, event: Mapping[object, object]) -> None:
         metrics = event.get("metrics")
         step = _step(event.get("step"), self.step)
-        _append(self.epochs, step, at, {**event, **(metrics if isinstance(metrics, dict) else {})})
+        _append_newest(self.epochs, step, at, {**event, **(metrics if isinstance(metrics, dict) else {})})
 
     def _add_hardware(self, at: float, event: Mapping[object, object]) -> None:
         gpus = event.get("gpus")
@@ -185,18 +185,22 @@ class History:
         _append(self.machine, self.step, at, figures)
 
     @property
-    def pace(self) -> float | None:
-        """Seconds a step, the median of the newest 20 that say it; None before the first."""
-        curve = self.training.get("ms")
-        newest = sorted(value for value in curve.values[-20:] if value > 0) if curve else []
-        return newest[len(newest) // 2] / 1000 if newest else None
-
-    @property
     def all_evaluations(self) -> Iterator[tuple[str, str, Curve]]:
         """Name of the set, metric, curve."""
         for name, metrics in self.evaluations.items():
             for metric, curve in metrics.items():
                 yield name, metric, curve
+
+
+def _append_newest(curves: Curves, step: int, at: float, figures: Mapping[Any, object]) -> None:
+    """Adds a point to the curve of each figure. Where the figure was told of this step before, the newest value counts: a resumed run
+    evaluates its checkpoint again, and of one step a program may first tell the time and then the loss.
+    """
+    for name in figures:
+        curve = curves.get(name)
+        if curve is not None and curve.steps and curve.steps[-1] == step:
+            curve.drop_from(step)
+    _append(curves, step, at, figures)
 
 
 def _append(curves: Curves, step: int, at: float, figures: Mapping[Any, object]) -> None:

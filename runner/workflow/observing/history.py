@@ -12,6 +12,7 @@ from runner.domain import places
 from runner.domain.errors import StateError, UnknownRun
 from runner.domain.history import History
 from runner.domain.run import Run
+from runner.workflow.observing.timed_log import MARK as TIMES  # of the log's lines: many events, and nothing to draw
 
 LONGEST = 1 << 16  # bytes of an event (ARCHITECTURE.md); a longer line is none
 
@@ -43,9 +44,7 @@ class EventsFile:
                 if not line.endswith(b"\n"):
                     return
                 self._read += len(line)
-                if (
-                    len(line) <= LONGEST and b'"type":"log"' not in line
-                ):  # times of the log's lines: many, and nothing to draw
+                if len(line) <= LONGEST and TIMES not in line:
                     try:
                         yield json.loads(line)
                     except (ValueError, RecursionError):

@@ -57,6 +57,29 @@ def test_a_run_that_goes_back_does_its_steps_again_and_no_step_is_there_twice(se
     assert (history.step, history.total) == (step, 1000)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_what_is_told_of_one_step_in_several_events_is_all_there_and_the_newest_value_counts(seed: int) -> None:
+    """A program's bar tells the time of a step, a line its loss, and the bar comes again after the evaluation of that step."""
+    dice = random.Random(seed)
+    history, truth, measured = History(), {"loss": dict[int, float](), "ms": dict[int, float]()}, dict[int, float]()
+    for step in range(1, 60):
+        for _ in range(dice.randint(1, 5)):
+            value = dice.random()
+            if dice.random() < 0.3:
+                history.add({"t": 1e9, "type": "eval", "name": "test", "step": step, "metrics": {"f1": value}})
+                measured[step] = value
+            else:
+                told = {name: value for name in truth if dice.random() < 0.6}
+                history.add({"t": 1e9, "type": "step", "step": step, **told})
+                for name in told:
+                    truth[name][step] = value
+    for name, values in truth.items():
+        assert dict(zip(history.training[name].steps, history.training[name].values, strict=True)) == values
+        assert len(history.training[name]) == len(values)
+    f1 = history.evaluations["test"]["f1"]
+    assert dict(zip(f1.steps, f1.values, strict=True)) == measured and len(f1) == len(measured)
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_no_event_raises_and_what_is_kept_is_finite_and_without_control_sequences(seed: int) -> None:
     dice = random.Random(seed)
